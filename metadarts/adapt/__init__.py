@@ -1,0 +1,8 @@
+"""The inner loop. It knows no network: it works on any ``loss(params, batch) -> [T]``."""
+
+from .engines import ENGINES as ENGINES
+from .engines import adapt as adapt
+from .types import Adapted as Adapted
+from .types import InnerLoop as InnerLoop
+from .types import rate_shapes as rate_shapes
+from .types import rates_at as rates_at

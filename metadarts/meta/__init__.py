@@ -1,0 +1,9 @@
+"""The outer loop: meta-gradients of every order, the outer update, evaluation on held-out tasks."""
+
+from .evaluate import Evaluation as Evaluation
+from .evaluate import evaluate as evaluate
+from .gradient import MetaGradient as MetaGradient
+from .gradient import meta_gradient as meta_gradient
+from .state import MetaState as MetaState
+from .state import OuterLoop as OuterLoop
+from .state import meta_step as meta_step

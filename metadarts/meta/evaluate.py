@@ -1,0 +1,99 @@
+"""Accuracy on held-out tasks, with its interval and its curve over the inner steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metadarts.adapt import InnerLoop, adapt
+from metadarts.core.types import Params, TaskBatch
+
+from .gradient import Problem
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per-task results.
+
+    Args:
+        accuracies: [tasks] query accuracy after the last inner step, 0 to 1. A task that left the finite numbers counts
+            as it stands: its predictions are wrong unless class 0 was right.
+        losses: [tasks] query losses.
+        curve: [steps + 1, curve tasks] query accuracy after 0..K steps, on the first tasks only.
+        adapted_alphas: [tasks, ...] by name, the alphas after adaptation.
+    """
+
+    accuracies: Tensor
+    losses: Tensor
+    curve: Tensor
+    adapted_alphas: Params
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.accuracies.mean())
+
+    @property
+    def interval95(self) -> float:
+        """Half width: 1.96 standard errors over tasks."""
+        return interval95(self.accuracies)
+
+
+def interval95(values: Tensor) -> float:
+    """1.96 standard errors of the mean of ``values``; infinite for fewer than two."""
+    count = values.numel()
+    return 1.96 * float(values.double().std()) / math.sqrt(count) if count > 1 else math.inf
+
+
+def evaluate(
+    problem: Problem,
+    params: Params,
+    batches: Callable[[int, int], TaskBatch],
+    inner: InnerLoop,
+    *,
+    tasks: int,
+    rates: Params | None = None,
+    batch_size: int = 8,
+    curve_tasks: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+) -> Evaluation:
+    """Adapt to ``tasks`` held-out tasks and measure each on its queries. No shared parameter changes.
+
+    Args:
+        params: shared parameters (no task axis).
+        batches: (first, last) -> those tasks, so that tasks can be drawn as they are needed.
+        inner: the inner loop to run; its order does not matter here.
+        rates: learned rates, or None.
+        curve_tasks: on how many of the tasks to measure the accuracy after every inner step.
+        progress: called with (tasks done, mean accuracy so far).
+    """
+    accuracies, losses, curves, alphas = [], [], [], []
+    with torch.no_grad():
+        for first in range(0, tasks, batch_size):
+            batch = batches(first, min(first + batch_size, tasks))
+            own = {name: tensor.expand(batch.tasks, *tensor.shape) for name, tensor in params.items()}
+            own_rates = None if rates is None else {n: t.expand(batch.tasks, *t.shape) for n, t in rates.items()}
+            curve: list[Tensor] = []
+            wanted = min(batch.tasks, max(0, curve_tasks - first))
+
+            def observe(step: int, now: Params, batch: TaskBatch = batch, curve: list[Tensor] = curve) -> None:
+                curve.append(problem.query_loss(now, batch)[1])
+
+            start = problem.start(own, batch)
+            adapted = adapt(
+                problem.support_loss, start, batch, inner, rates=own_rates, observe=observe if wanted else None
+            ).params
+            loss, accuracy = problem.query_loss(adapted, batch)
+            accuracies.append(accuracy)
+            losses.append(loss)
+            alphas.append({n: t for n, t in adapted.items() if n.startswith("alphas.")})
+            if wanted:
+                curves.append(torch.stack(curve)[:, :wanted])
+            if progress:
+                progress(first + batch.tasks, float(torch.cat(accuracies).mean()))
+    joined = {name: torch.cat([part[name] for part in alphas]) for name in alphas[0]}
+    curve_all = torch.cat(curves, dim=1) if curves else torch.zeros(inner.steps + 1, 0)
+    return Evaluation(torch.cat(accuracies), torch.cat(losses), curve_all, joined)

@@ -1,0 +1,116 @@
+"""The meta-gradient of a batch of tasks: d/d(shared) of the mean query loss after the inner loop (MAML, equation 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metadarts.adapt import InnerLoop, adapt
+from metadarts.core.errors import NumericsError
+from metadarts.core.types import Params, TaskBatch
+
+
+class Problem(Protocol):
+    """What the outer loop asks of a learner; `metadarts.nn.Learner` is one."""
+
+    @property
+    def start(self) -> Callable[[Params, TaskBatch], Params]: ...
+
+    @property
+    def support_loss(self) -> Callable[[Params, TaskBatch], Tensor]: ...
+
+    @property
+    def query_loss(self) -> Callable[[Params, TaskBatch], tuple[Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """The outcome of one meta-batch.
+
+    Args:
+        gradients: mean over the finite tasks, by shared parameter and rate name.
+        losses: [T] query losses after adaptation.
+        accuracies: [T] query accuracies after adaptation.
+        support_losses: [K, T] support losses before each inner step.
+        finite: [T] tasks whose loss and whole gradient were finite; the others are left out of the mean.
+    """
+
+    gradients: Params
+    losses: Tensor
+    accuracies: Tensor
+    support_losses: Tensor
+    finite: Tensor
+
+
+def meta_gradient(
+    problem: Problem,
+    params: Params,
+    batch: TaskBatch,
+    inner: InnerLoop,
+    *,
+    rates: Params | None = None,
+    engine: str = "task_axis",
+    micro_batch: int | None = None,
+) -> MetaGradient:
+    """The meta-gradient with respect to the shared parameters, and to the learned rates where given.
+
+    Each task has its own copy of the shared parameters, so that its gradient can be inspected before it joins the mean:
+    a task that leaves the finite numbers cannot spoil the others.
+
+    Args:
+        problem: start, support loss and query loss.
+        params: shared parameters (no task axis).
+        batch: T tasks.
+        inner: the inner loop; its ``order`` decides between exact second order and first order.
+        rates: learned rates (no task axis), see `metadarts.adapt.rate_shapes`.
+        engine: as in `metadarts.adapt.adapt`.
+        micro_batch: tasks per pass; None for all T at once. The mean is the same; memory falls with it.
+
+    Raises:
+        NumericsError: when no task of the batch stayed finite.
+    """
+    size = micro_batch or batch.tasks
+    parts = [batch.slice(i, min(i + size, batch.tasks)) for i in range(0, batch.tasks, size)]
+    results = [_per_task(problem, params, part, inner, rates, engine) for part in parts]
+    losses, accuracies, finite = (torch.cat([r[i] for r in results]) for i in (1, 2, 4))
+    support = torch.cat([r[3] for r in results], dim=1)
+    count = int(finite.sum())
+    if count == 0:
+        raise NumericsError(
+            f"no task of this batch stayed finite (query losses {losses.tolist()}): "
+            "lower inner.weight_rate or inner.alpha_rate, set inner.clip, or use precision fp32"
+        )
+    gradients = {name: sum(r[0][name] for r in results) / count for name in results[0][0]}
+    return MetaGradient(gradients, losses, accuracies, support, finite)
+
+
+def _per_task(
+    problem: Problem, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None, engine: str
+) -> tuple[Params, Tensor, Tensor, Tensor, Tensor]:
+    """(summed gradients over the finite tasks, losses, accuracies, support losses, finite)."""
+    own = _on_task_axis(params, batch.tasks)
+    own_rates = None if rates is None else _on_task_axis(rates, batch.tasks)
+    start = problem.start(own, batch)
+    adapted = adapt(problem.support_loss, start, batch, inner, rates=own_rates, engine=engine)
+    losses, accuracies = problem.query_loss(adapted.params, batch)
+    leaves = own | (own_rates or {})
+    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    grads = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(leaves, found, strict=True)}
+    finite = torch.isfinite(losses.detach())
+    for grad in grads.values():
+        finite = finite & torch.isfinite(grad.reshape(batch.tasks, -1)).all(1)
+    return (_sum_finite(grads, finite), losses.detach(), accuracies, adapted.losses, finite)
+
+
+def _on_task_axis(params: Params, tasks: int) -> Params:
+    """Leaves [T, ...], one copy of every shared tensor per task."""
+    return {n: t.detach().expand(tasks, *t.shape).clone().requires_grad_() for n, t in params.items()}
+
+
+def _sum_finite(grads: Params, finite: Tensor) -> Params:
+    keep = {name: finite.view(-1, *(1,) * (grad.dim() - 1)) for name, grad in grads.items()}
+    return {name: torch.where(keep[name], grad, 0.0).sum(0) for name, grad in grads.items()}

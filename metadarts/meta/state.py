@@ -1,0 +1,126 @@
+"""The state of meta-training and its one transition."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metadarts.adapt import InnerLoop, rate_shapes
+from metadarts.core.types import Params, TaskBatch, is_alpha
+
+from .gradient import MetaGradient, Problem, meta_gradient
+
+
+@dataclass(frozen=True)
+class OuterLoop:
+    """How the shared initialisation learns (T-NAS: Adam 1e-3; alphas with betas (0.5, 0.999) and weight decay 1e-3).
+
+    Args:
+        weight_rate: Adam rate of the shared weights.
+        alpha_rate: Adam rate of the shared alphas.
+        rate_rate: Adam rate of the learned inner rates, in units of their logarithm's scale (see `MetaState.create`).
+        alpha_decay: weight decay of the alphas.
+        alpha_warmup: meta-steps during which the shared alphas stay where they are.
+        clip: largest norm of the meta-gradient of the weights, and of the alphas; None for no limit.
+        final: cosine decay of all outer rates to this share of their start by the end of the run; 1 is constant.
+    """
+
+    weight_rate: float = 1e-3
+    alpha_rate: float = 1e-3
+    rate_rate: float = 1e-2
+    alpha_decay: float = 1e-3
+    alpha_warmup: int = 0
+    clip: float | None = 10.0
+    final: float = 1.0
+
+
+class MetaState:
+    """Shared parameters, learned inner rates, and the outer optimiser's memory. Mutable; one per run.
+
+    Learned rates are kept as logarithms, so that an update multiplies them and they stay positive.
+    """
+
+    def __init__(self, params: Params, log_rates: Params, outer: OuterLoop) -> None:
+        self.params = params
+        self.log_rates = log_rates
+        self.outer = outer
+        self.step = 0
+        groups = {"weights": [], "alphas": [], "rates": list(log_rates.values())}  # type: dict[str, list[Tensor]]
+        for name, tensor in params.items():
+            groups["alphas" if is_alpha(name) else "weights"].append(tensor)
+        self.optimiser = torch.optim.Adam(_adam_groups(groups, outer))
+
+    @staticmethod
+    def create(params: Params, task_names: list[str], inner: InnerLoop, outer: OuterLoop) -> MetaState:
+        """A fresh state around ``params``; ``task_names`` are the names of the task parameters the inner loop moves."""
+        log_rates = {}
+        if inner.learn_rates:
+            like = next(iter(params.values()))
+            for name, (shape, value) in rate_shapes(inner, task_names).items():
+                log_rates[name] = torch.full(shape, math.log(value), dtype=like.dtype, device=like.device)
+        return MetaState({name: tensor.detach().clone() for name, tensor in params.items()}, log_rates, outer)
+
+    @property
+    def rates(self) -> Params | None:
+        """Learned inner rates, or None where the configured constants hold."""
+        return {name: tensor.exp() for name, tensor in self.log_rates.items()} or None
+
+    def apply(self, gradients: Params, progress: float) -> dict[str, float]:
+        """One outer update by ``gradients`` (with respect to parameters and rates). Returns the gradient norms."""
+        rates = self.rates or {}
+        targets = self.params | self.log_rates
+        for name, tensor in targets.items():
+            tensor.grad = gradients[name] * rates[name] if name in rates else gradients[name]
+        norms = {}
+        for group in self.optimiser.param_groups:
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], self.outer.clip or math.inf)
+            norms[group["name"]] = float(norm)
+            group["lr"] = group["start"] * _schedule(self.outer, group["name"], self.step, progress)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        return norms
+
+
+def _adam_groups(groups: dict[str, list[Tensor]], outer: OuterLoop) -> list[dict[str, Any]]:
+    settings = {
+        "weights": {"lr": outer.weight_rate},
+        "alphas": {"lr": outer.alpha_rate, "betas": (0.5, 0.999), "weight_decay": outer.alpha_decay},
+        "rates": {"lr": outer.rate_rate},
+    }
+    made = [{"params": groups[n], "name": n, "start": s["lr"], **s} for n, s in settings.items() if groups[n]]
+    return made
+
+
+def _schedule(outer: OuterLoop, group: str, step: int, progress: float) -> float:
+    if group == "alphas" and step < outer.alpha_warmup:
+        return 0.0
+    return outer.final + (1.0 - outer.final) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+def meta_step(
+    problem: Problem,
+    state: MetaState,
+    batch: TaskBatch,
+    inner: InnerLoop,
+    *,
+    progress: float = 0.0,
+    engine: str = "task_axis",
+    micro_batch: int | None = None,
+) -> tuple[MetaGradient, dict[str, float]]:
+    """One meta-gradient and one outer update of ``state``, in place.
+
+    Args:
+        progress: how far the run is, 0 to 1, for the schedule of the outer rates.
+
+    Returns:
+        The meta-gradient with its losses and accuracies, and the norms of its groups.
+    """
+    result = meta_gradient(
+        problem, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=micro_batch
+    )
+    return result, state.apply(result.gradients, progress)

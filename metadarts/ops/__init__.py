@@ -1,0 +1,10 @@
+"""Numeric operators: tensors in, tensors out. One folder per operator; only its ``op.py`` is imported from outside.
+
+Layout everywhere: folded images ``[N, H, W, K]``, contiguous, where the T tasks (and the E edges that leave one state)
+are folded into the channels, ``K = T * E * C``. In torch's terms that is channels-last memory of ``[N, K, H, W]``.
+"""
+
+from .convolution.op import convolution as convolution
+from .mix.op import mix as mix
+from .normalise.op import normalise as normalise
+from .pointwise.op import pointwise as pointwise

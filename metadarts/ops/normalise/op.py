@@ -1,0 +1,130 @@
+"""Batch normalisation without affine terms, statistics weighted per image, with a closed-form second derivative.
+
+Notation of README.md, per channel; i runs over the pixels of all images, sum(w) = 1:
+
+    m = sum w x,   r = (sum w (x - m)^2 + eps)^(-1/2),   y = (x - m) r
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+_aten = torch.ops.aten
+
+
+def normalise(x: Tensor, rows: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Normalise every channel to mean 0, variance 1 under the given statistics.
+
+    Folding tasks into channels makes this the batch norm of each task apart.
+
+    Args:
+        x: [N, H, W, K] folded images.
+        rows: [N, K] how much image n counts for channel k's statistics, summing to 1 over n; None is 1/N each.
+            Zero rows are normalised but do not count: padding, or queries under the `support` policy.
+        eps: added to the variance.
+
+    Returns:
+        [N, H, W, K]
+    """
+    y: Tensor = _Normalise.apply(x, rows, eps)[0]
+    return y
+
+
+def _per_pixel(rows: Tensor | None, x: Tensor) -> Tensor | float:
+    """The weight w of each pixel: [N, 1, 1, K], or one number when uniform."""
+    pixels = x.shape[1] * x.shape[2]
+    return 1.0 / (x.shape[0] * pixels) if rows is None else (rows / pixels)[:, None, None, :]
+
+
+def _total(x: Tensor) -> Tensor:
+    """[N, H, W, K] -> [K], the sum over pixels."""
+    return x.sum((0, 1, 2))
+
+
+def _weighted(x: Tensor, w: Tensor | float) -> Tensor:
+    """[N, H, W, K] -> [K], the sum over pixels weighted by w; pixels are summed first, so that w costs next to nothing."""
+    if isinstance(w, float):
+        return _total(x) * w
+    return (x.sum((1, 2)) * w[:, 0, 0]).sum(0)
+
+
+def _statistics(x: Tensor, rows: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """y and r. float32 statistics for half-width inputs."""
+    if rows is None:
+        y, _, r = _aten.native_batch_norm(x.permute(0, 3, 1, 2), None, None, None, None, True, 0.0, eps)
+        return y.permute(0, 2, 3, 1).contiguous(), r
+    w = _per_pixel(rows, x)
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    centred = wide - _weighted(wide, w)
+    r = (_weighted(centred * centred, w) + eps).rsqrt()
+    return (centred * r).to(x.dtype), r
+
+
+def _first(g: Tensor, g_r: Tensor | None, y: Tensor, r: Tensor, rows: Tensor | None) -> Tensor:
+    """dx = r (g - w (sum g + y sum(g y))) - g_r r^2 w y."""
+    w = _per_pixel(rows, y)
+    along_y = r * _total(g * y)
+    if g_r is not None:
+        along_y = along_y + g_r * r * r
+    constant = r * _total(g)
+    if isinstance(w, float):
+        dx = torch.addcmul(-constant * w, g, r)
+        return dx.addcmul_(y, along_y, value=-w)
+    return torch.addcmul(g * r, torch.addcmul(constant, y, along_y), w, value=-1.0)
+
+
+class _Normalise(Function):
+    """x -> (y, r). Both are outputs, so the second derivative may flow through either without keeping x."""
+
+    @staticmethod
+    def forward(x: Tensor, rows: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return _statistics(x.contiguous(), rows, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*output, inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, g_r: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+        y, r, rows = ctx.saved_tensors
+        if g is None and g_r is None:
+            return None, None, None
+        g = torch.zeros_like(y) if g is None else g
+        return _NormaliseGradient.apply(g, g_r, y, r, rows), None, None
+
+
+class _NormaliseGradient(Function):
+    """(g, g_r, y, r) -> dx. Differentiable once more; a third derivative is refused rather than wrong."""
+
+    @staticmethod
+    def forward(g: Tensor, g_r: Tensor | None, y: Tensor, r: Tensor, rows: Tensor | None) -> Tensor:  # type: ignore[override]
+        return _first(g, g_r, y, r, rows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        g, g_r, y, r, rows = ctx.saved_tensors
+        w = _per_pixel(rows, y)
+        sum_g, sum_gy = _total(g), _total(g * y)
+        mean_v, vy = _weighted(v, w), v * y
+        mean_vy = _weighted(vy, w)
+        d_g = torch.addcmul(torch.addcmul(-r * mean_v, v, r), y, r * mean_vy, value=-1.0)
+        wv = v * w
+        d_y = torch.addcmul(wv * (-r * sum_gy), g, r * mean_vy, value=-1.0)
+        d_r = _total(v * g) - mean_v * sum_g - mean_vy * sum_gy
+        d_g_r = None
+        if g_r is not None:
+            d_g_r = -r * r * mean_vy
+            d_y = torch.addcmul(d_y, wv, g_r * r * r, value=-1.0)
+            d_r = d_r - 2.0 * g_r * r * mean_vy
+        return d_g, d_g_r, d_y, d_r, None

@@ -1,0 +1,169 @@
+"""The discrete architecture: a printable, hashable value that anyone can paste.
+
+The text is that of the DARTS authors' code (quark0/darts, cnn/genotypes.py). Reading it never evaluates it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metadarts.core.errors import GenotypeError, nearest
+
+from ._json import read_json, write_json
+from ._parse import as_concat, as_pairs, parse_fields
+from ._space import CELL_TYPES, PAIRS_PER_NODE, SearchSpace
+
+Pairs = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """Which operation reads which state, for both cells. Inputs 0 and 1 are the two previous cells, 2.. the nodes.
+
+    Lists, and lists nested per node, are accepted and stored as flat tuples.
+
+    Args:
+        normal: (operation, input) pairs of the normal cell, two per node in node order.
+        normal_concat: the states that the normal cell's output concatenates.
+        reduce: the pairs of the reduction cell; empty in a space without one.
+        reduce_concat: the states that the reduction cell's output concatenates.
+
+    Raises:
+        GenotypeError: when a field is not made of such pairs, or has an odd number of them.
+    """
+
+    normal: Pairs
+    normal_concat: tuple[int, ...]
+    reduce: Pairs
+    reduce_concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for cell in CELL_TYPES:
+            object.__setattr__(self, cell, as_pairs(cell, getattr(self, cell)))
+            concat = f"{cell}_concat"
+            object.__setattr__(self, concat, as_concat(concat, getattr(self, concat)))
+
+    @property
+    def nodes(self) -> int:
+        """Intermediate nodes of a cell."""
+        return max(len(self.normal), len(self.reduce)) // PAIRS_PER_NODE
+
+    def pairs(self, cell: str) -> Pairs:
+        """The flat (operation, input) pairs of ``cell``, "normal" or "reduce"."""
+        return self.reduce if _known_cell(cell) == "reduce" else self.normal
+
+    def concat(self, cell: str) -> tuple[int, ...]:
+        """The states that the output of ``cell`` concatenates."""
+        return self.reduce_concat if _known_cell(cell) == "reduce" else self.normal_concat
+
+    def choices(self, cell: str) -> tuple[tuple[int, int, str], ...]:
+        """Every kept edge of ``cell`` as (node, input, operation)."""
+        pairs = enumerate(self.pairs(cell))
+        return tuple((index // PAIRS_PER_NODE, source, op) for index, (op, source) in pairs)
+
+    def canonical(self) -> Genotype:
+        """The same architecture with the pairs of each node in order of input, for comparisons."""
+        return Genotype(
+            normal=_by_input(self.normal),
+            normal_concat=tuple(sorted(self.normal_concat)),
+            reduce=_by_input(self.reduce),
+            reduce_concat=tuple(sorted(self.reduce_concat)),
+        )
+
+    def __str__(self) -> str:
+        fields = []
+        for cell in CELL_TYPES:
+            fields += [f"{cell}={list(self.pairs(cell))}", f"{cell}_concat={_concat_text(self.concat(cell))}"]
+        return f"Genotype({', '.join(fields)})"
+
+    @staticmethod
+    def parse(text: str) -> Genotype:
+        """Read the DARTS text: flat or nested per node, concat as list or range or (as BASE) left out.
+
+        Only ``Genotype(...)``, lists, tuples, short strings, whole numbers and ``range`` are understood; nothing is
+        ever evaluated.
+
+        Raises:
+            GenotypeError: for any other text, and for text too long or too deeply nested.
+        """
+        return Genotype(**parse_fields(text))
+
+    def to_json(self, space: str = "darts") -> str:
+        """One JSON object (format "metadarts.genotype", version 1) that also names the space it belongs to."""
+        return write_json(self.nodes, space, {name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @staticmethod
+    def from_json(text: str, space: SearchSpace | None = None) -> Genotype:
+        """Read what `to_json` wrote. With ``space``, also require its name and `validate` against it.
+
+        Raises:
+            GenotypeError: when the text is not such an object, or does not fit the space.
+        """
+        head, cells = read_json(text)
+        genotype = Genotype(**cells)
+        if head.nodes != genotype.nodes:
+            raise GenotypeError(f"genotype JSON says {head.nodes} nodes but has pairs for {genotype.nodes}: fix either")
+        if space is not None:
+            if head.space != space.name:
+                raise GenotypeError(f"expected a genotype of space {space.name!r}, got one of {head.space!r}")
+            genotype.validate(space)
+        return genotype
+
+    def validate(self, space: SearchSpace) -> None:
+        """Check that this genotype is a point of ``space``.
+
+        Raises:
+            GenotypeError: for an unknown operation, an input that does not exist or that a node reads twice, or a
+                wrong number of pairs; all faults in one message.
+        """
+        faults = [fault for cell in CELL_TYPES for fault in self._faults(cell, space)]
+        if faults:
+            raise GenotypeError(f"not a genotype of space {space.name!r}: " + "; ".join(faults))
+
+    def _faults(self, cell: str, space: SearchSpace) -> list[str]:
+        pairs, expected = self.pairs(cell), PAIRS_PER_NODE * space.nodes if cell in space.cell_types else 0
+        if len(pairs) != expected:
+            return [f"{cell} needs {expected} (operation, input) pairs, got {len(pairs)}"]
+        if not expected:
+            return []
+        faults = [fault for index, pair in enumerate(pairs) for fault in _pair_faults(cell, index, pair, space)]
+        for node in range(space.nodes):
+            first, second = (source for _, source in pairs[PAIRS_PER_NODE * node : PAIRS_PER_NODE * (node + 1)])
+            if first == second:
+                faults.append(f"{cell} node {node} reads input {first} twice, give two distinct inputs")
+        return faults + _concat_faults(cell, self.concat(cell), space)
+
+
+def _known_cell(cell: str) -> str:
+    if cell not in CELL_TYPES:
+        raise GenotypeError(f"unknown cell {cell!r}: {nearest(cell, CELL_TYPES)}")
+    return cell
+
+
+def _by_input(pairs: Pairs) -> Pairs:
+    nodes = [pairs[start : start + PAIRS_PER_NODE] for start in range(0, len(pairs), PAIRS_PER_NODE)]
+    return tuple(pair for node in nodes for pair in sorted(node, key=lambda pair: (pair[1], pair[0])))
+
+
+def _concat_text(concat: tuple[int, ...]) -> str:
+    """``range(a, b)`` when the states are consecutive, as DARTS prints them; otherwise a list."""
+    run = tuple(range(concat[0], concat[0] + len(concat))) if concat else ()
+    return f"range({run[0]}, {run[-1] + 1})" if concat and run == concat else str(list(concat))
+
+
+def _pair_faults(cell: str, index: int, pair: tuple[str, int], space: SearchSpace) -> list[str]:
+    (op, source), node = pair, index // PAIRS_PER_NODE
+    faults = []
+    if op not in space.operations:
+        kind = "means no edge and cannot be kept" if op == space.none else "is unknown"
+        faults.append(f"{cell} node {node}: operation {op!r} {kind}, {nearest(op, space.operations)}")
+    if not 0 <= source < space.inputs + node:
+        faults.append(f"{cell} node {node} reads input {source}, expected 0..{space.inputs + node - 1}")
+    return faults
+
+
+def _concat_faults(cell: str, concat: tuple[int, ...], space: SearchSpace) -> list[str]:
+    last = space.inputs + space.nodes - 1
+    if concat and len(set(concat)) == len(concat) and all(0 <= state <= last for state in concat):
+        return []
+    return [f"{cell}_concat must be distinct states in 0..{last}, at least one, got {list(concat)}"]

@@ -1,0 +1,153 @@
+"""Cell-based search spaces: which edges a cell has and which primitives may sit on them.
+
+Source: DARTS (Liu et al., ICLR 2019), section 2.1. The order of edges and primitives is that of the authors' code, so
+that alphas can be exchanged with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from metadarts.core.errors import ConfigError, nearest
+
+PAIRS_PER_NODE = 2
+"""A `Genotype` lists two (operation, input) pairs for each intermediate node."""
+
+CELL_TYPES = ("normal", "reduce")
+"""The cells that a `Genotype` can describe."""
+
+DARTS_PRIMITIVES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A cell search space. States of a cell are numbered: its inputs first, then its intermediate nodes.
+
+    Args:
+        name: how records and files refer to this space.
+        primitives: the operations an edge may carry; their order is that of the columns of alpha.
+        nodes: intermediate nodes per cell, at least 1.
+        inputs: outputs of earlier cells that a cell reads, at least 2.
+        cell_types: the kinds of cell that have alphas of their own: "normal", "reduce" or both.
+        edges_per_node: incoming edges that derivation keeps; always 2, because a `Genotype` lists two pairs per node.
+        none: the primitive that means "no edge". It may be absent from ``primitives``.
+
+    Raises:
+        ConfigError: one message that names every field at fault.
+    """
+
+    name: str
+    primitives: tuple[str, ...]
+    nodes: int
+    inputs: int = 2
+    cell_types: tuple[str, ...] = CELL_TYPES
+    edges_per_node: int = PAIRS_PER_NODE
+    none: str = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "primitives", tuple(self.primitives))
+        object.__setattr__(self, "cell_types", tuple(self.cell_types))
+        if faults := _faults(self):
+            raise ConfigError(f"search space {self.name!r}: " + "; ".join(faults))
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The primitives that a genotype may name: all but ``none``."""
+        return tuple(name for name in self.primitives if name != self.none)
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Every edge as (node, source state), in the order of the rows of alpha."""
+        return tuple((node, source) for node in range(self.nodes) for source in range(self.inputs + node))
+
+    @property
+    def num_edges(self) -> int:
+        return self.nodes * self.inputs + self.nodes * (self.nodes - 1) // 2
+
+    @property
+    def alpha_shape(self) -> tuple[int, int]:
+        """[E, P]: edges by primitives, the shape of one cell type's alphas."""
+        return self.num_edges, len(self.primitives)
+
+    @property
+    def alphas_total(self) -> int:
+        """Architecture parameters over all cell types."""
+        return len(self.cell_types) * self.num_edges * len(self.primitives)
+
+    @property
+    def concat(self) -> tuple[int, ...]:
+        """The states that a cell's output concatenates: all intermediate nodes."""
+        return tuple(range(self.inputs, self.inputs + self.nodes))
+
+    def edge_index(self, node: int, source: int) -> int:
+        """The row of alpha for the edge from state ``source`` into intermediate node ``node``.
+
+        Raises:
+            ConfigError: when this space has no such edge.
+        """
+        if not (0 <= node < self.nodes and 0 <= source < self.inputs + node):
+            raise ConfigError(
+                f"search space {self.name!r} has no edge from state {source} to node {node}: expected a node in "
+                f"0..{self.nodes - 1} and a source from 0 to {self.inputs - 1} + node"
+            )
+        return node * self.inputs + node * (node - 1) // 2 + source
+
+    def edges_from(self, source: int) -> tuple[int, ...]:
+        """The rows of alpha for the edges that leave state ``source``; empty for the last node."""
+        states = self.inputs + self.nodes
+        if not 0 <= source < states:
+            raise ConfigError(f"search space {self.name!r} has states 0..{states - 1}, got {source}")
+        first = max(0, source - self.inputs + 1)
+        return tuple(self.edge_index(node, source) for node in range(first, self.nodes))
+
+    def cell_count(self) -> int:
+        """Discrete cells of one type, as genotypes differ: prod over nodes i of C(inputs + i, 2) * operations ** 2.
+
+        Cells that differ only by renumbering nodes count separately. DARTS: 180 * 7^8 = 1,037,664,180.
+        """
+        ways = math.prod(math.comb(self.inputs + node, self.edges_per_node) for node in range(self.nodes))
+        return int(ways * len(self.operations) ** (self.edges_per_node * self.nodes))
+
+    def genotype_count(self) -> int:
+        """Discrete genotypes, order within a node ignored: ``cell_count()`` to the power of the cell types."""
+        return int(self.cell_count() ** len(self.cell_types))
+
+
+def _faults(space: SearchSpace) -> list[str]:
+    """Every reason why ``space`` is not a search space, as parts of one sentence."""
+    faults = []
+    if not space.name:
+        faults.append("name is empty, give it one")
+    if space.nodes < 1:
+        faults.append(f"nodes must be at least 1, got {space.nodes}")
+    if space.inputs < PAIRS_PER_NODE:
+        faults.append(f"inputs must be at least {PAIRS_PER_NODE}, got {space.inputs}")
+    if space.edges_per_node != PAIRS_PER_NODE:
+        faults.append(f"edges_per_node must be {PAIRS_PER_NODE}, as in a genotype, got {space.edges_per_node}")
+    if not space.operations:
+        faults.append(f"primitives need at least one operation besides {space.none!r}, got {space.primitives}")
+    faults += _repeats("primitives", space.primitives) + _repeats("cell_types", space.cell_types)
+    if not space.cell_types:
+        faults.append(f"cell_types is empty, give one or both of {CELL_TYPES}")
+    unknown = [name for name in space.cell_types if name not in CELL_TYPES]
+    return faults + [f"unknown cell type {name!r}: {nearest(name, CELL_TYPES)}" for name in unknown]
+
+
+def _repeats(field: str, names: tuple[str, ...]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [f"{field} must be distinct, {name!r} is given more than once" for name in twice]
+
+
+def darts(nodes: int = 4) -> SearchSpace:
+    """The space of DARTS (Liu et al., ICLR 2019): 8 primitives, 4 nodes, 14 edges, 224 alphas."""
+    return SearchSpace(name="darts", primitives=DARTS_PRIMITIVES, nodes=nodes)
