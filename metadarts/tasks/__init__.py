@@ -1,0 +1,11 @@
+"""Few-shot tasks: sources of labelled images, and the sampler that draws episodes from them."""
+
+from metadarts.tasks.baseline import nearest_class_mean as nearest_class_mean
+from metadarts.tasks.glyphs import glyphs as glyphs
+from metadarts.tasks.named import open_source as open_source
+from metadarts.tasks.omniglot import omniglot as omniglot
+from metadarts.tasks.sampler import EpisodePlan as EpisodePlan
+from metadarts.tasks.sampler import EpisodeSampler as EpisodeSampler
+from metadarts.tasks.sampler import episodes_sha256 as episodes_sha256
+from metadarts.tasks.source import ClassEntry as ClassEntry
+from metadarts.tasks.source import Source as Source

@@ -1,0 +1,189 @@
+"""Episodes: which classes and images make up a task. Choosing (`plan`) is apart from reading the pixels (`load`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metadarts.core.errors import DataError
+from metadarts.core.rng import Key
+from metadarts.core.types import TaskBatch
+from metadarts.tasks.source import Rows, Source
+
+PADDING = -1
+"""Row number that stands for "no image": a class with fewer shots than the most a class may have is filled with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodePlan:
+    """The choices that define T tasks; no pixels.
+
+    Args:
+        classes: [T, N] int64 class numbers of the source; a class's position is its label in the task.
+        support_rows: [T, N, K] int64 image rows; `PADDING` where a class has fewer than K shots.
+        query_rows: [T, N, Q] int64 image rows.
+    """
+
+    classes: NDArray[np.int64]
+    support_rows: NDArray[np.int64]
+    query_rows: NDArray[np.int64]
+
+    @property
+    def tasks(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class EpisodeSampler:
+    """Draws few-shot tasks from one split of a source; pure in its key, on every machine and numpy version.
+
+    Args:
+        source: where images and classes come from.
+        split: 'train', 'val' or 'test'.
+        ways: classes per task.
+        shots: support images per class, or (low, high) to draw a count from low..high for every class of every task;
+            supports are then padded to ``high`` per class and masked.
+        queries: query images per class.
+
+    Raises DataError on construction when any class of the split is too small, so that nothing fails in mid-run.
+    """
+
+    source: Source
+    split: str
+    ways: int
+    shots: int | tuple[int, int]
+    queries: int
+
+    def __post_init__(self) -> None:
+        numbers = self.source.class_numbers(self.split)
+        low, high = self._shot_range
+        for field, value in (("ways", self.ways), ("shots", low), ("queries", self.queries)):
+            if value < 1:
+                raise DataError(f"{field} must be at least 1, given {value}")
+        if high < low:
+            raise DataError(f"shots must be (low, high) with low <= high, given ({low}, {high})")
+        where = f"{self.source.name}, split {self.split!r}"
+        if self.ways > len(numbers):
+            raise DataError(f"{where}: {self.ways}-way tasks need as many classes, it has {len(numbers)}; lower ways")
+        smallest = min((self.source.classes[number] for number in numbers), key=lambda entry: len(entry.rows))
+        if len(smallest.rows) < high + self.queries:
+            raise DataError(
+                f"{where}: class {smallest.name!r} has {len(smallest.rows)} images, but {high} shots and "
+                f"{self.queries} queries need {high + self.queries}; lower shots or queries"
+            )
+
+    @property
+    def _shot_range(self) -> tuple[int, int]:
+        return (self.shots, self.shots) if isinstance(self.shots, int) else self.shots
+
+    def sample(self, key: Key, tasks: int) -> TaskBatch:
+        """``tasks`` episodes, class by class: supports [T, ways * shots, C, H, W], queries [T, ways * queries, ...].
+
+        Task i depends on ``key.child(i)`` only, so a batch of k tasks is the start of any longer batch.
+        """
+        return self.load(self.plan(key, tasks))
+
+    def plan(self, key: Key, tasks: int) -> EpisodePlan:
+        """The choices behind ``sample(key, tasks)``. Raises DataError when ``tasks`` is below 1."""
+        if tasks < 1:
+            raise DataError(f"tasks must be at least 1, given {tasks}")
+        classes = np.stack([self._classes(key.child(task)) for task in range(tasks)])
+        shape = (tasks, self.ways)
+        support = np.full((*shape, self._shot_range[1]), PADDING, dtype=np.int64)
+        query = np.empty((*shape, self.queries), dtype=np.int64)
+        for task, way in np.ndindex(shape):
+            below = key.child(task, "way", way)
+            count = self._shot_count(below)
+            support[task, way, :count], query[task, way] = self._rows(below, int(classes[task, way]), count)
+        return EpisodePlan(classes, support, query)
+
+    def load(self, plan: EpisodePlan) -> TaskBatch:
+        """Read the images of a plan: float32 in [0, 1], or normalised where the source has a mean; padding is 0."""
+        turns = np.array([entry.quarter_turns for entry in self.source.classes], dtype=np.int64)[plan.classes]
+        support, support_labels, support_mask = self._read(plan.support_rows, turns)
+        query, query_labels, query_mask = self._read(plan.query_rows, turns)
+        return TaskBatch(support, support_labels, support_mask, query, query_labels, query_mask, self.ways)
+
+    def _classes(self, key: Key) -> NDArray[np.int64]:
+        numbers = np.array(self.source.class_numbers(self.split), dtype=np.int64)
+        chosen: NDArray[np.int64] = numbers[key.child("classes").choose(len(numbers), self.ways)]
+        return chosen
+
+    def _shot_count(self, key: Key) -> int:
+        low, high = self._shot_range
+        return low + int(key.child("shots").choose(high - low + 1, 1)[0])
+
+    def _rows(self, key: Key, number: int, shots: int) -> tuple[Rows, Rows]:
+        rows = self.source.classes[number].rows
+        rows = rows[key.child("rows").permutation(len(rows))]
+        if self.source.variety is None:
+            return rows[:shots], rows[shots : shots + self.queries]
+        return split_by_variety(rows, self.source.variety[rows], shots, self.queries)
+
+    def _read(
+        self, rows: NDArray[np.int64], turns: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """rows [T, N, K], turns [T, N] -> images [T, N * K, C, H, W], labels [T, N * K], mask [T, N * K]."""
+        pixels = self.source.images[rows]  # padding reads the last image and is overwritten below
+        for turn in (1, 2, 3):
+            turned = turns == turn
+            if turned.any():
+                pixels[turned] = np.rot90(pixels[turned], turn, axes=(-2, -1))
+        tasks, ways, count = rows.shape
+        mask = torch.from_numpy(rows.reshape(tasks, -1) != PADDING)
+        images = torch.from_numpy(pixels.reshape(tasks, ways * count, *pixels.shape[3:])).float() / 255
+        if self.source.mean is not None and self.source.std is not None:
+            images = (images - _per_channel(self.source.mean)) / _per_channel(self.source.std)
+        images[~mask] = 0
+        labels = torch.arange(ways).repeat_interleave(count).expand(tasks, -1)
+        return images, labels * mask, mask
+
+
+def _per_channel(values: tuple[float, ...]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+
+
+def _variety_orders(kinds: NDArray[np.int64]) -> Iterator[list[tuple[int, int]]]:
+    sizes = list(Counter(kinds.tolist()).items())  # in order of first appearance, which is random
+    yield sizes
+    yield sorted(sizes, key=lambda item: item[1])
+    yield sorted(sizes, key=lambda item: -item[1])
+
+
+def split_by_variety(rows: Rows, kinds: NDArray[np.int64], shots: int, queries: int) -> tuple[Rows, Rows]:
+    """Support and query rows of one class, from different varieties where that can be.
+
+    The rule: whole varieties go to the support side until it holds ``shots`` images; the query side is the rest. The
+    varieties are taken in random order; if the rest is too small, the smallest first; then the largest first. If that
+    fails too, or there is one variety only, the images are merely distinct.
+
+    Args:
+        rows: [R] image rows in random order, at least ``shots + queries`` of them.
+        kinds: [R] the variety of each.
+    """
+    for order in _variety_orders(kinds):
+        side: set[int] = set()
+        held = 0
+        for kind, size in order:
+            if held >= shots:
+                break
+            side.add(kind)
+            held += size
+        if held >= shots and len(rows) - held >= queries:
+            inside = np.array([kind in side for kind in kinds.tolist()])
+            return rows[inside][:shots], rows[~inside][:queries]
+    return rows[:shots], rows[shots : shots + queries]
+
+
+def episodes_sha256(plan: EpisodePlan, source: Source) -> str:
+    """Hex digest of the chosen classes, rows and labels and of the source's content: equal digests, equal episodes."""
+    digest = hashlib.sha256(f"metadarts episodes {source.content_sha256}".encode())
+    for array in (plan.classes, plan.support_rows, plan.query_rows):
+        digest.update(repr(array.shape).encode() + array.astype("<i8").tobytes())
+    return digest.hexdigest()

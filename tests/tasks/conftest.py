@@ -1,0 +1,27 @@
+"""A small made-up source, and the built-in one (drawn once per machine, then cached)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metadarts.tasks import ClassEntry, Source, glyphs
+
+CLASSES, ROWS, SIZE = 12, 24, 6
+
+
+@pytest.fixture(scope="session")
+def toy() -> Source:
+    """12 classes of 24 images in 4 varieties of 6; image m is filled with noise fixed by m; class 11 shares rows."""
+    count = (CLASSES - 1) * ROWS
+    images = np.random.Generator(np.random.Philox(5)).integers(0, 256, (count, 2, SIZE, SIZE), dtype=np.uint8)
+    rows = [np.arange(number * ROWS, (number + 1) * ROWS) for number in range(CLASSES - 1)]
+    classes = [ClassEntry(f"class {number}", row) for number, row in enumerate(rows)]
+    classes.append(ClassEntry("class 0 turned", rows[0], quarter_turns=1))
+    split = {"train": (0, 1, 2, 3, 4, 11), "val": (5, 6), "test": (7, 8, 9, 10)}
+    return Source("toy", images, tuple(classes), split, variety=np.arange(count) % 4)
+
+
+@pytest.fixture(scope="session")
+def built_in() -> Source:
+    return glyphs()
