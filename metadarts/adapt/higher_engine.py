@@ -21,12 +21,12 @@ class LossModule(nn.Module):
         super().__init__()
         self._loss = loss
         self._fixed = {name: tensor for name, tensor in params.items() if name not in moving}
-        self._names = {name.replace(".", "__"): name for name in moving}
-        for slot, name in self._names.items():
+        self.parameter_names = {name.replace(".", "__"): name for name in moving}
+        for slot, name in self.parameter_names.items():
             self.register_parameter(slot, nn.Parameter(params[name].detach()))
 
     def forward(self, batch: Any) -> Tensor:
-        own = {name: getattr(self, slot) for slot, name in self._names.items()}
+        own = {name: getattr(self, slot) for slot, name in self.parameter_names.items()}
         return self._loss(self._fixed | own, batch)
 
 
@@ -81,7 +81,8 @@ def _adapt_one(
 
 def _optimiser(module: LossModule, inner: InnerLoop) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [
-        {"params": [parameter], "lr": inner.rate_of(module._names[slot])} for slot, parameter in module.named_parameters()
+        {"params": [parameter], "lr": inner.rate_of(module.parameter_names[slot])}
+        for slot, parameter in module.named_parameters()
     ]
     if inner.rule == "adam":
         return torch.optim.Adam(groups, lr=inner.weight_rate)

@@ -90,8 +90,8 @@ class Adapted:
 
 def rate_shapes(inner: InnerLoop, names: list[str]) -> dict[str, tuple[tuple[int, ...], float]]:
     """Names, shapes and initial values of the rates the outer loop learns, for task parameters called ``names``."""
-    steps = (inner.steps,) if "step" in inner.granularity else ()
-    table = {}
+    steps: tuple[int, ...] = (inner.steps,) if "step" in inner.granularity else ()
+    table: dict[str, tuple[tuple[int, ...], float]] = {}
     for name in names:
         if inner.adapts(name):
             table[_rate_name(inner, name)] = (steps, inner.rate_of(name))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
-"""Parameters by dotted name. Shared parameters have their own shapes; task parameters have a leading task axis [T, ...]."""
+"""Parameters by dotted name. Task parameters have a leading task axis [T, ...], shared ones have not."""
 
 ALPHA_PREFIX = "alphas."
 """Parameters under this prefix are architecture parameters (alphas); all others are weights."""

@@ -2,6 +2,7 @@
 
 from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate
+from .evaluate import interval95 as interval95
 from .gradient import MetaGradient as MetaGradient
 from .gradient import meta_gradient as meta_gradient
 from .state import MetaState as MetaState

@@ -75,23 +75,25 @@ def meta_gradient(
     """
     size = micro_batch or batch.tasks
     parts = [batch.slice(i, min(i + size, batch.tasks)) for i in range(0, batch.tasks, size)]
-    results = [_per_task(problem, params, part, inner, rates, engine) for part in parts]
-    losses, accuracies, finite = (torch.cat([r[i] for r in results]) for i in (1, 2, 4))
-    support = torch.cat([r[3] for r in results], dim=1)
+    results = [_micro_step(problem, params, part, inner, rates, engine) for part in parts]
+    losses, accuracies, finite = (
+        torch.cat([getattr(r, name) for r in results]) for name in ("losses", "accuracies", "finite")
+    )
     count = int(finite.sum())
     if count == 0:
         raise NumericsError(
             f"no task of this batch stayed finite (query losses {losses.tolist()}): "
             "lower inner.weight_rate or inner.alpha_rate, set inner.clip, or use precision fp32"
         )
-    gradients = {name: sum(r[0][name] for r in results) / count for name in results[0][0]}
+    gradients = {n: torch.stack([r.gradients[n] for r in results]).sum(0) / count for n in results[0].gradients}
+    support = torch.cat([r.support_losses for r in results], dim=1)
     return MetaGradient(gradients, losses, accuracies, support, finite)
 
 
-def _per_task(
+def _micro_step(
     problem: Problem, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None, engine: str
-) -> tuple[Params, Tensor, Tensor, Tensor, Tensor]:
-    """(summed gradients over the finite tasks, losses, accuracies, support losses, finite)."""
+) -> MetaGradient:
+    """One pass over the tasks of ``batch``; its gradients are summed over the finite tasks, not averaged."""
     own = _on_task_axis(params, batch.tasks)
     own_rates = None if rates is None else _on_task_axis(rates, batch.tasks)
     start = problem.start(own, batch)
@@ -103,7 +105,7 @@ def _per_task(
     finite = torch.isfinite(losses.detach())
     for grad in grads.values():
         finite = finite & torch.isfinite(grad.reshape(batch.tasks, -1)).all(1)
-    return (_sum_finite(grads, finite), losses.detach(), accuracies, adapted.losses, finite)
+    return MetaGradient(_sum_finite(grads, finite), losses.detach(), accuracies, adapted.losses, finite)
 
 
 def _on_task_axis(params: Params, tasks: int) -> Params:

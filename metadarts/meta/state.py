@@ -49,7 +49,7 @@ class MetaState:
         self.log_rates = log_rates
         self.outer = outer
         self.step = 0
-        groups = {"weights": [], "alphas": [], "rates": list(log_rates.values())}  # type: dict[str, list[Tensor]]
+        groups: dict[str, list[Tensor]] = {"weights": [], "alphas": [], "rates": list(log_rates.values())}
         for name, tensor in params.items():
             groups["alphas" if is_alpha(name) else "weights"].append(tensor)
         self.optimiser = torch.optim.Adam(_adam_groups(groups, outer))
@@ -87,13 +87,12 @@ class MetaState:
 
 
 def _adam_groups(groups: dict[str, list[Tensor]], outer: OuterLoop) -> list[dict[str, Any]]:
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "weights": {"lr": outer.weight_rate},
         "alphas": {"lr": outer.alpha_rate, "betas": (0.5, 0.999), "weight_decay": outer.alpha_decay},
         "rates": {"lr": outer.rate_rate},
     }
-    made = [{"params": groups[n], "name": n, "start": s["lr"], **s} for n, s in settings.items() if groups[n]]
-    return made
+    return [{"params": groups[n], "name": n, "start": s["lr"], **s} for n, s in settings.items() if groups[n]]
 
 
 def _schedule(outer: OuterLoop, group: str, step: int, progress: float) -> float:

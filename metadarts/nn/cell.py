@@ -114,7 +114,7 @@ def run_cell(
     spec: CellSpec,
     params: Params,
     inputs: list[Tensor],
-    weights: Mapping[str, Mapping[int, Tensor]] | None,
+    weights: Mapping[int, Tensor] | None,
     statistics: Statistics,
     tasks: int,
 ) -> Tensor:
@@ -164,9 +164,7 @@ def _scatter(sums: list[Tensor | None], outputs: Tensor, targets: tuple[int, ...
         sums[node] = part if before is None else before + part
 
 
-def _preprocess(
-    spec: CellSpec, params: Params, index: int, x: Tensor, statistics: Statistics, tasks: int
-) -> Tensor:
+def _preprocess(spec: CellSpec, params: Params, index: int, x: Tensor, statistics: Statistics, tasks: int) -> Tensor:
     """ReLU, 1x1 convolution, batch norm."""
     x = pointwise(F.relu(x), params[f"preprocess{index}.conv"])
     norm = f"preprocess{index}.norm"

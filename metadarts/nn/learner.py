@@ -75,13 +75,23 @@ class Learner:
 
     def query_logits(self, params: Params, batch: TaskBatch) -> Tensor:
         """[T, Q, ways], under the learner's batch-norm policy."""
+        images, statistics, first = self._query_pass(batch)
+        return self._logits(params, images, statistics)[:, first:]
+
+    def features(self, params: Params, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+        """Feature vectors [T, S, F] and [T, Q, F] of support and query images; ``params`` needs no head."""
+        images, statistics, first = self._query_pass(batch)
+        support = self._embed(params, batch.support_images, self._support_statistics(batch))
+        return support, self._embed(params, images, statistics)[:, first:]
+
+    def _query_pass(self, batch: TaskBatch) -> tuple[Tensor, Statistics, int]:
+        """(images, statistics, first query row). Under `support` both sets run, and the support set counts."""
         if self.bn == "transductive":
             statistics = Statistics.over(batch.query_mask) if batch.ragged else Statistics()
-            return self._logits(params, batch.query_images, statistics)
-        count = batch.support_images.shape[1]
+            return batch.query_images, statistics, 0
         mask = torch.cat([batch.support_mask, torch.zeros_like(batch.query_mask)], dim=1)
         images = torch.cat([batch.support_images, batch.query_images], dim=1)
-        return self._logits(params, images, Statistics.over(mask))[:, count:]
+        return images, Statistics.over(mask), batch.support_images.shape[1]
 
     def support_loss(self, params: Params, batch: TaskBatch) -> Tensor:
         """Mean cross entropy of the support set, [T]: the inner loop's loss."""
@@ -99,7 +109,7 @@ class Learner:
 
     def _check(self, batch: TaskBatch) -> None:
         if batch.ragged and not bool(batch.support_mask.any(1).all()):
-            raise NumericsError("a task has an empty support set: expected at least one unmasked support image per task")
+            raise NumericsError("a task has an empty support set: expected at least one support image per task")
 
     def _embed(self, params: Params, images: Tensor, statistics: Statistics) -> Tensor:
         params, images = self._cast(params, images)

@@ -54,7 +54,7 @@ class NetworkSpec:
         if self.head not in HEADS:
             raise ConfigError(f"network.head: expected one of {', '.join(HEADS)}, got {self.head!r}")
         if self.channels % 2:
-            raise ConfigError(f"network.channels: expected an even number (skips at stride 2 halve it), got {self.channels}")
+            raise ConfigError(f"network.channels: expected an even number, got {self.channels}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ class Network:
             shapes |= {f"stem.norm{index}.weight": (channels,), f"stem.norm{index}.bias": (channels,)}
         for index, cell in enumerate(self.cells):
             shapes |= {f"cells.{index}.{name}": shape for name, shape in cell_shapes(cell).items()}
-        shapes |= {"head.vector": (self.features,), "head.bias": ()} if self.spec.head == "shared" else {"head.scale": ()}
+        shapes |= (
+            {"head.vector": (self.features,), "head.bias": ()} if self.spec.head == "shared" else {"head.scale": ()}
+        )
         if self.genotype is None:
             shapes |= {ALPHA_PREFIX + kind: self.space.alpha_shape for kind in self.space.cell_types}
         return shapes
@@ -152,7 +154,7 @@ class Network:
         x = images.permute(1, 3, 4, 0, 2).reshape(count, height, width, tasks * channels)
         x = self._stem(params, x, statistics, tasks)
         mixing = self._mixing(params, weights, tasks)
-        before, x = x, x
+        before = x
         for index, cell in enumerate(self.cells):
             own = _under(params, f"cells.{index}.")
             before, x = x, run_cell(cell, own, _aligned(before, x), mixing.get(cell.kind), statistics, tasks)
@@ -178,9 +180,7 @@ class Network:
             x = F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
         return x
 
-    def _mixing(
-        self, params: Params, weights: Mapping[str, Tensor] | None, tasks: int
-    ) -> dict[str, dict[int, Tensor]]:
+    def _mixing(self, params: Params, weights: Mapping[str, Tensor] | None, tasks: int) -> dict[str, dict[int, Tensor]]:
         """cell kind -> source state -> [K, T, E] weights of the running candidates."""
         if self.genotype is not None:
             return {}

@@ -40,7 +40,7 @@ class Statistics:
         rows = mask / counts.clamp(min=1)
         return Statistics(rows.T, int(counts.min()))
 
-    def normalise(self, x: Tensor, tasks: int, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def normalise(self, x: Tensor, tasks: int, affine: tuple[Tensor, ...] | None = None) -> Tensor:
         """Batch norm of [N, H, W, T * ...] under these statistics; ``affine`` is (weight, bias), each [T, ...]."""
         rows = self.rows
         if rows is not None:
@@ -69,7 +69,9 @@ class Place:
     pool_norm: bool
 
     def norm(self, x: Tensor, name: str) -> Tensor:
-        affine = (self.params[f"{name}.weight"], self.params[f"{name}.bias"]) if f"{name}.weight" in self.params else None
+        affine = (
+            (self.params[f"{name}.weight"], self.params[f"{name}.bias"]) if f"{name}.weight" in self.params else None
+        )
         return self.statistics.normalise(x, self.tasks, affine)
 
     def unfold(self, x: Tensor, edges: int) -> Tensor:

@@ -8,3 +8,6 @@ from .convolution.op import convolution as convolution
 from .mix.op import mix as mix
 from .normalise.op import normalise as normalise
 from .pointwise.op import pointwise as pointwise
+
+IMPLEMENTATIONS = dict.fromkeys(("convolution", "mix", "normalise", "pointwise"), ("torch",))
+"""Operator -> its implementations. Today each is one, in torch's own operators, on any device torch has."""

@@ -18,7 +18,7 @@ def mix(candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
     """out[..., t, e, c] = sum_k weights[k, t, e] candidates[k][..., t, e, c].
 
     Args:
-        candidates: K tensors [N, H, W, T, E, C], or [N, H, W, T, 1, C] for a candidate all E edges share (pools, identity).
+        candidates: K tensors [N, H, W, T, E, C], or [N, H, W, T, 1, C] where all E edges share one (pools, identity).
         weights: [K, T, E], any sign.
 
     Returns:
@@ -54,7 +54,7 @@ class _Mix(Function):
     """(p, y_1..y_K) -> sum_k p_k y_k."""
 
     @staticmethod
-    def forward(weights: Tensor, *candidates: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(weights: Tensor, *candidates: Tensor) -> Tensor:
         return _sum(_scale(weights, candidates[0]).unbind(0), candidates)
 
     @staticmethod
@@ -62,7 +62,7 @@ class _Mix(Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         return tuple(_MixGradient.apply(g, *ctx.saved_tensors))
 
 
@@ -70,7 +70,7 @@ class _MixGradient(Function):
     """(g, p, y) -> (dp_k = <g, y_k>, dy_k = p_k g). Differentiable once more; a third derivative is refused."""
 
     @staticmethod
-    def forward(g: Tensor, weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(g: Tensor, weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:
         scales = _scale(weights, g).unbind(0)
         d_weights = torch.stack([_dot(g, candidate) for candidate in candidates])
         return d_weights.to(weights.dtype), *(_reduce(g * s, c) for s, c in zip(scales, candidates, strict=True))
@@ -82,7 +82,7 @@ class _MixGradient(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, q: Tensor | None, *v: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, q: Tensor | None, *v: Tensor | None) -> tuple[Any, ...]:
         """Upstream q_k of dp_k and v_k of dy_k: dg = sum p_k v_k + q_k y_k, dp_k = <v_k, g>, dy_k = q_k g."""
         g, weights, *candidates = ctx.saved_tensors
         flowing = [(k, tensor) for k, tensor in enumerate(v) if tensor is not None]

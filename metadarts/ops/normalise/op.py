@@ -47,7 +47,7 @@ def _total(x: Tensor) -> Tensor:
 
 
 def _weighted(x: Tensor, w: Tensor | float) -> Tensor:
-    """[N, H, W, K] -> [K], the sum over pixels weighted by w; pixels are summed first, so that w costs next to nothing."""
+    """[N, H, W, K] -> [K], the weighted sum over pixels; pixels are summed first, so that w costs next to nothing."""
     if isinstance(w, float):
         return _total(x) * w
     return (x.sum((1, 2)) * w[:, 0, 0]).sum(0)
@@ -82,7 +82,7 @@ class _Normalise(Function):
     """x -> (y, r). Both are outputs, so the second derivative may flow through either without keeping x."""
 
     @staticmethod
-    def forward(x: Tensor, rows: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(x: Tensor, rows: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
         return _statistics(x.contiguous(), rows, eps)
 
     @staticmethod
@@ -91,7 +91,7 @@ class _Normalise(Function):
         ctx.save_for_backward(*output, inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor | None, g_r: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor | None, g_r: Tensor | None) -> tuple[Any, ...]:
         y, r, rows = ctx.saved_tensors
         if g is None and g_r is None:
             return None, None, None
@@ -103,7 +103,7 @@ class _NormaliseGradient(Function):
     """(g, g_r, y, r) -> dx. Differentiable once more; a third derivative is refused rather than wrong."""
 
     @staticmethod
-    def forward(g: Tensor, g_r: Tensor | None, y: Tensor, r: Tensor, rows: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(g: Tensor, g_r: Tensor | None, y: Tensor, r: Tensor, rows: Tensor | None) -> Tensor:
         return _first(g, g_r, y, r, rows)
 
     @staticmethod
@@ -112,7 +112,7 @@ class _NormaliseGradient(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:
         g, g_r, y, r, rows = ctx.saved_tensors
         w = _per_pixel(rows, y)
         sum_g, sum_gy = _total(g), _total(g * y)

@@ -46,7 +46,7 @@ class _Product(Function):
     """y = x w, or x w' when ``transpose``."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, transpose: bool) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor, weight: Tensor, transpose: bool) -> Tensor:
         return _product(x, weight, transpose)
 
     @staticmethod
@@ -55,7 +55,7 @@ class _Product(Function):
         ctx.transpose = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
         need_x, need_w, _ = ctx.needs_input_grad
         dx = _Product.apply(g, weight, not ctx.transpose) if need_x else None
@@ -68,7 +68,7 @@ class _Outer(Function):
     """dw = x' g, per group."""
 
     @staticmethod
-    def forward(x: Tensor, g: Tensor, groups: int) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor, g: Tensor, groups: int) -> Tensor:
         return _outer(x, g, groups)
 
     @staticmethod
@@ -76,7 +76,7 @@ class _Outer(Function):
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
         x, g = ctx.saved_tensors
         need_x, need_g, _ = ctx.needs_input_grad
         dx = _Product.apply(g, u, True) if need_x else None

@@ -1,0 +1,87 @@
+# metadarts: the commands. `make help` lists them.
+#
+# demo and test need only make, a Python >= 3.11 and a package index that pip can reach; they keep their own .venv.
+# gpu needs no network and installs nothing: it uses the Python and torch that the machine already has.
+
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types rooms tests notebooks gpu clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed.stamp
+
+# The interpreter to build .venv from: PYTHON=... alone if it is given, else the first of these that works.
+PYTHON ?=
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
+
+# .venv must not see packages that the caller exported for another project; gpu keeps them, below.
+unexport PYTHONHOME
+unexport PYTHONPATH
+
+say = printf '\n== %s\n' "$(1)"
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST) | sort
+
+# A name on PATH proves nothing (a version manager's shim may stand for no interpreter), so each one is run.
+# A .venv that still works is kept: only what pyproject.toml changed is installed again.
+$(STAMP): pyproject.toml
+	@if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  $(call say,environment: $(VENV)); \
+	  found=; \
+	  for python in $(CANDIDATES); do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	      found=$$python; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    printf '%s\n' 'No usable Python >= 3.11 with the venv and ensurepip modules. Tried: $(CANDIDATES).' \
+	      'Install one (on Debian and Ubuntu also python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python' >&2; \
+	    exit 1; \
+	  fi; \
+	  "$$found" --version; \
+	  "$$found" -m venv --clear $(VENV); \
+	fi
+	@$(call say,install: metadarts and what it needs (the first time some 3 GB: torch))
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## learn to search architectures on built-in tasks, in minutes
+	@$(call say,demo)
+	@$(BIN)/metadarts demo
+
+test: lint types rooms tests notebooks  ## every check: lint, types, rooms, tests, notebooks
+	@$(call say,all checks passed)
+
+lint: $(STAMP)  ## ruff: rules and layout
+	@$(call say,lint)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict
+	@$(call say,types)
+	@$(BIN)/mypy
+
+rooms: $(STAMP)  ## which room may import which
+	@$(call say,rooms)
+	@$(BIN)/lint-imports
+
+tests: $(STAMP)  ## pytest
+	@$(call say,tests)
+	@$(BIN)/python -m pytest
+
+# A warning here comes from Jupyter, not from the notebook, whose kernel is a process of its own: it is no error.
+notebooks: $(STAMP)  ## execute every notebook
+	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then \
+	  $(call say,notebooks); \
+	  $(BIN)/python -m pytest -W default --nbmake --nbmake-timeout=300 "$$@"; \
+	fi
+
+gpu:  ## checks and timings on this machine's GPU, with its own Python and torch
+	@PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(if $(PYTHON),"$(PYTHON)",python3) -m benchmarks.gpu
+
+clean:  ## remove .venv, caches and build output; runs/ is kept
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

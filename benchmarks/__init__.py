@@ -1,0 +1,1 @@
+"""Speed and accuracy figures; each is run as ``python -m benchmarks.NAME``."""

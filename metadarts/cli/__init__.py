@@ -1,0 +1,3 @@
+"""The command line: one file per verb."""
+
+from .main import main as main

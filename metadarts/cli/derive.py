@@ -1,0 +1,54 @@
+"""``metadarts derive``: the discrete cell that a run's alphas stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import common
+
+
+def derive(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    device: common.Device = "cpu",
+    precision: common.Precision = "fp32",
+    threads: common.Threads = 0,
+    seed: common.Seed = 0,
+) -> None:
+    """Derive the genotype of the meta-learned alphas: text, genotype.json, and the cell drawn as SVG and PNG.
+
+    The common options are accepted for uniformity; deriving computes nothing that depends on them.
+    """
+    common.prepare(device, threads)
+    for path in derive_run(run):
+        common.console.print(f"written to {path}")
+
+
+def derive_run(run: Path) -> list[Path]:
+    """Derive, print and draw the genotype of ``run``; the files written."""
+    from metadarts.derive import count_skips, derive_genotype
+    from metadarts.experiments import RunFolder
+    from metadarts.experiments.evaluation import alphas_of
+    from metadarts.spaces import darts
+    from metadarts.viz import draw_alphas, draw_genotype
+
+    folder = RunFolder.open(run)
+    space = darts(folder.config().model.nodes)
+    checkpoint = folder.load("best")
+    alphas = alphas_of(checkpoint.params)
+    genotype = derive_genotype(alphas, space)
+    common.console.print(str(genotype), soft_wrap=True)
+    skips = count_skips(genotype)
+    common.console.print(f"skip connections: {', '.join(f'{kind} {count}' for kind, count in skips.items())}")
+    written = [
+        folder.write("genotype.txt", f"{genotype}\n"),
+        folder.write("genotype.json", genotype.to_json(space.name) + "\n"),
+    ]
+    title = f"derived after meta-step {checkpoint.facts['step']}"
+    for name in ("cell.svg", "cell.png"):
+        draw_genotype(genotype, run / name, title)
+        written.append(run / name)
+    draw_alphas({kind: table.numpy() for kind, table in alphas.items()}, space, run / "alphas.png", title)
+    return [*written, run / "alphas.png"]

@@ -1,0 +1,61 @@
+"""``metadarts evaluate``: measure a finished run on held-out tasks. The only verb that opens the test split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import common
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    split: Annotated[str, typer.Option(help="val or test.")] = "test",
+    tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 600,
+    steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
+    bn: Annotated[str | None, typer.Option(help="transductive or support; default: as trained.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
+    data_file: Annotated[Path | None, typer.Option(help="The source's file, where it moved since the search.")] = None,
+    device: common.Device = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: as trained.")] = None,
+    threads: common.Threads = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 is everyone's.")] = 0,
+) -> None:
+    """Adapt the run's best checkpoint to held-out tasks and print accuracy with its 95 % interval."""
+    from metadarts.core.errors import ConfigError
+    from metadarts.experiments import RunFolder, build, evaluate_run, with_settings
+    from metadarts.experiments.records import write_atomically
+
+    if split not in ("val", "test"):
+        raise ConfigError(f"--split {split!r}: expected val or test")
+    resolved = common.prepare(device, threads)
+    folder = RunFolder.open(run)
+    changed = {
+        "evaluate.steps": steps,
+        "model.bn": bn,
+        "model.precision": precision,
+        "tasks.file": str(data_file.resolve()) if data_file else None,
+    }
+    config = with_settings(folder.config(), {k: v for k, v in changed.items() if v is not None}).check()
+    experiment, checkpoint = build(config, resolved), folder.load("best")
+    experiment.check_params(checkpoint.params)
+    with common.bar(f"evaluate on {tasks} {split} tasks") as shown:
+
+        def watch(done: int, mean: float) -> None:
+            shown.update(done / tasks, f"{done} tasks  {mean:.2%}")
+
+        report = evaluate_run(experiment, checkpoint, split, tasks, watch, seed=seed)
+    facts = report.facts
+    common.console.print(
+        f"{facts['source']} {facts['split']}: {facts['accuracy']:.2%} ± {facts['interval95']:.2%} "
+        f"({tasks} tasks, {facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries per class, "
+        f"{facts['steps']} steps, batch norm {facts['bn']}, checkpoint of step {facts['checkpoint_step']})"
+    )
+    curve = "  ".join(f"{step}: {value:.1%}" for step, value in enumerate(facts["curve"]))
+    common.console.print(f"accuracy after each step ({facts['curve_tasks']} tasks): {curve}")
+    if json_file:
+        write_atomically(json_file, (json.dumps(facts, indent=2) + "\n").encode())
+        common.console.print(f"written to {json_file}")

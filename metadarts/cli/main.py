@@ -1,0 +1,37 @@
+"""``metadarts VERB``: gathers the verbs, and turns our own errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from metadarts.core.errors import MetadartsError
+
+from .demo import demo
+from .derive import derive
+from .evaluate import evaluate
+from .info import info
+from .search import search
+
+app = typer.Typer(
+    name="metadarts",
+    help="Few-shot differentiable architecture search.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, derive, evaluate, info, search):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except MetadartsError as error:
+        print(f"metadarts: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("metadarts: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,11 @@
+"""Where everything meets: configurations, building, the search loop, run folders, evaluation."""
+
+from .build import Experiment as Experiment
+from .build import build as build
+from .config import Config as Config
+from .config import load_config as load_config
+from .config import preset as preset
+from .config import with_settings as with_settings
+from .evaluation import evaluate_run as evaluate_run
+from .records import RunFolder as RunFolder
+from .search import search as search

@@ -1,0 +1,71 @@
+"""Simple methods on the same held-out tasks: what adaptation must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metadarts.core.types import Params, TaskBatch
+from metadarts.meta import interval95
+from metadarts.tasks import nearest_class_mean
+
+from .build import Experiment, held_out
+from .evaluation import evaluate_run
+from .records import Checkpoint
+
+
+def compare(
+    experiment: Experiment, checkpoint: Checkpoint, tasks: int, progress: Callable[[int, float], None] | None = None
+) -> dict[str, Any]:
+    """The adapted network beside its own un-adapted start and nearest class means, on the same test tasks.
+
+    Returns:
+        "rows": method, accuracy, interval95, the adapted network first; "curve" and the facts of `evaluate_run`.
+    """
+    episodes = held_out(experiment, "test")
+    report = evaluate_run(experiment, checkpoint, "test", tasks, progress)
+    unadapted, means, pixels = [], [], []
+    size = experiment.config.evaluate.batch
+    with torch.no_grad():
+        for first in range(0, tasks, size):
+            batch = episodes.batch(first, min(first + size, tasks))
+            unadapted.append(_unadapted(experiment, checkpoint.params, batch))
+            means.append(_feature_means(experiment, checkpoint.params, batch))
+            pixels.append(nearest_class_mean(batch))
+    steps = report.facts["steps"]
+    rows = [
+        _row(f"adapted: {steps} inner steps on weights and alphas", report.evaluation.accuracies),
+        _row("un-adapted network: the meta-learned start, 0 steps", torch.cat(unadapted)),
+        _row("un-adapted features, nearest class mean", torch.cat(means)),
+        _row("pixels, nearest class mean", torch.cat(pixels)),
+        {"method": "chance", "accuracy": 1.0 / experiment.config.tasks.ways, "interval95": 0.0},
+    ]
+    return {"rows": rows, **report.facts}
+
+
+def _row(method: str, accuracies: Tensor) -> dict[str, Any]:
+    return {"method": method, "accuracy": float(accuracies.mean()), "interval95": interval95(accuracies)}
+
+
+def _expanded(params: Params, batch: TaskBatch) -> Params:
+    return {
+        name: tensor.expand(batch.tasks, *tensor.shape).to(batch.support_images.device)
+        for name, tensor in params.items()
+    }
+
+
+def _unadapted(experiment: Experiment, params: Params, batch: TaskBatch) -> Tensor:
+    learner = experiment.learner
+    return learner.query_loss(learner.start(_expanded(params, batch), batch), batch)[1]
+
+
+def _feature_means(experiment: Experiment, params: Params, batch: TaskBatch) -> Tensor:
+    """Nearest class mean on the features of the un-adapted network: a prototype network without adaptation."""
+    support, query = experiment.learner.features(_expanded(params, batch), batch)
+    embedded = TaskBatch(
+        support, batch.support_labels, batch.support_mask, query, batch.query_labels, batch.query_mask, batch.ways
+    )
+    return nearest_class_mean(embedded)

@@ -1,0 +1,103 @@
+"""From a configuration to the objects that run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.rng import Key
+from metadarts.core.types import Params, TaskBatch
+from metadarts.meta import MetaState
+from metadarts.nn import Learner, Network, supernet
+from metadarts.spaces import darts
+from metadarts.tasks import EpisodeSampler, Source, episodes_sha256, open_source
+
+from .config import Config
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a configuration stands for, on one device."""
+
+    config: Config
+    source: Source
+    learner: Learner
+    device: torch.device
+
+    @property
+    def network(self) -> Network:
+        return self.learner.network
+
+    @property
+    def key(self) -> Key:
+        return Key.from_seed(self.config.training.seed)
+
+    def sampler(self, split: str) -> EpisodeSampler:
+        """Training episodes with the training number of queries, held-out ones with the evaluation's."""
+        tasks, evaluate = self.config.tasks, self.config.evaluate
+        queries = tasks.queries if split == "train" else evaluate.queries
+        return EpisodeSampler(self.source, split, tasks.ways, tasks.shots, queries)
+
+    def training_batch(self, step: int) -> TaskBatch:
+        """The meta-batch of outer step ``step``: a pure function of the seed and the step."""
+        key = self.key.child("train", step)
+        return self.sampler("train").sample(key, self.config.training.tasks).to(self.device)
+
+    def fresh_state(self) -> MetaState:
+        """The state before the first outer step."""
+        params = {name: t.to(self.device) for name, t in self.network.init(self.key.child("init")).items()}
+        names = [name for name in params if not name.startswith("head.")] + ["head.weight", "head.bias"]
+        return MetaState.create(params, names, self.config.inner, self.config.outer)
+
+    def check_params(self, params: Params) -> None:
+        """Require that ``params`` fit the network. Raises ConfigError naming the first difference."""
+        shapes = self.network.shapes()
+        if set(params) != set(shapes):
+            odd = sorted(set(params) ^ set(shapes))[0]
+            raise ConfigError(f"checkpoint of another space or network: {odd!r} is in only one of the two")
+        for name, shape in shapes.items():
+            if tuple(params[name].shape) != shape:
+                raise ConfigError(
+                    f"checkpoint of another space or network: {name!r} has shape {tuple(params[name].shape)}, "
+                    f"the configuration says {shape}"
+                )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A fixed list of held-out tasks, the same for every run and method with this source and these numbers."""
+
+    sampler: EpisodeSampler
+    key: Key
+    device: torch.device
+
+    def batch(self, first: int, last: int) -> TaskBatch:
+        """Tasks ``first`` to ``last`` (exclusive)."""
+        plans = self.sampler.plan(self.key, last)
+        rows = slice(first, last)
+        part = type(plans)(plans.classes[rows], plans.support_rows[rows], plans.query_rows[rows])
+        return self.sampler.load(part).to(self.device)
+
+    def sha256(self, tasks: int) -> str:
+        """The hash of the first ``tasks`` of them."""
+        return episodes_sha256(self.sampler.plan(self.key, tasks), self.sampler.source)
+
+
+def held_out(experiment: Experiment, split: str, seed: int = 0) -> HeldOut:
+    """The held-out tasks of ``split``. Their seed is not the run's: every run meets the same ones."""
+    return HeldOut(experiment.sampler(split), Key.from_seed(seed).child("held out", split), experiment.device)
+
+
+def build(config: Config, device: str = "cpu") -> Experiment:
+    """Open the source and build the learner of ``config``.
+
+    Raises:
+        MetadartsError: a missing or unfit data set, or a configuration out of range.
+    """
+    source = open_source(config.tasks.source, Path(config.tasks.file) if config.tasks.file else None)
+    network = supernet(darts(config.model.nodes), config.network_spec(source.channels))
+    learner = Learner(network, config.model.bn, config.model.precision)
+    return Experiment(config, source, learner, torch.device(device))

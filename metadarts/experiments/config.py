@@ -1,0 +1,270 @@
+"""The whole of an experiment as data, read and written as YAML without tags."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metadarts.adapt import ENGINES, InnerLoop
+from metadarts.core.errors import ConfigError, MetadartsError, nearest
+from metadarts.meta import OuterLoop
+from metadarts.nn import POLICIES, PRECISIONS, NetworkSpec
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Where tasks come from.
+
+    Args:
+        source: "glyphs" or "omniglot".
+        file: the source's data (.npz file or folder); empty for built-in data.
+        ways: classes per task.
+        shots: support images per class.
+        queries: query images per class while training; evaluation has its own number.
+    """
+
+    source: str = "glyphs"
+    file: str = ""
+    ways: int = 5
+    shots: int = 1
+    queries: int = 5
+
+
+@dataclass(frozen=True)
+class Model:
+    """The search network. `channels`, `nodes` and the stem as in T-NAS unless changed.
+
+    Args:
+        channels: C of the first cell; reduction cells double it.
+        nodes: intermediate nodes per cell.
+        stem: channels of the two stem convolutions.
+        head: "shared" or "prototype".
+        affine: affine batch norms inside cells.
+        bn: "transductive" or "support", in training and evaluation alike.
+        precision: "fp32" or "bf16".
+    """
+
+    channels: int = 16
+    nodes: int = 4
+    stem: tuple[int, int] = (24, 48)
+    head: str = "shared"
+    affine: bool = False
+    bn: str = "transductive"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Training:
+    """The outer loop's length and rhythm.
+
+    Args:
+        meta_steps: stop after so many outer updates; 0 for no limit.
+        minutes: stop after so much wall time, validations included; 0 for no limit. One of the two must be given. A
+            run limited by minutes is not reproducible step for step, since its length depends on the machine.
+        tasks: tasks per meta-batch.
+        micro_batch: tasks per pass; 0 for all at once.
+        engine: "task_axis", "loop" or "higher".
+        validations: how many times, evenly spread over the run, to look at validation classes.
+        validation_tasks: tasks per look; always the same ones.
+        seed: of everything random.
+    """
+
+    meta_steps: int = 0
+    minutes: float = 0.0
+    tasks: int = 4
+    micro_batch: int = 0
+    engine: str = "task_axis"
+    validations: int = 6
+    validation_tasks: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How a run is measured.
+
+    Args:
+        steps: inner steps on a held-out task.
+        queries: query images per class.
+        batch: tasks evaluated at once.
+    """
+
+    steps: int = 10
+    queries: int = 15
+    batch: int = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    tasks: Tasks = field(default_factory=Tasks)
+    model: Model = field(default_factory=Model)
+    inner: InnerLoop = field(default_factory=InnerLoop)
+    outer: OuterLoop = field(default_factory=OuterLoop)
+    training: Training = field(default_factory=Training)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+    def network_spec(self, channels: int) -> NetworkSpec:
+        """The network for images of ``channels`` channels."""
+        model = self.model
+        return NetworkSpec(channels, model.stem, model.channels, affine=model.affine, head=model.head)
+
+    def check(self) -> Config:
+        """The same configuration, or one ConfigError that names every field out of range."""
+        faults = [text for text in _faults(self) if text]
+        if faults:
+            raise ConfigError("configuration: " + "; ".join(faults))
+        return self
+
+
+def _faults(config: Config) -> Iterable[str]:
+    model, training = config.model, config.training
+    if training.meta_steps <= 0 and training.minutes <= 0:
+        yield "training.meta_steps or training.minutes: one must be positive, it says when to stop"
+    for group, name, least in _LEAST:
+        value = getattr(getattr(config, group), name)
+        if value < least:
+            yield f"{group}.{name}: expected at least {least}, got {value}"
+    if model.bn not in POLICIES:
+        yield f"model.bn {model.bn!r} is unknown; {nearest(model.bn, POLICIES)}"
+    if model.precision not in PRECISIONS:
+        yield f"model.precision {model.precision!r} is unknown; {nearest(model.precision, PRECISIONS)}"
+    if training.engine not in ENGINES:
+        yield f"training.engine {training.engine!r} is unknown; {nearest(training.engine, ENGINES)}"
+    try:
+        config.network_spec(1)
+    except ConfigError as error:
+        yield str(error).replace("network.", "model.")
+
+
+_LEAST = (
+    ("tasks", "ways", 2),
+    ("tasks", "shots", 1),
+    ("tasks", "queries", 1),
+    ("model", "channels", 2),
+    ("model", "nodes", 1),
+    ("training", "tasks", 1),
+    ("training", "micro_batch", 0),
+    ("training", "validations", 1),
+    ("training", "validation_tasks", 2),
+    ("evaluate", "steps", 0),
+    ("evaluate", "queries", 1),
+    ("evaluate", "batch", 1),
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "training.tasks": 8,
+        "inner.steps": 2,
+        "inner.weight_rate": 0.4,
+        "evaluate.steps": 5,
+        "outer.final": 0.05,
+    },
+    "tnas": {
+        "training.meta_steps": 12500,
+        "tasks.queries": 15,
+        "inner.order": "first",
+        "inner.weight_rate": 0.1,
+        "inner.alpha_rate": 30.0,
+    },
+}
+"""Named settings; `metadarts search --preset NAME`. `tnas` is the paper's search (Lian et al., 2020)."""
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The settings of preset ``name``. Raises ConfigError."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}: {nearest(name, PRESETS)}")
+    return dict(PRESETS[name])
+
+
+def with_settings(config: Config, settings: dict[str, Any]) -> Config:
+    """``config`` with "group.field" settings applied; text values are read as YAML scalars.
+
+    Raises:
+        ConfigError: one message naming every unknown field, with the nearest valid one, and every wrong value.
+    """
+    faults: list[str] = []
+    for path, value in settings.items():
+        try:
+            config = _with_setting(config, path, value)
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return config
+
+
+def _with_setting(config: Config, path: str, value: Any) -> Config:
+    group, _, name = path.partition(".")
+    groups = {f.name for f in fields(config)}
+    if group not in groups or not name:
+        known = sorted(f"{g}.{f.name}" for g in groups for f in fields(getattr(config, g)))
+        raise ConfigError(f"unknown setting {path!r}: {nearest(path, known)}")
+    section = getattr(config, group)
+    hints = typing.get_type_hints(type(section))
+    if name not in hints:
+        raise ConfigError(f"unknown setting {path!r}: {nearest(name, hints)}")
+    try:
+        return replace(config, **{group: replace(section, **{name: _convert(path, value, hints[name])})})
+    except MetadartsError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _convert(path: str, value: Any, hint: Any) -> Any:
+    """``value`` as the field's type; "4" is 4 for an int field, "[24, 48]" a pair for a tuple field."""
+    if isinstance(value, str) and hint is not str:
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"expected {_type_name(hint)}, got {value!r}") from error
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None or (isinstance(value, str) and value == "none" and type(None) in options):
+        if type(None) in options:
+            return None
+    elif float in options and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        if len(value) == len(typing.get_args(hint)) and all(type(item) is int for item in value):
+            return tuple(value)
+    elif any(type(value) is option for option in options):
+        return value
+    raise ConfigError(f"expected {_type_name(hint)}, got {value!r}")
+
+
+def _type_name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+
+
+def to_settings(config: Config) -> dict[str, dict[str, Any]]:
+    """Plain nested dictionaries, as in config.yaml."""
+    return {
+        group: {name: list(value) if isinstance(value, tuple) else value for name, value in section.items()}
+        for group, section in dataclasses.asdict(config).items()
+    }
+
+
+def dump_config(config: Config) -> str:
+    """YAML text of the resolved configuration."""
+    return yaml.safe_dump(to_settings(config), sort_keys=False)
+
+
+def load_config(path: Path) -> Config:
+    """Read a config.yaml. Raises ConfigError for unreadable YAML, tags, unknown fields and wrong values."""
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: expected a YAML file of settings, could not read it ({first})") from error
+    if not isinstance(table, dict) or not all(isinstance(section, dict) for section in table.values()):
+        raise ConfigError(f"{path}: expected groups of settings (tasks, model, inner, outer, training, evaluate)")
+    settings = {f"{group}.{name}": value for group, section in table.items() for name, value in section.items()}
+    return with_settings(Config(), settings)

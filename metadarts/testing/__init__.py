@@ -1,0 +1,19 @@
+"""Conformance suites: a new operator, update rule or search space brings its truth and inherits the tests.
+
+None of it needs pytest: a check raises AssertionError with a sentence that says what differs, where, and by how much.
+
+>>> check_op(my_fast_op, my_plain_torch_op, [OpCase("odd sizes", {"x": (3, 5, 7, 2)})])
+"""
+
+from ._close import check_close as check_close
+from ._close import check_params_close as check_params_close
+from .differences import Difference as Difference
+from .differences import clean_difference as clean_difference
+from .differences import kink_pattern as kink_pattern
+from .operators import OpCase as OpCase
+from .operators import check_op as check_op
+from .rules import check_rule as check_rule
+from .searchspaces import check_space as check_space
+from .tiny import generic_params as generic_params
+from .tiny import random_tasks as random_tasks
+from .tiny import tiny_learner as tiny_learner

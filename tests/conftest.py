@@ -1,0 +1,53 @@
+"""What every test shares: two threads, the data folder, and the rule that a GPU test skips where there is no GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DATA_VARIABLE = "METADARTS_DATA_DIR"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> None:
+    """The same thread count everywhere, so that a machine with many cores times and rounds like a small one."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of benchmark data sets: $METADARTS_DATA_DIR, else shared/data beside the checkout; skips without."""
+    folder = Path(os.environ.get(DATA_VARIABLE) or CHECKOUT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no benchmark data at {folder}; set {DATA_VARIABLE} to their folder")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked gpu where torch sees no CUDA device."""
+    waiting = [item for item in items if item.get_closest_marker("gpu")]
+    if waiting and not _cuda_available():
+        reason = "needs a CUDA device: torch.cuda.is_available() is False"
+        for item in waiting:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _cuda_available() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured with record_property: figures that are reported and not asserted."""
+    reports = terminalreporter.getreports("passed")
+    figures = [f"{report.nodeid}: {name} = {value}" for report in reports for name, value in report.user_properties]
+    if figures:
+        terminalreporter.write_sep("-", "measured, not asserted")
+        terminalreporter.write_line("\n".join(figures))

@@ -1,0 +1,52 @@
+"""Task batches: slices, single tasks, and the note of whether anything is padding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metadarts.core.rng import Key
+from metadarts.core.types import TaskBatch, is_alpha
+from metadarts.testing import random_tasks
+
+FIELDS = [f"{side}_{name}" for side in ("support", "query") for name in ("images", "labels", "mask")]
+
+
+@pytest.fixture(scope="module")
+def batch() -> TaskBatch:
+    return random_tasks(Key.from_seed(0), tasks=3, size=4)
+
+
+def test_tasks_are_counted_and_sliced_with_their_axis_kept(batch):
+    assert batch.tasks == 3
+    middle = batch.slice(1, 3)
+    assert middle.tasks == 2
+    assert middle.ways == batch.ways
+    for name in FIELDS:
+        assert torch.equal(getattr(middle, name), getattr(batch, name)[1:])
+        assert torch.equal(getattr(batch.task(2), name), getattr(batch, name)[2:])
+
+
+@pytest.mark.parametrize("side", ["support", "query"])
+def test_padding_of_either_side_makes_a_batch_ragged_and_slices_know_better(batch, side):
+    mask = getattr(batch, f"{side}_mask").clone()
+    mask[1, -1] = False
+    padded = replace(batch, **{f"{side}_mask": mask})
+    assert padded.ragged
+    assert not batch.ragged
+    assert [padded.task(index).ragged for index in range(3)] == [False, True, False]
+
+
+def test_to_changes_the_dtype_of_images_only(batch):
+    narrow = batch.to("cpu", torch.float32)
+    assert narrow.support_images.dtype == narrow.query_images.dtype == torch.float32
+    assert narrow.query_labels.dtype == torch.int64
+    assert narrow.query_mask.dtype == torch.bool
+    assert batch.to("cpu").support_images.dtype == torch.float64
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("alphas.normal", True), ("stem.conv1", False), ("cells.alphas.x", False)])
+def test_alphas_are_known_by_their_prefix(name, alpha):
+    assert is_alpha(name) == alpha
