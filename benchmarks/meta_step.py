@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.mapping import pull_back, to_plain
-from benchmarks.peers.loops import LOOPS
+from benchmarks.peers.loops import LOOPS, MetaStep
 from benchmarks.peers.network import SearchNetwork
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
@@ -88,13 +88,17 @@ def peer(name: str, order: str, device: str) -> Callable[[], float]:
     """Workload: one meta-gradient by a peer; returns the mean query loss."""
     network, params, batch = setting(device=device)
     plain = plain_network(network, params)
-    rates = {"steps": STEPS, "weight_rate": WEIGHT_RATE, "alpha_rate": ALPHA_RATE}
 
     def run() -> float:
-        loss: float = LOOPS[name](plain, batch, exact=order == "second", **rates).loss
-        return loss
+        return peer_step(name, plain, batch, order).loss
 
     return run
+
+
+def peer_step(name: str, plain: SearchNetwork, batch: TaskBatch, order: str) -> MetaStep:
+    """One meta-gradient of W1 by peer ``name``."""
+    exact = order == "second"
+    return LOOPS[name](plain, batch, steps=STEPS, weight_rate=WEIGHT_RATE, alpha_rate=ALPHA_RATE, exact=exact)
 
 
 def plain_network(network: Network, params: Params) -> SearchNetwork:
@@ -130,14 +134,12 @@ def check(peers: list[str], orders: list[str], device: str) -> Callable[[], dict
 def _disagreement(
     network: Network, params: Params, batch: TaskBatch, result: MetaGradient, name: str, order: str
 ) -> float:
-    plain = plain_network(network, params)
-    rates = {"steps": STEPS, "weight_rate": WEIGHT_RATE, "alpha_rate": ALPHA_RATE}
-    step = LOOPS[name](plain, batch, exact=order == "second", **rates)
+    step = peer_step(name, plain_network(network, params), batch, order)
     theirs = pull_back(network, params, batch.ways, step.gradients)
     loss = float(result.losses.mean())
     square = sum(float((theirs[n] - g).square().sum()) for n, g in result.gradients.items())
     norm = sum(float(g.square().sum()) for g in result.gradients.values())
-    return max(abs(step.loss - loss) / abs(loss), (square / norm) ** 0.5)
+    return float(max(abs(step.loss - loss) / abs(loss), (square / norm) ** 0.5))
 
 
 def measure(engine: str, order: str, checkpoint: int, threads: int, device: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,14 +12,32 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, nearest
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
+DATA_HELP = "glyphs (built in), omniglot (from its cache), or Omniglot's .npz file or folder."
+
 console = Console(highlight=False)
+
+
+def data_settings(data: str) -> dict[str, str]:
+    """``--data`` as settings: the name of a source, or a path to Omniglot.
+
+    Raises:
+        ConfigError: when it is neither.
+    """
+    from metadarts.tasks import SOURCES
+
+    if data in SOURCES:
+        return {"tasks.source": data, "tasks.file": ""}
+    path = Path(data)
+    if not path.exists():
+        raise ConfigError(f"--data {data!r}: no such file, and not the name of a source; {nearest(data, SOURCES)}")
+    return {"tasks.source": "omniglot", "tasks.file": str(path.resolve())}
 
 
 def prepare(device: str, threads: int) -> str:

@@ -18,7 +18,7 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
     bn: Annotated[str | None, typer.Option(help="transductive or support; default: as trained.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
-    data_file: Annotated[Path | None, typer.Option(help="The source's file, where it moved since the search.")] = None,
+    data: Annotated[str | None, typer.Option(help=f"Where it moved since the search: {common.DATA_HELP}")] = None,
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: as trained.")] = None,
     threads: common.Threads = 0,
@@ -37,7 +37,7 @@ def evaluate(
         "evaluate.steps": steps,
         "model.bn": bn,
         "model.precision": precision,
-        "tasks.file": str(data_file.resolve()) if data_file else None,
+        **(common.data_settings(data) if data else {}),
     }
     config = with_settings(folder.config(), {k: v for k, v in changed.items() if v is not None}).check()
     experiment, checkpoint = build(config, resolved), folder.load("best")

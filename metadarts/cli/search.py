@@ -12,10 +12,7 @@ from . import common
 
 def search(
     out: Annotated[Path, typer.Option(help="Run folder to create; must not exist.")],
-    data: Annotated[str, typer.Option(help="Source of tasks: glyphs (built in) or omniglot.")] = "glyphs",
-    data_file: Annotated[
-        Path | None, typer.Option(help="The source's .npz file or folder, where it needs one.")
-    ] = None,
+    data: Annotated[str, typer.Option(help=common.DATA_HELP)] = "glyphs",
     ways: Annotated[int, typer.Option(min=2, help="Classes per task.")] = 5,
     shots: Annotated[int, typer.Option(min=1, help="Support images per class.")] = 1,
     preset: Annotated[str, typer.Option(help="Named settings: quick, omniglot, tnas.")] = "quick",
@@ -34,20 +31,25 @@ def search(
     Example: metadarts search --data glyphs --ways 5 --shots 1 --minutes 3 --out runs/demo
     """
     settings: dict[str, Any] = {
-        "tasks.source": data,
-        "tasks.file": str(data_file.resolve()) if data_file else "",
+        **common.data_settings(data),
         "tasks.ways": ways,
         "tasks.shots": shots,
         "model.precision": precision,
         "training.seed": seed,
         "inner.order": order,
         "training.engine": engine,
-        "training.minutes": minutes,
-        "training.meta_steps": meta_steps,
+        **_length(minutes, meta_steps),
     }
     given = {name: value for name, value in settings.items() if value is not None}
     run_search(out, preset, given | common.read_settings(set_ or []), common.prepare(device, threads))
     common.console.print(f"next: metadarts evaluate {out}   metadarts derive {out}")
+
+
+def _length(minutes: float | None, meta_steps: int | None) -> dict[str, float]:
+    """What the user said of the length replaces what the preset says of it, in either unit."""
+    if minutes is None and meta_steps is None:
+        return {}
+    return {"training.minutes": minutes or 0.0, "training.meta_steps": meta_steps or 0}
 
 
 def run_search(out: Path, preset_name: str, settings: dict[str, Any], device: str) -> None:

@@ -162,6 +162,7 @@ _LEAST = (
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
+        "training.minutes": 3.0,
         "training.tasks": 8,
         "inner.steps": 2,
         "inner.weight_rate": 0.4,

@@ -48,7 +48,7 @@ class NetworkSpec:
     affine: bool = False
     pool_norm: bool = True
     head: str = "shared"
-    classes_scale: float = 1.0
+    classes_scale: float = 0.1
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:

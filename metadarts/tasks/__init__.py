@@ -2,6 +2,7 @@
 
 from metadarts.tasks.baseline import nearest_class_mean as nearest_class_mean
 from metadarts.tasks.glyphs import glyphs as glyphs
+from metadarts.tasks.named import SOURCES as SOURCES
 from metadarts.tasks.named import open_source as open_source
 from metadarts.tasks.omniglot import omniglot as omniglot
 from metadarts.tasks.sampler import EpisodePlan as EpisodePlan

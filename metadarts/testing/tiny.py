@@ -47,5 +47,5 @@ def generic_params(learner: Learner, key: Key) -> Params:
         noise = torch.randn(tensor.shape, dtype=torch.float64, generator=key.child("noise", name).torch())
         if is_alpha(name) or ".norm" in name:
             tensor = tensor + 0.3 * noise
-        params[name] = 0.1 * tensor if name == "head.scale" else tensor
+        params[name] = torch.full_like(tensor, 0.1) if name == "head.scale" else tensor
     return params

@@ -1,0 +1,142 @@
+"""Does the architecture matter? One run, five ways to use it, paired on the same test tasks.
+
+    python -m benchmarks.alpha_ablation RUN --tasks 600 --json FILE
+
+Full adaptation; inner alpha steps off; alphas uniform (every candidate weighs the same, always); the derived cell with
+inherited weights; random cells with inherited weights. All take the same number of inner steps from the same checkpoint
+on the same episodes, so differences are paired task by task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metadarts.adapt import InnerLoop
+from metadarts.core.rng import Key
+from metadarts.core.types import Params
+from metadarts.derive import derive_genotype
+from metadarts.experiments import Experiment, RunFolder, build, with_settings
+from metadarts.experiments.build import held_out
+from metadarts.experiments.environment import choose_device, describe
+from metadarts.experiments.evaluation import alphas_of, evaluation_inner
+from metadarts.experiments.records import Checkpoint
+from metadarts.meta import evaluate, interval95
+from metadarts.nn import Learner, discrete_network, inherit
+from metadarts.spaces import Genotype, random_genotype
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to use the checkpoint."""
+
+    name: str
+    learner: Learner
+    params: Params
+    inner: InnerLoop
+    genotype: Genotype | None = None
+
+
+def variants(experiment: Experiment, checkpoint: Checkpoint, random_cells: int) -> Iterator[Variant]:
+    """All variants, the full adaptation first."""
+    learner, params, inner = experiment.learner, checkpoint.params, evaluation_inner(experiment.config)
+    still = replace(inner, alpha_rate=0.0)
+    space = experiment.network.space
+    uniform = {kind: torch.full(space.alpha_shape, 1.0 / space.alpha_shape[1]) for kind in space.cell_types}
+    yield Variant("full adaptation", learner, params, inner)
+    yield Variant("inner alpha steps off", learner, params, still)
+    yield Variant("alphas uniform", replace(learner, weights=uniform), params, still)
+    derived = derive_genotype(alphas_of(params), space)
+    yield _discrete("derived cell, inherited weights", experiment, params, still, derived)
+    for number in range(random_cells):
+        genotype = random_genotype(space, Key.from_seed(0).child("ablation", number))
+        yield _discrete(f"random cell {number}, inherited weights", experiment, params, still, genotype)
+
+
+def _discrete(name: str, experiment: Experiment, params: Params, inner: InnerLoop, genotype: Genotype) -> Variant:
+    network = discrete_network(genotype, experiment.network.space, experiment.network.spec)
+    own = inherit(network, params, experiment.network)
+    return Variant(name, replace(experiment.learner, network=network), own, inner, genotype)
+
+
+def run(experiment: Experiment, checkpoint: Checkpoint, tasks: int, random_cells: int) -> list[dict[str, Any]]:
+    """One row per variant, each with its paired difference from the full adaptation."""
+    episodes = held_out(experiment, "test")
+    rows: list[dict[str, Any]] = []
+    full: Tensor | None = None
+    for variant in variants(experiment, checkpoint, random_cells):
+        result = evaluate(
+            variant.learner,
+            {name: tensor.to(experiment.device) for name, tensor in variant.params.items()},
+            episodes.batch,
+            variant.inner,
+            tasks=tasks,
+            rates=checkpoint.rates,
+            batch_size=experiment.config.evaluate.batch,
+        )
+        full = result.accuracies if full is None else full
+        difference = result.accuracies - full
+        rows.append(
+            {
+                "variant": variant.name,
+                "accuracy": result.accuracy,
+                "interval95": result.interval95,
+                "paired_difference": float(difference.mean()),
+                "paired_interval95": interval95(difference),
+                "weights": variant.learner.network.count(experiment.config.tasks.ways)[0],
+                "genotype": None if variant.genotype is None else str(variant.genotype),
+            }
+        )
+        print(_line(rows[-1]), flush=True)
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['variant']:34} {row['accuracy']:7.2%} ± {row['interval95']:.2%}   "
+        f"paired {row['paired_difference']:+.2%} ± {row['paired_interval95']:.2%}   {row['weights']:,} weights"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.alpha_ablation", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--tasks", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--random-cells", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    folder = RunFolder.open(options.run)
+    experiment = build(with_settings(folder.config(), {"evaluate.steps": options.steps}), device)
+    checkpoint = folder.load("best")
+    experiment.check_params(checkpoint.params)
+    rows = run(experiment, checkpoint, options.tasks, options.random_cells)
+    facts = {
+        "run": options.run.name,
+        "tasks": options.tasks,
+        "steps": options.steps,
+        "bn": experiment.config.model.bn,
+        "episodes_sha256": held_out(experiment, "test").sha256(options.tasks),
+        "checkpoint_step": checkpoint.facts["step"],
+        "environment": describe(device),
+        "rows": rows,
+    }
+    if options.json:
+        options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
