@@ -26,7 +26,7 @@ from metadarts.derive import derive_genotype
 from metadarts.experiments import Experiment, RunFolder, build, with_settings
 from metadarts.experiments.build import held_out
 from metadarts.experiments.environment import choose_device, describe
-from metadarts.experiments.evaluation import alphas_of, evaluation_inner
+from metadarts.experiments.evaluation import alphas_of, evaluation_inner, on_device
 from metadarts.experiments.records import Checkpoint
 from metadarts.meta import evaluate, interval95
 from metadarts.nn import Learner, discrete_network, inherit
@@ -74,11 +74,11 @@ def run(experiment: Experiment, checkpoint: Checkpoint, tasks: int, random_cells
     for variant in variants(experiment, checkpoint, random_cells):
         result = evaluate(
             variant.learner,
-            {name: tensor.to(experiment.device) for name, tensor in variant.params.items()},
+            on_device(experiment, variant.params) or {},
             episodes.batch,
             variant.inner,
             tasks=tasks,
-            rates=checkpoint.rates,
+            rates=on_device(experiment, checkpoint.rates),
             batch_size=experiment.config.evaluate.batch,
         )
         full = result.accuracies if full is None else full

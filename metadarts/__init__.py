@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks th
     from metadarts.core.types import TaskBatch as TaskBatch
     from metadarts.derive import derive_genotype as derive_genotype
     from metadarts.meta import meta_step as meta_step
+    from metadarts.nn import NetworkSpec as NetworkSpec
     from metadarts.nn import supernet as supernet
     from metadarts.spaces import Genotype as Genotype
     from metadarts.spaces import SearchSpace as SearchSpace
@@ -31,6 +32,7 @@ _EXPORTS = {
     "EpisodeSampler": "metadarts.tasks",
     "Genotype": "metadarts.spaces",
     "Key": "metadarts.core.rng",
+    "NetworkSpec": "metadarts.nn",
     "SearchSpace": "metadarts.spaces",
     "Source": "metadarts.tasks",
     "TaskBatch": "metadarts.core.types",

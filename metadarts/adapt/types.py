@@ -56,7 +56,7 @@ class InnerLoop:
             faults.append(f"order {self.order!r} is unknown; {nearest(self.order, ORDERS)}")
         if self.granularity not in GRANULARITIES:
             faults.append(f"granularity {self.granularity!r} is unknown; {nearest(self.granularity, GRANULARITIES)}")
-        if self.weight_rate < 0 or self.alpha_rate < 0:
+        if not (self.weight_rate >= 0 and self.alpha_rate >= 0):  # refuses NaN too
             faults.append("rates: expected 0 or more")
         if self.clip is not None and self.clip <= 0:
             faults.append(f"clip: expected a positive number or none, got {self.clip}")

@@ -21,7 +21,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 DATA_HELP = "glyphs (built in), omniglot (from its cache), or Omniglot's .npz file or folder."
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def data_settings(data: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ def derive(
     """
     common.prepare(device, threads)
     for path in derive_run(run):
-        common.console.print(f"written to {path}")
+        common.console.print(f"written to {path}", soft_wrap=True)
 
 
 def derive_run(run: Path) -> list[Path]:

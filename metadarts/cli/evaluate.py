@@ -58,4 +58,4 @@ def evaluate(
     common.console.print(f"accuracy after each step ({facts['curve_tasks']} tasks): {curve}")
     if json_file:
         write_atomically(json_file, (json.dumps(facts, indent=2) + "\n").encode())
-        common.console.print(f"written to {json_file}")
+        common.console.print(f"written to {json_file}", soft_wrap=True)

@@ -30,7 +30,7 @@ def main() -> None:
     try:
         app()
     except MetadartsError as error:
-        print(f"metadarts: {error}", file=sys.stderr)
+        print("metadarts:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("metadarts: interrupted", file=sys.stderr)

@@ -42,7 +42,7 @@ def search(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     run_search(out, preset, given | common.read_settings(set_ or []), common.prepare(device, threads))
-    common.console.print(f"next: metadarts evaluate {out}   metadarts derive {out}")
+    common.console.print(f"next: metadarts evaluate {out}   metadarts derive {out}", soft_wrap=True)
 
 
 def _length(minutes: float | None, meta_steps: int | None) -> dict[str, float]:
@@ -61,6 +61,8 @@ def run_search(out: Path, preset_name: str, settings: dict[str, Any], device: st
 
     config = with_settings(Config(), preset(preset_name) | settings).check()
     experiment = build(config, device)
+    for split in ("train", "val"):
+        experiment.sampler(split)  # tasks that cannot be drawn are refused before there is a folder
     folder = RunFolder.create(out, config, describe(device))
     weights, alphas = experiment.network.count(config.tasks.ways)
     common.console.print(

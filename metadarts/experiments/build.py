@@ -38,8 +38,10 @@ class Experiment:
     def sampler(self, split: str) -> EpisodeSampler:
         """Training episodes with the training number of queries, held-out ones with the evaluation's."""
         tasks, evaluate = self.config.tasks, self.config.evaluate
-        queries = tasks.queries if split == "train" else evaluate.queries
-        return EpisodeSampler(self.source, split, tasks.ways, tasks.shots, queries)
+        training = split == "train"
+        ways = tasks.train_ways if training and tasks.train_ways else tasks.ways
+        queries = tasks.queries if training else evaluate.queries
+        return EpisodeSampler(self.source, split, ways, tasks.shots, queries)
 
     def training_batch(self, step: int) -> TaskBatch:
         """The meta-batch of outer step ``step``: a pure function of the seed and the step."""

@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class Tasks:
         source: "glyphs" or "omniglot".
         file: the source's data (.npz file or folder); empty for built-in data.
         ways: classes per task.
+        train_ways: classes per training task; 0 for ``ways``. More than at test time is a harder, richer lesson (Snell
+            et al., 2017, section 2.6).
         shots: support images per class.
         queries: query images per class while training; evaluation has its own number.
     """
@@ -33,6 +36,7 @@ class Tasks:
     source: str = "glyphs"
     file: str = ""
     ways: int = 5
+    train_ways: int = 0
     shots: int = 1
     queries: int = 5
 
@@ -131,8 +135,12 @@ def _faults(config: Config) -> Iterable[str]:
         yield "training.meta_steps or training.minutes: one must be positive, it says when to stop"
     for group, name, least in _LEAST:
         value = getattr(getattr(config, group), name)
-        if value < least:
+        if not value >= least:  # so that NaN is refused too
             yield f"{group}.{name}: expected at least {least}, got {value}"
+    if config.outer.clip is not None and not config.outer.clip > 0:
+        yield f"outer.clip: expected a positive number or none, got {config.outer.clip}"
+    if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
+        yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if model.bn not in POLICIES:
         yield f"model.bn {model.bn!r} is unknown; {nearest(model.bn, POLICIES)}"
     if model.precision not in PRECISIONS:
@@ -151,6 +159,14 @@ _LEAST = (
     ("tasks", "queries", 1),
     ("model", "channels", 2),
     ("model", "nodes", 1),
+    ("outer", "weight_rate", 0),
+    ("outer", "alpha_rate", 0),
+    ("outer", "rate_rate", 0),
+    ("outer", "alpha_decay", 0),
+    ("outer", "alpha_warmup", 0),
+    ("outer", "final", 0),
+    ("training", "meta_steps", 0),
+    ("training", "minutes", 0),
     ("training", "tasks", 1),
     ("training", "micro_batch", 0),
     ("training", "validations", 1),
@@ -168,6 +184,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "inner.weight_rate": 0.4,
         "evaluate.steps": 5,
         "outer.final": 0.05,
+    },
+    "omniglot": {
+        "training.minutes": 20.0,
+        "training.tasks": 2,
+        "training.validations": 5,
+        "tasks.train_ways": 20,
+        "tasks.queries": 3,
+        "model.head": "prototype",
+        "inner.steps": 1,
+        "inner.weight_rate": 0.1,
+        "inner.alpha_rate": 10.0,
+        "outer.final": 0.02,
     },
     "tnas": {
         "training.meta_steps": 12500,
@@ -228,6 +256,9 @@ def _convert(path: str, value: Any, hint: Any) -> Any:
         except yaml.YAMLError as error:
             raise ConfigError(f"expected {_type_name(hint)}, got {value!r}") from error
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, str) and float in options:
+        with suppress(ValueError):  # YAML 1.1 takes 1e-3 for text: it wants 1.0e-3
+            value = float(value)
     if value is None or (isinstance(value, str) and value == "none" and type(None) in options):
         if type(None) in options:
             return None

@@ -27,7 +27,8 @@ def alphas_of(params: Params) -> Params:
     return {name[len(ALPHA_PREFIX) :]: tensor for name, tensor in params.items() if name.startswith(ALPHA_PREFIX)}
 
 
-def _on(experiment: Experiment, params: Params | None) -> Params | None:
+def on_device(experiment: Experiment, params: Params | None) -> Params | None:
+    """``params`` where the experiment computes; None stays None."""
     return None if params is None else {name: tensor.to(experiment.device) for name, tensor in params.items()}
 
 
@@ -52,11 +53,11 @@ def evaluate_run(
     inner, episodes = evaluation_inner(config), held_out(experiment, split, seed)
     result = evaluate(
         experiment.learner,
-        _on(experiment, checkpoint.params) or {},
+        on_device(experiment, checkpoint.params) or {},
         episodes.batch,
         inner,
         tasks=tasks,
-        rates=_on(experiment, checkpoint.rates),
+        rates=on_device(experiment, checkpoint.rates),
         batch_size=config.evaluate.batch,
         curve_tasks=CURVE_TASKS,
         progress=progress,

@@ -1,10 +1,10 @@
 """Run folders: what a run leaves on disk.
 
 config.yaml            the resolved configuration
-env.json               versions, device, threads, command
+env.json               versions, device, threads
 metrics.jsonl          one line per record (train, validate)
 events.out.tfevents.*  TensorBoard
-checkpoints/           NAME.safetensors (tensors) + NAME.json (step, validation, hash)
+checkpoints/           NAME.json (step, validation, hash) and the .safetensors file that it names
 genotype.json          the derived cell, with genotype.txt, cell.svg and cell.png beside it after `derive`
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise RunError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
         ) from error
@@ -105,9 +107,13 @@ class RunFolder:
         return self.write(name, json.dumps(value, indent=2) + "\n")
 
     def record(self, **facts: Any) -> None:
-        """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts) + "\n")
+        """Append one line to metrics.jsonl. Raises RunError when it cannot be written."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(facts) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}; free some space") from error
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl whose "kind" is ``kind``."""
@@ -116,29 +122,37 @@ class RunFolder:
         return [line for line in map(json.loads, lines) if line["kind"] == kind]
 
     def save(self, name: str, state: MetaState, **facts: Any) -> None:
-        """Write checkpoint ``name``: first the tensors, then the JSON that vouches for their hash."""
+        """Write checkpoint ``name``: first the tensors under a name of their own, then the JSON that points to them.
+
+        Until the JSON is in place the checkpoint before it stands, so a save cut short loses nothing.
+        """
         tensors = {PARAM_KEY + k: v.detach().cpu().contiguous() for k, v in state.params.items()}
         tensors |= {RATE_KEY + k: v.detach().cpu().contiguous() for k, v in state.log_rates.items()}
         content = save_tensors(tensors)
         digest = hashlib.sha256(content).hexdigest()
-        described = {"format": FORMAT, "version": 1, "step": state.step, "sha256": digest, **facts}
-        write_atomically(self.path / "checkpoints" / f"{name}.safetensors", content)
+        file = f"{name}-{digest[:12]}.safetensors"
+        described = {"format": FORMAT, "version": 1, "step": state.step, "tensors": file, "sha256": digest, **facts}
+        write_atomically(self.path / "checkpoints" / file, content)
         self.write_json(f"checkpoints/{name}.json", described)
+        for older in (self.path / "checkpoints").glob(f"{name}-*.safetensors"):
+            if older.name != file:
+                older.unlink()
 
     def load(self, name: str) -> Checkpoint:
         """Read checkpoint ``name``. Raises RunError when it is missing, damaged, or not what its JSON vouches for."""
-        stem = self.path / "checkpoints" / name
+        folder = self.path / "checkpoints"
         try:
-            facts = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-            content = stem.with_suffix(".safetensors").read_bytes()
-        except (OSError, ValueError) as error:
+            facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            tensors_file = folder / Path(facts["tensors"]).name
+            content = tensors_file.read_bytes()
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path} has no readable checkpoint {name!r}: {error}") from error
         if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
-            raise RunError(f"{stem}.safetensors is damaged: its hash is not the one in {name}.json")
+            raise RunError(f"{tensors_file} is damaged: its hash is not the one in {name}.json")
         try:
             tensors = load_tensors(content)
         except SafetensorError as error:
-            raise RunError(f"{stem}.safetensors is not a safetensors file ({error})") from error
+            raise RunError(f"{tensors_file} is not a safetensors file ({error})") from error
         params = {k[len(PARAM_KEY) :]: v for k, v in tensors.items() if k.startswith(PARAM_KEY)}
         rates = {k[len(RATE_KEY) :]: v for k, v in tensors.items() if k.startswith(RATE_KEY)}
         return Checkpoint(params, rates, facts)

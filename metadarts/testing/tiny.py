@@ -35,12 +35,12 @@ def random_tasks(
 
 def tiny_learner(*, bn: str = "transductive", nodes: int = 2, precision: str = "fp64", **spec: Any) -> Learner:
     """A DARTS supernet of two cells for one-channel images; ``spec`` are further arguments of `NetworkSpec`."""
-    settings = {"in_channels": 1, "channels": 4, "stem": (4, 6)} | spec
+    settings: dict[str, Any] = {"in_channels": 1, "channels": 4, "stem": (4, 6)} | spec
     return Learner(supernet(darts(nodes=nodes), NetworkSpec(**settings)), bn=bn, precision=precision)
 
 
 def generic_params(learner: Learner, key: Key) -> Params:
-    """Float64 parameters at a generic point: no batch norm is the identity, alphas differ, prototype logits are mild."""
+    """Float64 parameters at a generic point: no norm is the identity, alphas differ, prototype logits are mild."""
     params = {}
     for name, tensor in learner.network.init(key).items():
         tensor = tensor.double()

@@ -68,7 +68,7 @@ def test_siblings_are_uncorrelated(kind):
 
 
 def test_permutations_are_uniform():
-    """Each of the 24 orders of four things, 2,400 draws: chi-squared with 23 degrees of freedom, 0.999 quantile 49.7."""
+    """Each of the 24 orders of four things, 2,400 draws: chi-squared of 23 degrees, 0.999 quantile 49.7."""
     orders = [tuple(KEY.child("uniform", draw).permutation(4)) for draw in range(2400)]
     counts = [orders.count(order) for order in sorted(set(orders))]
     assert len(counts) == 24

@@ -56,7 +56,9 @@ def shared() -> tuple[Learner, Params]:
 def query_losses() -> Losses:
     """(learner, params, batch, inner, rates) -> losses [T] after the inner loop; parameters without a task axis."""
 
-    def losses(learner: Learner, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None = None) -> Tensor:
+    def losses(
+        learner: Learner, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None = None
+    ) -> Tensor:
         own = {name: tensor.expand(batch.tasks, *tensor.shape) for name, tensor in params.items()}
         own_rates = None if rates is None else {name: t.expand(batch.tasks, *t.shape) for name, t in rates.items()}
         adapted = adapt(learner.support_loss, learner.start(own, batch), batch, inner, rates=own_rates)

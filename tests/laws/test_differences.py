@@ -18,7 +18,10 @@ from metadarts.optim import adam, momentum
 from metadarts.testing import clean_difference, generic_params, kink_pattern, tiny_learner
 
 SEEDS = (0, 1, 2, 3, 4)
-INNER = {1: InnerLoop(steps=1, weight_rate=0.05, alpha_rate=2.0), 3: InnerLoop(steps=3, weight_rate=0.05, alpha_rate=2.0)}
+INNER = {
+    1: InnerLoop(steps=1, weight_rate=0.05, alpha_rate=2.0),
+    3: InnerLoop(steps=3, weight_rate=0.05, alpha_rate=2.0),
+}
 
 
 def error_along(function, gradients, point, names):
@@ -132,7 +135,7 @@ def test_differences_see_kinks(kinked, distance, step):
 
 def test_differences_refuse_what_shows_no_kinks():
     with pytest.raises(AssertionError, match="kinks would go unnoticed"):
-        clean_difference(lambda at: abs(at))
+        clean_difference(abs)
 
 
 def test_patterns_see_relu_and_max_pool_of_the_network(pair, prototype):

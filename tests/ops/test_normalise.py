@@ -31,7 +31,9 @@ CASES = [
     case("a large eps that shows in the result", (2, 3, 2, 2), eps=0.7),
     case("weights: equal, as when uniform", (2, 3, 2, 2), shares([1, 1], [1, 1])),
     case("weights: unequal, own ones per channel", (3, 2, 3, 2), shares([1, 2, 3], [5, 1, 1])),
-    case("weights: zero rows, as padding and queries are", (4, 2, 2, 3), shares([1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1])),
+    case(
+        "weights: zero rows, as padding and queries are", (4, 2, 2, 3), shares([1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1])
+    ),
     case("weights: a single image counts", (3, 2, 3, 2), shares([1, 0, 0], [0, 0, 1])),
     case("weights and a large eps", (2, 2, 3, 2), shares([2, 1], [1, 0]), eps=0.7),
 ]
@@ -69,13 +71,18 @@ def test_rows_of_weight_zero_are_normalised_but_do_not_count():
     check_close("counted rows", both[:2], normalise(x[:2]), 1e-13)
     changed = torch.cat([x[:3], 1e3 * x[3:]])
     assert torch.equal(normalise(changed, rows)[:3], both[:3])
-    check_close("the changed row", normalise(changed, rows)[3] - both[3], 999 * x[3] / (x[:2].var((0, 1, 2), correction=0) + 1e-5).sqrt(), 1e-12)
+    check_close(
+        "the changed row",
+        normalise(changed, rows)[3] - both[3],
+        999 * x[3] / (x[:2].var((0, 1, 2), correction=0) + 1e-5).sqrt(),
+        1e-12,
+    )
 
 
 @pytest.mark.parametrize("along", [None, "constant", "variable"])
 @pytest.mark.parametrize("rows", [None, shares([1, 2], [1, 0])], ids=["uniform", "weighted"])
 def test_a_third_derivative_raises(rows, along):
-    """Whatever the second derivative is taken along: with a constant direction nothing in ``backward`` says so by itself."""
+    """Whatever the second derivative is taken along: torch's own guard, once_differentiable, does not see it."""
     x = draw(2, 3, 2, 2).requires_grad_()
     direction = {None: torch.ones_like(x), "constant": draw(2, 3, 2, 2), "variable": x}[along]
     (first,) = torch.autograd.grad((normalise(x, rows) ** 3).sum(), x, create_graph=True)

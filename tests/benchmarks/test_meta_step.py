@@ -1,0 +1,239 @@
+"""The meta-step benchmark compares one thing with itself: mapped parameters, engines checked before they are timed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import mapping, meta_step
+from benchmarks.peers.network import SearchNetwork
+from benchmarks.peers.workloads import Episode, random_batch
+from metadarts.core.rng import Key
+from metadarts.nn import Learner, NetworkSpec, supernet
+from metadarts.spaces import darts
+from metadarts.testing import generic_params
+
+SMALL = Episode(tasks=1, ways=5, shots=1, queries=1, channels=1, size=16)
+NETWORK = supernet(darts(), NetworkSpec(in_channels=1))
+LEARNER = Learner(NETWORK, precision="fp64")
+PARAMS = generic_params(LEARNER, Key.from_seed(2))
+BATCH = random_batch(SMALL).to("cpu", torch.float64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread(two_threads) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """W1 with one task of ten 16x16 images, and one inner step."""
+    monkeypatch.setattr(meta_step, "STEPS", 1)
+
+    def setting(dtype=torch.float32, device="cpu"):
+        return NETWORK, {name: tensor.to(device, dtype) for name, tensor in PARAMS.items()}, BATCH.to(device, dtype)
+
+    monkeypatch.setattr(meta_step, "setting", setting)
+
+
+def plain_network():
+    plain = SearchNetwork(1, SMALL.ways).double()
+    plain.load_state_dict(mapping.to_plain(NETWORK, PARAMS, SMALL.ways))
+    return plain
+
+
+def our_logits(params):
+    own = {name: tensor.unsqueeze(0) for name, tensor in params.items()}
+    return LEARNER.query_logits(LEARNER.start(own, BATCH), BATCH)[0]
+
+
+# ----------------------------------------------------------------------------------------------------------- mapping
+
+
+def test_the_mapped_network_computes_the_same_logits():
+    plain = plain_network()(BATCH.query_images[0])
+    assert plain.std() > 1e-3
+    torch.testing.assert_close(plain, our_logits(PARAMS), rtol=1e-10, atol=1e-12)
+
+
+def test_an_odd_size_is_mapped_too():
+    images = torch.randn(4, 1, 28, 28, dtype=torch.float64, generator=Key.from_seed(1).torch())
+    own = {n: t for n, t in PARAMS.items() if not n.startswith("head.")}
+    own |= {"head.weight": PARAMS["head.vector"].expand(5, -1), "head.bias": PARAMS["head.bias"].expand(5)}
+    torch.testing.assert_close(plain_network()(images), NETWORK.logits(own, images), rtol=1e-10, atol=1e-12)
+
+
+def test_mapping_is_complete_and_has_no_leftovers():
+    shapes = {name: tensor.shape for name, tensor in SearchNetwork(1, SMALL.ways).named_parameters()}
+    assert {name: tensor.shape for name, tensor in mapping.to_plain(NETWORK, PARAMS, SMALL.ways).items()} == shapes
+
+
+def test_pulled_back_gradients_are_autograds():
+    """Of a random sum of logits: with one vector for all classes, the cross entropy does not see the features yet."""
+    upstream = torch.randn(SMALL.ways, SMALL.ways, dtype=torch.float64, generator=Key.from_seed(3).torch())
+    leaves, plain = {name: tensor.clone().requires_grad_() for name, tensor in PARAMS.items()}, plain_network()
+    ours = torch.autograd.grad((our_logits(leaves) * upstream).sum(), list(leaves.values()))
+    expected = dict(zip(leaves, ours, strict=True))
+    output = (plain(BATCH.query_images[0]) * upstream).sum()
+    names = [name for name, _ in plain.named_parameters()]
+    theirs = dict(zip(names, torch.autograd.grad(output, list(plain.parameters())), strict=True))
+    found = mapping.pull_back(NETWORK, PARAMS, SMALL.ways, theirs)
+    assert set(found) == set(PARAMS)
+    assert all(float(tensor.norm()) > 1e-3 for tensor in expected.values())
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_pull_back_is_the_transpose_of_to_plain():
+    """<to_plain(u), v> = <u, pull_back(v)>, since the map is linear."""
+    plain = mapping.to_plain(NETWORK, PARAMS, SMALL.ways)
+    other = {
+        name: torch.randn(tensor.shape, dtype=torch.float64, generator=Key(("v", name)).torch())
+        for name, tensor in plain.items()
+    }
+    there = sum(float((plain[name] * other[name]).sum()) for name in plain)
+    back = mapping.pull_back(NETWORK, PARAMS, SMALL.ways, other)
+    assert there == pytest.approx(sum(float((PARAMS[name] * back[name]).sum()) for name in PARAMS), rel=1e-10)
+
+
+def test_missing_gradients_are_refused():
+    with pytest.raises(ValueError, match=r"names differ: \['alphas\.normal', "):
+        mapping.pull_back(NETWORK, PARAMS, 5, {"stem.conv1.weight": torch.zeros(24, 1, 3, 3)})
+
+
+# ---------------------------------------------------------------------------------------------------------- workload
+
+
+def test_the_workload_is_that_of_the_recipe():
+    network, params, batch = meta_step.setting()
+    assert network.count(batch.ways) == (201_181, 224)
+    assert set(params) == set(network.shapes())
+    assert batch.support_images.shape == (4, 5 * 5, 3, 32, 32)
+    assert batch.query_images.shape == (4, 5 * 15, 3, 32, 32)
+    inner = meta_step.inner_loop("second", 0)
+    assert (inner.steps, inner.rule, inner.weight_rate, inner.alpha_rate) == (5, "sgd", 0.01, 30.0)
+    assert (inner.order, inner.clip, inner.learn_rates) == ("second", None, False)
+
+
+def test_every_process_builds_the_same_workload():
+    (_, ours, tasks), (_, theirs, same) = meta_step.setting(), meta_step.setting(torch.float64)
+    assert all(torch.equal(tensor.double(), theirs[name]) for name, tensor in ours.items())
+    assert torch.equal(tasks.query_images.double(), same.query_images)
+
+
+def test_engines_agree_on_the_small_workload(small):
+    found = meta_step.check(["higher", "functional_call"], ["second", "first"], "cpu")()
+    assert set(found) == {f"{name} {order}" for name in ("higher", "functional_call") for order in ("second", "first")}
+    assert max(found.values()) < meta_step.AGREEMENT
+
+
+@pytest.mark.parametrize("wrong", [{"order": "first"}, {"weight_rate": 0.01001}], ids=["order", "rate"])
+def test_the_check_sees_a_meta_gradient_that_is_slightly_another(small, monkeypatch, wrong):
+    right = meta_step.inner_loop
+    monkeypatch.setattr(meta_step, "inner_loop", lambda order, checkpoint: replace(right(order, checkpoint), **wrong))
+    (value,) = meta_step.check(["functional_call"], ["second"], "cpu")().values()
+    assert value > 10 * meta_step.AGREEMENT
+
+
+def test_timed_calls_return_the_loss_of_both_sides(small):
+    ours, theirs = meta_step.ours("first", 0, "cpu")(), meta_step.peer("functional_call", "first", "cpu")()
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------ rows, report
+
+
+def options(*words):
+    return meta_step._options(list(words))
+
+
+def sample(seconds, peak, result=1.5):
+    return {"seconds": [seconds], "peak_mb": peak, "result": result}
+
+
+def test_a_row_has_percentiles_and_the_largest_peak():
+    samples = [sample(seconds, 100 + seconds) for seconds in (5.0, 1.0, 4.0, 2.0, 3.0)]
+    row = meta_step._row(("higher", "second", 0), samples, options("--threads", "1"))
+    assert (row.seconds_p20, row.seconds_p50, row.seconds_p80) == (1.8, 3.0, 4.2)
+    assert (row.repetitions, row.peak_mb, row.loss, row.threads) == (5, 105.0, 1.5, 1)
+    assert (row.workload, row.engine, row.order, row.weights) == ("W1", "higher", "second", 201_181)
+    assert row.versions["torch"] == torch.__version__.split("+")[0] or row.versions["torch"] == torch.__version__
+    assert row.device
+
+
+def test_a_row_of_one_repetition_is_that_repetition():
+    row = meta_step._row(("task_axis", "first", 0), [sample(2.0, 10.0)], options())
+    assert (row.seconds_p20, row.seconds_p50, row.seconds_p80, row.repetitions) == (2.0, 2.0, 2.0, 1)
+
+
+def test_the_report_gives_ratios_to_higher_of_the_same_order(capsys):
+    rows = [
+        meta_step._row(("task_axis", "second", 5), [sample(2.0, 50.0)], options()),
+        meta_step._row(("higher", "second", 0), [sample(6.0, 200.0)], options()),
+        meta_step._row(("task_axis", "first", 0), [sample(1.0, 40.0)], options()),
+    ]
+    meta_step.report(rows)
+    head, ours, theirs, alone = capsys.readouterr().out.splitlines()
+    assert "speed vs higher" in head
+    assert "3.00x" in ours
+    assert "0.25x" in ours
+    assert "1.00x" in theirs
+    assert "x" not in alone.removeprefix("task_axis")
+
+
+@pytest.fixture
+def isolated(monkeypatch):
+    """Stands in for the processes of their own: (disagreement) -> the calls that were asked for."""
+
+    def stand_in(disagreement):
+        calls = []
+
+        def run(function, kwargs, **more):
+            calls.append((function.partition(":")[2], kwargs, more))
+            if function.endswith(":check"):
+                names = [f"{peer} {order}" for peer in kwargs["peers"] for order in kwargs["orders"]]
+                return {"result": dict.fromkeys(names, disagreement)}
+            return sample(1.0 + len(calls), 100.0)
+
+        monkeypatch.setattr(meta_step, "run_isolated", run)
+        return calls
+
+    return stand_in
+
+
+def test_nothing_is_timed_when_engines_disagree(isolated, capsys, tmp_path):
+    calls = isolated(1e-6)
+    assert meta_step.main(["--json", str(tmp_path / "rows.json")]) == 1
+    assert [name for name, *_ in calls] == ["check"]
+    assert "nothing was timed" in capsys.readouterr().err
+    assert not (tmp_path / "rows.json").exists()
+
+
+def test_engines_take_turns_and_rows_are_written(isolated, tmp_path, capsys):
+    calls, file = isolated(1e-12), tmp_path / "rows.json"
+    assert meta_step.main(["--repetitions", "2", "--orders", "second", "--threads", "1", "--json", str(file)]) == 0
+    assert all(more["threads"] == 1 for _, _, more in calls)
+    timed = [(name, kwargs.get("name"), kwargs.get("checkpoint")) for name, kwargs, _ in calls if name != "check"]
+    once = timed[: len(timed) // 2]
+    assert timed == once * 2, "a repetition of every engine before the next of any"
+    assert once[:4] == [
+        ("ours", None, 0),
+        ("ours", None, 5),
+        ("peer", "higher", None),
+        ("peer", "functional_call", None),
+    ]
+    rows = json.loads(file.read_text())
+    assert [(row["engine"], row["checkpoint"]) for row in rows][:3] == [
+        ("task_axis", 0),
+        ("task_axis", 5),
+        ("higher", 0),
+    ]
+    assert {"seconds_p20", "seconds_p50", "seconds_p80", "peak_mb", "device", "versions", "commit"} <= set(rows[0])
+    assert "float64 agreement with higher second: 1.0e-12" in capsys.readouterr().out

@@ -1,0 +1,164 @@
+"""What a user does wrong ends with exit code 2 and one line that helps; what is wrong inside is not hidden."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from metadarts.core.errors import RunError
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+
+
+@pytest.fixture
+def refused(metadarts):
+    """(words) -> the one line that the program ends with."""
+
+    def call(*words):
+        answer = metadarts(*words)
+        assert answer.code == 2
+        assert answer.err.count("\n") == 1, answer.err
+        assert answer.err.startswith("metadarts: ")
+        assert "Traceback" not in answer.out + answer.err
+        return answer.err.removeprefix("metadarts: ").rstrip("\n")
+
+    return call
+
+
+def test_the_installed_program_refuses_in_one_line(installed, run, search_words):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    answer = installed(*search_words(run))
+    assert (answer.code, answer.err) == (2, f"metadarts: {run} exists: give --out another name, or remove it first\n")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--data", "glyps"), "--data 'glyps': no such file, and not the name of a source; did you mean 'glyphs'?"),
+        (("--data", "/nowhere/omniglot.npz"), "--data '/nowhere/omniglot.npz': no such file"),
+        (("--preset", "quik"), "unknown preset 'quik': did you mean 'quick'?"),
+        (("--set", "inner.stps=3"), "unknown setting 'inner.stps': did you mean 'steps'?"),
+        (("--set", "inner.steps=many"), "inner.steps: expected int, got 'many'"),
+        (("--set", "inner.steps"), "--set 'inner.steps': expected group.field=value"),
+        (("--set", "tasks.source=mnist"), "unknown source 'mnist'"),
+        (("--order", "third"), "order 'third' is unknown; "),
+        (("--engine", "lop"), "training.engine 'lop' is unknown; did you mean 'loop'?"),
+        (("--precision", "fp23"), "model.precision 'fp23' is unknown; did you mean 'fp32'?"),
+        (("--device", "tpu"), "unknown device 'tpu': valid names: auto, cpu, cuda"),
+        pytest.param(("--device", "cuda"), "sees no CUDA device; use --device cpu or auto", marks=NO_CUDA),
+        (("--ways", "9"), "9-way tasks need as many classes, it has 8; lower ways"),
+        (("--shots", "18"), "18 shots and 3 queries need 21; lower shots or queries"),
+        (("--set", "training.validations=0", "--set", "evaluate.batch=0"), "evaluate.batch: expected at least 1"),
+        (("--set", "model.channels=5"), "model.channels: expected an even number, got 5"),
+    ],
+)
+def test_search_refuses(refused, search_words, tmp_path, more, words):
+    assert words in refused(*search_words(tmp_path / "run", *more))
+    assert not (tmp_path / "run").exists(), "the next try may use the same name"
+
+
+def test_a_data_file_of_something_else(refused, search_words, tmp_path):
+    (tmp_path / "mine.npz").write_text("text")
+    line = refused(*search_words(tmp_path / "run", "--data", str(tmp_path)))
+    assert line.startswith(f"expected Omniglot in {tmp_path}, found nothing there")
+    assert "cannot read" in refused(*search_words(tmp_path / "run", "--data", str(tmp_path / "mine.npz")))
+
+
+def test_a_rate_that_explodes_names_the_step_and_what_to_do(refused, search_words, tmp_path):
+    line = refused(*search_words(tmp_path / "run", "--set", "inner.weight_rate=1e38"))
+    assert line.startswith("meta-step 1: no task of this batch stayed finite")
+    assert "lower inner.weight_rate" in line
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--split", "tset"), "--split 'tset': expected val or test"),
+        (("--split", "train"), "--split 'train': expected val or test"),
+        (("--bn", "suport"), "model.bn 'suport' is unknown; did you mean 'support'?"),
+        (("--precision", "half"), "model.precision 'half' is unknown"),
+        (("--data", "glyps"), "did you mean 'glyphs'?"),
+        (("--device", "gpu"), "unknown device 'gpu'"),
+        pytest.param(("--device", "cuda"), "sees no CUDA device", marks=NO_CUDA),
+    ],
+)
+def test_evaluate_refuses(refused, run, more, words):
+    assert words in refused("evaluate", run, "--tasks", 2, *more)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "derive"])
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "empty folder"])
+def test_what_is_no_run(refused, tmp_path, verb, there):
+    folder = tmp_path if there else tmp_path / "gone"
+    assert refused(verb, folder).startswith(f"{folder} is not a run folder (it has no config.yaml)")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "derive"])
+@pytest.mark.parametrize("fault", ["damaged", "missing", "configuration"])
+def test_a_run_that_was_spoilt(refused, run, tmp_path, verb, fault):
+    shutil.copytree(run, tmp_path / "copy")
+    (tensors,) = (tmp_path / "copy" / "checkpoints").glob("best-*.safetensors")
+    words = {"damaged": "is damaged", "missing": "no readable checkpoint 'best'", "configuration": "unknown setting"}
+    if fault == "damaged":
+        tensors.write_bytes(tensors.read_bytes()[:-1])
+    elif fault == "missing":
+        tensors.unlink()
+    else:
+        (tmp_path / "copy" / "config.yaml").write_text("inner: {stps: 3}")
+    assert words[fault] in refused(verb, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "derive"])
+def test_a_checkpoint_of_another_network(refused, run, tmp_path, verb):
+    shutil.copytree(run, tmp_path / "copy")
+    table = yaml.safe_load((tmp_path / "copy" / "config.yaml").read_text())
+    table["model"]["nodes"] = 3
+    (tmp_path / "copy" / "config.yaml").write_text(yaml.safe_dump(table))
+    line = refused(verb, tmp_path / "copy")
+    assert verb == "derive" or line.startswith("checkpoint of another space or network: ")
+
+
+def test_a_result_that_cannot_be_written(refused, run, tmp_path):
+    line = refused("evaluate", run, "--tasks", 2, "--json", tmp_path / "gone" / "a.json", "--steps", 0)
+    assert f"cannot write {tmp_path / 'gone' / 'a.json'}: No such file or directory" in line
+
+
+@pytest.mark.parametrize(
+    "words", [("serch",), ("search",), ("info", "--devise", "cpu"), ("evaluate", "x", "--tasks", "1")]
+)
+def test_wrong_words_are_typers_to_explain(metadarts, words):
+    answer = metadarts(*words)
+    assert answer.code == 2
+    assert answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_verb_that_fails_inside_is_not_dressed_up_as_the_users_fault(metadarts, monkeypatch):
+    def broken(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("metadarts.experiments.environment.describe", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        metadarts("info")
+
+
+def test_an_interrupt_ends_with_its_own_code(metadarts, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metadarts.experiments.environment.describe", interrupted)
+    answer = metadarts("info")
+    assert answer.code == 130
+    assert "Traceback" not in answer.err
+
+
+def test_an_error_of_several_lines_is_still_one(refused, monkeypatch):
+    def torn(*_):
+        raise RunError("one\ntwo")
+
+    monkeypatch.setattr("metadarts.experiments.environment.describe", torn)
+    assert refused("info") == "one two"

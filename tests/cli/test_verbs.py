@@ -1,0 +1,198 @@
+"""The verbs from end to end: what they print, what they write, and that each has the common options."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import typer
+
+from metadarts.cli import main as entry
+from metadarts.cli.common import read_settings
+from metadarts.core.errors import ConfigError
+from metadarts.experiments import RunFolder
+from metadarts.experiments.config import PRESETS
+from metadarts.spaces import Genotype, darts
+
+VERBS = ("demo", "derive", "evaluate", "info", "search")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def options_of(verb):
+    from metadarts.cli.main import app
+
+    command = typer.main.get_command(app).commands[verb]
+    return {option for parameter in command.params for option in parameter.opts}, command
+
+
+def test_the_program_lists_its_verbs(metadarts):
+    answer = metadarts("--help")
+    assert answer.code == 0
+    assert all(verb in answer.out for verb in VERBS)
+    assert callable(entry)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_and_has_the_common_options(metadarts, verb):
+    answer = metadarts(verb, "--help")
+    assert answer.code == 0
+    assert answer.err == ""
+    options, command = options_of(verb)
+    assert {"--device", "--precision", "--threads", "--seed"} <= options
+    assert all(option in answer.out for option in ("--device", "--precision", "--threads", "--seed"))
+    assert all(parameter.help for parameter in command.params)
+
+
+def test_the_help_of_search_names_the_presets_there_are():
+    _, command = options_of("search")
+    (preset,) = [parameter for parameter in command.params if parameter.name == "preset"]
+    assert set(preset.help.removeprefix("Named settings: ").rstrip(".").split(", ")) == set(PRESETS)
+
+
+def test_search_says_what_it_does_and_leaves_a_run(searched):
+    out, answer = searched
+    assert (answer.code, answer.err) == (0, "")
+    assert "3-way 1-shot" in answer.out
+    assert "first-order, 1 inner steps, 2 tasks per meta-step; batch norm: transductive" in " ".join(answer.out.split())
+    assert "100%" in answer.out
+    assert "best on validation classes:" in answer.out
+    assert answer.out.endswith(f"next: metadarts evaluate {out}   metadarts derive {out}\n")
+    for name in ("config.yaml", "env.json", "metrics.jsonl", "checkpoints/best.json"):
+        assert (out / name).is_file()
+    assert len(list(out.glob("checkpoints/best-*.safetensors"))) == 1
+    assert len(list(out.glob("events.out.tfevents.*"))) == 1
+
+
+def test_search_keeps_the_settings_it_was_given(run, data):
+    config = RunFolder.open(run).config()
+    assert (config.tasks.source, config.tasks.file) == ("omniglot", str(data.resolve()))
+    assert (config.tasks.ways, config.tasks.shots) == (3, 1)
+    assert config.model.stem == (4, 6)
+    assert (config.training.meta_steps, config.training.minutes) == (2, 0.0), "--meta-steps replaces quick's minutes"
+    assert config.training.tasks == 2
+
+
+def test_search_records_what_it_ran_on(run):
+    facts = json.loads((run / "env.json").read_text())
+    assert facts["threads"] == 1
+    assert {"metadarts", "commit", "python", "packages", "device"} <= set(facts)
+
+
+def test_set_wins_over_the_preset_and_the_options(metadarts, search_words, tmp_path):
+    pairs = ("training.meta_steps=1", "inner.weight_rate=2e-1", "inner.order=first")
+    more = (*(word for pair in pairs for word in ("--set", pair)), "--seed", "5", "--order", "second")
+    answer = metadarts(*search_words(tmp_path / "run", *more))
+    assert answer.code == 0, answer.err
+    config = RunFolder.open(tmp_path / "run").config()
+    assert (config.training.meta_steps, config.training.seed) == (1, 5)
+    assert config.inner.weight_rate == 0.2
+    assert config.inner.order == "first", "--set stands above --order"
+
+
+def test_a_folder_name_is_printed_as_it_is(metadarts, run, tmp_path):
+    odd = tmp_path / "run [b]old[red] :boom:"
+    shutil.copytree(run, odd)
+    answer = metadarts("derive", odd)
+    assert answer.code == 0, answer.err
+    assert f"written to {odd}/genotype.json\n" in answer.out
+
+
+def test_evaluate_prints_and_writes_the_same_figures(metadarts, run, tmp_path):
+    answer = metadarts("evaluate", run, "--tasks", 4, "--json", tmp_path / "a.json", "--device", "cpu")
+    assert (answer.code, answer.err) == (0, "")
+    facts = json.loads((tmp_path / "a.json").read_text())
+    assert f"omniglot test: {facts['accuracy']:.2%} ± {facts['interval95']:.2%}" in answer.out
+    assert (facts["tasks"], facts["split"], facts["ways"], facts["queries"]) == (4, "test", 3, 3)
+    assert len(facts["curve"]) == facts["steps"] + 1 == 3
+
+
+def test_evaluate_in_two_processes_gives_the_same_json(metadarts, installed, run, tmp_path):
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    words = ("evaluate", run, "--tasks", 4, "--device", "cpu", "--threads", 1, "--json")
+    assert installed(*words, one).code == metadarts(*words, two).code == 0
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_evaluate_may_change_what_does_not_belong_to_the_training(metadarts, run, data, tmp_path):
+    moved, file = tmp_path / "moved.npz", tmp_path / "b.json"
+    shutil.copy(data, moved)
+    more = ("--steps", 0, "--bn", "support", "--split", "val", "--data", moved, "--seed", 3, "--precision", "bf16")
+    answer = metadarts("evaluate", run, "--tasks", 2, "--json", file, *more)
+    assert answer.code == 0, answer.err
+    facts = json.loads(file.read_text())
+    assert (facts["steps"], facts["bn"], facts["split"]) == (0, "support", "val")
+    assert facts["accuracy"] == pytest.approx(1 / 3, abs=1e-6), "no step, one class vector: chance"
+
+
+def test_derive_writes_the_cell(metadarts, run):
+    answer = metadarts("derive", run)
+    assert (answer.code, answer.err) == (0, "")
+    space = darts(2)
+    genotype = Genotype.from_json((run / "genotype.json").read_text(), space)
+    assert Genotype.parse((run / "genotype.txt").read_text()) == genotype
+    assert str(genotype) in answer.out
+    assert "skip connections: normal " in answer.out
+    assert "<svg" in (run / "cell.svg").read_text()
+    for name in ("cell.png", "alphas.png"):
+        assert (run / name).read_bytes().startswith(PNG)
+
+
+def test_derive_twice_gives_the_same_cell(metadarts, run):
+    metadarts("derive", run)
+    first = (run / "genotype.json").read_bytes()
+    assert metadarts("derive", run).code == 0
+    assert (run / "genotype.json").read_bytes() == first
+
+
+def test_info_in_words_and_as_json(metadarts, installed):
+    words, table = metadarts("info", "--device", "cpu"), installed("info", "--json", "--device", "cpu", "--threads", 1)
+    assert (words.code, table.code, table.err) == (0, 0, "")
+    facts = json.loads(table.out)
+    assert {"metadarts", "python", "packages", "device", "cores", "threads", "kernels"} <= set(facts)
+    assert facts["threads"] == 1
+    for name in facts:
+        assert f"\n{name}: " in "\n" + words.out
+    assert f"torch {facts['packages']['torch']}" in words.out
+    assert all(kinds for kinds in facts["kernels"].values())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "settings"),
+    [
+        ([], {}),
+        (["a.b=1"], {"a.b": "1"}),
+        ([" a.b = x = y "], {"a.b": "x = y"}),
+        (["a.b=1", "a.b=2"], {"a.b": "2"}),
+        (["a.b="], {"a.b": ""}),
+    ],
+)
+def test_pairs_of_set(pairs, settings):
+    assert read_settings(pairs) == settings
+
+
+def test_a_pair_without_equals_is_refused():
+    with pytest.raises(ConfigError, match=r"--set 'inner\.steps': expected group\.field=value"):
+        read_settings(["inner.steps"])
+
+
+def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
+    """The real path on a network and a source of a size for tests."""
+    from metadarts.tasks import SOURCES, omniglot
+
+    monkeypatch.setattr("metadarts.tasks.glyphs", lambda progress: progress(1, 1))
+    monkeypatch.setitem(SOURCES, "glyphs", lambda _: omniglot(data))
+    small = {"model.channels": 4, "model.nodes": 2, "model.stem": [4, 6], "training.validation_tasks": 2}
+    monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"] | small | {"training.tasks": 2, "evaluate.steps": 1})
+    out = tmp_path / "demo"
+    answer = metadarts("demo", "--out", out, "--minutes", 0.05, "--tasks", 10, "--device", "cpu")
+    assert (answer.code, answer.err) == (0, "")
+    table = json.loads((out / "results.json").read_text())
+    adapted = table["rows"][0]
+    assert f"test accuracy on unseen scripts: {adapted['accuracy']:.1%} ± {adapted['interval95']:.1%}" in answer.out
+    assert table["split"] == "test"
+    listed = answer.out.split("files written:")[1].replace("\n", " ")
+    for name in ("config.yaml", "results.json", "curve.png", "genotype.json", "cell.svg", "checkpoints/best.json"):
+        assert str(out / name) in listed
+        assert (out / name).is_file()
+    assert RunFolder.open(out).config().training.minutes == 0.05

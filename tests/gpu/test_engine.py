@@ -1,0 +1,105 @@
+"""On the GPU: operators and meta-gradients equal those of the CPU, in float64 to rounding, in float32 as stated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metadarts.adapt import InnerLoop
+from metadarts.core.rng import Key
+from metadarts.meta import meta_gradient
+from metadarts.ops import convolution, mix, normalise, pointwise
+from metadarts.ops.convolution.reference import convolution as plain_convolution
+from metadarts.ops.mix.reference import mix as plain_mix
+from metadarts.ops.normalise.reference import normalise as plain_normalise
+from metadarts.ops.pointwise.reference import pointwise as plain_pointwise
+from metadarts.testing import OpCase, check_op, check_params_close, generic_params, random_tasks, tiny_learner
+
+pytestmark = pytest.mark.gpu
+
+
+def conv(what, image, weight, **options):
+    return OpCase(what, {"x": image, "weight": weight}, options=options)
+
+
+CONVOLUTIONS = [
+    conv("depthwise 3x3, odd sizes", (2, 5, 7, 12), (12, 1, 3, 3), groups=12),
+    conv("depthwise 5x5, stride 2", (3, 7, 6, 6), (6, 1, 5, 5), groups=6, stride=2),
+    conv("depthwise 5x5, dilated", (2, 7, 7, 4), (4, 1, 5, 5), groups=4, dilation=2),
+    conv("dense, one group per task", (2, 5, 4, 6), (8, 3, 3, 3), groups=2),
+]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution(device, case):
+    check_op(convolution, plain_convolution, [case], device=device)
+
+
+@pytest.mark.parametrize("sizes", [((2, 3, 5, 12), (3, 4, 5)), ((1, 1, 1, 3), (1, 3, 2))])
+def test_pointwise(device, sizes):
+    case = OpCase("pointwise", dict(zip(("x", "weight"), sizes, strict=True)))
+    check_op(pointwise, plain_pointwise, [case], device=device)
+
+
+def test_normalise(device):
+    counts = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0]], dtype=torch.float64)
+    rows = (counts / counts.sum(1, keepdim=True)).T.contiguous()
+    cases = [
+        OpCase("uniform", {"x": (3, 5, 3, 4)}),
+        OpCase("weights, zero rows", {"x": (3, 3, 5, 2)}, {"rows": rows}),
+    ]
+    check_op(normalise, plain_normalise, cases, device=device)
+
+
+def test_mix(device):
+    def by_name(op):
+        return lambda weights, **candidates: op(list(candidates.values()), weights)
+
+    shapes = {"weights": (3, 2, 3), "y0": (2, 3, 4, 2, 1, 5), "y1": (2, 3, 4, 2, 3, 5), "y2": (2, 3, 4, 2, 3, 5)}
+    check_op(by_name(mix), by_name(plain_mix), [OpCase("shared and own", shapes)], device=device)
+
+
+INNER = InnerLoop(steps=3, weight_rate=0.05, alpha_rate=2.0)
+SETTINGS = [("shared", "transductive", "second"), ("prototype", "support", "second"), ("prototype", "support", "first")]
+
+
+def both(device, head, bn, order, precision):
+    """The meta-gradient on ``device`` in ``precision`` and on the CPU in float64."""
+    learner = tiny_learner(head=head, bn=bn, affine=True)
+    params, batch = generic_params(learner, Key.from_seed(1)), random_tasks(Key.from_seed(0), tasks=3)
+    inner = replace(INNER, order=order)
+    truth = meta_gradient(learner, params, batch, inner)
+    dtype = {"fp64": torch.float64, "fp32": torch.float32}[precision]
+    there = {name: tensor.to(device, dtype) for name, tensor in params.items()}
+    found = meta_gradient(replace(learner, precision=precision), there, batch.to(device, dtype), inner)
+    return found, truth
+
+
+@pytest.mark.parametrize(("head", "bn", "order"), SETTINGS)
+def test_meta_gradient_equals_the_cpus_in_float64(device, head, bn, order):
+    found, truth = both(device, head, bn, order, "fp64")
+    check_params_close({name: tensor.cpu() for name, tensor in found.gradients.items()}, truth.gradients, 1e-9)
+    assert float((found.losses.cpu() - truth.losses).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize(("head", "bn", "order"), SETTINGS)
+def test_meta_gradient_in_float32_is_within_its_rounding(device, head, bn, order):
+    """Three inner steps amplify float32's 6e-8; kinks within it are why this compares directions, not entries."""
+    found, truth = both(device, head, bn, order, "fp32")
+    flat, expected = (
+        torch.cat([result.gradients[name].double().cpu().flatten() for name in truth.gradients])
+        for result in (found, truth)
+    )
+    assert float((flat - expected).norm() / expected.norm()) < 1e-3
+    assert float((found.losses.double().cpu() - truth.losses).abs().max()) < 1e-4
+
+
+def test_checkpoints_and_micro_batches_change_nothing(device):
+    learner = tiny_learner(head="prototype", bn="support")
+    batch = random_tasks(Key.from_seed(0), tasks=3).to(device)
+    params = {name: tensor.to(device) for name, tensor in generic_params(learner, Key.from_seed(1)).items()}
+    whole = meta_gradient(learner, params, batch, INNER).gradients
+    for inner, size in ((replace(INNER, checkpoint=3), None), (INNER, 1)):
+        check_params_close(meta_gradient(learner, params, batch, inner, micro_batch=size).gradients, whole, 1e-9)

@@ -1,0 +1,114 @@
+"""One meta-gradient, many ways to compute it: three engines, one task at a time, micro-batches, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metadarts.adapt import InnerLoop, adapt, rate_shapes, types
+from metadarts.core.rng import Key
+from metadarts.meta import meta_gradient
+from metadarts.optim import adam
+from metadarts.testing import check_params_close, generic_params, tiny_learner
+
+INNER = InnerLoop(steps=3, weight_rate=0.05, alpha_rate=2.0)
+SAME = 1e-9
+
+
+def same(result, expected, tolerance=SAME):
+    check_params_close(result.gradients, expected.gradients, tolerance)
+    torch.testing.assert_close(result.losses, expected.losses, rtol=tolerance, atol=0.0)
+    torch.testing.assert_close(result.support_losses, expected.support_losses, rtol=tolerance, atol=0.0)
+    assert torch.equal(result.accuracies, expected.accuracies)
+    assert torch.equal(result.finite, expected.finite)
+
+
+@pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.parametrize("bn", ["transductive", "support"])
+@pytest.mark.parametrize(("head", "affine"), [("shared", False), ("prototype", True)])
+def test_three_engines_agree(pair, head, affine, bn, order):
+    """Affine batch norms in the inner loop are what torch.func.vmap gets silently wrong."""
+    learner = tiny_learner(head=head, affine=affine, bn=bn)
+    params = generic_params(learner, Key.from_seed(1))
+    inner = replace(INNER, order=order)
+    expected = meta_gradient(learner, params, pair, inner)
+    for engine in ("loop", "higher"):
+        same(meta_gradient(learner, params, pair, inner, engine=engine), expected)
+
+
+@pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.parametrize("rule", ["momentum", "adam"])
+def test_three_engines_agree_under_other_rules(pair, prototype, rule, order):
+    inner = InnerLoop(steps=2, rule=rule, weight_rate=0.003, alpha_rate=0.1, order=order)
+    expected = meta_gradient(*prototype, pair, inner)
+    same(meta_gradient(*prototype, pair, inner, engine="loop"), expected)
+    if rule == "momentum":
+        same(meta_gradient(*prototype, pair, inner, engine="higher"), expected)
+
+
+def test_higher_agrees_under_adam_of_its_own_constants(monkeypatch, pair, prototype):
+    """higher's Adam adds eps before the second bias correction and nothing under the root; in one step that is our Adam
+    with another eps. (Beyond one step the two are different rules.)"""
+    monkeypatch.setattr(types, "rule_by_name", lambda name: adam(eps=1e-8 / math.sqrt(1.0 - 0.999), eps_root=0.0))
+    inner = InnerLoop(steps=1, rule="adam", weight_rate=0.003, alpha_rate=0.1, order="first")
+    same(meta_gradient(*prototype, pair, inner, engine="higher"), meta_gradient(*prototype, pair, inner))
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["constant rates", "learned rates"])
+def test_all_tasks_at_once_equal_one_at_a_time(batch, prototype, learned):
+    learner, params = prototype
+    inner, rates = replace(INNER, steps=2, clip=0.5, learn_rates=learned, granularity="tensor-step"), None
+    if learned:
+        names = list(learner.start({n: t.unsqueeze(0) for n, t in params.items()}, batch.task(0)))
+        table = rate_shapes(inner, names).items()
+        rates = {name: torch.full(shape, value, dtype=torch.float64) for name, (shape, value) in table}
+    together = meta_gradient(learner, params, batch, inner, rates=rates)
+    alone = [meta_gradient(learner, params, batch.task(task), inner, rates=rates) for task in range(batch.tasks)]
+    mean = {name: sum(one.gradients[name] for one in alone) / batch.tasks for name in together.gradients}
+    check_params_close(together.gradients, mean, SAME)
+    torch.testing.assert_close(together.losses, torch.cat([one.losses for one in alone]), rtol=SAME, atol=0.0)
+    for size in (1, 2, 7):
+        same(meta_gradient(learner, params, batch, inner, rates=rates, micro_batch=size), together)
+    same(meta_gradient(learner, params, batch, inner, rates=rates, engine="loop"), together)
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("momentum", 0.02), ("adam", 0.003)])
+@pytest.mark.parametrize("recomputed", [1, 3])
+def test_checkpoints_change_nothing(pair, prototype, recomputed, rule, rate):
+    """Adam, because its update depends on the step: the outer backward must recompute step 0 as step 0."""
+    inner = replace(INNER, rule=rule, weight_rate=rate, alpha_rate=0.1)
+    expected = meta_gradient(*prototype, pair, inner)
+    same(meta_gradient(*prototype, pair, replace(inner, checkpoint=recomputed)), expected, 1e-12)
+
+
+def test_checkpoints_save_memory(pair, prototype):
+    """Counted, not timed: numbers that autograd keeps for the outer backward while the graph is built."""
+
+    def kept(checkpoint):
+        sizes = {}
+
+        def note(tensor):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        learner, params = prototype
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            own = {n: t.expand(2, *t.shape).clone().requires_grad_() for n, t in params.items()}
+            adapt(learner.support_loss, learner.start(own, pair), pair, replace(INNER, checkpoint=checkpoint))
+        return sum(sizes.values())
+
+    assert kept(3) < kept(0) / 3
+
+
+def test_frozen_groups_stay_and_still_have_a_meta_gradient(pair, prototype):
+    """A rate of zero: the group is not adapted, and its meta-gradient flows through the others' inner steps."""
+    learner, params = prototype
+    for frozen in ({"weight_rate": 0.0}, {"alpha_rate": 0.0}):
+        inner = replace(INNER, steps=2, **frozen)
+        expected = meta_gradient(learner, params, pair, inner)
+        assert all(bool(grad.any()) for grad in expected.gradients.values() if grad.numel() > 1)
+        for engine in ("loop", "higher"):
+            same(meta_gradient(learner, params, pair, inner, engine=engine), expected)
