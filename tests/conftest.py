@@ -1,4 +1,4 @@
-"""What every test shares: two threads, the data folder, and the rule that a GPU test skips where there is no GPU."""
+"""What every test shares: one thread, the data folder, and the rule that a GPU test skips where there is no GPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DATA_VARIABLE = "METADARTS_DATA_DIR"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads() -> None:
-    """The same thread count everywhere, so that a machine with many cores times and rounds like a small one."""
+def one_thread() -> None:
+    """One thread: tests work on tiny tensors, on which two threads that share busy cores wait for each other."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,13 @@ def inner_gradients(
     with torch.enable_grad():
         variables = {name: independent(tensor, keep_graph) for name, tensor in params.items()}
         losses = loss(variables, support)
-        found = torch.autograd.grad(losses.sum(), [variables[name] for name in moving], create_graph=keep_graph)
+        found = torch.autograd.grad(
+            losses.sum(),
+            [variables[name] for name in moving],
+            create_graph=keep_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
         grads = dict(zip(moving, found, strict=True))
         groups = [{n: g for n, g in grads.items() if is_alpha(n) == alphas} for alphas in (False, True)]
         clipped = [clip_by_norm(group, inner.clip) if group else group for group in groups]

@@ -33,7 +33,7 @@ class LossModule(nn.Module):
 def adapt_with_higher(
     loss: Callable[[Params, Any], Tensor], params: Params, support: Any, inner: InnerLoop, rates: Params | None
 ) -> Adapted:
-    """See `engines.adapt`. Constant rates only; no clipping, no momentum (higher would accept neither as tensors).
+    """See `engines.adapt`. Constant rates only; no clipping; Adam for one step only.
 
     Raises:
         ConfigError: when ``higher`` is missing, or on an option that it does not offer.
@@ -42,6 +42,10 @@ def adapt_with_higher(
         import higher
     except ImportError as error:
         raise ConfigError("engine 'higher' needs the package higher: pip install higher") from error
+    if inner.rule == "adam" and inner.steps > 1:
+        raise ConfigError(
+            "engine 'higher': its Adam adds eps at another place, another rule from step 2 on; use task_axis"
+        )
     if rates is not None or inner.clip is not None:
         raise ConfigError("engine 'higher' has neither learned rates nor clipping here; use task_axis or loop")
     exact = inner.order == "second" and torch.is_grad_enabled()

@@ -37,7 +37,7 @@ class Statistics:
     def over(mask: Tensor) -> Statistics:
         """Each task's masked images alike. ``mask``: [T, N] bool."""
         counts = mask.sum(1, keepdim=True)
-        rows = mask / counts.clamp(min=1)
+        rows = mask.double() / counts.clamp(min=1)
         return Statistics(rows.T, int(counts.min()))
 
     def normalise(self, x: Tensor, tasks: int, affine: tuple[Tensor, ...] | None = None) -> Tensor:

@@ -104,6 +104,6 @@ def clip_by_norm(grads: Params, limit: float | None) -> Params:
     """
     if limit is None:
         return grads
-    squares = torch.stack([grad.flatten(1).square().sum(1) for grad in grads.values()]).sum(0)
+    squares = torch.stack([grad.reshape(grad.shape[0], -1).square().sum(1) for grad in grads.values()]).sum(0)
     scale = limit / (squares + 1e-24).sqrt().clamp(min=limit)
     return {name: _scaled(scale, grad) for name, grad in grads.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -32,14 +31,6 @@ SETTINGS = {
     "evaluate.queries": 3,
     "evaluate.batch": 3,
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread(two_threads) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -22,14 +21,6 @@ NETWORK = supernet(darts(), NetworkSpec(in_channels=1))
 LEARNER = Learner(NETWORK, precision="fp64")
 PARAMS = generic_params(LEARNER, Key.from_seed(2))
 BATCH = random_batch(SMALL).to("cpu", torch.float64)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread(two_threads) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -27,15 +26,6 @@ OTHERS = [
     "functional_call",
     pytest.param("learn2learn", marks=pytest.mark.skipif(not HAS_LEARN2LEARN, reason="learn2learn is not installed")),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Kernels this small lose to their own barriers when several threads share a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def counts(network: nn.Module) -> tuple[int, int]:

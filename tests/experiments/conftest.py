@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
 from metadarts.core.rng import Key
 from metadarts.experiments import Config, Experiment, RunFolder, build, search, with_settings
@@ -39,20 +37,6 @@ class Finished(NamedTuple):
     experiment: Experiment
     run: RunFolder
     state: MetaState
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(two_threads) -> Iterator[None]:
-    with single_threaded():
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +72,8 @@ def make(source, tiny) -> Callable[..., Experiment]:
 
 
 @pytest.fixture(scope="session")
-def finished(make, two_threads, tmp_path_factory) -> Finished:
+def finished(make, one_thread, tmp_path_factory) -> Finished:
     """A run of seed 0, as `search` left it."""
     experiment = make()
     run = RunFolder.create(tmp_path_factory.mktemp("runs") / "seed 0", experiment.config, {"metadarts": "test"})
-    with single_threaded():  # this fixture outlives `one_thread`, and another number of threads rounds otherwise
-        return Finished(experiment, run, search(experiment, run))
+    return Finished(experiment, run, search(experiment, run))

@@ -20,14 +20,6 @@ from metadarts.testing import generic_params, random_tasks, tiny_learner
 Losses = Callable[..., Tensor]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(two_threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def batch() -> TaskBatch:
     """Three tasks of three classes, two support and two query images each, 12x12."""

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 
 def mix(candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -81,9 +80,10 @@ class _MixGradient(Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, q: Tensor | None, *v: Tensor | None) -> tuple[Any, ...]:
         """Upstream q_k of dp_k and v_k of dy_k: dg = sum p_k v_k + q_k y_k, dp_k = <v_k, g>, dy_k = q_k g."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("mix: no third derivative; differentiate the meta-gradient no further")
         g, weights, *candidates = ctx.saved_tensors
         flowing = [(k, tensor) for k, tensor in enumerate(v) if tensor is not None]
         scales, tensors = [_scale(weights, g)[k] for k, _ in flowing], [tensor for _, tensor in flowing]

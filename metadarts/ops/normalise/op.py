@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 _aten = torch.ops.aten
 
@@ -111,8 +110,9 @@ class _NormaliseGradient(Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("normalise: no third derivative; differentiate the meta-gradient no further")
         g, g_r, y, r, rows = ctx.saved_tensors
         w = _per_pixel(rows, y)
         sum_g, sum_gy = _total(g), _total(g * y)
