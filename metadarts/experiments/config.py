@@ -188,7 +188,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "omniglot": {
         "training.minutes": 20.0,
         "training.tasks": 2,
-        "training.validations": 5,
+        "training.validations": 4,
+        "training.validation_tasks": 60,
         "tasks.train_ways": 20,
         "tasks.queries": 3,
         "model.head": "prototype",
