@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -66,28 +69,43 @@ def _discrete(name: str, experiment: Experiment, params: Params, inner: InnerLoo
     return Variant(name, replace(experiment.learner, network=network), own, inner, genotype)
 
 
-def run(experiment: Experiment, checkpoint: Checkpoint, tasks: int, random_cells: int) -> list[dict[str, Any]]:
-    """One row per variant, each with its paired difference from the full adaptation."""
-    episodes = held_out(experiment, "test")
+def measure(experiment: Experiment, checkpoint: Checkpoint, variant: Variant, tasks: int) -> Tensor:
+    """[tasks] query accuracies of ``variant`` on the test tasks."""
+    return evaluate(
+        variant.learner,
+        on_device(experiment, variant.params) or {},
+        held_out(experiment, "test").batch,
+        variant.inner,
+        tasks=tasks,
+        rates=on_device(experiment, checkpoint.rates),
+        batch_size=experiment.config.evaluate.batch,
+    ).accuracies
+
+
+def run(
+    experiment: Experiment,
+    checkpoint: Checkpoint,
+    tasks: int,
+    random_cells: int,
+    measured: Callable[[list[Variant]], Iterable[Tensor]] | None = None,
+) -> list[dict[str, Any]]:
+    """One row per variant, each with its paired difference from the full adaptation.
+
+    Args:
+        measured: the accuracies of a list of variants, in order; by default one after another in this process.
+    """
+    chosen = list(variants(experiment, checkpoint, random_cells))
+    found = measured(chosen) if measured else (measure(experiment, checkpoint, v, tasks) for v in chosen)
     rows: list[dict[str, Any]] = []
     full: Tensor | None = None
-    for variant in variants(experiment, checkpoint, random_cells):
-        result = evaluate(
-            variant.learner,
-            on_device(experiment, variant.params) or {},
-            episodes.batch,
-            variant.inner,
-            tasks=tasks,
-            rates=on_device(experiment, checkpoint.rates),
-            batch_size=experiment.config.evaluate.batch,
-        )
-        full = result.accuracies if full is None else full
-        difference = result.accuracies - full
+    for variant, accuracies in zip(chosen, found, strict=True):
+        full = accuracies if full is None else full
+        difference = accuracies - full
         rows.append(
             {
                 "variant": variant.name,
-                "accuracy": result.accuracy,
-                "interval95": result.interval95,
+                "accuracy": float(accuracies.mean()),
+                "interval95": interval95(accuracies),
                 "paired_difference": float(difference.mean()),
                 "paired_interval95": interval95(difference),
                 "weights": variant.learner.network.count(experiment.config.tasks.ways)[0],
@@ -96,6 +114,23 @@ def run(experiment: Experiment, checkpoint: Checkpoint, tasks: int, random_cells
         )
         print(_line(rows[-1]), flush=True)
     return rows
+
+
+def _opened(options: argparse.Namespace) -> tuple[Experiment, Checkpoint]:
+    torch.set_num_threads(options.threads)
+    folder = RunFolder.open(options.run)
+    config = with_settings(folder.config(), {"evaluate.steps": options.steps})
+    experiment, checkpoint = build(config, choose_device(options.device)), folder.load("best")
+    experiment.check_params(checkpoint.params)
+    return experiment, checkpoint
+
+
+def _in_worker(options: argparse.Namespace, number: int) -> list[float]:
+    """Variant ``number``, in a process of its own."""
+    experiment, checkpoint = _opened(options)
+    variant = list(variants(experiment, checkpoint, options.random_cells))[number]
+    accuracies: list[float] = measure(experiment, checkpoint, variant, options.tasks).tolist()
+    return accuracies
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -115,14 +150,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the variants")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    folder = RunFolder.open(options.run)
-    experiment = build(with_settings(folder.config(), {"evaluate.steps": options.steps}), device)
-    checkpoint = folder.load("best")
-    experiment.check_params(checkpoint.params)
-    rows = run(experiment, checkpoint, options.tasks, options.random_cells)
+    experiment, checkpoint = _opened(options)
+    if options.workers == 1:
+        rows = run(experiment, checkpoint, options.tasks, options.random_cells)
+    else:
+        with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+
+            def measured(chosen: list[Variant]) -> Iterable[Tensor]:
+                return map(torch.tensor, pool.map(partial(_in_worker, options), range(len(chosen))))
+
+            rows = run(experiment, checkpoint, options.tasks, options.random_cells, measured)
     facts = {
         "run": options.run.name,
         "tasks": options.tasks,
@@ -130,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
         "bn": experiment.config.model.bn,
         "episodes_sha256": held_out(experiment, "test").sha256(options.tasks),
         "checkpoint_step": checkpoint.facts["step"],
-        "environment": describe(device),
+        "environment": describe(experiment.device.type),
         "rows": rows,
     }
     if options.json:
