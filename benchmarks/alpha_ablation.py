@@ -2,8 +2,9 @@
 
     python -m benchmarks.alpha_ablation RUN --tasks 600 --json FILE
 
-Full adaptation; inner alpha steps off; alphas uniform (every candidate weighs the same, always); the derived cell with
-inherited weights; random cells with inherited weights. All take the same number of inner steps from the same checkpoint
+Full adaptation; inner alpha steps off; alphas uniform (every candidate weighs the same, always); the derived cell's
+operations at the weights they had in the mixture; the derived cell, and random cells, as discrete networks with
+inherited weights. All take the same number of inner steps from the same checkpoint
 on the same episodes, so differences are paired task by task.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,15 +26,22 @@ from torch import Tensor
 from metadarts.adapt import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
-from metadarts.derive import derive_genotype
+from metadarts.derive import derive_genotype, genotype_weights
 from metadarts.experiments import Experiment, RunFolder, build, with_settings
 from metadarts.experiments.build import held_out
 from metadarts.experiments.environment import choose_device, describe
-from metadarts.experiments.evaluation import alphas_of, evaluation_inner, on_device
+from metadarts.experiments.evaluation import CURVE_TASKS, alphas_of, evaluation_inner, on_device
 from metadarts.experiments.records import Checkpoint
 from metadarts.meta import evaluate, interval95
 from metadarts.nn import Learner, discrete_network, inherit
 from metadarts.spaces import Genotype, random_genotype
+
+
+class Measured(NamedTuple):
+    """Query accuracies of every task, and the mean accuracy after 0..K steps on the first `CURVE_TASKS` of them."""
+
+    accuracies: list[float]
+    curve: list[float]
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,9 @@ def variants(experiment: Experiment, checkpoint: Checkpoint, random_cells: int) 
     yield Variant("inner alpha steps off", learner, params, still)
     yield Variant("alphas uniform", replace(learner, weights=uniform), params, still)
     derived = derive_genotype(alphas_of(params), space)
+    chosen = genotype_weights(derived, space)
+    soft = {kind: chosen[kind] * alphas.softmax(-1) for kind, alphas in alphas_of(params).items()}
+    yield Variant("derived cell at its mixing weights", replace(learner, weights=soft), params, still, derived)
     yield _discrete("derived cell, inherited weights", experiment, params, still, derived)
     for number in range(random_cells):
         genotype = random_genotype(space, Key.from_seed(0).child("ablation", number))
@@ -69,9 +80,9 @@ def _discrete(name: str, experiment: Experiment, params: Params, inner: InnerLoo
     return Variant(name, replace(experiment.learner, network=network), own, inner, genotype)
 
 
-def measure(experiment: Experiment, checkpoint: Checkpoint, variant: Variant, tasks: int) -> Tensor:
-    """[tasks] query accuracies of ``variant`` on the test tasks."""
-    return evaluate(
+def measure(experiment: Experiment, checkpoint: Checkpoint, variant: Variant, tasks: int) -> Measured:
+    """``variant`` on the test tasks."""
+    result = evaluate(
         variant.learner,
         on_device(experiment, variant.params) or {},
         held_out(experiment, "test").batch,
@@ -79,7 +90,9 @@ def measure(experiment: Experiment, checkpoint: Checkpoint, variant: Variant, ta
         tasks=tasks,
         rates=on_device(experiment, checkpoint.rates),
         batch_size=experiment.config.evaluate.batch,
-    ).accuracies
+        curve_tasks=CURVE_TASKS,
+    )
+    return Measured(result.accuracies.tolist(), result.curve.mean(1).tolist())
 
 
 def run(
@@ -87,18 +100,19 @@ def run(
     checkpoint: Checkpoint,
     tasks: int,
     random_cells: int,
-    measured: Callable[[list[Variant]], Iterable[Tensor]] | None = None,
+    measured: Callable[[list[Variant]], Iterable[Measured]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per variant, each with its paired difference from the full adaptation.
 
     Args:
-        measured: the accuracies of a list of variants, in order; by default one after another in this process.
+        measured: the results of a list of variants, in order; by default one after another in this process.
     """
     chosen = list(variants(experiment, checkpoint, random_cells))
     found = measured(chosen) if measured else (measure(experiment, checkpoint, v, tasks) for v in chosen)
     rows: list[dict[str, Any]] = []
     full: Tensor | None = None
-    for variant, accuracies in zip(chosen, found, strict=True):
+    for variant, result in zip(chosen, found, strict=True):
+        accuracies = torch.tensor(result.accuracies)
         full = accuracies if full is None else full
         difference = accuracies - full
         rows.append(
@@ -108,6 +122,7 @@ def run(
                 "interval95": interval95(accuracies),
                 "paired_difference": float(difference.mean()),
                 "paired_interval95": interval95(difference),
+                "curve": result.curve,
                 "weights": variant.learner.network.count(experiment.config.tasks.ways)[0],
                 "genotype": None if variant.genotype is None else str(variant.genotype),
             }
@@ -125,17 +140,17 @@ def _opened(options: argparse.Namespace) -> tuple[Experiment, Checkpoint]:
     return experiment, checkpoint
 
 
-def _in_worker(options: argparse.Namespace, number: int) -> list[float]:
+def _in_worker(options: argparse.Namespace, number: int) -> Measured:
     """Variant ``number``, in a process of its own."""
     experiment, checkpoint = _opened(options)
     variant = list(variants(experiment, checkpoint, options.random_cells))[number]
-    accuracies: list[float] = measure(experiment, checkpoint, variant, options.tasks).tolist()
-    return accuracies
+    return measure(experiment, checkpoint, variant, options.tasks)
 
 
 def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['variant']:34} {row['accuracy']:7.2%} ± {row['interval95']:.2%}   "
+        f"0 steps {row['curve'][0]:.1%}   "
         f"paired {row['paired_difference']:+.2%} ± {row['paired_interval95']:.2%}   {row['weights']:,} weights"
     )
 
@@ -158,8 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
 
-            def measured(chosen: list[Variant]) -> Iterable[Tensor]:
-                return map(torch.tensor, pool.map(partial(_in_worker, options), range(len(chosen))))
+            def measured(chosen: list[Variant]) -> Iterable[Measured]:
+                return pool.map(partial(_in_worker, options), range(len(chosen)))
 
             rows = run(experiment, checkpoint, options.tasks, options.random_cells, measured)
     facts = {

@@ -41,6 +41,7 @@ def run_isolated(
     Returns:
         ``seconds`` and ``warmup_seconds`` (one per call), ``cpu_seconds`` (of all threads, one per timed call: about
         seconds * threads on an idle machine, less where other processes took the cores), ``peak_mb`` (of the process),
+        ``cuda_peak_mb`` (allocated by torch on the card, None without one),
         ``start_mb`` (resident when the workload is prepared, before its first call), ``result`` (what the last call
         returned, None unless it is a JSON value), ``threads`` (asked for), ``python`` (version), and ``torch``
         (version) and ``torch_threads`` (in use), both None when the workload did not import torch.

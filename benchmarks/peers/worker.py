@@ -30,6 +30,14 @@ def memory_mb(field: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / BYTES_PER_MB
 
 
+def cuda_peak_mb() -> float | None:
+    """The most that torch held on the card, in MB of 10^6 bytes; None where no card was used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return float(torch.cuda.max_memory_allocated() / BYTES_PER_MB)
+
+
 def load(function: str) -> Callable[..., Callable[[], Any]]:
     """The workload called ``module:name``."""
     module, _, name = function.partition(":")
@@ -69,6 +77,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "cpu_seconds": cpu_seconds,
         "warmup_seconds": warmup_seconds,
         "peak_mb": memory_mb("VmHWM"),
+        "cuda_peak_mb": cuda_peak_mb(),
         "start_mb": start_mb,
         "result": json_or_none(result),
         "python": platform.python_version(),

@@ -64,9 +64,21 @@ def adapt(
         raise ConfigError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")
     if engine != "task_axis" and observe is not None:
         raise ConfigError("observe needs engine 'task_axis'")
+    if engine != "task_axis" and inner.checkpoint:
+        raise ConfigError(f"inner.checkpoint needs engine 'task_axis'; engine {engine!r} stores every step")
+    if not any(inner.adapts(name) for name in params):
+        return _stay(params, support, inner, observe)
     if engine == "task_axis":
         return _adapt_together(loss, params, support, inner, rates, observe)
     return ENGINES[engine](loss, params, support, inner, rates)
+
+
+def _stay(params: Params, support: Batch, inner: InnerLoop, observe: Observer | None) -> Adapted:
+    """Every rate is 0: no step moves anything."""
+    if observe:
+        for step in range(inner.steps + 1):
+            observe(step, params)
+    return Adapted(params, torch.zeros(0, support.tasks))
 
 
 def inner_gradients(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,6 @@ from torch import Tensor
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.types import Params, is_alpha
 from metadarts.optim import Rule, rule_by_name
-
-Loss = Callable[[Params, object], Tensor]
-"""(task parameters [T, ...], batch) -> losses [T]. Task t's loss may depend on task t's parameters only."""
 
 ORDERS = ("first", "second")
 GRANULARITIES = ("group", "tensor", "step", "tensor-step")
@@ -56,8 +53,10 @@ class InnerLoop:
             faults.append(f"order {self.order!r} is unknown; {nearest(self.order, ORDERS)}")
         if self.granularity not in GRANULARITIES:
             faults.append(f"granularity {self.granularity!r} is unknown; {nearest(self.granularity, GRANULARITIES)}")
-        if not (self.weight_rate >= 0 and self.alpha_rate >= 0):  # refuses NaN too
-            faults.append("rates: expected 0 or more")
+        if not (0 <= self.weight_rate < math.inf and 0 <= self.alpha_rate < math.inf):  # refuses NaN too
+            faults.append(f"rates: expected finite numbers from 0 on, got {self.weight_rate} and {self.alpha_rate}")
+        if self.checkpoint < 0:
+            faults.append(f"checkpoint: expected 0 or more, got {self.checkpoint}")
         if self.clip is not None and self.clip <= 0:
             faults.append(f"clip: expected a positive number or none, got {self.clip}")
         if faults:

@@ -19,7 +19,7 @@ Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
-DATA_HELP = "glyphs (built in), omniglot (from its cache), or Omniglot's .npz file or folder."
+DATA_HELP = "glyphs (built in), omniglot (downloaded once), or Omniglot's .npz file or folder."
 
 console = Console(highlight=False, markup=False, emoji=False)
 

@@ -76,11 +76,20 @@ def _compare(out: Path, tasks: int, device: str) -> None:
         ylabel="query accuracy",
         title="adapting to scripts never seen",
     )
-    shown_table = Table("method", "accuracy", "95 % interval", title=f"{tasks} tasks, 5-way 1-shot, unseen scripts")
+    shown_table = Table(
+        "method",
+        "accuracy",
+        "95 % interval",
+        "adaptation gains (paired)",
+        title=f"{tasks} tasks, 5-way 1-shot, unseen scripts",
+    )
     for row in table["rows"]:
         low, high = row["accuracy"] - row["interval95"], row["accuracy"] + row["interval95"]
-        shown_table.add_row(row["method"], f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}")
+        gain = "" if row is adapted else f"{row['adapted_gains']:+.1%} ± {row['adapted_gains_interval95']:.1%}"
+        shown_table.add_row(row["method"], f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", gain)
     common.console.print(shown_table)
+    if experiment.config.model.head == "shared":
+        common.console.print("The un-adapted network is at chance by construction: its class rows start equal.")
     common.console.print(
         f"test accuracy on unseen scripts: {adapted['accuracy']:.1%} ± {adapted['interval95']:.1%} (95 % interval)"
     )

@@ -1,4 +1,7 @@
-"""``metadarts evaluate``: measure a finished run on held-out tasks. The only verb that opens the test split."""
+"""``metadarts evaluate``: measure a finished run on held-out tasks.
+
+It is the only way to the test split (the demo ends with it), and it asks for a search that has ended.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,8 @@ def evaluate(
         **(common.data_settings(data) if data else {}),
     }
     config = with_settings(folder.config(), {k: v for k, v in changed.items() if v is not None}).check()
+    if split == "test":
+        folder.require_finished()
     experiment, checkpoint = build(config, resolved), folder.load("best")
     experiment.check_params(checkpoint.params)
     with common.bar(f"evaluate on {tasks} {split} tasks") as shown:

@@ -78,19 +78,22 @@ class HeldOut:
 
     def batch(self, first: int, last: int) -> TaskBatch:
         """Tasks ``first`` to ``last`` (exclusive)."""
-        plans = self.sampler.plan(self.key, last)
-        rows = slice(first, last)
-        part = type(plans)(plans.classes[rows], plans.support_rows[rows], plans.query_rows[rows])
-        return self.sampler.load(part).to(self.device)
+        return self.sampler.load(self.sampler.plan(self.key, last - first, first)).to(self.device)
 
     def sha256(self, tasks: int) -> str:
         """The hash of the first ``tasks`` of them."""
         return episodes_sha256(self.sampler.plan(self.key, tasks), self.sampler.source)
 
 
-def held_out(experiment: Experiment, split: str, seed: int = 0) -> HeldOut:
-    """The held-out tasks of ``split``. Their seed is not the run's: every run meets the same ones."""
-    return HeldOut(experiment.sampler(split), Key.from_seed(seed).child("held out", split), experiment.device)
+def held_out(experiment: Experiment, split: str, seed: int = 0, purpose: str = "measure") -> HeldOut:
+    """The held-out tasks of ``split``. Their seed is not the run's: every run meets the same ones.
+
+    Args:
+        purpose: "measure", or "selection" for the tasks on which a search chooses its checkpoint: other tasks, so that
+            measuring on the same split later is not flattered by the choice.
+    """
+    names = ("held out", split) if purpose == "measure" else ("held out", split, purpose)
+    return HeldOut(experiment.sampler(split), Key.from_seed(seed).child(*names), experiment.device)
 
 
 def build(config: Config, device: str = "cpu") -> Experiment:

@@ -12,6 +12,7 @@ from metadarts.meta import Evaluation, evaluate
 
 from .build import Experiment, held_out
 from .config import Config
+from .environment import describe
 from .records import Checkpoint
 
 CURVE_TASKS = 100
@@ -75,6 +76,12 @@ def evaluate_run(
         "source": config.tasks.source,
         "episodes_sha256": episodes.sha256(tasks),
         "checkpoint_step": checkpoint.facts["step"],
+        "validation_accuracy": checkpoint.facts.get("validation_accuracy"),
+        "finite_tasks": result.finite_tasks,
+        "precision": config.model.precision,
+        "engine": "task_axis",
+        "training_seed": config.training.seed,
+        "environment": describe(experiment.device.type),
         "curve": result.curve.mean(1).tolist(),
         "curve_tasks": result.curve.shape[1],
     }

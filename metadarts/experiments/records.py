@@ -2,7 +2,8 @@
 
 config.yaml            the resolved configuration
 env.json               versions, device, threads
-metrics.jsonl          one line per record (train, validate)
+finished.json          steps and seconds, once the search has ended
+    metrics.jsonl          one line per record (train, validate)
 events.out.tfevents.*  TensorBoard
 checkpoints/           NAME.json (step, validation, hash) and the .safetensors file that it names
 genotype.json          the derived cell, with genotype.txt, cell.svg and cell.png beside it after `derive`
@@ -95,6 +96,11 @@ class RunFolder:
         if not (path / "config.yaml").is_file():
             raise RunError(f"{path} is not a run folder (it has no config.yaml): give what search --out named")
         return RunFolder(path)
+
+    def require_finished(self) -> None:
+        """Require that the search has ended. Raises RunError: the test classes wait for a fixed checkpoint."""
+        if not (self.path / "finished.json").is_file():
+            raise RunError(f"{self.path}: its search has not ended, and test classes wait for that; use --split val")
 
     def config(self) -> Config:
         return load_config(self.path / "config.yaml")

@@ -32,11 +32,6 @@ class Progress:
     accuracy: float
     best: float | None
 
-    @property
-    def remaining(self) -> float:
-        """Seconds left, by the pace so far."""
-        return self.seconds * (1.0 - self.fraction) / max(self.fraction, 1e-9)
-
 
 @dataclass
 class Clock:
@@ -44,6 +39,8 @@ class Clock:
 
     training: Training
     started: float = field(default_factory=time.monotonic)
+    reserve: float = 0.0
+    """Seconds kept for the look at validation classes that ends the run; as long as the longest so far."""
 
     @property
     def seconds(self) -> float:
@@ -54,7 +51,7 @@ class Clock:
         if self.training.meta_steps:
             parts.append(step / self.training.meta_steps)
         if self.training.minutes:
-            parts.append(self.seconds / (60.0 * self.training.minutes))
+            parts.append((self.seconds + self.reserve) / (60.0 * self.training.minutes))
         return min(1.0, max(parts))
 
 
@@ -81,7 +78,7 @@ def search(experiment: Experiment, run: RunFolder, watch: Callable[[Progress], N
     from torch.utils.tensorboard import SummaryWriter
 
     config, state = experiment.config, experiment.fresh_state()
-    validation = held_out(experiment, "val", seed=config.training.seed)
+    validation = held_out(experiment, "val", purpose="selection")
     clock, smooth, best = Clock(config.training), Smoothed(), None
     looks, recorded = 0, -RECORD_SECONDS
     writer = SummaryWriter(str(run.path))
@@ -90,8 +87,11 @@ def search(experiment: Experiment, run: RunFolder, watch: Callable[[Progress], N
             fraction = clock.fraction(state.step)
             if fraction >= 1.0 or fraction * config.training.validations >= looks + 1:
                 looks = int(fraction * config.training.validations)
+                before = clock.seconds
                 best = _look(experiment, state, validation, run, writer, best)
+                clock.reserve = max(clock.reserve, clock.seconds - before)
             if fraction >= 1.0:
+                run.write_json("finished.json", {"steps": state.step, "seconds": round(clock.seconds, 1)})
                 return state
             result, norms = _step(experiment, state, fraction)
             smooth.update(result)

@@ -15,22 +15,29 @@ from metadarts.core.types import Params, TaskBatch
 from .gradient import Problem
 
 
+def _scored(loss: Tensor, accuracy: Tensor) -> Tensor:
+    return torch.where(torch.isfinite(loss), accuracy, 0.0)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Per-task results.
 
     Args:
-        accuracies: [tasks] query accuracy after the last inner step, 0 to 1. A task that left the finite numbers counts
-            as it stands: its predictions are wrong unless class 0 was right.
+        accuracies: [tasks] query accuracy after the last inner step, 0 to 1. A task that left the finite numbers has no
+            predictions, and scores 0.
         losses: [tasks] query losses.
         curve: [steps + 1, curve tasks] query accuracy after 0..K steps, on the first tasks only.
-        adapted_alphas: [tasks, ...] by name, the alphas after adaptation.
     """
 
     accuracies: Tensor
     losses: Tensor
     curve: Tensor
-    adapted_alphas: Params
+
+    @property
+    def finite_tasks(self) -> int:
+        """Tasks whose query loss is a finite number."""
+        return int(torch.isfinite(self.losses).sum())
 
     @property
     def accuracy(self) -> float:
@@ -70,7 +77,7 @@ def evaluate(
         curve_tasks: on how many of the tasks to measure the accuracy after every inner step.
         progress: called with (tasks done, mean accuracy so far).
     """
-    accuracies, losses, curves, alphas = [], [], [], []
+    accuracies, losses, curves = [], [], []
     with torch.no_grad():
         for first in range(0, tasks, batch_size):
             batch = batches(first, min(first + batch_size, tasks))
@@ -80,20 +87,18 @@ def evaluate(
             wanted = min(batch.tasks, max(0, curve_tasks - first))
 
             def observe(step: int, now: Params, batch: TaskBatch = batch, curve: list[Tensor] = curve) -> None:
-                curve.append(problem.query_loss(now, batch)[1])
+                curve.append(_scored(*problem.query_loss(now, batch)))
 
             start = problem.start(own, batch)
             adapted = adapt(
                 problem.support_loss, start, batch, inner, rates=own_rates, observe=observe if wanted else None
             ).params
             loss, accuracy = problem.query_loss(adapted, batch)
-            accuracies.append(accuracy)
+            accuracies.append(_scored(loss, accuracy))
             losses.append(loss)
-            alphas.append({n: t for n, t in adapted.items() if n.startswith("alphas.")})
             if wanted:
                 curves.append(torch.stack(curve)[:, :wanted])
             if progress:
                 progress(first + batch.tasks, float(torch.cat(accuracies).mean()))
-    joined = {name: torch.cat([part[name] for part in alphas]) for name in alphas[0]}
     curve_all = torch.cat(curves, dim=1) if curves else torch.zeros(inner.steps + 1, 0)
-    return Evaluation(torch.cat(accuracies), torch.cat(losses), curve_all, joined)
+    return Evaluation(torch.cat(accuracies), torch.cat(losses), curve_all)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError, nearest
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, TaskBatch, is_alpha
 
 from .network import Network
 from .primitives import Statistics
@@ -28,7 +28,8 @@ class Learner:
         bn: "transductive": queries are normalised by the statistics of the whole query set, as T-NAS, MetaNAS and MAML
             do without saying so; "support": by the support set's statistics alone, so that a prediction does not depend
             on the other queries.
-        precision: "fp32", "bf16" (activations and gradients of the network; parameters and statistics stay float32) or
+        precision: "fp32", "bf16" (convolutions and activations; parameters are kept, statistics taken and
+            candidates weighed in float32) or
             "fp64".
         weights: cell kind -> [E, P] fixed mixing weights in place of the alphas' softmax. For ablations.
     """
@@ -121,7 +122,7 @@ class Learner:
 
     def _cast(self, params: Params, images: Tensor) -> tuple[Params, Tensor]:
         dtype = PRECISIONS[self.precision]
-        return {name: tensor.to(dtype) for name, tensor in params.items()}, images.to(dtype)
+        return {n: t if is_alpha(n) else t.to(dtype) for n, t in params.items()}, images.to(dtype)
 
     def _widen(self, tensor: Tensor) -> Tensor:
         return tensor.float() if self.precision == "bf16" else tensor
@@ -130,7 +131,8 @@ class Learner:
         if self.weights is None:
             return None
         like = next(iter(params.values()))
-        return {kind: table.to(like) for kind, table in self.weights.items()}
+        wide = torch.promote_types(like.dtype, torch.float32)
+        return {kind: table.to(like.device, wide) for kind, table in self.weights.items()}
 
 
 def masked_loss(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class NetworkSpec:
         affine: whether batch norms of the cells have weight and bias (those of the stem always do).
         pool_norm: whether pools of the cells are followed by batch norm.
         head: "shared" (one class vector, copied for every class of a task) or "prototype" (support class means).
-        classes_scale: initial logit scale of the prototype head.
+        logit_scale: initial logit scale of the prototype head.
     """
 
     in_channels: int = 3
@@ -48,7 +48,7 @@ class NetworkSpec:
     affine: bool = False
     pool_norm: bool = True
     head: str = "shared"
-    classes_scale: float = 0.1
+    logit_scale: float = 0.1
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -109,7 +109,7 @@ class Network:
         if ".norm" in name:
             return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
         if name == "head.scale":
-            return torch.tensor(self.spec.classes_scale)
+            return torch.tensor(self.spec.logit_scale)
         bound = 1.0 / math.sqrt(_fan_in(name, shape, self.features))
         return (2.0 * torch.rand(shape, generator=key.torch()) - 1.0) * bound
 
@@ -223,7 +223,7 @@ def inherit(network: Network, params: Params, parent: Network) -> Params:
 
     Both must agree on everything but the genotype: same spec, same space.
     """
-    if replace(parent.spec) != network.spec or parent.space != network.space:
+    if parent.spec != network.spec or parent.space != network.space:
         raise ConfigError("inherit: expected a parent of the same spec and space; build both from one NetworkSpec")
     shapes = network.shapes()
     return {name: _inherit_one(name, params, network, parent, len(shape)) for name, shape in shapes.items()}

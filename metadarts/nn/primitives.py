@@ -44,7 +44,7 @@ class Statistics:
         """Batch norm of [N, H, W, T * ...] under these statistics; ``affine`` is (weight, bias), each [T, ...]."""
         rows = self.rows
         if rows is not None:
-            rows = rows.to(x.dtype).repeat_interleave(x.shape[-1] // tasks, dim=1)
+            rows = rows.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1] // tasks, dim=1)
         y = normalise(x, rows)
         return y if affine is None else torch.addcmul(affine[1].reshape(-1), y, affine[0].reshape(-1))
 

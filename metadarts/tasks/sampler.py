@@ -89,16 +89,19 @@ class EpisodeSampler:
         """
         return self.load(self.plan(key, tasks))
 
-    def plan(self, key: Key, tasks: int) -> EpisodePlan:
-        """The choices behind ``sample(key, tasks)``. Raises DataError when ``tasks`` is below 1."""
+    def plan(self, key: Key, tasks: int, first: int = 0) -> EpisodePlan:
+        """The choices behind ``sample(key, ...)``, for ``tasks`` episodes from number ``first`` on.
+
+        Raises DataError when ``tasks`` is below 1.
+        """
         if tasks < 1:
             raise DataError(f"tasks must be at least 1, given {tasks}")
-        classes = np.stack([self._classes(key.child(task)) for task in range(tasks)])
+        classes = np.stack([self._classes(key.child(first + task)) for task in range(tasks)])
         shape = (tasks, self.ways)
         support = np.full((*shape, self._shot_range[1]), PADDING, dtype=np.int64)
         query = np.empty((*shape, self.queries), dtype=np.int64)
         for task, way in np.ndindex(shape):
-            below = key.child(task, "way", way)
+            below = key.child(first + task, "way", way)
             count = self._shot_count(below)
             support[task, way, :count], query[task, way] = self._rows(below, int(classes[task, way]), count)
         return EpisodePlan(classes, support, query)

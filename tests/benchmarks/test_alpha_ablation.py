@@ -67,6 +67,7 @@ def test_one_row_for_each_use(rows):
         "full adaptation",
         "inner alpha steps off",
         "alphas uniform",
+        "derived cell at its mixing weights",
         "derived cell, inherited weights",
         "random cell 0, inherited weights",
         "random cell 1, inherited weights",
@@ -79,6 +80,12 @@ def test_the_full_adaptation_is_evaluates(rows, experiment, checkpoint):
     assert (rows[0]["paired_difference"], rows[0]["paired_interval95"]) == (0.0, 0.0)
 
 
+def test_curves_run_from_the_start_to_the_last_step(rows, experiment):
+    for row in rows:
+        assert len(row["curve"]) == experiment.config.evaluate.steps + 1
+        assert row["curve"][-1] == pytest.approx(row["accuracy"], abs=1e-6)
+
+
 def test_differences_are_from_the_full_adaptation(rows):
     for row in rows:
         difference = row["accuracy"] - rows[0]["accuracy"]
@@ -89,12 +96,13 @@ def test_differences_are_from_the_full_adaptation(rows):
 
 def test_discrete_cells_are_printed_and_smaller(rows, experiment, checkpoint):
     space, whole = experiment.network.space, experiment.network.count(3)[0]
-    assert [row["weights"] for row in rows[:3]] == [whole] * 3
+    assert [row["weights"] for row in rows[:4]] == [whole] * 4
+    assert rows[3]["genotype"] == rows[4]["genotype"]
     assert [row["genotype"] for row in rows[:3]] == [None] * 3
-    cells = [Genotype.parse(row["genotype"]) for row in rows[3:]]
+    cells = [Genotype.parse(row["genotype"]) for row in rows[4:]]
     assert cells[0] == derive_genotype(alphas_of(checkpoint.params), space)
     assert len(set(cells)) == 3
-    for row, cell in zip(rows[3:], cells, strict=True):
+    for row, cell in zip(rows[4:], cells, strict=True):
         cell.validate(space)
         assert row["weights"] < whole
 

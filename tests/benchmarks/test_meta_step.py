@@ -214,15 +214,19 @@ def test_engines_take_turns_and_rows_are_written(isolated, tmp_path, capsys):
     timed = [(name, kwargs.get("name"), kwargs.get("checkpoint")) for name, kwargs, _ in calls if name != "check"]
     once = timed[: len(timed) // 2]
     assert timed == once * 2, "a repetition of every engine before the next of any"
-    assert once[:4] == [
+    assert once[:7] == [
         ("ours", None, 0),
+        ("ours", None, 3),
         ("ours", None, 5),
         ("peer", "higher", None),
+        ("peer", "higher-channels_last", None),
         ("peer", "functional_call", None),
+        ("peer", "functional_call-channels_last", None),
     ]
     rows = json.loads(file.read_text())
-    assert [(row["engine"], row["checkpoint"]) for row in rows][:3] == [
+    assert [(row["engine"], row["checkpoint"]) for row in rows][:4] == [
         ("task_axis", 0),
+        ("task_axis", 3),
         ("task_axis", 5),
         ("higher", 0),
     ]

@@ -162,3 +162,9 @@ def test_an_error_of_several_lines_is_still_one(refused, monkeypatch):
 
     monkeypatch.setattr("metadarts.experiments.environment.describe", torn)
     assert refused("info") == "one two"
+
+
+def test_the_test_split_waits_for_the_end_of_the_search(refused, run, tmp_path):
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy" / "finished.json").unlink()
+    assert "its search has not ended" in refused("evaluate", tmp_path / "copy")

@@ -34,7 +34,11 @@ def test_the_comparison_of_a_run(finished, monkeypatch):
     mean = nearest_class_mean(held_out(experiment, "test").batch(0, TASKS)).mean()
     assert pixels["accuracy"] == pytest.approx(float(mean))
     assert 0.0 <= features["accuracy"] <= 1.0
-    assert chance == {"method": "chance", "accuracy": 1 / 3, "interval95": 0.0}
+    assert chance["accuracy"] == pytest.approx(1 / 3)
+    assert chance["interval95"] == pytest.approx(0.0, abs=1e-7)
+    assert adapted["adapted_gains"] == 0.0
+    for row in table["rows"]:
+        assert row["adapted_gains"] == pytest.approx(adapted["accuracy"] - row["accuracy"], abs=1e-6)
 
 
 def test_an_unadapted_prototype_head_is_the_nearest_class_mean(make):

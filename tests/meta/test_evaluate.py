@@ -9,7 +9,6 @@ import torch
 
 from metadarts.adapt import InnerLoop, rate_shapes
 from metadarts.core.rng import Key
-from metadarts.core.types import is_alpha
 from metadarts.meta import evaluate
 from metadarts.meta.evaluate import interval95
 from metadarts.testing import generic_params, random_tasks, tiny_learner
@@ -56,13 +55,6 @@ def test_a_task_is_judged_by_itself(result):
     for task in range(5):
         alone = evaluate(LEARNER, PARAMS, lambda first, last, task=task: TASKS.task(task), INNER, tasks=1)
         torch.testing.assert_close(alone.losses[0], result.losses[task], rtol=1e-11, atol=0.0)
-
-
-def test_adapted_alphas_are_returned_for_every_task(result):
-    assert set(result.adapted_alphas) == {name for name in PARAMS if is_alpha(name)}
-    for name, tensor in result.adapted_alphas.items():
-        assert tensor.shape == (5, *PARAMS[name].shape)
-        assert not torch.equal(tensor[0], tensor[1])
 
 
 def test_no_parameter_changes_and_none_gets_a_gradient():

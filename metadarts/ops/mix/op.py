@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+HALF_WIDTH = (torch.bfloat16, torch.float16)
+
 
 def mix(candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
     """out[..., t, e, c] = sum_k weights[k, t, e] candidates[k][..., t, e, c].
@@ -23,8 +25,11 @@ def mix(candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
     Returns:
         [N, H, W, T, E, C]
     """
+    dtype = candidates[0].dtype
+    if dtype in HALF_WIDTH:  # near-uniform weights differ by less than a half-width number resolves
+        candidates = [candidate.float() for candidate in candidates]
     total: Tensor = _Mix.apply(weights, *candidates)
-    return total
+    return total.to(dtype)
 
 
 def _scale(weights: Tensor, like: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 _aten = torch.ops.aten
+HALF_WIDTH = (torch.bfloat16, torch.float16)
 
 
 def normalise(x: Tensor, rows: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -30,8 +31,9 @@ def normalise(x: Tensor, rows: Tensor | None = None, eps: float = 1e-5) -> Tenso
     Returns:
         [N, H, W, K]
     """
-    y: Tensor = _Normalise.apply(x, rows, eps)[0]
-    return y
+    wide = x.float() if x.dtype in HALF_WIDTH else x  # statistics of half-width activations lose what they measure
+    y: Tensor = _Normalise.apply(wide, rows, eps)[0]
+    return y.to(x.dtype)
 
 
 def _per_pixel(rows: Tensor | None, x: Tensor) -> Tensor | float:
@@ -53,15 +55,14 @@ def _weighted(x: Tensor, w: Tensor | float) -> Tensor:
 
 
 def _statistics(x: Tensor, rows: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """y and r. float32 statistics for half-width inputs."""
+    """y and r."""
     if rows is None:
         y, _, r = _aten.native_batch_norm(x.permute(0, 3, 1, 2), None, None, None, None, True, 0.0, eps)
         return y.permute(0, 2, 3, 1).contiguous(), r
     w = _per_pixel(rows, x)
-    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    centred = wide - _weighted(wide, w)
+    centred = x - _weighted(x, w)
     r = (_weighted(centred * centred, w) + eps).rsqrt()
-    return (centred * r).to(x.dtype), r
+    return centred * r, r
 
 
 def _first(g: Tensor, g_r: Tensor | None, y: Tensor, r: Tensor, rows: Tensor | None) -> Tensor:
