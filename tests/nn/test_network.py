@@ -15,7 +15,7 @@ from metadarts.nn import Learner, Network, NetworkSpec, Statistics, discrete_net
 from metadarts.spaces import Genotype, SearchSpace, darts
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 
-# The genotypes that Auto-MAML released(Lian et al., ICLR 2020).
+# The genotypes that Auto-MAML released (Lian et al., ICLR 2020).
 ONE_SHOT = Genotype(
     normal=(
         ("avg_pool_3x3", 0), ("avg_pool_3x3", 1), ("avg_pool_3x3", 1), ("avg_pool_3x3", 2),
