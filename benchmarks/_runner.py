@@ -74,7 +74,7 @@ def _run_file(file: Path, fixtures: Mapping[str, Function]) -> Iterator[Outcome]
     except (Skipped, ModuleNotFoundError) as missing:
         yield Outcome(file.name, "skipped", str(missing))
         return
-    except Exception:
+    except Exception:  # whatever a file raises at import is a failure to report
         yield Outcome(file.name, "failed", traceback.format_exc(limit=-3))
         return
     known = {**fixtures, **_fixtures(module)}
@@ -103,7 +103,7 @@ def _run_case(label: str, test: Function, case: dict[str, Any], fixtures: Mappin
             test(**{name: made[name] for name in inspect.signature(test).parameters})
     except (Skipped, ModuleNotFoundError) as reason:
         return Outcome(label, "skipped", str(reason))
-    except Exception:
+    except Exception:  # whatever a test raises is its failure
         return Outcome(label, "failed", traceback.format_exc(limit=-3))
     return Outcome(label, "passed")
 

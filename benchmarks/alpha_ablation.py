@@ -134,6 +134,7 @@ def run(
 def _opened(options: argparse.Namespace) -> tuple[Experiment, Checkpoint]:
     torch.set_num_threads(options.threads)
     folder = RunFolder.open(options.run)
+    folder.require_finished()
     config = with_settings(folder.config(), {"evaluate.steps": options.steps})
     experiment, checkpoint = build(config, choose_device(options.device)), folder.load("best")
     experiment.check_params(checkpoint.params)

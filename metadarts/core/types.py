@@ -11,6 +11,9 @@ from torch import Tensor
 Params = dict[str, Tensor]
 """Parameters by dotted name. Task parameters have a leading task axis [T, ...], shared ones have not."""
 
+HALF_WIDTH = (torch.bfloat16, torch.float16)
+"""Types too narrow for batch statistics and for telling near-equal mixing weights apart."""
+
 ALPHA_PREFIX = "alphas."
 """Parameters under this prefix are architecture parameters (alphas); all others are weights."""
 

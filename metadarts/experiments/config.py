@@ -52,7 +52,7 @@ class Model:
         head: "shared" or "prototype".
         affine: affine batch norms inside cells.
         bn: "transductive" or "support", in training and evaluation alike.
-        precision: "fp32" or "bf16".
+        precision: "fp32" or "bf16"; "fp64" computes in double precision on float32 parameters, for checks.
     """
 
     channels: int = 16

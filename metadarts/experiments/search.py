@@ -127,11 +127,12 @@ def _look(
 ) -> float:
     """Measure on the validation tasks; keep the checkpoint if it is the best so far."""
     result = _validate(experiment, state, validation)
-    run.record(kind="validate", step=state.step, accuracy=result.accuracy, interval95=result.interval95)
+    bn = experiment.config.model.bn
+    run.record(kind="validate", step=state.step, accuracy=result.accuracy, interval95=result.interval95, bn=bn)
     writer.add_scalar("validate/accuracy", result.accuracy, state.step)
     if best is None or result.accuracy >= best:
         facts = {"validation_accuracy": result.accuracy, "validation_interval95": result.interval95}
-        run.save("best", state, **facts, validation_tasks=experiment.config.training.validation_tasks)
+        run.save("best", state, **facts, validation_tasks=experiment.config.training.validation_tasks, bn=bn)
         return result.accuracy
     return best
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import alpha_ablation
+from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.derive import derive_genotype
@@ -146,7 +147,11 @@ def test_the_program_writes_rows_and_what_they_are_of(experiment, checkpoint, ro
     run.save("best", state)
     file = tmp_path / "rows.json"
     words = [str(run.path), "--tasks", str(TASKS), "--steps", "2", "--random-cells", str(RANDOM), "--device", "cpu"]
-    assert alpha_ablation.main([*words, "--threads", "1", "--json", str(file)]) == 0
+    words += ["--threads", "1", "--json", str(file)]
+    with pytest.raises(RunError, match="its search has not ended"):
+        alpha_ablation.main(words)
+    run.write_json("finished.json", {"steps": 0, "seconds": 0.0})
+    assert alpha_ablation.main(words) == 0
     facts = json.loads(file.read_text())
     assert facts["rows"] == rows
     assert (facts["tasks"], facts["steps"], facts["bn"], facts["checkpoint_step"]) == (TASKS, 2, "transductive", 0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-HALF_WIDTH = (torch.bfloat16, torch.float16)
+from metadarts.core.types import HALF_WIDTH
 
 
 def mix(candidates: Sequence[Tensor], weights: Tensor) -> Tensor:

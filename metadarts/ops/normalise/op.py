@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from metadarts.core.types import HALF_WIDTH
+
 _aten = torch.ops.aten
-HALF_WIDTH = (torch.bfloat16, torch.float16)
 
 
 def normalise(x: Tensor, rows: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -114,7 +115,7 @@ class _NormaliseGradient(Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("normalise: no third derivative; differentiate the meta-gradient no further")
-        g, g_r, y, r, rows = ctx.saved_tensors
+        g, _, y, r, rows = ctx.saved_tensors  # g_r is None here: it exists from the second derivative on
         w = _per_pixel(rows, y)
         sum_g, sum_gy = _total(g), _total(g * y)
         mean_v, vy = _weighted(v, w), v * y
@@ -123,9 +124,4 @@ class _NormaliseGradient(Function):
         wv = v * w
         d_y = torch.addcmul(wv * (-r * sum_gy), g, r * mean_vy, value=-1.0)
         d_r = _total(v * g) - mean_v * sum_g - mean_vy * sum_gy
-        d_g_r = None
-        if g_r is not None:
-            d_g_r = -r * r * mean_vy
-            d_y = torch.addcmul(d_y, wv, g_r * r * r, value=-1.0)
-            d_r = d_r - 2.0 * g_r * r * mean_vy
-        return d_g, d_g_r, d_y, d_r, None
+        return d_g, None, d_y, d_r, None
