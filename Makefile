@@ -6,11 +6,12 @@
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types rooms tests notebooks gpu clean
+.PHONY: help demo test lint types rooms tests notebooks learn2learn gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
+TRIED := $(VENV)/learn2learn.tried
 
 # The interpreter to build .venv from: PYTHON=... alone if it is given, else the first of these that works.
 PYTHON ?=
@@ -23,7 +24,7 @@ unexport PYTHONPATH
 say = printf '\n== %s\n' "$(1)"
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST) | sort
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST) | sort
 
 # A name on PATH proves nothing (a version manager's shim may stand for no interpreter), so each one is run.
 # A .venv that still works is kept: only what pyproject.toml changed is installed again.
@@ -68,7 +69,7 @@ rooms: $(STAMP)  ## which room may import which
 	@$(call say,rooms)
 	@$(BIN)/lint-imports
 
-tests: $(STAMP)  ## pytest
+tests: $(STAMP) $(TRIED)  ## pytest
 	@$(call say,tests)
 	@$(BIN)/python -m pytest
 
@@ -78,6 +79,22 @@ notebooks: $(STAMP)  ## execute every notebook
 	  $(call say,notebooks); \
 	  $(BIN)/python -m pytest -W default --nbmake --nbmake-timeout=300 "$$@"; \
 	fi
+
+# The release's Cython sources do not compile on Python 3.11 and later: they are generated anew. Of what it declares,
+# these four packages are what it imports; they come first, so that pip does not miss the rest aloud.
+learn2learn: $(STAMP)  ## build the package learn2learn, for its tasksets and its MAML
+	@$(call say,install: learn2learn 0.2.0 (built from source))
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check gym requests scipy tqdm
+	@CYTHON_FORCE_REGEN=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --use-pep517 --config-settings="--build-option=build_ext" learn2learn==0.2.0
+	@$(BIN)/python -c 'from metadarts.bridges import import_learn2learn; import_learn2learn()'
+
+# The tests try it once for an environment; without it, they skip what needs it.
+$(TRIED): $(STAMP)
+	@if ! $(MAKE) --no-print-directory learn2learn >$@.log 2>&1; then \
+	  printf '%s\n' 'learn2learn cannot be built here ($@.log says why): the tests that need it are skipped.'; \
+	fi
+	@touch $@
 
 gpu:  ## checks and timings on this machine's GPU, with its own Python and torch
 	@PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(if $(PYTHON),"$(PYTHON)",python3) -m benchmarks.gpu

@@ -27,13 +27,13 @@ from metadarts.adapt import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.derive import derive_genotype, genotype_weights
-from metadarts.experiments import Experiment, RunFolder, build, with_settings
+from metadarts.experiments import Experiment, RunFolder, build, discretised, with_settings
 from metadarts.experiments.build import held_out
+from metadarts.experiments.checkpoints import Checkpoint
 from metadarts.experiments.environment import choose_device, describe
 from metadarts.experiments.evaluation import CURVE_TASKS, alphas_of, evaluation_inner, on_device
-from metadarts.experiments.records import Checkpoint
 from metadarts.meta import evaluate, interval95
-from metadarts.nn import Learner, discrete_network, inherit
+from metadarts.nn import Learner
 from metadarts.spaces import Genotype, random_genotype
 
 
@@ -68,16 +68,17 @@ def variants(experiment: Experiment, checkpoint: Checkpoint, random_cells: int) 
     chosen = genotype_weights(derived, space)
     soft = {kind: chosen[kind] * alphas.softmax(-1) for kind, alphas in alphas_of(params).items()}
     yield Variant("derived cell at its mixing weights", replace(learner, weights=soft), params, still, derived)
-    yield _discrete("derived cell, inherited weights", experiment, params, still, derived)
+    yield _discrete("derived cell, inherited weights", experiment, checkpoint, still, derived)
     for number in range(random_cells):
         genotype = random_genotype(space, Key.from_seed(0).child("ablation", number))
-        yield _discrete(f"random cell {number}, inherited weights", experiment, params, still, genotype)
+        yield _discrete(f"random cell {number}, inherited weights", experiment, checkpoint, still, genotype)
 
 
-def _discrete(name: str, experiment: Experiment, params: Params, inner: InnerLoop, genotype: Genotype) -> Variant:
-    network = discrete_network(genotype, experiment.network.space, experiment.network.spec)
-    own = inherit(network, params, experiment.network)
-    return Variant(name, replace(experiment.learner, network=network), own, inner, genotype)
+def _discrete(
+    name: str, experiment: Experiment, checkpoint: Checkpoint, inner: InnerLoop, genotype: Genotype
+) -> Variant:
+    own, params = discretised(experiment, checkpoint, genotype)
+    return Variant(name, own.learner, params.params, inner, genotype)
 
 
 def measure(experiment: Experiment, checkpoint: Checkpoint, variant: Variant, tasks: int) -> Measured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,30 +14,49 @@ from rich.text import Text
 
 from metadarts.core.errors import ConfigError, nearest
 
+if TYPE_CHECKING:
+    from metadarts.experiments import Config, Experiment
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
-DATA_HELP = "glyphs (built in), omniglot (downloaded once), or Omniglot's .npz file or folder."
+DATA_HELP = (
+    "A name (glyphs, built in; omniglot, cifar-fs, fc100, mini-imagenet, tiered-imagenet, learn2learn:TASKSET), or a "
+    "path: a folder of class folders, or an .npz file."
+)
+DataRoot = Annotated[Path | None, typer.Option(help="Where the data of a name lie; default: its usual place.")]
 
 console = Console(highlight=False, markup=False, emoji=False)
 
 
-def data_settings(data: str) -> dict[str, str]:
-    """``--data`` as settings: the name of a source, or a path to Omniglot.
+def data_settings(data: str, root: Path | None = None) -> dict[str, str]:
+    """``--data`` and ``--data-root`` as settings.
 
     Raises:
-        ConfigError: when it is neither.
+        ConfigError: when ``data`` is neither a name nor a path, or ``root`` is given beside a path.
+        DataError: when no source reads what lies at the path.
     """
-    from metadarts.tasks import SOURCES
+    from metadarts.experiments.build import LIBRARY
+    from metadarts.tasks import SOURCES, recognise
 
-    if data in SOURCES:
-        return {"tasks.source": data, "tasks.file": ""}
+    if data in SOURCES or data.startswith(f"{LIBRARY}:"):
+        return {"tasks.source": data, "tasks.file": str(root.resolve()) if root else ""}
     path = Path(data)
     if not path.exists():
         raise ConfigError(f"--data {data!r}: no such file, and not the name of a source; {nearest(data, SOURCES)}")
-    return {"tasks.source": "omniglot", "tasks.file": str(path.resolve())}
+    if root is not None:
+        raise ConfigError(f"--data {data!r} is a path already: leave out --data-root, or give --data a name")
+    return {"tasks.source": recognise(path), "tasks.file": str(path.resolve())}
+
+
+def open_experiment(config: Config, device: str) -> Experiment:
+    """Build the experiment, under a bar when there are many images to read. Raises MetadartsError."""
+    from metadarts.experiments import build
+
+    with bar(f"read {config.tasks.source}", quiet=True) as shown:
+        return build(config, device, lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images"))
 
 
 def prepare(device: str, threads: int) -> str:
@@ -71,12 +90,21 @@ class _Elapsed(ProgressColumn):
 class Bar:
     """A bar from 0 to 1 with a line of current figures; plain lines now and then where there is no terminal."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task, self._printed = progress, task, -1
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress, self._title, self._printed = progress, title, -1
+        self._task: TaskID | None = None
+
+    def show(self) -> TaskID:
+        """Make the bar visible, or print its title."""
+        if self._task is None:
+            if not console.is_terminal:
+                console.print(self._title)
+            self._task = self._progress.add_task(self._title, total=1.0, figures="")
+        return self._task
 
     def update(self, fraction: float, figures: str) -> None:
         """Show ``fraction`` (0 to 1) and ``figures``."""
-        self._progress.update(self._task, completed=fraction, figures=figures)
+        self._progress.update(self.show(), completed=fraction, figures=figures)
         tenth = int(fraction * 10)
         if not console.is_terminal and tenth > self._printed:
             self._printed = tenth
@@ -84,8 +112,8 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Bar]:
-    """A progress bar with elapsed and remaining time."""
+def bar(title: str, quiet: bool = False) -> Iterator[Bar]:
+    """A progress bar with elapsed and remaining time; a ``quiet`` one appears with its first update."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -95,7 +123,8 @@ def bar(title: str) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    if not console.is_terminal:
-        console.print(title)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Bar(progress, progress.add_task(title, total=1.0, figures=""))
+        shown = Bar(progress, title)
+        if not quiet:
+            shown.show()
+        yield shown

@@ -20,8 +20,12 @@ def evaluate(
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 600,
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
     bn: Annotated[str | None, typer.Option(help="transductive or support; default: as trained.")] = None,
+    genotype: Annotated[
+        Path | None, typer.Option(help="Measure this cell (a file that derive wrote), with the supernet's weights.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
     data: Annotated[str | None, typer.Option(help=f"Where it moved since the search: {common.DATA_HELP}")] = None,
+    data_root: common.DataRoot = None,
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: as trained.")] = None,
     threads: common.Threads = 0,
@@ -29,8 +33,8 @@ def evaluate(
 ) -> None:
     """Adapt the run's best checkpoint to held-out tasks and print accuracy with its 95 % interval."""
     from metadarts.core.errors import ConfigError
-    from metadarts.experiments import RunFolder, build, evaluate_run, with_settings
-    from metadarts.experiments.records import write_atomically
+    from metadarts.experiments import RunFolder, discretised, evaluate_run, read_genotype, with_settings
+    from metadarts.experiments.files import write_atomically
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")
@@ -40,20 +44,26 @@ def evaluate(
         "evaluate.steps": steps,
         "model.bn": bn,
         "model.precision": precision,
-        **(common.data_settings(data) if data else {}),
+        **(common.data_settings(data, data_root) if data else {}),
     }
     config = with_settings(folder.config(), {k: v for k, v in changed.items() if v is not None}).check()
     if split == "test":
         folder.require_finished()
-    experiment, checkpoint = build(config, resolved), folder.load("best")
+    cell = None if genotype is None else read_genotype(genotype)
+    checkpoint = folder.load("best")
+    experiment = common.open_experiment(config, resolved)
     experiment.check_params(checkpoint.params)
+    if cell is not None:
+        experiment, checkpoint = discretised(experiment, checkpoint, cell)
     with common.bar(f"evaluate on {tasks} {split} tasks") as shown:
 
         def watch(done: int, mean: float) -> None:
             shown.update(done / tasks, f"{done} tasks  {mean:.2%}")
 
         report = evaluate_run(experiment, checkpoint, split, tasks, watch, seed=seed)
-    facts = report.facts
+    facts = report.facts | {"genotype": None if cell is None else str(cell)}
+    if cell is not None:
+        common.console.print(f"the discrete cell of {genotype}, with the supernet's weights:", soft_wrap=True)
     common.console.print(
         f"{facts['source']} {facts['split']}: {facts['accuracy']:.2%} ± {facts['interval95']:.2%} "
         f"({tasks} tasks, {facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries per class, "

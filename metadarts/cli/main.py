@@ -12,6 +12,7 @@ from .demo import demo
 from .derive import derive
 from .evaluate import evaluate
 from .info import info
+from .report import report
 from .search import search
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, derive, evaluate, info, search):
+for verb in (demo, derive, evaluate, info, report, search):
     app.command()(verb)
 
 

@@ -1,37 +1,70 @@
-"""``metadarts search``: meta-learn a supernet."""
+"""``metadarts search``: meta-learn a supernet, or go on with a run that stopped."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from metadarts.core.errors import ConfigError
+
 from . import common
+from .signals import stop_on_signals
+
+if TYPE_CHECKING:
+    from metadarts.experiments import Config, Experiment, RunFolder
+
+WITH_RESUME = {"resume", "device", "threads", "data", "data_root", "fit_memory"}
 
 
 def search(
-    out: Annotated[Path, typer.Option(help="Run folder to create; must not exist.")],
-    data: Annotated[str, typer.Option(help=common.DATA_HELP)] = "glyphs",
-    ways: Annotated[int, typer.Option(min=2, help="Classes per task.")] = 5,
-    shots: Annotated[int, typer.Option(min=1, help="Support images per class.")] = 1,
-    preset: Annotated[str, typer.Option(help="Named settings: quick, omniglot, tnas.")] = "quick",
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option(help="Run folder to create; must not exist.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Run folder to go on with, as it was configured.")] = None,
+    data: Annotated[str | None, typer.Option(help=f"{common.DATA_HELP} Default: glyphs.")] = None,
+    data_root: common.DataRoot = None,
+    ways: Annotated[int | None, typer.Option(min=2, help="Classes per task. Default: 5.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Support images per class. Default: 1.")] = None,
+    preset: Annotated[str, typer.Option(help="Named settings: quick, omniglot, cifar, tnas.")] = "quick",
+    config: Annotated[Path | None, typer.Option(help="A config.yaml to start from, in place of a preset.")] = None,
     order: Annotated[str | None, typer.Option(help="first or second (exact).")] = None,
     engine: Annotated[str | None, typer.Option(help="task_axis, loop or higher.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so many minutes.")] = None,
     meta_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many outer steps.")] = None,
+    fit_memory: Annotated[
+        bool | None, typer.Option("--fit-memory", help="When memory runs out, go on with fewer tasks per pass.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="group.field=value, as often as needed.")] = None,
     device: common.Device = "auto",
-    precision: common.Precision = "fp32",
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (activations only). Default: fp32.")] = None,
     threads: common.Threads = 0,
-    seed: common.Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. Default: 0.")] = None,
 ) -> None:
     """Meta-learn a supernet on few-shot tasks; keep the checkpoint that is best on validation classes.
 
+    Ctrl-C and SIGTERM stop with a checkpoint; --resume goes on from the last one, also after a crash.
+
     Example: metadarts search --data glyphs --ways 5 --shots 1 --minutes 3 --out runs/demo
     """
+    given = {name for name in context.params if _was_given(context, name)}
+    moved = {
+        **(common.data_settings(data, data_root) if data else {}),
+        **({"training.fit_memory": True} if fit_memory else {}),
+    }
+    if resume is not None:
+        if wrong := sorted(name.strip("_").replace("_", "-") for name in given - WITH_RESUME):
+            raise ConfigError(f"--resume goes on as the run was configured: leave out --{', --'.join(wrong)}")
+        resume_search(resume, moved, device, threads)
+        return
+    if out is None:
+        raise ConfigError("search needs --out FOLDER for a new run, or --resume FOLDER to go on with one")
+    if config is not None and "preset" in given:
+        raise ConfigError("give --preset or --config, not both: each is a whole set of settings")
+    if data_root is not None and data is None:
+        raise ConfigError("--data-root says where the data lie: name them too, e.g. --data cifar-fs")
     settings: dict[str, Any] = {
-        **common.data_settings(data),
+        **moved,
         "tasks.ways": ways,
         "tasks.shots": shots,
         "model.precision": precision,
@@ -40,9 +73,17 @@ def search(
         "training.engine": engine,
         **_length(minutes, meta_steps),
     }
-    given = {name: value for name, value in settings.items() if value is not None}
-    run_search(out, preset, given | common.read_settings(set_ or []), common.prepare(device, threads))
-    common.console.print(f"next: metadarts evaluate {out}   metadarts derive {out}", soft_wrap=True)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    run_search(out, config or preset, settings | common.read_settings(set_ or []), common.prepare(device, threads))
+    common.console.print(
+        f"next: metadarts evaluate {out}   metadarts derive {out}   metadarts report {out}", soft_wrap=True
+    )
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    """Whether the user wrote the option. By name: typer brings a click of its own, with an enumeration of its own."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _length(minutes: float | None, meta_steps: int | None) -> dict[str, float]:
@@ -52,36 +93,82 @@ def _length(minutes: float | None, meta_steps: int | None) -> dict[str, float]:
     return {"training.minutes": minutes or 0.0, "training.meta_steps": meta_steps or 0}
 
 
-def run_search(out: Path, preset_name: str, settings: dict[str, Any], device: str) -> None:
-    """Build the experiment, create the run folder and search under a progress bar."""
-    from metadarts.experiments import Config, RunFolder, build, preset, with_settings
-    from metadarts.experiments import search as run
-    from metadarts.experiments.environment import describe
-    from metadarts.experiments.search import Progress
+def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: str) -> None:
+    """Build the experiment, create the run folder and search under a progress bar.
 
-    config = with_settings(Config(), preset(preset_name) | settings).check()
-    experiment = build(config, device)
+    Args:
+        base: the name of a preset, or a config.yaml.
+    """
+    from metadarts.experiments import Config, RunFolder, load_config, preset, with_settings
+    from metadarts.experiments.environment import describe
+
+    start = load_config(base) if isinstance(base, Path) else with_settings(Config(), preset(base))
+    config = with_settings(start, settings).check()
+    RunFolder.require_new(out)  # before minutes go into reading images
+    experiment = common.open_experiment(config, device)
     for split in ("train", "val"):
         experiment.sampler(split)  # tasks that cannot be drawn are refused before there is a folder
-    folder = RunFolder.create(out, config, describe(device))
-    weights, alphas = experiment.network.count(config.tasks.ways)
+    environment = describe(device) | {"data_sha256": experiment.source.content_sha256}
+    _search_in(RunFolder.create(out, config, environment), experiment)
+
+
+def resume_search(run: Path, moved: dict[str, Any], device: str, threads: int) -> None:
+    """Go on with ``run`` from its last checkpoint. ``moved``: settings of the data's place, and of memory."""
+    from metadarts.core.errors import RunError
+    from metadarts.experiments import RunFolder, with_settings
+
+    folder = RunFolder.open(run)
+    config, environment = folder.config().check(), folder.environment()
+    if folder.is_finished:
+        common.console.print(f"the search in {run} has ended; there is nothing to go on with", soft_wrap=True)
+        return
+    before = environment.get("threads")
+    resolved = common.prepare(device, threads or (before if isinstance(before, int) else 0))
+    if threads and threads != before:
+        common.console.print(
+            f"the run began with {before} threads: sums will be rounded otherwise than without the stop"
+        )
+    experiment = common.open_experiment(with_settings(config, moved).check(), resolved)
+    data = environment.get("data_sha256")
+    if data is not None and data != experiment.source.content_sha256:
+        raise RunError(f"{run}: its data are not what they were when it began; restore them, or start a new run")
+    _search_in(folder, experiment)
+
+
+def _search_in(folder: RunFolder, experiment: Experiment) -> None:
+    """Search under a progress bar, to the end or to a signal."""
+    from metadarts.experiments import search as run
+    from metadarts.experiments.search import Progress, SearchStopped
+
+    common.console.print(_headline(experiment), soft_wrap=True)
+    with stop_on_signals() as stop:
+        try:
+            with common.bar("search") as shown:
+
+                def watch(now: Progress) -> None:
+                    best = "" if now.best is None else f"  best val {now.best:.1%}"
+                    rate = now.step / max(now.seconds, 1e-9)
+                    figures = f"step {now.step}  loss {now.loss:.3f}  acc {now.accuracy:.1%}{best}  {rate:.2f} steps/s"
+                    shown.update(now.fraction, figures)
+
+                run(experiment, folder, watch, stop)
+        except SearchStopped as stopped:
+            common.console.print(f"{stopped}; go on with: metadarts search --resume {folder.path}", soft_wrap=True)
+            raise typer.Exit(stop.exit_code) from None
+    facts = folder.load("best").facts
     common.console.print(
+        f"best on validation classes: {facts['validation_accuracy']:.1%} at step {facts['step']} "
+        f"(it chose the checkpoint, so it flatters); written to {folder.path}",
+        soft_wrap=True,
+    )
+
+
+def _headline(experiment: Experiment) -> str:
+    config: Config = experiment.config
+    weights, alphas = experiment.network.count(config.tasks.ways)
+    return (
         f"{config.tasks.source} {config.tasks.ways}-way {config.tasks.shots}-shot: "
         f"{weights:,} weights, {alphas} alphas; "
         f"{config.inner.order}-order, {config.inner.steps} inner steps, {config.training.tasks} tasks per meta-step; "
         f"batch norm: {config.model.bn}"
-    )
-    with common.bar("search") as shown:
-
-        def watch(now: Progress) -> None:
-            best = "" if now.best is None else f"  best val {now.best:.1%}"
-            rate = now.step / max(now.seconds, 1e-9)
-            figures = f"step {now.step}  loss {now.loss:.3f}  acc {now.accuracy:.1%}{best}  {rate:.2f} steps/s"
-            shown.update(now.fraction, figures)
-
-        run(experiment, folder, watch)
-    facts = folder.load("best").facts
-    common.console.print(
-        f"best on validation classes: {facts['validation_accuracy']:.1%} at step {facts['step']} "
-        f"(it chose the checkpoint, so it flatters); written to {out}"
     )

@@ -30,6 +30,10 @@ class NumericsError(MetadartsError):
     """A computation that left the finite numbers, or statistics that the data cannot support."""
 
 
+class ResourceError(MetadartsError):
+    """A computation that needs more memory than there is."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Say which valid name is closest to ``name``, and list them all: the tail of a helpful error message."""
     names = sorted(valid)

@@ -13,8 +13,8 @@ from metadarts.meta import interval95
 from metadarts.tasks import nearest_class_mean
 
 from .build import Experiment, held_out
+from .checkpoints import Checkpoint
 from .evaluation import evaluate_run
-from .records import Checkpoint
 
 
 def compare(

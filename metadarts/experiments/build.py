@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from metadarts.bridges import Tasksets, open_tasksets
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.meta import MetaState
 from metadarts.nn import Learner, Network, supernet
 from metadarts.spaces import darts
-from metadarts.tasks import EpisodeSampler, Source, episodes_sha256, open_source
+from metadarts.tasks import Episodes, EpisodeSampler, Source, open_source
 
 from .config import Config
+
+LIBRARY = "learn2learn"
+"""``learn2learn:NAME`` as a source is one of that library's tasksets."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Experiment:
     """Everything a configuration stands for, on one device."""
 
     config: Config
-    source: Source
+    source: Source | Tasksets
     learner: Learner
     device: torch.device
 
@@ -35,13 +40,15 @@ class Experiment:
     def key(self) -> Key:
         return Key.from_seed(self.config.training.seed)
 
-    def sampler(self, split: str) -> EpisodeSampler:
+    def sampler(self, split: str) -> Episodes:
         """Training episodes with the training number of queries, held-out ones with the evaluation's."""
         tasks, evaluate = self.config.tasks, self.config.evaluate
         training = split == "train"
         ways = tasks.train_ways if training and tasks.train_ways else tasks.ways
         queries = tasks.queries if training else evaluate.queries
-        return EpisodeSampler(self.source, split, ways, tasks.shots, queries)
+        if isinstance(self.source, Source):
+            return EpisodeSampler(self.source, split, ways, tasks.shots, queries)
+        return self.source.episodes(split, ways, tasks.shots, queries)
 
     def training_batch(self, step: int) -> TaskBatch:
         """The meta-batch of outer step ``step``: a pure function of the seed and the step."""
@@ -72,17 +79,17 @@ class Experiment:
 class HeldOut:
     """A fixed list of held-out tasks, the same for every run and method with this source and these numbers."""
 
-    sampler: EpisodeSampler
+    sampler: Episodes
     key: Key
     device: torch.device
 
     def batch(self, first: int, last: int) -> TaskBatch:
         """Tasks ``first`` to ``last`` (exclusive)."""
-        return self.sampler.load(self.sampler.plan(self.key, last - first, first)).to(self.device)
+        return self.sampler.sample(self.key, last - first, first).to(self.device)
 
     def sha256(self, tasks: int) -> str:
         """The hash of the first ``tasks`` of them."""
-        return episodes_sha256(self.sampler.plan(self.key, tasks), self.sampler.source)
+        return self.sampler.sha256(self.key, tasks)
 
 
 def held_out(experiment: Experiment, split: str, seed: int = 0, purpose: str = "measure") -> HeldOut:
@@ -96,13 +103,27 @@ def held_out(experiment: Experiment, split: str, seed: int = 0, purpose: str = "
     return HeldOut(experiment.sampler(split), Key.from_seed(seed).child(*names), experiment.device)
 
 
-def build(config: Config, device: str = "cpu") -> Experiment:
-    """Open the source and build the learner of ``config``.
+def build(config: Config, device: str = "cpu", progress: Callable[[int, int], None] | None = None) -> Experiment:
+    """Open the data and build the learner of ``config``.
+
+    Args:
+        progress: told of (images read, images in all) where reading them takes long.
 
     Raises:
         MetadartsError: a missing or unfit data set, or a configuration out of range.
     """
-    source = open_source(config.tasks.source, Path(config.tasks.file) if config.tasks.file else None)
+    source = _open(config, progress)
     network = supernet(darts(config.model.nodes), config.network_spec(source.channels))
     learner = Learner(network, config.model.bn, config.model.precision)
     return Experiment(config, source, learner, torch.device(device))
+
+
+def _open(config: Config, progress: Callable[[int, int], None] | None) -> Source | Tasksets:
+    tasks = config.tasks
+    place = Path(tasks.file) if tasks.file else None
+    library, _, name = tasks.source.partition(":")
+    if library == LIBRARY and name:
+        if tasks.size or tasks.channels:
+            raise ConfigError(f"tasks.size, tasks.channels: {LIBRARY}'s tasksets keep their own form; leave both 0")
+        return open_tasksets(name, place)
+    return open_source(tasks.source, place, size=tasks.size, channels=tasks.channels, progress=progress)

@@ -24,8 +24,10 @@ class Tasks:
     """Where tasks come from.
 
     Args:
-        source: "glyphs" or "omniglot".
-        file: the source's data (.npz file or folder); empty for built-in data.
+        source: a name of `metadarts.tasks.SOURCES`, or "learn2learn:NAME" for a taskset of that library.
+        file: the source's data (.npz file or folder); empty for built-in data and for the source's usual place.
+        size: height and width to bring images to, in pixels; 0 for the source's own.
+        channels: 1 or 3 to convert images to grey or colour; 0 for what they are.
         ways: classes per task.
         train_ways: classes per training task; 0 for ``ways``. More than at test time is a harder, richer lesson (Snell
             et al., 2017, section 2.6).
@@ -35,6 +37,8 @@ class Tasks:
 
     source: str = "glyphs"
     file: str = ""
+    size: int = 0
+    channels: int = 0
     ways: int = 5
     train_ways: int = 0
     shots: int = 1
@@ -74,9 +78,11 @@ class Training:
             run limited by minutes is not reproducible step for step, since its length depends on the machine.
         tasks: tasks per meta-batch.
         micro_batch: tasks per pass; 0 for all at once.
+        fit_memory: when memory runs out, halve the tasks per pass and go on; the mean over tasks stays the same.
         engine: "task_axis", "loop" or "higher".
         validations: how many times, evenly spread over the run, to look at validation classes.
         validation_tasks: tasks per look; always the same ones.
+        save_seconds: how often to write the checkpoint to go on from, besides at every look.
         seed: of everything random.
     """
 
@@ -84,9 +90,11 @@ class Training:
     minutes: float = 0.0
     tasks: int = 4
     micro_batch: int = 0
+    fit_memory: bool = False
     engine: str = "task_axis"
     validations: int = 6
     validation_tasks: int = 100
+    save_seconds: float = 60.0
     seed: int = 0
 
 
@@ -141,6 +149,8 @@ def _faults(config: Config) -> Iterable[str]:
         yield f"outer.clip: expected a positive number or none, got {config.outer.clip}"
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
+    if config.tasks.channels not in (0, 1, 3):
+        yield f"tasks.channels: expected 0 (as found), 1 (grey) or 3 (colour), got {config.tasks.channels}"
     if model.bn not in POLICIES:
         yield f"model.bn {model.bn!r} is unknown; {nearest(model.bn, POLICIES)}"
     if model.precision not in PRECISIONS:
@@ -157,6 +167,7 @@ _LEAST = (
     ("tasks", "ways", 2),
     ("tasks", "shots", 1),
     ("tasks", "queries", 1),
+    ("tasks", "size", 0),
     ("model", "channels", 2),
     ("model", "nodes", 1),
     ("outer", "weight_rate", 0),
@@ -171,6 +182,7 @@ _LEAST = (
     ("training", "micro_batch", 0),
     ("training", "validations", 1),
     ("training", "validation_tasks", 2),
+    ("training", "save_seconds", 0),
     ("evaluate", "steps", 0),
     ("evaluate", "queries", 1),
     ("evaluate", "batch", 1),
@@ -195,6 +207,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.head": "prototype",
         "inner.steps": 1,
         "inner.weight_rate": 0.1,
+        "inner.alpha_rate": 10.0,
+        "outer.final": 0.02,
+    },
+    "cifar": {
+        "training.minutes": 20.0,
+        "training.tasks": 2,
+        "training.validations": 4,
+        "training.validation_tasks": 60,
+        "tasks.train_ways": 10,
+        "tasks.queries": 5,
+        "model.head": "prototype",
+        "inner.steps": 1,
+        "inner.weight_rate": 0.05,
         "inner.alpha_rate": 10.0,
         "outer.final": 0.02,
     },

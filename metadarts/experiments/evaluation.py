@@ -11,11 +11,13 @@ from metadarts.core.types import ALPHA_PREFIX, Params
 from metadarts.meta import Evaluation, evaluate
 
 from .build import Experiment, held_out
+from .checkpoints import Checkpoint
 from .config import Config
 from .environment import describe
-from .records import Checkpoint
+from .memory import fitted
 
 CURVE_TASKS = 100
+LOOK_ADVICE = "lower evaluate.batch, or let --fit-memory do it; else lower evaluate.queries or model.channels"
 
 
 def evaluation_inner(config: Config) -> InnerLoop:
@@ -52,17 +54,21 @@ def evaluate_run(
     """Adapt ``checkpoint`` to ``tasks`` fixed tasks of ``split`` and measure them; ``seed`` is that of the tasks."""
     config = experiment.config
     inner, episodes = evaluation_inner(config), held_out(experiment, split, seed)
-    result = evaluate(
-        experiment.learner,
-        on_device(experiment, checkpoint.params) or {},
-        episodes.batch,
-        inner,
-        tasks=tasks,
-        rates=on_device(experiment, checkpoint.rates),
-        batch_size=config.evaluate.batch,
-        curve_tasks=CURVE_TASKS,
-        progress=progress,
-    )
+
+    def work(size: int) -> Evaluation:
+        return evaluate(
+            experiment.learner,
+            on_device(experiment, checkpoint.params) or {},
+            episodes.batch,
+            inner,
+            tasks=tasks,
+            rates=on_device(experiment, checkpoint.rates),
+            batch_size=size,
+            curve_tasks=CURVE_TASKS,
+            progress=progress,
+        )
+
+    result, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, LOOK_ADVICE)
     facts = {
         "accuracy": result.accuracy,
         "interval95": result.interval95,

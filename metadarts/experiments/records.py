@@ -1,73 +1,34 @@
 """Run folders: what a run leaves on disk.
 
 config.yaml            the resolved configuration
-env.json               versions, device, threads
+env.json               versions, device, threads, the hash of the data
 finished.json          steps and seconds, once the search has ended
-    metrics.jsonl          one line per record (train, validate)
+metrics.jsonl          one line per record: train, validate, alphas, resume, memory
 events.out.tfevents.*  TensorBoard
-checkpoints/           NAME.json (step, validation, hash) and the .safetensors file that it names
+checkpoints/           best and last: NAME.json (step, validation, hash) and the .safetensors file that it names
 genotype.json          the derived cell, with genotype.txt, cell.svg and cell.png beside it after `derive`
+report.html            after `report`
+.lock                  held while a search runs here
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from contextlib import suppress
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-
-from metadarts.core.errors import RunError
-from metadarts.core.types import Params
+from metadarts.core.errors import MetadartsError, RunError
 from metadarts.meta import MetaState
 
+from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .config import Config, dump_config, load_config
+from .files import append_line, cannot_write, write_atomically
 
-RATE_KEY = "log_rate/"
-PARAM_KEY = "param/"
-FORMAT = "metadarts.checkpoint"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and move it into place, so that no reader ever sees half a file."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
-        ) from error
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One saved state.
-
-    Args:
-        params: shared parameters.
-        log_rates: logarithms of the learned inner rates; empty when rates are constants.
-        facts: step, validation accuracy and so on, from the JSON file.
-    """
-
-    params: Params
-    log_rates: Params
-    facts: dict[str, Any]
-
-    @property
-    def rates(self) -> Params | None:
-        return {name: tensor.exp() for name, tensor in self.log_rates.items()} or None
+METRICS = "metrics.jsonl"
 
 
 class RunFolder:
@@ -77,18 +38,31 @@ class RunFolder:
         self.path = path
 
     @staticmethod
+    def require_new(path: Path) -> None:
+        """Require that nothing is at ``path``. Raises RunError."""
+        if path.exists() or path.is_symlink():
+            hint = f", go on with --resume {path}" if (path / "config.yaml").is_file() else ""
+            raise RunError(f"{path} exists: give --out another name{hint}, or remove it first")
+
+    @staticmethod
     def create(path: Path, config: Config, environment: dict[str, Any]) -> RunFolder:
-        """A new folder with config.yaml and env.json. Raises RunError when ``path`` exists or cannot be made."""
-        if path.exists():
-            raise RunError(f"{path} exists: give --out another name, or remove it first")
+        """A new folder with config.yaml and env.json; it appears whole or not at all.
+
+        Raises RunError when ``path`` exists or cannot be made.
+        """
+        RunFolder.require_new(path)
+        scaffold = RunFolder(path.with_name(f".{path.name}-{os.getpid()}"))
         try:
-            (path / "checkpoints").mkdir(parents=True)
-        except OSError as error:
+            (scaffold.path / "checkpoints").mkdir(parents=True)
+            scaffold.write("config.yaml", dump_config(config))
+            scaffold.write_json("env.json", environment)
+            scaffold.path.rename(path)
+        except (OSError, MetadartsError) as error:
+            shutil.rmtree(scaffold.path, ignore_errors=True)
+            if isinstance(error, MetadartsError):
+                raise RunError(str(error).replace(str(scaffold.path), str(path))) from error
             raise RunError(f"cannot create {path}: {error.strerror or error}") from error
-        run = RunFolder(path)
-        run.write("config.yaml", dump_config(config))
-        run.write_json("env.json", environment)
-        return run
+        return RunFolder(path)
 
     @staticmethod
     def open(path: Path) -> RunFolder:
@@ -97,13 +71,43 @@ class RunFolder:
             raise RunError(f"{path} is not a run folder (it has no config.yaml): give what search --out named")
         return RunFolder(path)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the search has ended."""
+        return (self.path / "finished.json").is_file()
+
     def require_finished(self) -> None:
         """Require that the search has ended. Raises RunError: the test classes wait for a fixed checkpoint."""
-        if not (self.path / "finished.json").is_file():
+        if not self.is_finished:
             raise RunError(f"{self.path}: its search has not ended, and test classes wait for that; use --split val")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder while searching in it; the system lets go when the process dies. Raises RunError if held."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"{self.path}: another search is running in it; wait for it, or stop it first") from error
+        except OSError as error:
+            raise cannot_write(self.path / ".lock", error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def config(self) -> Config:
         return load_config(self.path / "config.yaml")
+
+    def environment(self) -> dict[str, Any]:
+        """What env.json says of the machine and the data; empty where it cannot be read."""
+        try:
+            found = json.loads((self.path / "env.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def write(self, name: str, text: str) -> Path:
         write_atomically(self.path / name, text.encode())
@@ -114,51 +118,45 @@ class RunFolder:
 
     def record(self, **facts: Any) -> None:
         """Append one line to metrics.jsonl. Raises RunError when it cannot be written."""
-        path = self.path / "metrics.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(facts) + "\n")
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror or error}; free some space") from error
+        append_line(self.path / METRICS, json.dumps(facts))
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl whose "kind" is ``kind``."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [line for line in map(json.loads, lines) if line["kind"] == kind]
+        """The lines of metrics.jsonl whose "kind" is ``kind``; a last line that a kill cut short is left out.
 
-    def save(self, name: str, state: MetaState, **facts: Any) -> None:
-        """Write checkpoint ``name``: first the tensors under a name of their own, then the JSON that points to them.
-
-        Until the JSON is in place the checkpoint before it stands, so a save cut short loses nothing.
+        Raises RunError when another line is not a record.
         """
-        tensors = {PARAM_KEY + k: v.detach().cpu().contiguous() for k, v in state.params.items()}
-        tensors |= {RATE_KEY + k: v.detach().cpu().contiguous() for k, v in state.log_rates.items()}
-        content = save_tensors(tensors)
-        digest = hashlib.sha256(content).hexdigest()
-        file = f"{name}-{digest[:12]}.safetensors"
-        described = {"format": FORMAT, "version": 1, "step": state.step, "tensors": file, "sha256": digest, **facts}
-        write_atomically(self.path / "checkpoints" / file, content)
-        self.write_json(f"checkpoints/{name}.json", described)
-        for older in (self.path / "checkpoints").glob(f"{name}-*.safetensors"):
-            if older.name != file:
-                older.unlink()
+        path = self.path / METRICS
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        try:
+            found = [json.loads(line) for line in lines]
+            return [record for record in found if record["kind"] == kind]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged: expected one JSON record per line ({error})") from error
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl so far."""
+        path = self.path / METRICS
+        return path.stat().st_size if path.exists() else 0
+
+    def cut_metrics(self, size: int) -> None:
+        """Drop what was recorded after the first ``size`` bytes. Raises RunError."""
+        path = self.path / METRICS
+        try:
+            if self.metrics_size() > size:
+                os.truncate(path, size)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def has(self, name: str) -> bool:
+        """Whether checkpoint ``name`` was ever written."""
+        return (self.path / "checkpoints" / f"{name}.json").exists()
+
+    def save(self, name: str, state: MetaState, *, resumable: bool = False, **facts: Any) -> None:
+        """Write checkpoint ``name``, see `save_checkpoint`."""
+        save_checkpoint(self.path / "checkpoints", name, state, facts, resumable)
 
     def load(self, name: str) -> Checkpoint:
-        """Read checkpoint ``name``. Raises RunError when it is missing, damaged, or not what its JSON vouches for."""
-        folder = self.path / "checkpoints"
-        try:
-            facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            tensors_file = folder / Path(facts["tensors"]).name
-            content = tensors_file.read_bytes()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path} has no readable checkpoint {name!r}: {error}") from error
-        if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
-            raise RunError(f"{tensors_file} is damaged: its hash is not the one in {name}.json")
-        try:
-            tensors = load_tensors(content)
-        except SafetensorError as error:
-            raise RunError(f"{tensors_file} is not a safetensors file ({error})") from error
-        params = {k[len(PARAM_KEY) :]: v for k, v in tensors.items() if k.startswith(PARAM_KEY)}
-        rates = {k[len(RATE_KEY) :]: v for k, v in tensors.items() if k.startswith(RATE_KEY)}
-        return Checkpoint(params, rates, facts)
+        """Read checkpoint ``name``, see `load_checkpoint`."""
+        return load_checkpoint(self.path / "checkpoints", name)

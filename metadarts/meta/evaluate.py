@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +29,13 @@ class Evaluation:
             predictions, and scores 0.
         losses: [tasks] query losses.
         curve: [steps + 1, curve tasks] query accuracy after 0..K steps, on the first tasks only.
+        loss_curve: the same of the query loss; a task that left the finite numbers shows as it is.
     """
 
     accuracies: Tensor
     losses: Tensor
     curve: Tensor
+    loss_curve: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @property
     def finite_tasks(self) -> int:
@@ -77,17 +80,19 @@ def evaluate(
         curve_tasks: on how many of the tasks to measure the accuracy after every inner step.
         progress: called with (tasks done, mean accuracy so far).
     """
-    accuracies, losses, curves = [], [], []
+    accuracies, losses = [], []
+    curves: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad():
         for first in range(0, tasks, batch_size):
             batch = batches(first, min(first + batch_size, tasks))
             own = {name: tensor.expand(batch.tasks, *tensor.shape) for name, tensor in params.items()}
             own_rates = None if rates is None else {n: t.expand(batch.tasks, *t.shape) for n, t in rates.items()}
-            curve: list[Tensor] = []
+            curve: list[tuple[Tensor, Tensor]] = []
             wanted = min(batch.tasks, max(0, curve_tasks - first))
 
-            def observe(step: int, now: Params, batch: TaskBatch = batch, curve: list[Tensor] = curve) -> None:
-                curve.append(_scored(*problem.query_loss(now, batch)))
+            def observe(step: int, now: Params, batch: TaskBatch = batch, curve: list[Any] = curve) -> None:
+                loss, accuracy = problem.query_loss(now, batch)
+                curve.append((_scored(loss, accuracy), loss))
 
             start = problem.start(own, batch)
             adapted = adapt(
@@ -97,8 +102,10 @@ def evaluate(
             accuracies.append(_scored(loss, accuracy))
             losses.append(loss)
             if wanted:
-                curves.append(torch.stack(curve)[:, :wanted])
+                hits, misses = (torch.stack(parts)[:, :wanted] for parts in zip(*curve, strict=True))
+                curves.append((hits, misses))
             if progress:
                 progress(first + batch.tasks, float(torch.cat(accuracies).mean()))
-    curve_all = torch.cat(curves, dim=1) if curves else torch.zeros(inner.steps + 1, 0)
-    return Evaluation(torch.cat(accuracies), torch.cat(losses), curve_all)
+    empty = torch.zeros(inner.steps + 1, 0)
+    joined = [torch.cat(parts, dim=1) for parts in zip(*curves, strict=True)] if curves else [empty, empty]
+    return Evaluation(torch.cat(accuracies), torch.cat(losses), *joined)

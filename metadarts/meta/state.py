@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metadarts.adapt import InnerLoop, rate_shapes
+from metadarts.core.errors import RunError
 from metadarts.core.types import Params, TaskBatch, is_alpha
 
 from .gradient import MetaGradient, Problem, meta_gradient
@@ -63,6 +64,37 @@ class MetaState:
             for name, (shape, value) in rate_shapes(inner, task_names).items():
                 log_rates[name] = torch.full(shape, math.log(value), dtype=like.dtype, device=like.device)
         return MetaState({name: tensor.detach().clone() for name, tensor in params.items()}, log_rates, outer)
+
+    @staticmethod
+    def restore(params: Params, log_rates: Params, memory: Params, step: int, outer: OuterLoop) -> MetaState:
+        """The state that ``memory`` was taken from, so that it continues bit for bit.
+
+        Args:
+            memory: what `memory` gave; empty for a state that never stepped.
+
+        Raises:
+            RunError: when ``memory`` is of other parameters.
+        """
+        state = MetaState(params, log_rates, outer)
+        state.step = step
+        targets = params | log_rates
+        for entry, tensor in memory.items():
+            name, _, key = entry.rpartition("/")
+            target = targets.get(name)
+            if target is None or (key != "step" and tensor.shape != target.shape):
+                raise RunError(f"checkpoint of another network: the optimiser's memory of {name!r} fits no parameter")
+            # Adam counts its steps on the CPU, wherever the parameters are.
+            state.optimiser.state[target][key] = tensor.clone() if key == "step" else tensor.to(target)
+        return state
+
+    def memory(self) -> Params:
+        """The outer optimiser's memory as ``PARAMETER/KEY`` -> tensor (Adam: step and two moments per parameter)."""
+        names = {tensor: name for name, tensor in (self.params | self.log_rates).items()}
+        return {
+            f"{names[tensor]}/{key}": value
+            for tensor, kept in self.optimiser.state.items()
+            for key, value in kept.items()
+        }
 
     @property
     def rates(self) -> Params | None:

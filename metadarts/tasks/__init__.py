@@ -4,8 +4,10 @@ from metadarts.tasks.baseline import nearest_class_mean as nearest_class_mean
 from metadarts.tasks.glyphs import glyphs as glyphs
 from metadarts.tasks.named import SOURCES as SOURCES
 from metadarts.tasks.named import open_source as open_source
+from metadarts.tasks.named import recognise as recognise
 from metadarts.tasks.omniglot import omniglot as omniglot
 from metadarts.tasks.sampler import EpisodePlan as EpisodePlan
+from metadarts.tasks.sampler import Episodes as Episodes
 from metadarts.tasks.sampler import EpisodeSampler as EpisodeSampler
 from metadarts.tasks.sampler import episodes_sha256 as episodes_sha256
 from metadarts.tasks.source import ClassEntry as ClassEntry

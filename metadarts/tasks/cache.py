@@ -7,14 +7,16 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged .npz file can raise."""
 
 
 class UnreadableFile(Exception):
@@ -29,17 +31,25 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "metadarts"
 
 
-def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write ``arrays`` compressed; two writers or a full disk never leave half a file. Raises OSError."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes ``path`` when the block ends well; two writers or a full disk never leave half a
+    file. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False)  # noqa: SIM115 - closed below
     try:
         with part:
-            np.savez_compressed(part, **arrays)
+            yield part
         os.replace(part.name, path)
     except BaseException:
         Path(part.name).unlink(missing_ok=True)
         raise
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write ``arrays`` compressed, whole or not at all. Raises OSError."""
+    with whole_file(path) as stream:
+        np.savez_compressed(stream, **arrays)
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -48,7 +58,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         # np.load leaves a damaged file open when it is given a path
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadableFile(str(error) or type(error).__name__) from error
     except AttributeError as error:  # np.load hands back a bare array for a .npy file
         raise UnreadableFile("it is not an .npz file") from error

@@ -1,27 +1,115 @@
-"""Sources by name, for configurations and the command line."""
+"""Sources by name, for configurations and the command line; and which of them reads a given path."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.errors import ConfigError, DataError, nearest
+from metadarts.tasks.cifar import cifar_fs, fc100, is_cifar
+from metadarts.tasks.folder import folder
 from metadarts.tasks.glyphs import glyphs
-from metadarts.tasks.omniglot import omniglot
+from metadarts.tasks.image_store import Progress
+from metadarts.tasks.imagenet import PICKLES, mini_imagenet, tiered_imagenet
+from metadarts.tasks.npz import FORM, NAMES, npz
+from metadarts.tasks.npz_headers import npz_headers
+from metadarts.tasks.omniglot import ARRAYS, is_place, omniglot
 from metadarts.tasks.source import Source
 
-SOURCES: dict[str, Callable[[Path | None], Source]] = {
-    "glyphs": glyphs,
-    "omniglot": lambda data: omniglot(data, download=data is None),  # into the cache, when no place is named
+
+def _glyphs(place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+    _require_small_grey("glyphs", size, channels)
+    return glyphs(place, progress)
+
+
+def _omniglot(place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+    _require_small_grey("omniglot", size, channels)
+    return omniglot(place, download=place is None)  # into the cache, when no place is named
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "glyphs": _glyphs,
+    "omniglot": _omniglot,
+    "cifar-fs": cifar_fs,
+    "fc100": fc100,
+    "mini-imagenet": mini_imagenet,
+    "tiered-imagenet": tiered_imagenet,
+    "folder": folder,
+    "npz": npz,
 }
-"""Name -> how to open it, given the place of its data (for glyphs: its cache folder)."""
+"""Name -> how to open it: (place of its data, and when asked for, size=, channels=, progress=)."""
 
 
-def open_source(name: str, data: Path | None = None) -> Source:
-    """Open a source by name: 'glyphs' (built in) or 'omniglot' (``data``: its .npz file or folder; else downloaded).
+def open_source(
+    name: str, place: Path | None = None, *, size: int = 0, channels: int = 0, progress: Progress | None = None
+) -> Source:
+    """Open a source by name.
 
-    Raises ConfigError for a name that no source has, DataError when its data is missing.
+    Args:
+        name: a key of `SOURCES`.
+        place: its file or folder. None: glyphs need none; Omniglot, CIFAR-FS and FC100 are downloaded into the cache
+            folder, the ImageNets are looked for there, and 'folder' and 'npz' need one.
+        size: side of the images in pixels; 0 is the source's own (28, 28, 32, 32, 84, 84, 32; 'npz' as found).
+        channels: 1 grey, 3 colour; 0 is the source's own ('folder' and 'npz' as found).
+        progress: called with (done, total) while images are made that are not in the cache yet.
+
+    Raises ConfigError for a name that no source has or a size or number of channels that it cannot have, DataError
+    when its data are missing or unfit.
     """
     if name not in SOURCES:
         raise ConfigError(f"unknown source {name!r}; {nearest(name, SOURCES)}")
-    return SOURCES[name](data)
+    if size < 0 or channels not in (0, 1, 3):
+        raise ConfigError(
+            f"tasks.size must be 0 (the source's own) or more and tasks.channels 0, 1 or 3, given {size} and {channels}"
+        )
+    if place is not None:
+        _refuse_pickle(place)
+    asked = {"size": size, "channels": channels, "progress": progress}
+    return SOURCES[name](place, **{field: value for field, value in asked.items() if value})
+
+
+def recognise(path: Path) -> str:
+    """The name of the source that reads ``path``, judged by names of files and arrays alone.
+
+    Raises ConfigError when two sources read it and one must be named, DataError when none does.
+    """
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}; name another place")
+    if path.is_dir():
+        return _recognise_folder(path)
+    _refuse_pickle(path)
+    if path.suffix.lower() != ".npz":
+        raise DataError(f"{path}: expected an .npz file or a folder of images; convert it to one of the two")
+    names = set(npz_headers(path))
+    if names >= ARRAYS:
+        return "omniglot"
+    if names >= NAMES:
+        return "npz"
+    raise DataError(f"{path} holds the arrays {', '.join(sorted(names)) or 'none'}; expected {FORM}")
+
+
+def _recognise_folder(path: Path) -> str:
+    if is_place(path):
+        return "omniglot"
+    if is_cifar(path):
+        raise ConfigError(
+            f"{path} holds CIFAR-100, which has two few-shot splits: name one, "
+            f"--data cifar-fs --data-root {path} or --data fc100 --data-root {path}"
+        )
+    return "mini-imagenet" if (path / "train.csv").is_file() else "folder"
+
+
+def _refuse_pickle(place: Path) -> None:
+    if place.suffix.lower() in PICKLES and not place.is_dir():
+        raise DataError(
+            f"{place} is a pickle, and unpickling a file from elsewhere could run code; "
+            f"give a folder of class folders with images, or an .npz file of {FORM}"
+        )
+
+
+def _require_small_grey(name: str, size: int, channels: int) -> None:
+    if size not in (0, 28) or channels not in (0, 1):
+        raise ConfigError(
+            f"{name} are 28x28 images of 1 channel, given tasks.size={size} and tasks.channels={channels}; "
+            "leave both at 0 or choose another source"
+        )

@@ -18,6 +18,7 @@ from metadarts.tasks.source import SPLITS, ClassEntry, Source
 FILE = "omniglot_28_u8.npz"
 SIZE = 28
 IMAGES = 1623 * 20
+ARRAYS = frozenset({"images", "character", "drawer", "character_vinyals"})
 _PARTS = ("images_background", "images_evaluation")
 
 
@@ -73,6 +74,11 @@ def omniglot(data: Path | None = None, download: bool = False) -> Source:
     return build_source(drawings)
 
 
+def is_place(folder: Path) -> bool:
+    """Whether `omniglot` reads this folder without downloading."""
+    return (folder / FILE).is_file() or _image_folder(folder) is not None
+
+
 def read_npz(path: Path) -> Drawings:
     """Read the documented .npz form. Raises DataError when the file or an array is missing or malformed."""
     if not path.is_file():
@@ -81,7 +87,7 @@ def read_npz(path: Path) -> Drawings:
         arrays = cache.read_npz(path)
     except cache.UnreadableFile as error:
         raise DataError(f"cannot read {path} as an .npz file ({error}); fetch it again") from error
-    missing = {"images", "character", "drawer", "character_vinyals"} - set(arrays)
+    missing = ARRAYS - set(arrays)
     if missing:
         raise DataError(f"{path} lacks the arrays {', '.join(sorted(missing))}; see metadarts.tasks.omniglot.Drawings")
     count = len(arrays["character_vinyals"])

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,24 @@ from metadarts.tasks.source import Rows, Source
 
 PADDING = -1
 """Row number that stands for "no image": a class with fewer shots than the most a class may have is filled with it."""
+
+
+class Episodes(Protocol):
+    """What the experiments ask of whatever draws tasks: `EpisodeSampler`, or a bridge to another library's tasks."""
+
+    @property
+    def ways(self) -> int: ...
+
+    @property
+    def queries(self) -> int: ...
+
+    def sample(self, key: Key, tasks: int, first: int = 0) -> TaskBatch:
+        """Tasks ``first`` to ``first + tasks``; task i is a function of ``key.child(i)`` alone."""
+        ...
+
+    def sha256(self, key: Key, tasks: int) -> str:
+        """Hex digest of the first ``tasks`` tasks: equal digests, equal episodes."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +101,16 @@ class EpisodeSampler:
     def _shot_range(self) -> tuple[int, int]:
         return (self.shots, self.shots) if isinstance(self.shots, int) else self.shots
 
-    def sample(self, key: Key, tasks: int) -> TaskBatch:
+    def sample(self, key: Key, tasks: int, first: int = 0) -> TaskBatch:
         """``tasks`` episodes, class by class: supports [T, ways * shots, C, H, W], queries [T, ways * queries, ...].
 
-        Task i depends on ``key.child(i)`` only, so a batch of k tasks is the start of any longer batch.
+        Task i depends on ``key.child(first + i)`` only, so a batch of k tasks is the start of any longer batch.
         """
-        return self.load(self.plan(key, tasks))
+        return self.load(self.plan(key, tasks, first))
+
+    def sha256(self, key: Key, tasks: int) -> str:
+        """Hex digest of the first ``tasks`` episodes, see `episodes_sha256`."""
+        return episodes_sha256(self.plan(key, tasks), self.source)
 
     def plan(self, key: Key, tasks: int, first: int = 0) -> EpisodePlan:
         """The choices behind ``sample(key, ...)``, for ``tasks`` episodes from number ``first`` on.

@@ -14,6 +14,7 @@ from metadarts.core.errors import DataError, nearest
 
 Rows = NDArray[np.int64]
 SPLITS = ("train", "val", "test")
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Source:
 
     Args:
         name: short name of the data set.
-        images: [M, C, H, W] uint8; in line drawings ink is 255.
+        images: [M, C, H, W] uint8, may be a memory-mapped file; in line drawings ink is 255.
         classes: the classes of all splits.
         split: 'train', 'val', 'test' -> class numbers (positions in ``classes``); no class is in two splits.
         variety: [M] int, what else tells an image apart (its font, its drawer); the support and the query images of a
@@ -80,7 +81,8 @@ class Source:
     def content_sha256(self) -> str:
         """Hex digest of all that decides an episode's numbers: images, rows, turns, splits, varieties, mean and std."""
         digest = hashlib.sha256(repr(("metadarts source", self.images.shape, self.mean, self.std)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for start in range(0, len(self.images), _ROWS_AT_ONCE):  # images may be a file larger than the memory
+            digest.update(np.ascontiguousarray(self.images[start : start + _ROWS_AT_ONCE]).data)
         for entry in self.classes:
             digest.update(f"class {entry.quarter_turns} {len(entry.rows)} ".encode())
             digest.update(entry.rows.astype("<i8").tobytes())

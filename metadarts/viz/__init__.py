@@ -1,5 +1,17 @@
-"""Pictures as files (.svg or .png). Importing this room does not import matplotlib; drawing does."""
+"""Pictures as files or bytes (.svg or .png). Importing this room does not import matplotlib; drawing does."""
 
 from ._alphas import draw_alphas as draw_alphas
+from ._canvas import Picture as Picture
+from ._canvas import plain as plain
 from ._cell import draw_genotype as draw_genotype
+from ._choices import draw_choices as draw_choices
 from ._curve import draw_curve as draw_curve
+from ._history import Panel as Panel
+from ._history import Series as Series
+from ._history import draw_history as draw_history
+from ._intervals import draw_intervals as draw_intervals
+from ._looks import draw_looks as draw_looks
+from ._looks import ramp as ramp
+from ._page import Page as Page
+from ._page import Plate as Plate
+from ._traces import draw_alpha_history as draw_alpha_history

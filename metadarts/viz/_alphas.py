@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import GenotypeError
 from metadarts.spaces import Genotype, SearchSpace
 
-from ._canvas import INK, figure
+from ._canvas import INK, Target, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
 HEADINGS = {"normal": "normal cell", "reduce": "reduction cell"}
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")  # formulas took a fifth of all drawing time
+GAP, BAR, BELOW, ABOVE = 0.8, 0.3, 0.95, 0.35
+"""Inches: left of each heat map, for the colour bar, under the heat maps, over them."""
 
 
-def draw_alphas(alphas: Mapping[str, Any], space: SearchSpace, path: pathlib.Path, title: str = "") -> None:
+def draw_alphas(alphas: Mapping[str, Any], space: SearchSpace, path: Target, title: str = "") -> None:
     """Write one heat map per cell type: softmax(alpha), edges as rows, primitives as columns, choices outlined.
 
     Args:
         alphas: for each cell type of ``space`` its raw alphas, array-like [E, P].
         space: names the rows and the columns.
-        path: the file, ending in .svg or .png; its folder is made when missing.
+        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
         title: printed on top.
 
     Raises:
@@ -34,29 +36,34 @@ def draw_alphas(alphas: Mapping[str, Any], space: SearchSpace, path: pathlib.Pat
     """
     from metadarts.derive import derive_genotype
 
-    tensors = {cell: _tensor(cell, values) for cell, values in alphas.items()}
+    tensors = {cell: as_table(cell, values) for cell, values in alphas.items()}
     genotype = derive_genotype(tensors, space)
     cells = space.cell_types
     weights = {cell: tensors[cell].softmax(dim=-1) for cell in cells}
-    top = max(float(weight.max()) for weight in weights.values())
-    height = 1.7 + 0.27 * space.num_edges + (0.4 if title else 0.0)
-    with figure(path, 1.6 + len(cells) * (1.1 + 0.42 * len(space.primitives)), height) as sheet:
-        sheet.set_layout_engine("constrained")
+    # At least twice the even weight, so that alphas that have not chosen do not look strong.
+    top = max(2 / len(space.primitives), *(float(weight.max()) for weight in weights.values()))
+    wide, tall = 0.42 * len(space.primitives), 0.27 * space.num_edges
+    width, height = GAP + len(cells) * (wide + GAP) + BAR, BELOW + tall + ABOVE + (0.3 if title else 0.0)
+    with figure(path, width, height) as sheet:
         if title:
-            sheet.suptitle(title, fontsize=11, fontweight="bold")
-        panels = sheet.subplots(1, len(cells), squeeze=False)[0]
+            sheet.suptitle(title, fontsize=11, fontweight="bold", y=1 - 0.12 / height)
+        lefts = [GAP + index * (wide + GAP) for index in range(len(cells) + 1)]
+        # Places in inches: looking for room, as layout engines do, costs more than the drawing.
+        places = [(left / width, BELOW / height, wide / width, tall / height) for left in lefts]
+        panels = [sheet.add_axes(place) for place in places[:-1]]
         for axes, cell in zip(panels, cells, strict=True):
             image = axes.imshow(weights[cell].tolist(), cmap="YlGnBu", vmin=0.0, vmax=top, aspect="auto")
             axes.set_title(HEADINGS[cell], fontsize=9)
             _label(axes, space)
             _outline(axes, genotype, cell, space)
-        bar = sheet.colorbar(image, ax=list(panels), fraction=0.05, pad=0.02)
-        bar.set_label("weight, softmax(alpha); outlined: kept by derivation", fontsize=8)
+        beside = ((lefts[-1] - GAP + 0.15) / width, BELOW / height, 0.16 / width, tall / height)
+        bar = sheet.colorbar(image, cax=sheet.add_axes(beside))
+        bar.set_label("weight, softmax(alpha)\noutlined: kept by derivation", fontsize=7.5)
         bar.ax.tick_params(labelsize=7)
 
 
-def _tensor(cell: str, values: Any) -> Tensor:
-    """[E, P] in double precision, on the CPU."""
+def as_table(cell: str, values: Any) -> Tensor:
+    """The alphas [E, P] of ``cell`` in double precision, on the CPU. Raises GenotypeError when they are not numbers."""
     import torch
 
     try:
@@ -66,7 +73,7 @@ def _tensor(cell: str, values: Any) -> Tensor:
 
 
 def _label(axes: Axes, space: SearchSpace) -> None:
-    names = [f"{_state(source, space)} → {node}" for node, source in space.edges]
+    names = [f"{state_name(source, space)} → {node}" for node, source in space.edges]
     axes.set_xticks(range(len(space.primitives)), space.primitives, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=7.5, length=0)
@@ -75,9 +82,11 @@ def _label(axes: Axes, space: SearchSpace) -> None:
         axes.axhline(space.edge_index(node, 0) - 0.5, color="white", linewidth=3)
 
 
-def _state(state: int, space: SearchSpace) -> str:
+def state_name(state: int, space: SearchSpace) -> str:
     """A state as pictures of cells name it: an earlier cell, or the number of a node."""
-    return f"$c_{{k-{space.inputs - state}}}$" if state < space.inputs else str(state - space.inputs)
+    if state >= space.inputs:
+        return str(state - space.inputs)
+    return f"cₖ₋{space.inputs - state}".translate(SUBSCRIPTS)
 
 
 def _outline(axes: Axes, genotype: Genotype, cell: str, space: SearchSpace) -> None:

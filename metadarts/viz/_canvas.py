@@ -1,7 +1,8 @@
-"""One figure, one file: no pyplot, no global state, the same bytes every time."""
+"""One figure, one file or one block of bytes: no pyplot, no global state, the same bytes every time."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
+DPI = 150
 INK = "#2b2f36"
 FAINT = "#8a919c"
 
 
+class Picture(io.BytesIO):
+    """A picture kept in memory: every drawing function takes one in place of a path; `getvalue` has the file's bytes.
+
+    Args:
+        suffix: ".png" or ".svg".
+        dpi: pixels per inch of a PNG.
+
+    Raises:
+        ConfigError: for another suffix.
+    """
+
+    def __init__(self, suffix: str = ".png", dpi: int = DPI) -> None:
+        check_suffix(Path(f"picture{suffix}"))
+        super().__init__()
+        self.suffix = suffix
+        self.dpi = dpi
+
+
+Target = Path | Picture
+
+
 @contextmanager
-def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A blank white figure of ``width`` x ``height`` inches, written to ``path`` on leaving. Raises ConfigError."""
-    check_suffix(path)
+def figure(target: Target, width: float, height: float) -> Iterator[Figure]:
+    """A blank white figure of ``width`` x ``height`` inches, written to ``target`` on leaving. Raises ConfigError."""
+    if isinstance(target, Path):
+        check_suffix(target)
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,12 +65,21 @@ def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
         sheet = Figure(figsize=(width, height), facecolor="white")
         FigureCanvasAgg(sheet)
         yield sheet
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        sheet.savefig(path, format=path.suffix[1:], dpi=150, metadata=metadata)
+        if isinstance(target, Path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"Date": None} if target.suffix == ".svg" else None
+        dpi = target.dpi if isinstance(target, Picture) else DPI
+        sheet.savefig(target, format=target.suffix[1:], dpi=dpi, metadata=metadata)
 
 
 def check_suffix(path: Path) -> None:
     """Require a file type that we write. Raises ConfigError."""
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"expected a picture ending in {' or '.join(SUFFIXES)}, got {path.name!r}: rename it")
+
+
+def plain(text: str, longest: int = 60) -> str:
+    """``text`` as a label that matplotlib prints as it stands: no formula, no letter that the font lacks, not long."""
+    letters = text.encode("ascii", "replace").decode()
+    short = letters if len(letters) <= longest else letters[: longest - 3] + "..."
+    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import TYPE_CHECKING
 
 from metadarts.core.errors import GenotypeError
 from metadarts.spaces import Genotype
 
-from ._canvas import FAINT, INK, figure
+from ._canvas import FAINT, INK, Target, figure
 from ._layout import BLOCK, OUTPUT, OUTPUT_STEP, Layout, Wire, lay_out
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ PITCH, BOX, RADIUS, TERMINAL = 4.6, 1.95, 0.3, 0.62
 INCH = 0.42
 
 
-def draw_genotype(genotype: Genotype, path: pathlib.Path, title: str = "", *, inputs: int = 2) -> None:
+def draw_genotype(genotype: Genotype, path: Target, title: str = "", *, inputs: int = 2) -> None:
     """Write a picture of the normal and the reduction cell; ``path`` ends in .svg or .png.
 
     Args:

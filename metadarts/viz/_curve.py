@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from metadarts.core.errors import ConfigError
 
-from ._canvas import FAINT, figure
+from ._canvas import FAINT, Target, figure
 
 Dash = Literal["-", "--", ":", "-."]
 COLORS = ("#1f5fa8", "#b3541e", "#2f7d4f", "#b0307a", "#6a3fa0", "#0d7a80", "#a8690a", "#5f6673")
@@ -17,7 +16,7 @@ DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 
 def draw_curve(
     curves: Mapping[str, Sequence[float]],
-    path: pathlib.Path,
+    path: Target,
     *,
     xlabel: str = "step",
     ylabel: str = "",
@@ -27,7 +26,7 @@ def draw_curve(
 
     Args:
         curves: by name, one value per step; lengths may differ.
-        path: the file, ending in .svg or .png; its folder is made when missing.
+        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
         xlabel: under the horizontal axis.
         ylabel: beside the vertical axis.
         title: printed on top.

@@ -31,7 +31,10 @@ def refused(metadarts):
 def test_the_installed_program_refuses_in_one_line(installed, run, search_words):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     answer = installed(*search_words(run))
-    assert (answer.code, answer.err) == (2, f"metadarts: {run} exists: give --out another name, or remove it first\n")
+    assert (answer.code, answer.err) == (
+        2,
+        f"metadarts: {run} exists: give --out another name, go on with --resume {run}, or remove it first\n",
+    )
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -64,7 +67,7 @@ def test_search_refuses(refused, search_words, tmp_path, more, words):
 def test_a_data_file_of_something_else(refused, search_words, tmp_path):
     (tmp_path / "mine.npz").write_text("text")
     line = refused(*search_words(tmp_path / "run", "--data", str(tmp_path)))
-    assert line.startswith(f"expected Omniglot in {tmp_path}, found nothing there")
+    assert line.startswith(f"{tmp_path}, class folders with images: expected at least 3 classes")
     assert "cannot read" in refused(*search_words(tmp_path / "run", "--data", str(tmp_path / "mine.npz")))
 
 

@@ -15,7 +15,7 @@ from metadarts.experiments import RunFolder
 from metadarts.experiments.config import PRESETS
 from metadarts.spaces import Genotype, darts
 
-VERBS = ("demo", "derive", "evaluate", "info", "search")
+VERBS = ("demo", "derive", "evaluate", "info", "report", "search")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -57,7 +57,7 @@ def test_search_says_what_it_does_and_leaves_a_run(searched):
     assert "first-order, 1 inner steps, 2 tasks per meta-step; batch norm: transductive" in " ".join(answer.out.split())
     assert "100%" in answer.out
     assert "best on validation classes:" in answer.out
-    assert answer.out.endswith(f"next: metadarts evaluate {out}   metadarts derive {out}\n")
+    assert answer.out.endswith(f"next: metadarts evaluate {out}   metadarts derive {out}   metadarts report {out}\n")
     for name in ("config.yaml", "env.json", "metrics.jsonl", "checkpoints/best.json"):
         assert (out / name).is_file()
     assert len(list(out.glob("checkpoints/best-*.safetensors"))) == 1
@@ -181,7 +181,7 @@ def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
     from metadarts.tasks import SOURCES, omniglot
 
     monkeypatch.setattr("metadarts.tasks.glyphs", lambda progress: progress(1, 1))
-    monkeypatch.setitem(SOURCES, "glyphs", lambda _: omniglot(data))
+    monkeypatch.setitem(SOURCES, "glyphs", lambda *_, **__: omniglot(data))
     small = {"model.channels": 4, "model.nodes": 2, "model.stem": [4, 6], "training.validation_tasks": 2}
     monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"] | small | {"training.tasks": 2, "evaluate.steps": 1})
     out = tmp_path / "demo"

@@ -65,7 +65,7 @@ def make(source, tiny) -> Callable[..., Experiment]:
 
     def made(changes: dict[str, Any] | None = None, source: Source = source) -> Experiment:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "open_source", lambda name, file: source)
+            patch.setattr(module, "open_source", lambda *_, **__: source)
             return build(tiny(changes))
 
     return made

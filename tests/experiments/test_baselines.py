@@ -7,7 +7,7 @@ import pytest
 from metadarts.experiments import evaluate_run
 from metadarts.experiments.baselines import compare
 from metadarts.experiments.build import held_out
-from metadarts.experiments.records import Checkpoint
+from metadarts.experiments.checkpoints import Checkpoint
 from metadarts.tasks import Source, nearest_class_mean
 
 TASKS = 6

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from metadarts.core.errors import RunError
 from metadarts.experiments import RunFolder
-from metadarts.experiments.records import write_atomically
+from metadarts.experiments.files import write_atomically
 from metadarts.meta import MetaState
 
 
@@ -98,20 +99,42 @@ def test_saving_leaves_two_files_and_no_scraps(run, make):
     )
 
 
-def test_a_save_cut_short_loses_nothing(run, make, monkeypatch):
+class Killed(BaseException):
+    """What a kill is to Python code: no handler for errors sees it."""
+
+
+@pytest.mark.parametrize("calls", range(10))
+def test_a_save_killed_at_any_point_leaves_a_whole_checkpoint(run, make, monkeypatch, calls):
+    """Each call that changes the folder, in turn, is the last: what is there then is the old or the new state."""
     saved(run, make)
-    before = run.load("best")
-
-    def full(name, value):
-        raise RunError("disk full")
-
-    monkeypatch.setattr(run, "write_json", full)
+    before = run.load("best").params
     state = make().fresh_state()
     state.params = {name: tensor + 1 for name, tensor in state.params.items()}
-    with pytest.raises(RunError, match="disk full"):
+    left = [calls]
+
+    def counted(do):
+        def call(*args, **options):
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            return do(*args, **options)
+
+        return call
+
+    for name in ("open", "replace", "unlink"):
+        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
+    monkeypatch.setattr(os, "fsync", counted(os.fsync))
+    with suppress(Killed):
         run.save("best", state)
-    after = run.load("best")
-    assert all(torch.equal(after.params[name], tensor) for name, tensor in before.params.items())
+    monkeypatch.undo()
+    after = run.load("best").params
+    old, new = (all(torch.equal(after[name], those[name]) for name in those) for those in (before, state.params))
+    assert (old, new) == (calls < 7, calls >= 7), "the seventh call moves the JSON into place"
+    run.save("best", state)
+    assert all(torch.equal(run.load("best").params[name], tensor) for name, tensor in state.params.items())
+    assert sorted((run.path / "checkpoints").iterdir()) == sorted(
+        [run.path / "checkpoints" / "best.json", tensors_of(run)]
+    )
 
 
 def test_views_of_one_tensor_are_saved_apart(run, tiny):

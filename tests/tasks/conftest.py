@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from metadarts.tasks import ClassEntry, Source, glyphs
 
@@ -25,3 +26,25 @@ def toy() -> Source:
 @pytest.fixture(scope="session")
 def built_in() -> Source:
     return glyphs()
+
+
+@pytest.fixture
+def cache_folder(tmp_path_factory, monkeypatch):
+    """An empty cache folder of the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("METADARTS_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def save_image():
+    """Write a small image of noise fixed by its number: save_image(path, number, mode="RGB", size=(8, 8))."""
+
+    def save(path, number, mode="RGB", size=(8, 8)):
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        noise = np.random.Generator(np.random.Philox(number)).integers(0, 256, shape, dtype=np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).save(path)
+        return noise
+
+    return save

@@ -1,0 +1,31 @@
+"""Global generators, lent to code that knows no others, and given back as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from metadarts.core.rng import Key
+
+
+@contextmanager
+def seeded_globals(key: Key) -> Iterator[None]:
+    """Within the block, the global generators of ``random``, numpy and torch (CPU) are functions of ``key``.
+
+    Afterwards, also after an error, all three go on exactly where they were.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - to put it back
+    seed = int.from_bytes(key.digest()[:7], "little")
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - another library draws from it
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset every GPU's generator too
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])

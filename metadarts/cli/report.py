@@ -1,0 +1,32 @@
+"""``metadarts report``: a run as one page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import common
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder; the search may still be running.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file, must not exist; default: RUN/report.html.")] = None,
+    device: common.Device = "cpu",
+    precision: common.Precision = "fp32",
+    threads: common.Threads = 0,
+    seed: common.Seed = 0,
+) -> None:
+    """Write one self-contained HTML page: curves, alphas over time, cells as they change, settings, honest notes.
+
+    The common options are accepted for uniformity; a report computes nothing that depends on them.
+
+    Example: metadarts report runs/demo
+    """
+    from metadarts.experiments import RunFolder
+    from metadarts.experiments.report import write_report
+
+    common.prepare(device, threads)
+    path = write_report(RunFolder.open(run), out)
+    common.console.print(f"written to {path}", soft_wrap=True)

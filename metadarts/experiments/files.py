@@ -1,0 +1,63 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from metadarts.core.errors import RunError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` beside ``path`` and move it into place, so that no reader ever sees half a file.
+
+    Raises RunError when it cannot be written; what stood at ``path`` still stands then.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _settle(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise cannot_write(path, error) from error
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append ``text`` and a newline; a write that stops half-way is taken back. Raises RunError."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                _write_all(file.fileno(), text.encode() + b"\n")
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """The one sentence for every file that could not be written."""
+    return RunError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """A file-size limit lets the system write a part of ``content`` and report no error until the next write."""
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _settle(folder: Path) -> None:
+    """Have the folder's own entry on disk, so that a renamed file survives a power cut (POSIX only)."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,89 @@
+"""The pictures of a report that show the architecture, each with its name and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from metadarts.spaces import Genotype, SearchSpace
+from metadarts.viz import Picture, Plate, draw_alpha_history, draw_alphas, draw_choices, draw_genotype
+
+from .report_records import AlphaLook, Records
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CELLS = 4
+"""How many of the derived cells are drawn: the first, the last, and some between."""
+KINDS = {"normal": "normal cell", "reduce": "reduction cell"}
+
+
+def derived(genotype: Genotype, alphas: Mapping[str, Tensor], space: SearchSpace, step: int) -> Iterator[Plate]:
+    """The cell that counts, and the alphas it came from."""
+    picture = Picture(".svg")
+    draw_genotype(genotype, picture, f"derived at meta-step {step}", inputs=space.inputs)
+    yield Plate(
+        picture,
+        "The derived cell",
+        "Left to right: the outputs of the two cells before, the nodes in the order of computation, and the output, "
+        "which concatenates all nodes. A node adds the two operations that enter it; a wire has the colour of the "
+        "state that it carries.",
+    )
+    picture = Picture(".svg")
+    draw_alphas(alphas, space, picture)
+    yield Plate(
+        picture,
+        "Alphas of that step",
+        "Mixing weights: one row per edge, which sums to 1; one column per operation. Outlined are the choices that "
+        "derivation keeps: per node the two edges whose best operation (other than none) weighs most.",
+    )
+
+
+def alpha_traces(records: Records, space: SearchSpace) -> Iterator[Plate]:
+    """Every mixing weight and every choice over time."""
+    looks = records.alphas
+    if not looks:
+        return
+    steps = [look.step for look in looks]
+    for cell in space.cell_types:
+        picture = Picture(".svg")
+        draw_alpha_history(steps, [look.alphas[cell] for look in looks], cell, space, picture)
+        yield Plate(
+            picture,
+            f"Mixing weights over the run, {KINDS[cell]}",
+            "One panel per edge: rows of panels are the nodes it enters, columns the states it leaves. In a panel, "
+            "one row per operation, time to the right. White is the even weight; red has grown, blue has shrunk. The "
+            "ends of the colour scale are the extremes of this run, so read its numbers before judging a colour.",
+        )
+    if len(looks) > 1:
+        picture = Picture(".svg")
+        draw_choices(steps, [look.genotype for look in looks], space, picture)
+        yield Plate(
+            picture,
+            "What derivation would have kept",
+            "One row per edge; a bar while derivation would keep the edge, in the colour of its operation; two bars "
+            "per node at any time. Long bars of one colour are decisions; flicker means that near-ties change places.",
+        )
+
+
+def cells_in_time(looks: list[AlphaLook], space: SearchSpace) -> Iterator[Plate]:
+    """The derived cell at the first and last look and, where it changed, at some between them."""
+    from metadarts.derive import genotype_distance
+
+    changed = [look for index, look in enumerate(looks) if index == 0 or look.genotype != looks[index - 1].genotype]
+    chosen = sorted({round((len(changed) - 1) * share / (CELLS - 1)) for share in range(CELLS)}) if changed else []
+    for position, index in enumerate(chosen):
+        look, picture = changed[index], Picture(".svg")
+        draw_genotype(look.genotype, picture, f"meta-step {look.step}", inputs=space.inputs)
+        caption = "The first recorded cell."
+        if position:
+            before = changed[chosen[position - 1]]
+            different, of = genotype_distance(before.genotype, look.genotype), _choices(look.genotype)
+            caption = f"{different} of its {of} choices are not in the cell of meta-step {before.step} above."
+        if position == len(chosen) - 1:
+            caption += " It stands until the last record."
+        yield Plate(picture, f"Cells derived at meta-step {look.step}", caption)
+
+
+def _choices(genotype: Genotype) -> int:
+    return len(genotype.normal) + len(genotype.reduce)

@@ -1,0 +1,47 @@
+"""Values from records that another version or another hand may have written: what fits is used, the rest is not."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from metadarts.spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST = 1e30
+LAST_STEP = 2**53
+
+
+def as_number(value: Any) -> float | None:
+    """``value`` as a float; NaN where it is not finite or absurdly large, None when it is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if -LARGEST < value < LARGEST else math.nan
+
+
+def as_step(record: dict[str, Any]) -> int | None:
+    """The meta-step of ``record``; None when it has none that a run can reach."""
+    step = as_number(record.get("step"))
+    return int(step) if step is not None and 0 <= step < LAST_STEP else None
+
+
+def as_numbers(values: Any) -> list[float]:
+    """A list of numbers as floats; empty when ``values`` is anything else."""
+    numbers = [as_number(value) for value in values] if isinstance(values, list) else []
+    return [] if None in numbers else [number for number in numbers if number is not None]
+
+
+def as_alphas(record: dict[str, Any], space: SearchSpace) -> dict[str, Tensor] | None:
+    """cell type -> finite alphas [E, P] in double precision, from an "alphas" record; None when they do not fit."""
+    import torch
+
+    alphas = {}
+    for cell in space.cell_types:
+        table = record.get(cell)
+        rows = [as_numbers(row) for row in table] if isinstance(table, list) else []
+        if len(rows) != space.num_edges or any(len(row) != len(space.primitives) for row in rows):
+            return None
+        alphas[cell] = torch.tensor(rows, dtype=torch.float64)
+    return alphas if all(bool(torch.isfinite(alpha).all()) for alpha in alphas.values()) else None

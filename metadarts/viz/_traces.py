@@ -1,0 +1,138 @@
+"""How the mixing weight of every operation on every edge moves over a run."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from metadarts.core.errors import GenotypeError
+from metadarts.spaces import Genotype, SearchSpace
+
+from ._alphas import HEADINGS, as_table, state_name
+from ._canvas import FAINT, INK, Target, figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+COLUMNS = 160
+"""Time is drawn in at most so many columns; each shows the last alphas recorded until then."""
+LAST = 40
+"""What was recorded last is shown as if it stood for a 40th of the run."""
+LEAST_LIMIT = 0.07
+"""The colours reach at least this far (in doublings, 5 %), so that noise at the start does not look like a choice."""
+
+
+def draw_alpha_history(
+    steps: Sequence[int], alphas: Sequence[Any], cell: str, space: SearchSpace, path: Target, title: str = ""
+) -> None:
+    """Write one small heat map per edge of ``cell``: operations as rows, time to the right, colour the mixing weight.
+
+    The panels stand as in the upper triangle of the cell: a row per node, a column per source. Colour is the softmax
+    weight against the even weight 1/P, by doublings: white is even. The operation on the right edge marked with a dot
+    is the one that derivation keeps at the end.
+
+    Args:
+        steps: when the alphas were recorded, in ascending order.
+        alphas: the raw alphas at each of them, array-like [E, P].
+        cell: "normal" or "reduce".
+        space: names edges and operations.
+        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        title: printed on top, before the name of the cell.
+
+    Raises:
+        GenotypeError: when there are no alphas, not as many as steps, or a shape is not [E, P].
+        NumericsError: when an alpha is NaN or infinite.
+    """
+    import torch
+
+    from metadarts.derive import derive_genotype
+
+    if len(alphas) == 0 or len(alphas) != len(steps):
+        raise GenotypeError(f"expected alphas at each of the steps, got {len(alphas)} for {len(steps)} steps")
+    tables = [as_table(cell, values) for values in alphas]
+    alone = SearchSpace(space.name, space.primitives, space.nodes, space.inputs, (cell,), none=space.none)
+    genotypes = [derive_genotype({cell: table}, alone) for table in tables]  # which checks every table
+    doublings = torch.stack(tables).softmax(-1).mul(len(space.primitives)).log2()  # [T, E, P]
+    limit = max(float(doublings.abs().max().clamp(max=6.0)), LEAST_LIMIT)
+    edges = (float(steps[0]), end_of(steps))
+    columns = [bisect_right(steps, x) - 1 for x in _middles(edges)]
+    shown = doublings[[max(0, column) for column in columns]]  # [columns, E, P]
+    with figure(path, 2.0 + 1.75 * (space.inputs + space.nodes - 1), 1.0 + 1.25 * space.nodes) as sheet:
+        sheet.suptitle(", ".join(filter(None, (title, HEADINGS[cell]))), fontsize=11, fontweight="bold")
+        _draw_panels(sheet, shown, limit, edges, genotypes[-1], cell, space)
+
+
+def end_of(steps: Sequence[int]) -> float:
+    """Where time ends in a picture: a little after the last record, which would have no width otherwise."""
+    return steps[-1] + max(1.0, (steps[-1] - steps[0]) / LAST)
+
+
+def _middles(edges: tuple[float, float]) -> list[float]:
+    low, high = edges
+    return [low + (high - low) * (column + 0.5) / COLUMNS for column in range(COLUMNS)]
+
+
+def _draw_panels(
+    sheet: Figure,
+    shown: Tensor,
+    limit: float,
+    edges: tuple[float, float],
+    genotype: Genotype,
+    cell: str,
+    space: SearchSpace,
+) -> None:
+    width = space.inputs + space.nodes - 1
+    grid = sheet.add_gridspec(
+        space.nodes, width, left=0.12, right=0.985, top=1 - 0.62 / sheet.get_figheight(),
+        bottom=0.55 / sheet.get_figheight(), hspace=0.42, wspace=0.12,
+    )  # fmt: skip
+    kept = {(node, source): op for node, source, op in genotype.choices(cell)}
+    for row, (node, source) in enumerate(space.edges):
+        axes = sheet.add_subplot(grid[node, source])
+        image = axes.imshow(
+            shown[:, row].T.tolist(),
+            cmap="RdBu_r",
+            vmin=-limit,
+            vmax=limit,
+            aspect="auto",
+            interpolation="nearest",
+            extent=(*edges, len(space.primitives) - 0.5, -0.5),
+        )
+        _label_panel(axes, node, source, space, kept.get((node, source)))
+    if space.nodes > 1:
+        _color_bar(sheet, image, grid[0, width - 1].get_position(sheet), limit, len(space.primitives))
+    else:
+        sheet.colorbar(image, ax=sheet.axes, fraction=0.03, pad=0.01)
+
+
+def _label_panel(axes: Axes, node: int, source: int, space: SearchSpace, kept: str | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    name = f"{state_name(source, space)} → {node}"
+    axes.set_title(name, fontsize=8, pad=4.5, fontweight="bold" if kept else "normal", color=INK if kept else FAINT)
+    axes.set_yticks(range(len(space.primitives)), space.primitives if source == 0 else [])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    axes.tick_params(axis="y", labelsize=6, length=0)
+    axes.tick_params(axis="x", labelsize=6, length=2, labelbottom=node == space.nodes - 1)
+    axes.spines[:].set(linewidth=1.4 if kept else 0.5, color=INK if kept else FAINT)
+    if node == space.nodes - 1:
+        axes.set_xlabel("meta-step", fontsize=6.5, labelpad=1.5)
+    if kept:
+        height = space.primitives.index(kept)
+        axes.plot([1.0], [height], "o", color=INK, markersize=4.5, markeredgecolor="white", markeredgewidth=0.8,
+                  transform=axes.get_yaxis_transform(), clip_on=False)  # fmt: skip
+
+
+def _color_bar(sheet: Figure, image: Any, corner: Any, limit: float, operations: int) -> None:
+    """In the empty upper triangle: what the colours mean, as multiples of the even weight."""
+    axes = sheet.add_axes((corner.x0 - 0.8 * corner.width, corner.y0 + 0.62 * corner.height, 1.8 * corner.width, 0.022))
+    bar = sheet.colorbar(image, cax=axes, orientation="horizontal")
+    ticks = [-limit, 0.0, limit]
+    bar.set_ticks(ticks, labels=[f"× {2**tick:.2g}" if tick else f"even: 1/{operations}" for tick in ticks])
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.ax.set_title("mixing weight of an operation", fontsize=7.5, pad=4)
+    axes.text(0.5, -3.4, "● and a bold frame:\nkept by derivation at the end", transform=axes.transAxes, fontsize=7,
+              ha="center", va="top", color=INK, linespacing=1.4)  # fmt: skip

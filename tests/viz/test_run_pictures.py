@@ -1,0 +1,142 @@
+"""Pictures of a run: the same every time, in memory as on disk, and true to the numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.axes import Axes
+
+from metadarts.core.errors import ConfigError, GenotypeError, NumericsError
+from metadarts.core.rng import Key
+from metadarts.spaces import Genotype, SearchSpace, darts, random_genotype
+from metadarts.viz import (
+    Panel,
+    Picture,
+    Series,
+    draw_alpha_history,
+    draw_choices,
+    draw_curve,
+    draw_history,
+    draw_intervals,
+    draw_looks,
+    plain,
+)
+from metadarts.viz._choices import _spans
+from metadarts.viz._history import running_mean
+
+SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=2)
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=Key.from_seed(3).torch())
+
+
+def genotypes(count: int) -> list[Genotype]:
+    return [random_genotype(darts(), Key.from_seed(seed)) for seed in range(count)]
+
+
+def history(target: Path | Picture) -> None:
+    wild = [1.0, math.nan, 0.0, -2.0, 300.0] * 10
+    line = Series(range(50), wild, noisy=True)
+    looks = Series([10, 40], [0.4, 0.6], [0.02, 0.01])
+    draw_history([Panel("a", {"x": line}, log=True), Panel("b", {"y": looks}, lines={"even": 0.2}, whole=True)], target)
+
+
+DRAWERS = {
+    "history": history,
+    "one point": lambda target: draw_history([Panel("a", {"x": Series([3], [0.5], [0.1])}, log=True)], target),
+    "looks": lambda target: draw_looks([3, 8], {"a": [[0.2, 0.5], [0.2, 0.9, 1.0]], "b": [[1.0], [0.5]]}, target),
+    "alphas": lambda target: draw_alpha_history([0, 5, 9], noise(3, 14, 8), "reduce", darts(), target, "a title"),
+    "one look": lambda target: draw_alpha_history([7], noise(1, 5, 3), "normal", SMALL, target),
+    "one node": lambda target: draw_alpha_history(
+        [1, 2], noise(2, 2, 2), "normal", SearchSpace("one", ("none", "skip_connect"), 1), target
+    ),
+    "choices": lambda target: draw_choices([0, 4, 9], genotypes(3), darts(), target),
+    "one choice": lambda target: draw_choices([0], genotypes(1), darts(), target),
+    "intervals": lambda target: draw_intervals({"a": (0.9, 0.01), "b": (1.0, 0.0)}, target, xlabel="accuracy"),
+}
+
+
+@pytest.mark.parametrize("name", DRAWERS)
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_picture_in_memory_has_the_bytes_of_its_file(name: str, suffix: str, tmp_path: Path) -> None:
+    draw, picture, path = DRAWERS[name], Picture(suffix), tmp_path / "new" / f"a{suffix}"
+    draw(picture)
+    draw(path)
+    assert picture.getvalue() == path.read_bytes()
+    assert picture.getvalue().startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+
+
+def test_a_picture_has_the_resolution_asked_for() -> None:
+    low, high = Picture(dpi=50), Picture(dpi=100)
+    for picture in (low, high):
+        draw_curve({"a": [1.0, 2.0]}, picture)
+    widths = [int.from_bytes(picture.getvalue()[16:20], "big") for picture in (low, high)]
+    assert widths == [300, 600]
+    with pytest.raises(ConfigError, match=r"got 'picture.gif'"):
+        Picture(".gif")
+
+
+def test_traces_show_each_weight_from_the_step_it_was_recorded_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded at steps 0, 31 and 40, drawn up to 41: each is shown from its step on, the last for the last 41st."""
+    shown = []
+    original = Axes.imshow
+    monkeypatch.setattr(Axes, "imshow", lambda self, data, **how: shown.append(data) or original(self, data, **how))
+    alphas = noise(3, 5, 3)
+    draw_alpha_history([0, 31, 40], alphas, "normal", SMALL, Picture())
+    assert len(shown) == SMALL.num_edges
+    for edge, data in enumerate(shown):
+        drawn = torch.tensor(data, dtype=torch.float64).exp2() / 3
+        expected = alphas.double().softmax(-1)[:, edge]
+        middles = [(column + 0.5) * 41 / drawn.shape[1] for column in range(drawn.shape[1])]
+        looks = [(middle >= 31) + (middle >= 40) for middle in middles]
+        assert set(looks) == {0, 1, 2}
+        torch.testing.assert_close(drawn, expected[looks].T)
+
+
+def test_choices_that_stay_are_one_bar() -> None:
+    a, b, c = (0, 0, "x"), (0, 1, "y"), (0, 1, "z")
+    spans = _spans([0, 5, 8], [5, 8, 10], [(a, b), (a, c), (a, b)])
+    assert sorted(spans) == [(a, 0, 10), (b, 0, 5), (b, 8, 10), (c, 5, 8)]
+
+
+def test_a_running_mean_is_the_mean_of_neighbours() -> None:
+    assert running_mean([1.0, 2.0, 6.0, math.nan]) == [1.5, 3.0, 4.0, 6.0]
+    assert math.isnan(running_mean([math.nan])[0])
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with pytest.raises(ConfigError, match="2 steps, 1 values"):
+        draw_history([Panel("a", {"x": Series([1, 2], [1.0])})], path)
+    for panels in ([], [Panel("a", {})], [Panel("a", {"x": Series([], [])})]):
+        with pytest.raises(ConfigError, match="at least one"):
+            draw_history(panels, path)
+    for steps, curves in (([1], {}), ([], {"a": []}), ([1, 2], {"a": [[1.0]]}), ([1], {"a": [[]]})):
+        with pytest.raises(ConfigError, match="expected"):
+            draw_looks(steps, curves, path)
+    with pytest.raises(GenotypeError, match="got 1 for 2 steps"):
+        draw_alpha_history([1, 2], noise(1, 5, 3), "normal", SMALL, path)
+    with pytest.raises(GenotypeError, match="expected shape"):
+        draw_alpha_history([1], noise(1, 3, 5), "normal", SMALL, path)
+    with pytest.raises(NumericsError):
+        draw_alpha_history([1], noise(1, 5, 3) / 0, "normal", SMALL, path)
+    with pytest.raises(GenotypeError, match="got 0 for 0 steps"):
+        draw_choices([], [], SMALL, path)
+    with pytest.raises(GenotypeError, match="not a genotype of space 'small'"):
+        draw_choices([1], genotypes(1), SMALL, path)
+    with pytest.raises(ConfigError, match="got none"):
+        draw_intervals({}, path, xlabel="")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", [r"$\frac{$", "a$b$c", "数字", "line\nbreak\x00", "x" * 500, r"\$"])
+def test_any_text_can_be_a_label(text: str) -> None:
+    label = plain(text)
+    assert len(label.replace(r"\$", "$")) <= 60
+    assert label.isascii()
+    assert label.isprintable()
+    draw_curve({label: [1.0, 2.0]}, Picture())
