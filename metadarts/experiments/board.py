@@ -94,7 +94,7 @@ class Board:
             pictures[f"alphas/{cell}"] = Picture(dpi=DPI)
             alone = replace(self._space, cell_types=(cell,))
             draw_alphas({cell: table}, alone, pictures[f"alphas/{cell}"], f"meta-step {step}")
-        genotype = derive_genotype(alphas, self._space)
+        genotype = derive_genotype(alphas, self._space).canonical()
         if genotype != self._drawn:
             pictures["genotype"] = Picture(dpi=DPI)
             draw_genotype(genotype, pictures["genotype"], f"derived at meta-step {step}", inputs=self._space.inputs)

@@ -70,7 +70,8 @@ def cells_in_time(looks: list[AlphaLook], space: SearchSpace) -> Iterator[Plate]
     """The derived cell at the first and last look and, where it changed, at some between them."""
     from metadarts.derive import genotype_distance
 
-    changed = [look for index, look in enumerate(looks) if index == 0 or look.genotype != looks[index - 1].genotype]
+    cells = [look.genotype.canonical() for look in looks]
+    changed = [look for index, look in enumerate(looks) if index == 0 or cells[index] != cells[index - 1]]
     chosen = sorted({round((len(changed) - 1) * share / (CELLS - 1)) for share in range(CELLS)}) if changed else []
     for position, index in enumerate(chosen):
         look, picture = changed[index], Picture(".svg")

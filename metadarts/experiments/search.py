@@ -9,27 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from metadarts.core.errors import NumericsError, ResourceError, RunError
-from metadarts.derive import alpha_entropy, count_skips, derive_genotype
 from metadarts.meta import Evaluation, MetaGradient, MetaState, evaluate, meta_gradient
 
 from .board import Board
 from .build import Experiment, held_out
 from .checkpoints import Checkpoint
-from .clock import Clock, Smoothed
-from .evaluation import LOOK_ADVICE, alphas_of, evaluation_inner, on_device
+from .clock import Clock
+from .evaluation import LOOK_ADVICE, evaluation_inner, on_device
 from .memory import fitted
+from .recording import alpha_facts, look_facts, step_facts
 from .records import RunFolder
+from .standing import Standing
 
 RECORD_SECONDS = 2.0
 ALPHA_SECONDS = 30.0
 CURVE_TASKS = 10
 """Validation tasks on which a look measures every inner step; all would cost more than the look itself."""
+STEP_ADVICE = (
+    "lower training.micro_batch, or let --fit-memory do it; else set inner.checkpoint to inner.steps (exact, slower), "
+    "use --order first, or lower inner.steps, tasks.queries or model.channels"
+)
 
 
 @dataclass(frozen=True)
@@ -52,24 +57,6 @@ class SearchStopped(Exception):
         self.step = step
 
 
-@dataclass
-class Standing:
-    """Where a search stands, beside its `MetaState`: what a checkpoint keeps as plain numbers.
-
-    Args:
-        looks: validations done.
-        best: the best validation accuracy so far.
-        micro_batch, evaluation_batch: tasks per pass, as far as memory allowed.
-        smooth: running means for the progress bar.
-    """
-
-    looks: int
-    best: float | None
-    micro_batch: int
-    evaluation_batch: int
-    smooth: Smoothed = field(default_factory=Smoothed)
-
-
 def search(
     experiment: Experiment,
     run: RunFolder,
@@ -88,7 +75,7 @@ def search(
     Raises:
         SearchStopped: when ``stop`` said so.
         NumericsError: when a whole meta-batch leaves the finite numbers; "last" holds the state before it.
-        ResourceError: when memory runs out and `training.fit_memory` is off; "last" is written as well.
+        ResourceError: when memory runs out and may not be fitted, or one task does not fit; "last" is written as well.
         RunError: when the folder is in use, cannot be written, or holds a checkpoint of something else.
     """
     with run.lock():
@@ -106,63 +93,61 @@ class _Search:
         stop: Callable[[], bool],
     ) -> None:
         self.experiment, self.run, self.watch, self.stop = experiment, run, watch, stop
-        self.config = experiment.config
-        self.space = experiment.network.space
+        self.config, self.space = experiment.config, experiment.network.space
         self.validation = held_out(experiment, "val", purpose="selection")
         self.saved = self.recorded = self.drawn = float("-inf")
-        checkpoint = run.load("last") if run.has("last") else None
-        if checkpoint is None:
-            training = self.config.training
-            self.state = experiment.fresh_state()
-            self.standing = Standing(0, None, training.micro_batch or training.tasks, self.config.evaluate.batch)
-            self.clock = Clock(training)
-            run.cut_metrics(0)
+        if run.has("last"):
+            self.state, self.standing = self._restored(run.load("last"))
         else:
-            self._restore(checkpoint)
+            self.state, self.standing = experiment.fresh_state(), Standing.at_start(self.config)
+            run.cut_metrics(0)
 
     def run_to_end(self) -> MetaState:
         """Steps and looks until the run is done."""
-        board = Board(self.run.path, self.space, self.state.step + 1 if self.state.step else None)
+        step = self.state.step
+        self.board = Board(self.run.path, self.space, step + 1 if step else None)
         try:
-            self.board = board
-            self._begin()
+            if step:
+                self._note("resume", threads=torch.get_num_threads())
+            else:
+                self._note_alphas()
             with self._kept():
-                while not self._look_if_due():
+                while not self._is_done():
                     self._check_stop()
                     self._advance()
         finally:
-            board.close()
+            self.board.close()
         self.run.write_json("finished.json", {"steps": self.state.step, "seconds": round(self.clock.seconds, 1)})
         return self.state
 
-    def _begin(self) -> None:
-        if self.state.step:
-            self._note(kind="resume", step=self.state.step, seconds=self._seconds(), threads=torch.get_num_threads())
-        else:
-            self._note_alphas()
+    @property
+    def clock(self) -> Clock:
+        return self.standing.clock
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
         """Write "last" when the search stops for a reason that leaves the state whole."""
         try:
             yield
-        except (NumericsError, ResourceError) as error:
-            step = self.state.step + 1 if self._is_finite() else self.state.step
-            if self._is_finite():
-                self._save()
-            raise type(error)(
-                f"meta-step {step}: {error} (what was good before it is kept in {self.run.path})"
-            ) from error
         except SearchStopped:
             self._save()
             raise
+        except (NumericsError, ResourceError) as error:
+            whole = self._is_finite()
+            if whole:
+                self._save()
+            step = self.state.step + 1 if whole else self.state.step
+            kept = f"(what was good before it is kept in {self.run.path})"
+            raise type(error)(f"meta-step {step}: {error} {kept}") from error
 
     def _check_stop(self, *_: Any) -> None:
         if self.stop():
             raise SearchStopped(self.state.step)
 
-    def _look_if_due(self) -> bool:
-        """Validate when it is time; True once the run is done."""
+    def _is_done(self) -> bool:
+        """Whether the run is at its end; validates and saves on the way when it is time for that."""
+        if self.state.step == 0:
+            return False  # starting up may take all the time there was: one step is the least a search does
         fraction, count = self.clock.fraction(self.state.step), self.config.training.validations
         if fraction >= 1.0 or fraction * count >= self.standing.looks + 1:
             before = self.clock.seconds
@@ -172,60 +157,49 @@ class _Search:
             self._save()
         elif self.clock.seconds - self.saved >= self.config.training.save_seconds:
             self._save()
-        return fraction >= 1.0
+        return bool(fraction >= 1.0)
 
     def _advance(self) -> None:
         """One outer step."""
-        training, step = self.config.training, self.state.step
+        step, standing = self.state.step, self.standing
         batch, fraction = self.experiment.training_batch(step), self.clock.fraction(step)
 
         def work(size: int) -> MetaGradient:
-            learner, inner, rates = self.experiment.learner, self.config.inner, self.state.rates
-            return meta_gradient(
-                learner, self.state.params, batch, inner, rates=rates, engine=training.engine, micro_batch=size
-            )
+            learner, inner, engine = self.experiment.learner, self.config.inner, self.config.training.engine
+            params, rates = self.state.params, self.state.rates
+            return meta_gradient(learner, params, batch, inner, rates=rates, engine=engine, micro_batch=size)
 
-        result, fitting = fitted(work, self.standing.micro_batch, training.fit_memory, STEP_ADVICE)
+        may_shrink = self.config.training.fit_memory
+        result, fitting = fitted(work, standing.micro_batch, may_shrink, STEP_ADVICE)
         norms = self.state.apply(result.gradients, fraction)
         if not self._is_finite():
             raise NumericsError("the outer update left the finite numbers; lower outer.weight_rate or set outer.clip")
-        if fitting != self.standing.micro_batch:
-            self.standing.micro_batch = fitting
-            self._note(kind="memory", step=step, micro_batch=fitting)
-        loss, accuracy = self.standing.smooth.update(result)
-        if self.clock.seconds - self.recorded >= RECORD_SECONDS or step == 0:
-            self.recorded = self.clock.seconds
-            self._note_step(result, norms)
-        if self.clock.seconds - self.drawn >= ALPHA_SECONDS:
-            self._note_alphas()
+        if fitting != standing.micro_batch:
+            standing.micro_batch = fitting
+            self._note("memory", micro_batch=fitting)
+        loss, accuracy = standing.smooth.update(result)
+        self._note_in_turn(result, norms)
         if self.watch:
             seconds, step = self.clock.seconds, self.state.step
-            self.watch(Progress(step, self.clock.fraction(step), seconds, loss, accuracy, self.standing.best))
+            self.watch(Progress(step, self.clock.fraction(step), seconds, loss, accuracy, standing.best))
 
     def _is_finite(self) -> bool:
-        return all(
-            bool(torch.isfinite(tensor).all())
-            for tensor in (*self.state.params.values(), *self.state.log_rates.values())
-        )
+        tensors = (*self.state.params.values(), *self.state.log_rates.values())
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def _look(self) -> None:
         """Measure on the validation tasks; keep the checkpoint if it is the best so far."""
-        training = self.config.training
-        result, self.standing.evaluation_batch = fitted(
-            self._validate, self.standing.evaluation_batch, training.fit_memory, LOOK_ADVICE
+        training, standing, bn = self.config.training, self.standing, self.config.model.bn
+        result, standing.evaluation_batch = fitted(
+            self._validate, standing.evaluation_batch, training.fit_memory, LOOK_ADVICE
         )
-        bn, accuracy, interval = self.config.model.bn, result.accuracy, result.interval95
-        if self.standing.best is None or accuracy >= self.standing.best:
-            self.standing.best = accuracy
-            facts = {"validation_accuracy": accuracy, "validation_interval95": interval}
-            self.run.save("best", self.state, **facts, validation_tasks=training.validation_tasks, bn=bn)
-        curves = {
-            "curve_accuracy": _means(result.curve),
-            "curve_loss": _means(result.loss_curve),
-            "curve_tasks": result.curve.shape[-1],
-        }
-        now = {"step": self.state.step, "seconds": self._seconds()}
-        self._note(kind="validate", **now, accuracy=accuracy, interval95=interval, bn=bn, **curves)
+        accuracy, interval = result.accuracy, result.interval95
+        if standing.best is None or accuracy >= standing.best:
+            standing.best = accuracy
+            figures = {"validation_accuracy": accuracy, "validation_interval95": interval}
+            facts: dict[str, Any] = figures | {"validation_tasks": training.validation_tasks, "bn": bn}
+            self.run.save("best", self.state, **facts)
+        self._note("validate", **look_facts(result, bn))
         self._note_alphas()
 
     def _validate(self, size: int) -> Evaluation:
@@ -241,85 +215,40 @@ class _Search:
             progress=self._check_stop,
         )
 
-    def _note(self, **facts: Any) -> None:
+    def _note(self, kind: str, **facts: Any) -> None:
         """One record, for metrics.jsonl and for TensorBoard alike."""
-        self.run.record(**facts)
-        self.board.add(facts)
+        record = {"kind": kind, "step": self.state.step, "seconds": round(self.clock.seconds, 2), **facts}
+        self.run.record(**record)
+        self.board.add(record)
 
-    def _note_step(self, result: MetaGradient, norms: dict[str, float]) -> None:
-        alphas, finite = alphas_of(self.state.params), result.finite
-        rates = self.state.rates or {}
-        self._note(
-            kind="train",
-            step=self.state.step,
-            seconds=self._seconds(),
-            loss=float(result.losses[finite].mean()),
-            accuracy=float(result.accuracies[finite].mean()),
-            finite_tasks=int(finite.sum()),
-            **{f"gradient_{name}": norm for name, norm in norms.items()},
-            **{f"entropy_{kind}": value for kind, value in alpha_entropy(alphas).items()},
-            **{f"skips_{kind}": count for kind, count in count_skips(derive_genotype(alphas, self.space)).items()},
-            support_losses=_means(result.support_losses[:, finite]),
-            **({"rates": {name: rate.tolist() for name, rate in rates.items()}} if rates else {}),
-        )
+    def _note_in_turn(self, result: MetaGradient, norms: dict[str, float]) -> None:
+        """The step just taken and the alphas, each if the last note of its kind is old enough."""
+        if self.clock.seconds - self.recorded >= RECORD_SECONDS or self.state.step == 1:
+            self.recorded = self.clock.seconds
+            self._note("train", **step_facts(self.state, result, norms, self.space))
+        if self.clock.seconds - self.drawn >= ALPHA_SECONDS:
+            self._note_alphas()
 
     def _note_alphas(self) -> None:
-        alphas = alphas_of(self.state.params)
         self.drawn = self.clock.seconds
-        self._note(
-            kind="alphas",
-            step=self.state.step,
-            seconds=self._seconds(),
-            **{kind: [[round(value, 6) for value in row] for row in table.tolist()] for kind, table in alphas.items()},
-            genotype=str(derive_genotype(alphas, self.space)),
-        )
-
-    def _seconds(self) -> float:
-        return round(self.clock.seconds, 2)
+        self._note("alphas", **alpha_facts(self.state.params, self.space))
 
     def _save(self) -> None:
-        """Write all that going on needs. Randomness needs no more than the seed and the step."""
-        standing, self.saved = self.standing, self.clock.seconds
-        self.run.save(
-            "last",
-            self.state,
-            resumable=True,
-            looks=standing.looks,
-            best=standing.best,
-            micro_batch=standing.micro_batch,
-            evaluation_batch=standing.evaluation_batch,
-            seconds=self.clock.seconds,
-            reserve=self.clock.reserve,
-            smooth_loss=standing.smooth.loss,
-            smooth_accuracy=standing.smooth.accuracy,
-            metrics_size=self.run.metrics_size(),
-        )
+        self.saved = self.clock.seconds
+        facts = self.standing.facts() | {"metrics_size": self.run.metrics_size()}
+        self.run.save("last", self.state, resumable=True, **facts)
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where ``checkpoint`` was taken; later records are dropped, since their steps are taken again."""
+    def _restored(self, checkpoint: Checkpoint) -> tuple[MetaState, Standing]:
+        """Where ``checkpoint`` was taken; later records are dropped, since their steps are taken again."""
         facts, experiment = checkpoint.facts, self.experiment
         experiment.check_params(checkpoint.params)
         params, log_rates = (on_device(experiment, part) or {} for part in (checkpoint.params, checkpoint.log_rates))
         if log_rates.keys() != experiment.fresh_state().log_rates.keys():
             raise RunError(f"{self.run.path}: checkpoint of another configuration: it has other learned rates")
-        self.state = MetaState.restore(params, log_rates, checkpoint.memory, facts["step"], self.config.outer)
+        state = MetaState.restore(params, log_rates, checkpoint.memory, facts["step"], self.config.outer)
         try:
-            smooth = Smoothed(facts["smooth_loss"], facts["smooth_accuracy"])
-            batches = int(facts["micro_batch"]), int(facts["evaluation_batch"])
-            self.standing = Standing(int(facts["looks"]), facts["best"], *batches, smooth)
-            self.clock = Clock(self.config.training, spent=float(facts["seconds"]), reserve=float(facts["reserve"]))
-            self.run.cut_metrics(int(facts["metrics_size"]))
+            standing, size = Standing.from_facts(facts, self.config), int(facts["metrics_size"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.run.path}: checkpoint 'last' is damaged: {error}") from error
-
-
-STEP_ADVICE = (
-    "lower training.micro_batch, or let --fit-memory do it; else set inner.checkpoint to inner.steps (exact, slower), "
-    "use --order first, or lower inner.steps, tasks.queries or model.channels"
-)
-
-
-def _means(table: torch.Tensor) -> list[float | None]:
-    """Mean of every row over its finite values; None where there is none, which is what JSON has for it."""
-    rows = [row[torch.isfinite(row)] for row in table]
-    return [float(row.mean()) if len(row) else None for row in rows]
+        self.run.cut_metrics(size)
+        return state, standing

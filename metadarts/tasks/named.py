@@ -16,6 +16,9 @@ from metadarts.tasks.npz_headers import npz_headers
 from metadarts.tasks.omniglot import ARRAYS, is_place, omniglot
 from metadarts.tasks.source import Source
 
+LARGEST = 1024
+"""The largest side of images in pixels; few-shot benchmarks have 28 to 84."""
+
 
 def _glyphs(place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
     _require_small_grey("glyphs", size, channels)
@@ -49,7 +52,7 @@ def open_source(
         name: a key of `SOURCES`.
         place: its file or folder. None: glyphs need none; Omniglot, CIFAR-FS and FC100 are downloaded into the cache
             folder, the ImageNets are looked for there, and 'folder' and 'npz' need one.
-        size: side of the images in pixels; 0 is the source's own (28, 28, 32, 32, 84, 84, 32; 'npz' as found).
+        size: side of the images in pixels, at most `LARGEST`; 0 is the source's own ('npz': as found).
         channels: 1 grey, 3 colour; 0 is the source's own ('folder' and 'npz' as found).
         progress: called with (done, total) while images are made that are not in the cache yet.
 
@@ -58,9 +61,10 @@ def open_source(
     """
     if name not in SOURCES:
         raise ConfigError(f"unknown source {name!r}; {nearest(name, SOURCES)}")
-    if size < 0 or channels not in (0, 1, 3):
+    if not 0 <= size <= LARGEST or channels not in (0, 1, 3):
         raise ConfigError(
-            f"tasks.size must be 0 (the source's own) or more and tasks.channels 0, 1 or 3, given {size} and {channels}"
+            f"tasks.size must lie in 0 (the source's own) to {LARGEST} and tasks.channels be 0, 1 or 3, "
+            f"given {size} and {channels}"
         )
     if place is not None:
         _refuse_pickle(place)

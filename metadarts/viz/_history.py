@@ -50,6 +50,7 @@ class Panel:
         log: a logarithmic vertical axis; values that are not positive leave gaps.
         lines: horizontal lines by name, such as chance.
         whole: only whole numbers on the vertical axis, which then starts at 0.
+        span: the vertical axis shows at least this much, so that small changes do not look large.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Panel:
     log: bool = False
     lines: Mapping[str, float] = field(default_factory=dict)
     whole: bool = False
+    span: float = 0.0
 
 
 def draw_history(panels: Sequence[Panel], path: Target, *, xlabel: str = "meta-step", title: str = "") -> None:
@@ -105,7 +107,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         _log_scale(axes)
     if panel.whole:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=-0.3)
+        axes.set_ylim(-0.3, max(3.3, axes.get_ylim()[1]))
+    low, high = axes.get_ylim()
+    if high - low < panel.span:
+        axes.set_ylim((low + high - panel.span) / 2, (low + high + panel.span) / 2)
     tame(axes, panel.label)
 
 

@@ -60,7 +60,7 @@ def draw_alpha_history(
     edges = (float(steps[0]), end_of(steps))
     columns = [bisect_right(steps, x) - 1 for x in _middles(edges)]
     shown = doublings[[max(0, column) for column in columns]]  # [columns, E, P]
-    with figure(path, 2.0 + 1.75 * (space.inputs + space.nodes - 1), 1.0 + 1.25 * space.nodes) as sheet:
+    with figure(path, max(6.8, 2.0 + 1.75 * (space.inputs + space.nodes - 1)), 1.45 + 1.25 * space.nodes) as sheet:
         sheet.suptitle(", ".join(filter(None, (title, HEADINGS[cell]))), fontsize=11, fontweight="bold")
         _draw_panels(sheet, shown, limit, edges, genotypes[-1], cell, space)
 
@@ -87,7 +87,7 @@ def _draw_panels(
     width = space.inputs + space.nodes - 1
     grid = sheet.add_gridspec(
         space.nodes, width, left=0.12, right=0.985, top=1 - 0.62 / sheet.get_figheight(),
-        bottom=0.55 / sheet.get_figheight(), hspace=0.42, wspace=0.12,
+        bottom=1.0 / sheet.get_figheight(), hspace=0.42, wspace=0.12,
     )  # fmt: skip
     kept = {(node, source): op for node, source, op in genotype.choices(cell)}
     for row, (node, source) in enumerate(space.edges):
@@ -102,10 +102,7 @@ def _draw_panels(
             extent=(*edges, len(space.primitives) - 0.5, -0.5),
         )
         _label_panel(axes, node, source, space, kept.get((node, source)))
-    if space.nodes > 1:
-        _color_bar(sheet, image, grid[0, width - 1].get_position(sheet), limit, len(space.primitives))
-    else:
-        sheet.colorbar(image, ax=sheet.axes, fraction=0.03, pad=0.01)
+    _draw_key(sheet, image, limit, len(space.primitives))
 
 
 def _label_panel(axes: Axes, node: int, source: int, space: SearchSpace, kept: str | None) -> None:
@@ -126,13 +123,14 @@ def _label_panel(axes: Axes, node: int, source: int, space: SearchSpace, kept: s
                   transform=axes.get_yaxis_transform(), clip_on=False)  # fmt: skip
 
 
-def _color_bar(sheet: Figure, image: Any, corner: Any, limit: float, operations: int) -> None:
-    """In the empty upper triangle: what the colours mean, as multiples of the even weight."""
-    axes = sheet.add_axes((corner.x0 - 0.8 * corner.width, corner.y0 + 0.62 * corner.height, 1.8 * corner.width, 0.022))
-    bar = sheet.colorbar(image, cax=axes, orientation="horizontal")
+def _draw_key(sheet: Figure, image: Any, limit: float, operations: int) -> None:
+    """Along the bottom: what the colours mean, as multiples of the even weight, and what the dots mean."""
+    width, height = sheet.get_size_inches()
+    bar = sheet.colorbar(image, cax=sheet.add_axes((1.05 / width, 0.3 / height, 2.2 / width, 0.11 / height)),
+                         orientation="horizontal")  # fmt: skip
     ticks = [-limit, 0.0, limit]
-    bar.set_ticks(ticks, labels=[f"× {2**tick:.2g}" if tick else f"even: 1/{operations}" for tick in ticks])
+    bar.set_ticks(ticks, labels=[f"× {2**tick:.3g}" if tick else f"even: 1/{operations}" for tick in ticks])
     bar.ax.tick_params(labelsize=7, length=2)
-    bar.ax.set_title("mixing weight of an operation", fontsize=7.5, pad=4)
-    axes.text(0.5, -3.4, "● and a bold frame:\nkept by derivation at the end", transform=axes.transAxes, fontsize=7,
-              ha="center", va="top", color=INK, linespacing=1.4)  # fmt: skip
+    lines = ("colour: mixing weight of an operation", "● and a bold frame: kept by derivation at the end")
+    for line, text in enumerate(lines):
+        sheet.text(3.7 / width, (0.4 - 0.17 * line) / height, text, fontsize=7.5, va="center", color=INK)

@@ -99,6 +99,16 @@ def test_alphas_are_drawn_at_every_look_and_the_cell_when_it_changed(tmp_path):
             assert min(picture.size) > 100
 
 
+def test_a_cell_whose_edges_only_trade_ranks_is_the_same_cell(tmp_path):
+    board = Board(tmp_path, SPACE)
+    for step, (first, second) in enumerate(((2.0, 1.0), (1.0, 2.0))):
+        table = torch.zeros(SPACE.alpha_shape)
+        table[[0, 1, 2, 3], 3] = torch.tensor([first, second, first, second])
+        board.add({"kind": "alphas", "step": step, "normal": table.tolist(), "reduce": table.tolist()})
+    board.close()
+    assert [event.step for event in read(tmp_path).Images("genotype")] == [0]
+
+
 def test_a_resumed_run_hides_what_it_does_again(tmp_path):
     first = Board(tmp_path, SPACE)
     for step in range(1, 6):
@@ -174,7 +184,7 @@ if limit:
 @pytest.mark.parametrize("limit", [0, 4096])
 def test_a_full_disk_is_one_error_without_a_trace_or_a_wait(limit, tmp_path):
     started = time.monotonic()
-    command = [sys.executable, "-c", FULL, str(tmp_path), str(limit)]
+    command = [sys.executable, "-B", "-c", FULL, str(tmp_path), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

@@ -193,6 +193,17 @@ def test_class_of_another_size_or_name(fake_files, monkeypatch):
         open_source("cifar-fs", fake_files)
 
 
+def test_classes_in_another_order(fake_files, monkeypatch):
+    class Swapped(FakeCifar):
+        def __init__(self, root, train):
+            super().__init__(root, train)
+            self.classes[3], self.classes[4] = self.classes[4], self.classes[3]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR100", Swapped)
+    with pytest.raises(DataError, match="expected 6 images of bear as class 3"):
+        open_source("cifar-fs", fake_files)
+
+
 @pytest.fixture
 def hostile(tmp_path):
     """A folder that looks like torchvision's, whose files make ``marker`` when unpickled."""

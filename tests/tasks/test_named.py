@@ -42,9 +42,11 @@ def test_their_own_size_may_be_said(tmp_path):
     assert open_source("omniglot", write_omniglot(tmp_path / "o.npz"), size=28, channels=1).size == (28, 28)
 
 
-@pytest.mark.parametrize("asked", [{"size": -1}, {"channels": 2}, {"channels": 4}])
+@pytest.mark.parametrize("asked", [{"size": -1}, {"size": 1025}, {"channels": 2}, {"channels": 4}])
 def test_sizes_that_no_source_has(asked, tmp_path):
-    with pytest.raises(ConfigError, match=r"tasks\.size must be 0 .* and tasks\.channels 0, 1 or 3, given"):
+    with pytest.raises(
+        ConfigError, match=r"tasks\.size must lie in 0 .* to 1024 and tasks\.channels be 0, 1 or 3, given"
+    ):
         open_source("folder", tmp_path, **asked)
 
 
@@ -94,6 +96,7 @@ def test_cifar_must_be_named(tmp_path, file):
 
 
 def test_other_folders(tmp_path):
+    (tmp_path / "01_holiday.webp").write_bytes(b"")
     assert recognise(tmp_path) == "folder"
     (tmp_path / "train.csv").write_text("filename,label\n")
     assert recognise(tmp_path) == "mini-imagenet"

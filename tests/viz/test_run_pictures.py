@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from metadarts.core.errors import ConfigError, GenotypeError, NumericsError
 from metadarts.core.rng import Key
@@ -25,7 +26,7 @@ from metadarts.viz import (
     plain,
 )
 from metadarts.viz._choices import _spans
-from metadarts.viz._history import running_mean
+from metadarts.viz._history import _draw_panel, running_mean
 
 SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=2)
 
@@ -60,8 +61,7 @@ DRAWERS = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWERS)
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize(("name", "suffix"), [*((name, ".svg") for name in DRAWERS), ("history", ".png")])
 def test_a_picture_in_memory_has_the_bytes_of_its_file(name: str, suffix: str, tmp_path: Path) -> None:
     draw, picture, path = DRAWERS[name], Picture(suffix), tmp_path / "new" / f"a{suffix}"
     draw(picture)
@@ -106,6 +106,14 @@ def test_choices_that_stay_are_one_bar() -> None:
 def test_a_running_mean_is_the_mean_of_neighbours() -> None:
     assert running_mean([1.0, 2.0, 6.0, math.nan]) == [1.5, 3.0, 4.0, 6.0]
     assert math.isnan(running_mean([math.nan])[0])
+
+
+def test_an_axis_shows_at_least_its_span() -> None:
+    axes = Figure().subplots()
+    _draw_panel(axes, Panel("entropy", {"x": Series([1, 2], [2.0, 2.001])}, span=0.1))
+    low, high = axes.get_ylim()
+    assert high - low == pytest.approx(0.1)
+    assert (low + high) / 2 == pytest.approx(2.0005)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
