@@ -25,7 +25,7 @@ def report(
     Example: metadarts report runs/demo
     """
     from metadarts.experiments import RunFolder
-    from metadarts.experiments.report import write_report
+    from metadarts.reports import write_report
 
     common.prepare(device, threads)
     path = write_report(RunFolder.open(run), out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -40,6 +41,7 @@ def fitted(work: Callable[[int], Result], size: int, may_shrink: bool, advice: s
         if not may_shrink or size == 1:
             raise ResourceError(f"memory ran out with {size} tasks at once ({fault.text}); {advice}")
         size = (size + 1) // 2
+        gc.collect()  # graphs of higher order hold on to themselves
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
 from metadarts.tasks import cache
-from metadarts.tasks.class_images import source_of_rows
-from metadarts.tasks.class_split import published_split
-from metadarts.tasks.image_store import Progress, StoredImages, stored_images
-from metadarts.tasks.pixels import BadImage, decode, fit, fit_all, strict_pillow
+from metadarts.tasks.images.pixels import BadImage, decode, fit, fit_all, strict_pillow
+from metadarts.tasks.images.sources import source_of_rows
+from metadarts.tasks.images.split import published_split
+from metadarts.tasks.images.store import Progress, StoredImages, stored_images
 from metadarts.tasks.source import Source
 
 SIZE = 32

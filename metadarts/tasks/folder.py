@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from metadarts.core.errors import ConfigError, DataError
-from metadarts.tasks.class_folders import FolderClass, classes_in, has_split_folders, split_classes_in
-from metadarts.tasks.class_images import source_of_files
-from metadarts.tasks.class_split import split_classes
-from metadarts.tasks.image_store import Progress
+from metadarts.tasks.images.folders import FolderClass, classes_in, has_split_folders, split_classes_in
+from metadarts.tasks.images.sources import source_of_files
+from metadarts.tasks.images.split import split_classes
+from metadarts.tasks.images.store import Progress
 from metadarts.tasks.source import SPLITS, Source
 
 SIZE = 32

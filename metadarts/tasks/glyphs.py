@@ -1,7 +1,7 @@
 """The built-in source: characters of the fonts that matplotlib ships, distorted. Nothing is downloaded.
 
 1111 training, 246 validation and 233 test classes of 20 or more images. No script is in two splits, and no class looks
-like one of another split (`glyph_lookalikes`). The nearest class mean in pixel space, 5-way, 15 queries, 600 episodes:
+like one of another split (`glyph.lookalikes`). The nearest class mean in pixel space, 5-way, 15 queries, 600 episodes:
 
 | split | 1-shot | 5-shot |
 | --- | --- | --- |
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.tasks.cache import UnreadableFile, default_cache, read_npz, write_npz
-from metadarts.tasks.glyph_jitter import SIZE, Jitter, draw_copies
-from metadarts.tasks.glyph_lookalikes import close_pairs, select
-from metadarts.tasks.glyph_outlines import FontReader, Outline
-from metadarts.tasks.glyph_scripts import characters
+from metadarts.tasks.glyph.jitter import SIZE, Jitter, draw_copies
+from metadarts.tasks.glyph.lookalikes import close_pairs, select
+from metadarts.tasks.glyph.outlines import FontReader, Outline
+from metadarts.tasks.glyph.scripts import characters
 from metadarts.tasks.source import SPLITS, ClassEntry, Rows, Source
 
 Progress = Callable[[int, int], None]
@@ -122,7 +122,7 @@ def build(step: int = 1, progress: Progress | None = None, jitter: Jitter | None
 
 
 def without_lookalikes(found: list[Character]) -> list[Character]:
-    """The candidates that become classes; the rule is in `glyph_lookalikes`."""
+    """The candidates that become classes; the rule is in `glyph.lookalikes`."""
     split = np.array([character.split for character in found])
     kept = select(close_pairs([character.outlines for character in found], split), split)
     return [character for character, keep in zip(found, kept, strict=True) if keep]

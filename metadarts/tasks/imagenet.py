@@ -12,10 +12,10 @@ from pathlib import Path
 
 from metadarts.core.errors import DataError
 from metadarts.tasks import cache
-from metadarts.tasks.class_folders import FolderClass, split_classes_in
-from metadarts.tasks.class_images import source_of_files
-from metadarts.tasks.class_split import published_split
-from metadarts.tasks.image_store import Progress
+from metadarts.tasks.images.folders import FolderClass, split_classes_in
+from metadarts.tasks.images.sources import source_of_files
+from metadarts.tasks.images.split import published_split
+from metadarts.tasks.images.store import Progress
 from metadarts.tasks.source import SPLITS, Source
 
 SIZE = 84

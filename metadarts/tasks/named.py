@@ -9,8 +9,8 @@ from metadarts.core.errors import ConfigError, DataError, nearest
 from metadarts.tasks.cifar import cifar_fs, fc100, is_cifar
 from metadarts.tasks.folder import folder
 from metadarts.tasks.glyphs import glyphs
-from metadarts.tasks.image_store import Progress
 from metadarts.tasks.imagenet import PICKLES, mini_imagenet, tiered_imagenet
+from metadarts.tasks.images.store import Progress
 from metadarts.tasks.npz import FORM, NAMES, npz
 from metadarts.tasks.npz_headers import npz_headers
 from metadarts.tasks.omniglot import ARRAYS, is_place, omniglot

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.tasks import cache
-from metadarts.tasks.class_images import training_scale
-from metadarts.tasks.class_split import split_classes
-from metadarts.tasks.image_store import Progress, StoredImages, moments
+from metadarts.tasks.images.pixels import fit_all
+from metadarts.tasks.images.sources import training_scale
+from metadarts.tasks.images.split import split_classes
+from metadarts.tasks.images.store import Progress, StoredImages, moments
 from metadarts.tasks.npz_headers import Header, npz_headers
-from metadarts.tasks.pixels import fit_all
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
 
 FORM = "images uint8 [n, H, W] or [n, H, W, 3], label [n]; optional class_names [K], split [K] (0 train, 1 val, 2 test)"

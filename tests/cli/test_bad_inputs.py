@@ -136,6 +136,7 @@ def limited(size, words):
     fonts is made before, without the limit.
     """
     import matplotlib.font_manager  # noqa: F401 - for the cache that it writes
+
     return subprocess.run(
         [sys.executable, "-B", "-c", LIMITED, str(size), *map(str, words)],
         capture_output=True,

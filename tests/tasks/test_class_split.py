@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metadarts.core.errors import DataError
-from metadarts.tasks.class_split import published_split, split_classes
+from metadarts.tasks.images.split import published_split, split_classes
 
 
 @pytest.mark.parametrize(

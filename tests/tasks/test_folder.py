@@ -12,8 +12,9 @@ from PIL import Image
 
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.rng import Key
-from metadarts.tasks import EpisodeSampler, class_folders, class_images, open_source
-from metadarts.tasks.class_split import split_classes
+from metadarts.tasks import EpisodeSampler, open_source
+from metadarts.tasks.images import folders, sources
+from metadarts.tasks.images.split import split_classes
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
@@ -206,7 +207,7 @@ def test_folder_without_rights(root, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(class_folders.os, "scandir", refuse)
+    monkeypatch.setattr(folders.os, "scandir", refuse)
     with pytest.raises(DataError, match=r"cannot list the folder .*zoo \(Permission denied\)"):
         open_source("folder", root)
 
@@ -215,7 +216,7 @@ def test_file_without_rights(root, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(class_images.Path, "read_bytes", refuse)
+    monkeypatch.setattr(sources.Path, "read_bytes", refuse)
     with pytest.raises(DataError, match=r"cannot read .*zoo/\w+/0\.png \(Permission denied\)"):
         open_source("folder", root)
 

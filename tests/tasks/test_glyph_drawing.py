@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from metadarts.core.rng import Key
-from metadarts.tasks.glyph_jitter import SIZE, Jitter, draw_copies, draw_plain, uniforms
-from metadarts.tasks.glyph_lookalikes import close_pairs, likeness, plain_drawings, select
-from metadarts.tasks.glyph_outlines import FontReader, build_outline
-from metadarts.tasks.glyph_raster import rasterise
+from metadarts.tasks.glyph.jitter import SIZE, Jitter, draw_copies, draw_plain, uniforms
+from metadarts.tasks.glyph.lookalikes import close_pairs, likeness, plain_drawings, select
+from metadarts.tasks.glyph.outlines import FontReader, build_outline
+from metadarts.tasks.glyph.raster import rasterise
 
 
 @pytest.fixture(scope="module")

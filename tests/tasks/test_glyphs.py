@@ -14,10 +14,10 @@ import torch
 from metadarts.core.rng import Key
 from metadarts.tasks import EpisodeSampler, nearest_class_mean, open_source
 from metadarts.tasks.cache import default_cache
-from metadarts.tasks.glyph_jitter import SIZE
-from metadarts.tasks.glyph_lookalikes import AS_PRINTED, close_pairs, likeness, plain_drawings
-from metadarts.tasks.glyph_outlines import FONTS, FontReader, fonts_sha256
-from metadarts.tasks.glyph_scripts import SCRIPTS, characters
+from metadarts.tasks.glyph.jitter import SIZE
+from metadarts.tasks.glyph.lookalikes import AS_PRINTED, close_pairs, likeness, plain_drawings
+from metadarts.tasks.glyph.outlines import FONTS, FontReader, fonts_sha256
+from metadarts.tasks.glyph.scripts import SCRIPTS, characters
 from metadarts.tasks.glyphs import (
     FONTS_SHA256,
     GLYPHS_SHA256,

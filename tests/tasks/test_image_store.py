@@ -9,8 +9,9 @@ import pytest
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
-from metadarts.tasks import EpisodeSampler, image_store
-from metadarts.tasks.image_store import mean_and_std, moments, stored_images
+from metadarts.tasks import EpisodeSampler
+from metadarts.tasks.images import store as image_store
+from metadarts.tasks.images.store import mean_and_std, moments, stored_images
 
 IMAGES = np.random.Generator(np.random.Philox(8)).integers(0, 256, (50, 3, 6, 6), dtype=np.uint8)
 

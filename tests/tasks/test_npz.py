@@ -12,7 +12,7 @@ import pytest
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.rng import Key
 from metadarts.tasks import EpisodeSampler, npz_headers, open_source
-from metadarts.tasks.class_split import split_classes
+from metadarts.tasks.images.split import split_classes
 
 COUNT, CLASSES = 30, 6
 

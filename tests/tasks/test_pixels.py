@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from metadarts.core.errors import DataError
-from metadarts.tasks.pixels import BadImage, decode, fit, fit_all, image_suffixes, strict_pillow
+from metadarts.tasks.images.pixels import BadImage, decode, fit, fit_all, image_suffixes, strict_pillow
 
 LOSSLESS = ("PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 

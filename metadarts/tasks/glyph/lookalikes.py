@@ -26,8 +26,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from metadarts.tasks.glyph_jitter import draw_plain
-from metadarts.tasks.glyph_outlines import Ints, Outline
+from metadarts.tasks.glyph.jitter import draw_plain
+from metadarts.tasks.glyph.outlines import Ints, Outline
 
 Float32s = NDArray[np.float32]
 Bools = NDArray[np.bool_]

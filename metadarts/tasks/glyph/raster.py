@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from metadarts.tasks.glyph_outlines import Floats, Ints
+from metadarts.tasks.glyph.outlines import Floats, Ints
 
 FINE = 4
 """Samples per pixel along each axis; a pixel is one of FINE * FINE + 1 shades."""

@@ -14,9 +14,9 @@ import torch
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.experiments import RunFolder
-from metadarts.experiments.report import write_report
-from metadarts.experiments.report_notes import duration, percent
-from metadarts.experiments.report_records import read_records
+from metadarts.reports import write_report
+from metadarts.reports.notes import duration, percent
+from metadarts.reports.records import read_records
 from metadarts.spaces import darts
 
 SPACE = darts(2)

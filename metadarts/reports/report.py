@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
+from metadarts.experiments.config import Config, to_settings
+from metadarts.experiments.evaluation import alphas_of
+from metadarts.experiments.files import write_atomically
+from metadarts.experiments.records import RunFolder
+from metadarts.experiments.tolerant import as_number
 from metadarts.spaces import SearchSpace, darts
 from metadarts.viz import Page, Plate
 
-from .config import Config, to_settings
-from .evaluation import alphas_of
-from .files import write_atomically
-from .records import RunFolder
-from .report_cells import alpha_traces, cells_in_time, derived
-from .report_notes import architecture_notes, duration, notes, percent, verdict
-from .report_pictures import adaptation, health, learned_rates, learning, measurements
-from .report_records import Records, finite, read_records, read_results
-from .tolerant import as_number
+from .cells import alpha_traces, cells_in_time, derived
+from .notes import architecture_notes, duration, notes, percent, verdict
+from .pictures import adaptation, health, learned_rates, learning, measurements
+from .records import Records, finite, read_records, read_results
 
 NAME = "report.html"
 LONGEST = 300

@@ -24,7 +24,7 @@ from PIL import Image
 
 from metadarts.core.rng import Key
 from metadarts.experiments import RunFolder
-from metadarts.experiments.report import write_report
+from metadarts.reports import write_report
 from metadarts.spaces import darts
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

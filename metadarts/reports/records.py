@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metadarts.experiments.records import RunFolder
+from metadarts.experiments.tolerant import as_alphas, as_number, as_numbers, as_step
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.viz import Series
-
-from .records import RunFolder
-from .tolerant import as_alphas, as_number, as_numbers, as_step
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.viz import Picture, Plate, draw_alpha_history, draw_alphas, draw_choices, draw_genotype
 
-from .report_records import AlphaLook, Records
+from .records import AlphaLook, Records
 
 if TYPE_CHECKING:
     from torch import Tensor

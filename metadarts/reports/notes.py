@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from metadarts.experiments.config import Config
+from metadarts.experiments.tolerant import as_number
 from metadarts.spaces import Genotype, SearchSpace
 
-from .config import Config
-from .report_records import Records, finite
-from .tolerant import as_number
+from .records import Records, finite
 
 if TYPE_CHECKING:
     from torch import Tensor

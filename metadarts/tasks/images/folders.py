@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metadarts.core.errors import DataError
-from metadarts.tasks.pixels import image_suffixes
+from metadarts.tasks.images.pixels import image_suffixes
 from metadarts.tasks.source import SPLITS
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from metadarts.experiments.tolerant import as_number, as_numbers
 from metadarts.viz import (
     Panel,
     Picture,
@@ -19,8 +20,7 @@ from metadarts.viz import (
     ramp,
 )
 
-from .report_records import Records, finite, lists, rates, series
-from .tolerant import as_number, as_numbers
+from .records import Records, finite, lists, rates, series
 
 NAMED_RATES = 8
 LEAST_SPAN = 0.1

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.rng import Key
-from metadarts.tasks.glyph_outlines import Floats, Ints, Outline
-from metadarts.tasks.glyph_raster import rasterise
+from metadarts.tasks.glyph.outlines import Floats, Ints, Outline
+from metadarts.tasks.glyph.raster import rasterise
 
 SIZE = 28
 """Height and width of a glyph image in pixels."""

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
-from metadarts.tasks.class_folders import FolderClass
-from metadarts.tasks.image_store import Progress, StoredImages, mean_and_std, stored_images
-from metadarts.tasks.pixels import BadImage, decode, fit, strict_pillow
+from metadarts.tasks.images.folders import FolderClass
+from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
+from metadarts.tasks.images.store import Progress, StoredImages, mean_and_std, stored_images
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
 
 IMAGES_VERSION = 1
