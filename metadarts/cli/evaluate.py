@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,12 +18,17 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 600,
+    ways: Annotated[int | None, typer.Option(min=2, help="Classes per task; default: the run's.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Support images per class; default: the run's.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
     bn: Annotated[str | None, typer.Option(help="transductive or support; default: as trained.")] = None,
     genotype: Annotated[
         Path | None, typer.Option(help="Measure this cell (a file that derive wrote), with the supernet's weights.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the result there; default: evaluation-*.json in the run folder."),
+    ] = None,
     data: Annotated[str | None, typer.Option(help=f"Where it moved since the search: {common.DATA_HELP}")] = None,
     data_root: common.DataRoot = None,
     device: common.Device = "auto",
@@ -41,6 +46,8 @@ def evaluate(
     resolved = common.prepare(device, threads)
     folder = RunFolder.open(run)
     changed = {
+        "tasks.ways": ways,
+        "tasks.shots": shots,
         "evaluate.steps": steps,
         "model.bn": bn,
         "model.precision": precision,
@@ -71,6 +78,21 @@ def evaluate(
     )
     curve = "  ".join(f"{step}: {value:.1%}" for step, value in enumerate(facts["curve"]))
     common.console.print(f"accuracy after each step ({facts['curve_tasks']} tasks): {curve}")
-    if json_file:
-        write_atomically(json_file, (json.dumps(facts, indent=2) + "\n").encode())
-        common.console.print(f"written to {json_file}", soft_wrap=True)
+    path = json_file or run / _file_name(facts, seed)
+    write_atomically(path, (json.dumps(facts, indent=2) + "\n").encode())
+    common.console.print(f"written to {path}", soft_wrap=True)
+
+
+def _file_name(facts: dict[str, Any], seed: int) -> str:
+    """The result's name in the run folder: what was measured, so that one measurement does not replace another."""
+    parts = [
+        "evaluation",
+        facts["split"],
+        f"{facts['ways']}way",
+        f"{facts['shots']}shot",
+        f"{facts['steps']}steps",
+        facts["bn"],
+        *(["cell"] if facts["genotype"] else []),
+        *([f"seed{seed}"] if seed else []),
+    ]
+    return "-".join(parts) + ".json"

@@ -107,6 +107,36 @@ def test_evaluate_prints_and_writes_the_same_figures(metadarts, run, tmp_path):
     assert len(facts["curve"]) == facts["steps"] + 1 == 3
 
 
+def test_evaluate_leaves_each_measurement_in_the_run_folder(metadarts, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert metadarts("evaluate", copy, "--tasks", 2, "--steps", 1).code == 0
+    assert metadarts("evaluate", copy, "--tasks", 2, "--steps", 0, "--ways", 2, "--shots", 3, "--seed", 4).code == 0
+    names = [
+        "evaluation-test-2way-3shot-0steps-transductive-seed4.json",
+        "evaluation-test-3way-1shot-1steps-transductive.json",
+    ]
+    assert sorted(path.name for path in copy.glob("evaluation*.json")) == names
+    facts = json.loads((copy / names[0]).read_text())
+    assert (facts["ways"], facts["shots"], facts["steps"], facts["tasks"]) == (2, 3, 0, 2)
+
+
+def test_evaluate_measures_a_derived_cell(metadarts, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert metadarts("derive", copy).code == 0
+    soft, text, table = tmp_path / "soft.json", tmp_path / "text.json", tmp_path / "json.json"
+    words = ("evaluate", copy, "--tasks", 4, "--json")
+    assert metadarts(*words, soft).code == 0
+    answer = metadarts(*words, text, "--genotype", copy / "genotype.txt")
+    assert "the discrete cell of" in answer.out
+    assert metadarts(*words, table, "--genotype", copy / "genotype.json").code == 0
+    found = {path.stem: json.loads(path.read_text()) for path in (soft, text, table)}
+    assert found["text"] == found["json"]
+    assert found["text"]["genotype"] == (copy / "genotype.txt").read_text().strip()
+    assert found["soft"]["genotype"] is None
+    assert found["soft"]["episodes_sha256"] == found["text"]["episodes_sha256"]
+    assert found["soft"]["curve"] != found["text"]["curve"]
+
+
 def test_evaluate_in_two_processes_gives_the_same_json(metadarts, installed, run, tmp_path):
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     words = ("evaluate", run, "--tasks", 4, "--device", "cpu", "--threads", 1, "--json")

@@ -150,7 +150,7 @@ def test_a_search_that_may_shrink_goes_on_and_remembers(make, tmp_path, starved)
     experiment = make({"training.fit_memory": True})
     run = folder(experiment, tmp_path)
     state = search(experiment, run)
-    assert [(line["step"], line["micro_batch"]) for line in run.records("memory")] == [(0, 1)], "it asks once"
+    assert [(line["step"], line["micro_batch"]) for line in run.records("memory")] == [(1, 1)], "it asks once"
     assert run.load("last").facts["micro_batch"] == 1
     small = make({"training.micro_batch": 1})
     same = search(small, folder(small, tmp_path, "small"))
