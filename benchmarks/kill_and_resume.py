@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -130,8 +131,11 @@ def trials(data: str, kills: int, seed: int, folder: Path, chain: bool = False) 
     for number in range(kills):
         run = folder / ("chained" if chain else f"killed-{number}")
         moment = float(draw.uniform(0.0, lifetime))
-        killed = searcher.kill_after(run, moment)
-        rows.append({"kill": number, "seconds": round(moment, 3), "killed": killed, "left": where(run)})
+        while not searcher.kill_after(run, moment):  # it had ended already: a moment past its life is no trial
+            if not chain:
+                shutil.rmtree(run)
+            moment = float(draw.uniform(0.0, moment))
+        rows.append({"kill": number, "seconds": round(moment, 3), "left": where(run)})
         if not chain or number == kills - 1:
             searcher.finish(run)
             rows[-1]["differences"] = differences(outcome(RunFolder.open(run)), expected)
@@ -159,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         print(f"kill {row['kill']:3d} at {row['seconds']:6.2f} s, {row['left']}: {verdict(row)}")
     wrong = [row for row in rows if row.get("differences")]
-    print(f"{len(rows)} kills ({sum(row['killed'] for row in rows)} met a living process), {len(wrong)} differ")
+    print(f"{len(rows)} kills, {len(wrong)} differ")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 1 if wrong else 0
