@@ -32,6 +32,7 @@ SETTINGS = {
     "model.stem": "[4, 6]",
     "inner.steps": 1,
     "inner.learn_rates": "true",
+    "outer.clip": 0.05,
     "training.tasks": 2,
     "training.meta_steps": STEPS,
     "training.minutes": 0,
@@ -42,7 +43,7 @@ SETTINGS = {
     "evaluate.steps": 2,
     "evaluate.queries": 3,
 }
-"""A network of a few thousand weights, saved so often that many kills fall into the saving."""
+"""A network of a few thousand weights, saved so often that many kills fall into the saving; every update is clipped."""
 
 
 @dataclass(frozen=True)

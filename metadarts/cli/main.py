@@ -33,6 +33,13 @@ def main() -> None:
     except MetadartsError as error:
         print("metadarts:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        from metadarts.experiments.memory import ADVICE, is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        print(f"metadarts: memory ran out; {ADVICE}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("metadarts: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, DataError
 
 from . import common
 from .signals import stop_on_signals
@@ -108,6 +108,11 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     experiment = common.open_experiment(config, device)
     for split in ("train", "val"):
         experiment.sampler(split)  # tasks that cannot be drawn are refused before there is a folder
+    try:
+        experiment.sampler("test")
+    except DataError as error:
+        common.console.print(f"note: this run cannot be measured on test classes: {error}", soft_wrap=True)
+    experiment.rehearse()
     environment = describe(device) | {"data_sha256": experiment.source.content_sha256}
     _search_in(RunFolder.create(out, config, environment), experiment)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+PATIENCE = 1.0
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
@@ -15,6 +17,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.since = 0.0
 
     def __call__(self) -> bool:
         return self.signal is not None
@@ -27,15 +30,20 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """The first signal is only noted; the second one acts at once, as if nobody had asked politely."""
+    """The first signal is only noted. A second Ctrl-C, a second or more after it, acts at once.
+
+    Other repetitions are left alone: a closed terminal, and some programs, send their signal twice.
+    """
     request = StopRequest()
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
     usual = {number: signal.getsignal(number) for number in numbers}
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.signal = number
-        for each, handler in usual.items():
-            signal.signal(each, handler)
+        now = time.monotonic()
+        if request.signal is None:
+            request.signal, request.since = number, now
+        elif number == signal.SIGINT and now - request.since >= PATIENCE:
+            raise KeyboardInterrupt
 
     for number in numbers:
         if usual[number] is not signal.SIG_IGN:  # nohup's wish to survive the terminal stands

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import RunError
+from metadarts.core.files import cannot_write
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.viz import Picture, draw_alphas, draw_curve, draw_genotype
 
-from .files import cannot_write
 from .tolerant import as_alphas, as_number, as_numbers, as_step
 
 if TYPE_CHECKING:

@@ -73,6 +73,18 @@ class Experiment:
                     f"checkpoint of another space or network: {name!r} has shape {tuple(params[name].shape)}, "
                     f"the configuration says {shape}"
                 )
+            if params[name].dtype != torch.float32 or not bool(torch.isfinite(params[name]).all()):
+                raise ConfigError(f"checkpoint: {name!r} must hold finite float32 numbers, it is {params[name].dtype}")
+
+    def rehearse(self) -> None:
+        """Make the fresh state and one training task's support loss, so that what cannot run fails before it begins.
+
+        Raises NumericsError for images too small for the network, and what torch raises when memory runs out.
+        """
+        state, batch = self.fresh_state(), self.training_batch(0).task(0)
+        own = {name: tensor.unsqueeze(0) for name, tensor in state.params.items()}
+        with torch.no_grad():
+            self.learner.support_loss(self.learner.start(own, batch), batch)
 
 
 @dataclass(frozen=True)

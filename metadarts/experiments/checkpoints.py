@@ -17,12 +17,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import RunError
+from metadarts.core.files import write_atomically
 from metadarts.core.types import Params
 from metadarts.meta import MetaState
 
-from .files import write_atomically
-
 FORMAT = "metadarts.checkpoint"
+ATTEMPTS = 3
+"""A search that runs meanwhile may replace the tensors between the reading of the JSON and theirs."""
 GROUPS = {"params": "param/", "log_rates": "log_rate/", "memory": "memory/"}
 """Field of `Checkpoint` -> what the names of its tensors begin with in the file."""
 
@@ -70,13 +71,17 @@ def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, 
 
 def load_checkpoint(folder: Path, name: str) -> Checkpoint:
     """Read checkpoint ``name``. Raises RunError when it is missing, damaged, or not what its JSON vouches for."""
-    try:
-        facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        tensors_file = folder / Path(facts["tensors"]).name
-        content = tensors_file.read_bytes()
-        step = facts["step"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder.parent} has no readable checkpoint {name!r}: {error}") from error
+    for attempt in range(ATTEMPTS):
+        try:
+            facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            tensors_file = folder / Path(facts["tensors"]).name
+            content, step = tensors_file.read_bytes(), facts["step"]
+            break
+        except FileNotFoundError as error:
+            if attempt == ATTEMPTS - 1:
+                raise RunError(f"{folder.parent} has no readable checkpoint {name!r}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(f"{folder.parent} has no readable checkpoint {name!r}: {error}") from error
     if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
         raise RunError(f"{tensors_file} is damaged: its hash is not the one in {name}.json")
     if type(step) is not int or step < 0:

@@ -10,6 +10,8 @@ import torch
 
 from metadarts.core.errors import ResourceError
 
+ADVICE = "lower training.tasks, model.channels or tasks.queries"
+"""What to lower where no part of the work can be made smaller."""
 Result = TypeVar("Result")
 SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad allocation")
 """How torch and the libraries below it put it; only CUDA has an error type of its own."""

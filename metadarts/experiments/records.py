@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
+from metadarts.core.files import append_line, cannot_write, sync, write_atomically
 from metadarts.meta import MetaState
 
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .config import Config, dump_config, load_config
-from .files import append_line, cannot_write, write_atomically
 
 METRICS = "metrics.jsonl"
 
@@ -40,7 +40,11 @@ class RunFolder:
     @staticmethod
     def require_new(path: Path) -> None:
         """Require that nothing is at ``path``. Raises RunError."""
-        if path.exists() or path.is_symlink():
+        try:
+            there = path.exists() or path.is_symlink()
+        except OSError as error:  # a name too long, a folder that may not be looked into
+            raise RunError(f"cannot create {path}: {error.strerror or error}") from error
+        if there:
             hint = f", go on with --resume {path}" if (path / "config.yaml").is_file() else ""
             raise RunError(f"{path} exists: give --out another name{hint}, or remove it first")
 
@@ -67,7 +71,11 @@ class RunFolder:
     @staticmethod
     def open(path: Path) -> RunFolder:
         """An existing run. Raises RunError when ``path`` is not one."""
-        if not (path / "config.yaml").is_file():
+        try:
+            there = (path / "config.yaml").is_file()
+        except OSError as error:
+            raise RunError(f"cannot open {path}: {error.strerror or error}") from error
+        if not there:
             raise RunError(f"{path} is not a run folder (it has no config.yaml): give what search --out named")
         return RunFolder(path)
 
@@ -105,7 +113,7 @@ class RunFolder:
         """What env.json says of the machine and the data; empty where it cannot be read."""
         try:
             found = json.loads((self.path / "env.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -132,20 +140,22 @@ class RunFolder:
         try:
             found = [json.loads(line) for line in lines]
             return [record for record in found if record["kind"] == kind]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{path} is damaged: expected one JSON record per line ({error})") from error
 
-    def metrics_size(self) -> int:
-        """Bytes of metrics.jsonl so far."""
+    def settled_metrics(self) -> int:
+        """Bytes of metrics.jsonl so far, all of them on disk. Raises RunError."""
         path = self.path / METRICS
+        sync(path)
         return path.stat().st_size if path.exists() else 0
 
     def cut_metrics(self, size: int) -> None:
-        """Drop what was recorded after the first ``size`` bytes. Raises RunError."""
+        """Drop what was recorded after the first ``size`` bytes, and a last line that is not whole. Raises RunError."""
         path = self.path / METRICS
         try:
-            if self.metrics_size() > size:
-                os.truncate(path, size)
+            if path.exists():
+                kept = path.read_bytes()[:size]
+                os.truncate(path, kept.rfind(b"\n") + 1)
         except OSError as error:
             raise cannot_write(path, error) from error
 

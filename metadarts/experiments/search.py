@@ -22,10 +22,10 @@ from .build import Experiment, held_out
 from .checkpoints import Checkpoint
 from .clock import Clock
 from .evaluation import LOOK_ADVICE, evaluation_inner, on_device
-from .memory import fitted
+from .memory import ADVICE, fitted, is_out_of_memory
 from .recording import alpha_facts, look_facts, step_facts
 from .records import RunFolder
-from .standing import Standing
+from .standing import Standing, whole
 
 RECORD_SECONDS = 2.0
 ALPHA_SECONDS = 30.0
@@ -96,6 +96,7 @@ class _Search:
         self.config, self.space = experiment.config, experiment.network.space
         self.validation = held_out(experiment, "val", purpose="selection")
         self.saved = self.recorded = self.drawn = float("-inf")
+        self.doing, self.whole = "start", True
         if run.has("last"):
             self.state, self.standing = self._restored(run.load("last"))
         else:
@@ -132,13 +133,22 @@ class _Search:
         except SearchStopped:
             self._save()
             raise
-        except (NumericsError, ResourceError) as error:
-            whole = self._is_finite()
-            if whole:
-                self._save()
-            step = self.state.step + 1 if whole else self.state.step
-            kept = f"(what was good before it is kept in {self.run.path})"
-            raise type(error)(f"meta-step {step}: {error} {kept}") from error
+        except NumericsError as error:
+            again = "; --resume would meet the same numbers, so mend the data or start a new run with other settings"
+            raise NumericsError(f"{self.doing}: {error}{self._kept_words()}{again}") from error
+        except (ResourceError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, ResourceError) and not is_out_of_memory(error):
+                raise
+            text = str(error) if isinstance(error, ResourceError) else f"memory ran out; {ADVICE}"
+            raise ResourceError(f"{self.doing}: {text}{self._kept_words()}") from error
+
+    def _kept_words(self) -> str:
+        """Save the state if it is whole, and say what there is."""
+        if self.whole and self._is_finite():
+            self._save()
+        return (
+            f" (step {self.run.load('last').facts['step']} is kept in {self.run.path})" if self.run.has("last") else ""
+        )
 
     def _check_stop(self, *_: Any) -> None:
         if self.stop():
@@ -151,6 +161,7 @@ class _Search:
         fraction, count = self.clock.fraction(self.state.step), self.config.training.validations
         if fraction >= 1.0 or fraction * count >= self.standing.looks + 1:
             before = self.clock.seconds
+            self.doing = f"validation after meta-step {self.state.step}"
             self._look()
             self.standing.looks = int(fraction * count)
             self.clock.reserve = max(self.clock.reserve, self.clock.seconds - before)
@@ -162,6 +173,7 @@ class _Search:
     def _advance(self) -> None:
         """One outer step."""
         step, standing = self.state.step, self.standing
+        self.doing = f"meta-step {step + 1}"
         batch, fraction = self.experiment.training_batch(step), self.clock.fraction(step)
 
         def work(size: int) -> MetaGradient:
@@ -171,7 +183,9 @@ class _Search:
 
         may_shrink = self.config.training.fit_memory
         result, fitting = fitted(work, standing.micro_batch, may_shrink, STEP_ADVICE)
+        self.whole = False
         norms = self.state.apply(result.gradients, fraction)
+        self.whole = True
         if not self._is_finite():
             raise NumericsError("the outer update left the finite numbers; lower outer.weight_rate or set outer.clip")
         if fitting != standing.micro_batch:
@@ -235,19 +249,25 @@ class _Search:
 
     def _save(self) -> None:
         self.saved = self.clock.seconds
-        facts = self.standing.facts() | {"metrics_size": self.run.metrics_size()}
+        facts = self.standing.facts() | {"metrics_size": self.run.settled_metrics()}
         self.run.save("last", self.state, resumable=True, **facts)
 
     def _restored(self, checkpoint: Checkpoint) -> tuple[MetaState, Standing]:
         """Where ``checkpoint`` was taken; later records are dropped, since their steps are taken again."""
         facts, experiment = checkpoint.facts, self.experiment
         experiment.check_params(checkpoint.params)
-        params, log_rates = (on_device(experiment, part) or {} for part in (checkpoint.params, checkpoint.log_rates))
-        if log_rates.keys() != experiment.fresh_state().log_rates.keys():
+        fresh = experiment.fresh_state()
+        shapes = ({n: t.shape for n, t in rates.items()} for rates in (fresh.log_rates, checkpoint.log_rates))
+        if next(shapes) != next(shapes):
             raise RunError(f"{self.run.path}: checkpoint of another configuration: it has other learned rates")
+        # In the order of a fresh state: sums over all tensors, such as a norm to clip, are rounded in their order.
+        params, log_rates = (
+            on_device(experiment, {name: found[name] for name in names}) or {}
+            for names, found in ((fresh.params, checkpoint.params), (fresh.log_rates, checkpoint.log_rates))
+        )
         state = MetaState.restore(params, log_rates, checkpoint.memory, facts["step"], self.config.outer)
         try:
-            standing, size = Standing.from_facts(facts, self.config), int(facts["metrics_size"])
+            standing, size = Standing.from_facts(facts, self.config), whole(facts["metrics_size"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.run.path}: checkpoint 'last' is damaged: {error}") from error
         self.run.cut_metrics(size)

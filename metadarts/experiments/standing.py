@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,12 +51,29 @@ class Standing:
     @staticmethod
     def from_facts(facts: dict[str, Any], config: Config) -> Standing:
         """What `facts` wrote. Raises KeyError, TypeError or ValueError when something else did."""
-        spent, reserve = float(facts["seconds"]), float(facts["reserve"])
+        spent, reserve = _number(facts["seconds"]), _number(facts["reserve"])
         return Standing(
             Clock(config.training, spent=spent, reserve=reserve),
-            int(facts["micro_batch"]),
-            int(facts["evaluation_batch"]),
-            int(facts["looks"]),
-            facts["best"],
-            Smoothed(facts["smooth_loss"], facts["smooth_accuracy"]),
+            whole(facts["micro_batch"], 1),
+            whole(facts["evaluation_batch"], 1),
+            whole(facts["looks"]),
+            _maybe(facts["best"]),
+            Smoothed(_maybe(facts["smooth_loss"]), _maybe(facts["smooth_accuracy"])),
         )
+
+
+def whole(value: Any, least: int = 0) -> int:
+    """``value`` as a whole number from ``least`` on. Raises ValueError."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"expected a whole number from {least} on, got {value!r}")
+    return value
+
+
+def _maybe(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value!r}")
+    return float(value)

@@ -39,6 +39,10 @@ class OuterLoop:
     final: float = 1.0
 
 
+ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+"""What torch's Adam remembers of every parameter once it has stepped."""
+
+
 class MetaState:
     """Shared parameters, learned inner rates, and the outer optimiser's memory. Mutable; one per run.
 
@@ -78,11 +82,16 @@ class MetaState:
         state = MetaState(params, log_rates, outer)
         state.step = step
         targets = params | log_rates
+        expected = {f"{name}/{key}" for name in targets for key in ADAM_KEYS} if step else set()
+        if odd := sorted(expected ^ memory.keys()):
+            raise RunError(
+                f"checkpoint of another network: the optimiser's memory {odd[0]!r} is missing or fits nothing"
+            )
         for entry, tensor in memory.items():
             name, _, key = entry.rpartition("/")
-            target = targets.get(name)
-            if target is None or (key != "step" and tensor.shape != target.shape):
-                raise RunError(f"checkpoint of another network: the optimiser's memory of {name!r} fits no parameter")
+            target = targets[name]
+            if tensor.shape != (torch.Size([]) if key == "step" else target.shape):
+                raise RunError(f"checkpoint of another network: the optimiser's memory {entry!r} fits no parameter")
             # Adam counts its steps on the CPU, wherever the parameters are.
             state.optimiser.state[target][key] = tensor.clone() if key == "step" else tensor.to(target)
         return state

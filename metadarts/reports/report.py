@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
+from metadarts.core.files import write_atomically
 from metadarts.experiments.config import Config, to_settings
 from metadarts.experiments.evaluation import alphas_of
-from metadarts.experiments.files import write_atomically
 from metadarts.experiments.records import RunFolder
 from metadarts.experiments.tolerant import as_number
 from metadarts.spaces import SearchSpace, darts

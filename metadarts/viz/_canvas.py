@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metadarts.core.errors import ConfigError
+from metadarts.core.files import cannot_write, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,11 +66,20 @@ def figure(target: Target, width: float, height: float) -> Iterator[Figure]:
         sheet = Figure(figsize=(width, height), facecolor="white")
         FigureCanvasAgg(sheet)
         yield sheet
-        if isinstance(target, Path):
-            target.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if target.suffix == ".svg" else None
-        dpi = target.dpi if isinstance(target, Picture) else DPI
-        sheet.savefig(target, format=target.suffix[1:], dpi=dpi, metadata=metadata)
+        drawn = target if isinstance(target, Picture) else Picture(target.suffix)
+        sheet.savefig(drawn, format=drawn.suffix[1:], dpi=drawn.dpi, metadata=metadata)
+        if isinstance(target, Path):
+            _write(target, drawn.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The drawn file, whole or not at all, in a folder that is made when missing. Raises RunError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    write_atomically(path, content)
 
 
 def check_suffix(path: Path) -> None:

@@ -172,3 +172,53 @@ def test_a_full_folder_later_goes_on_when_there_is_space_again(metadarts, search
     answer = metadarts("search", "--resume", tmp_path / "out")
     assert answer.code == 0, answer.err
     assert RunFolder.open(tmp_path / "out").is_finished
+
+
+@pytest.mark.parametrize("verb", ["derive", "report"])
+def test_a_limit_reached_while_drawing(run, tmp_path, verb):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = {path.name for path in copy.iterdir()}
+    done = limited(8000, [verb, copy])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "File too large" in done.stderr
+    left = {path.name for path in copy.iterdir()} - before
+    assert left <= {"genotype.txt", "genotype.json"}, "each whole"
+
+
+TOO_MUCH = """
+import resource, sys
+from metadarts.cli import main
+import metadarts.experiments
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv.pop(1)) * 2**30,) * 2)
+main()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space as Linux does")
+def test_memory_that_runs_out_before_the_first_step(search_words, tmp_path):
+    words = search_words(tmp_path / "out", "--set", "model.channels=40000")
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_MUCH, "8", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "memory ran out" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_too_small_for_the_network_are_refused_before_there_is_a_run(refused, search_words, tmp_path):
+    images = Key(("tests", "tiny images")).numpy().integers(0, 256, (120, 2, 2)).astype(np.uint8)
+    np.savez(tmp_path / "tiny.npz", images=images, label=np.repeat(np.arange(12), 10))
+    refused(*search_words(tmp_path / "out", "--data", str(tmp_path / "tiny.npz"), "--ways", "2"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_too_long_for_the_system(refused, search_words, tmp_path):
+    name = "x" * 300
+    refused(*search_words(tmp_path / name))
+    refused("derive", tmp_path / name)
+    refused("search", "--resume", tmp_path / name)

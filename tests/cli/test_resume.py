@@ -172,3 +172,36 @@ def test_two_searches_never_share_a_run(metadarts, unfinished):
 def test_a_run_goes_on_as_it_was_configured(metadarts, run, more, words):
     answer = metadarts("search", "--resume", run, *more)
     assert (answer.code, words in answer.err) == (2, True), answer.err
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_twice_still_gets_its_checkpoint(search_words, tmp_path):
+    out = tmp_path / "run"
+    process = program(*search_words(out, "--meta-steps", "100000", "--set", "training.save_seconds=1000"))
+    until(out / "metrics.jsonl", process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.002)
+    process.send_signal(signal.SIGHUP)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGHUP
+    assert "stopped after meta-step" in said
+
+
+def test_a_last_line_torn_by_a_power_cut_is_mended(metadarts, search_words, tmp_path, unfinished):
+    path = unfinished / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert metadarts("search", "--resume", unfinished).code == 0
+    assert RunFolder(unfinished).records("resume")
+
+
+@pytest.mark.parametrize("change", [{"best": "x"}, {"metrics_size": -1}, {"smooth_loss": "x"}, {"micro_batch": 0}])
+def test_numbers_that_are_none(metadarts, unfinished, change):
+    _edit(unfinished / "checkpoints" / "last.json", **change)
+    answer = metadarts("search", "--resume", unfinished)
+    assert (answer.code, "checkpoint 'last' is damaged" in answer.err) == (2, True)
+
+
+def test_json_nested_too_deep(metadarts, unfinished):
+    (unfinished / "checkpoints" / "last.json").write_text("[" * 100_000)
+    answer = metadarts("search", "--resume", unfinished)
+    assert (answer.code, "no readable checkpoint" in answer.err) == (2, True)

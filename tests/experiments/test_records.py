@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from metadarts.core.errors import RunError
+from metadarts.core.files import write_atomically
 from metadarts.experiments import RunFolder
-from metadarts.experiments.files import write_atomically
 from metadarts.meta import MetaState
 
 

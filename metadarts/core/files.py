@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
+def sync(path: Path) -> None:
+    """Have the content of ``path`` on disk, if it exists. Raises RunError."""
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def append_line(path: Path, text: str) -> None:
     """Append ``text`` and a newline; a write that stops half-way is taken back. Raises RunError."""
     try:
@@ -44,7 +56,9 @@ def append_line(path: Path, text: str) -> None:
 
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The one sentence for every file that could not be written."""
-    return RunError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    advice = "free some space, or raise the limit" if full else "choose another place, or make this one writable"
+    return RunError(f"cannot write {path}: {error.strerror or error}; {advice}")
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
