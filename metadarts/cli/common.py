@@ -41,14 +41,37 @@ def data_settings(data: str, root: Path | None = None) -> dict[str, str]:
     from metadarts.experiments.build import LIBRARY
     from metadarts.tasks import SOURCES, recognise
 
+    if root is not None and not is_there(root):
+        raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
     if data in SOURCES or data.startswith(f"{LIBRARY}:"):
         return {"tasks.source": data, "tasks.file": str(root.resolve()) if root else ""}
     path = Path(data)
-    if not path.exists():
+    if not is_there(path):
         raise ConfigError(f"--data {data!r}: no such file, and not the name of a source; {nearest(data, SOURCES)}")
     if root is not None:
         raise ConfigError(f"--data {data!r} is a path already: leave out --data-root, or give --data a name")
     return {"tasks.source": recognise(path), "tasks.file": str(path.resolve())}
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at ``path``; a name that the system cannot even look up is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def moved_data(source: str, data: str | None, root: Path | None) -> dict[str, str]:
+    """The settings of data that moved: ``--data`` and ``--data-root``, or the root alone for the run's own ``source``.
+
+    Raises:
+        ConfigError: as `data_settings`, or when the run reads a path, which has no root.
+    """
+    if data is None and root is None:
+        return {}
+    if data is None and source in ("folder", "npz"):
+        raise ConfigError("the run reads a path, not a name: say where it lies now with --data PATH")
+    return data_settings(data or source, root)
 
 
 def open_experiment(config: Config, device: str) -> Experiment:

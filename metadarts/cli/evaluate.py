@@ -5,13 +5,18 @@ It is the only way to the test split (the demo ends with it), and it asks for a 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import common
+
+IDENTITY = ("tasks", "queries", "precision", "episodes_sha256", "genotype", "checkpoint_step")
+"""With what the file's name spells out, these tell one measurement of a run from another."""
 
 
 def evaluate(
@@ -37,23 +42,26 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 is everyone's.")] = 0,
 ) -> None:
     """Adapt the run's best checkpoint to held-out tasks and print accuracy with its 95 % interval."""
-    from metadarts.core.errors import ConfigError
+    from metadarts.core.errors import ConfigError, RunError
     from metadarts.core.files import write_atomically
     from metadarts.experiments import RunFolder, discretised, evaluate_run, read_genotype, with_settings
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")
+    if json_file is not None and not (common.is_there(json_file.parent) and os.access(json_file.parent, os.W_OK)):
+        raise RunError(f"cannot write {json_file}: its folder is missing or not writable; name another place")
     resolved = common.prepare(device, threads)
     folder = RunFolder.open(run)
+    before = folder.config()
     changed = {
         "tasks.ways": ways,
         "tasks.shots": shots,
         "evaluate.steps": steps,
         "model.bn": bn,
         "model.precision": precision,
-        **(common.data_settings(data, data_root) if data else {}),
+        **common.moved_data(before.tasks.source, data, data_root),
     }
-    config = with_settings(folder.config(), {k: v for k, v in changed.items() if v is not None}).check()
+    config = with_settings(before, {k: v for k, v in changed.items() if v is not None}).check()
     if split == "test":
         folder.require_finished()
     cell = None if genotype is None else read_genotype(genotype)
@@ -95,4 +103,6 @@ def _file_name(facts: dict[str, Any], seed: int) -> str:
         *(["cell"] if facts["genotype"] else []),
         *([f"seed{seed}"] if seed else []),
     ]
-    return "-".join(parts) + ".json"
+    identity = {name: facts[name] for name in IDENTITY}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return "-".join([*parts, digest[:8]]) + ".json"

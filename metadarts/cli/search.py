@@ -48,14 +48,11 @@ def search(
     Example: metadarts search --data glyphs --ways 5 --shots 1 --minutes 3 --out runs/demo
     """
     given = {name for name in context.params if _was_given(context, name)}
-    moved = {
-        **(common.data_settings(data, data_root) if data else {}),
-        **({"training.fit_memory": True} if fit_memory else {}),
-    }
+    fitting = {"training.fit_memory": True} if fit_memory else {}
     if resume is not None:
         if wrong := sorted(name.strip("_").replace("_", "-") for name in given - WITH_RESUME):
             raise ConfigError(f"--resume goes on as the run was configured: leave out --{', --'.join(wrong)}")
-        resume_search(resume, moved, device, threads)
+        resume_search(resume, (data, data_root), fitting, device, threads)
         return
     if out is None:
         raise ConfigError("search needs --out FOLDER for a new run, or --resume FOLDER to go on with one")
@@ -64,7 +61,8 @@ def search(
     if data_root is not None and data is None:
         raise ConfigError("--data-root says where the data lie: name them too, e.g. --data cifar-fs")
     settings: dict[str, Any] = {
-        **moved,
+        **(common.data_settings(data, data_root) if data else {}),
+        **fitting,
         "tasks.ways": ways,
         "tasks.shots": shots,
         "model.precision": precision,
@@ -117,8 +115,15 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     _search_in(RunFolder.create(out, config, environment), experiment)
 
 
-def resume_search(run: Path, moved: dict[str, Any], device: str, threads: int) -> None:
-    """Go on with ``run`` from its last checkpoint. ``moved``: settings of the data's place, and of memory."""
+def resume_search(
+    run: Path, data: tuple[str | None, Path | None], fitting: dict[str, Any], device: str, threads: int
+) -> None:
+    """Go on with ``run`` from its last checkpoint.
+
+    Args:
+        data: --data and --data-root, for data that moved since.
+        fitting: settings of how memory is fitted.
+    """
     from metadarts.core.errors import RunError
     from metadarts.experiments import RunFolder, with_settings
 
@@ -133,9 +138,10 @@ def resume_search(run: Path, moved: dict[str, Any], device: str, threads: int) -
         common.console.print(
             f"the run began with {before} threads: sums will be rounded otherwise than without the stop"
         )
-    experiment = common.open_experiment(with_settings(config, moved).check(), resolved)
-    data = environment.get("data_sha256")
-    if data is not None and data != experiment.source.content_sha256:
+    moved = common.moved_data(config.tasks.source, *data)
+    experiment = common.open_experiment(with_settings(config, moved | fitting).check(), resolved)
+    digest = environment.get("data_sha256")
+    if digest is not None and digest != experiment.source.content_sha256:
         raise RunError(f"{run}: its data are not what they were when it began; restore them, or start a new run")
     _search_in(folder, experiment)
 

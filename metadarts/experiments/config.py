@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Iterable
@@ -145,6 +146,10 @@ def _faults(config: Config) -> Iterable[str]:
         value = getattr(getattr(config, group), name)
         if not value >= least:  # so that NaN is refused too
             yield f"{group}.{name}: expected at least {least}, got {value}"
+    for name in _OUTER_RATES:
+        value = getattr(config.outer, name)
+        if value > MOST_RATE:
+            yield f"outer.{name}: expected at most {MOST_RATE:g}, got {value}; usual are values below 1"
     if config.outer.clip is not None and not config.outer.clip > 0:
         yield f"outer.clip: expected a positive number or none, got {config.outer.clip}"
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
@@ -162,6 +167,14 @@ def _faults(config: Config) -> Iterable[str]:
     except ConfigError as error:
         yield str(error).replace("network.", "model.")
 
+
+_OUTER_RATES = ("weight_rate", "alpha_rate", "rate_rate", "alpha_decay", "final")
+MOST_RATE = 1e3
+"""Beyond this an outer rate can only be a slip; far beyond, the optimiser's single precision overflows."""
+UNREADABLE = (yaml.YAMLError, ValueError, AttributeError, RecursionError, MemoryError)
+"""What PyYAML raises on bad text: besides its own errors those of Python's int, dates and stack."""
+WIDEST = 2**63
+"""Whole numbers reach torch, numpy and JSON in 64 bits."""
 
 _LEAST = (
     ("tasks", "ways", 2),
@@ -279,8 +292,10 @@ def _convert(path: str, value: Any, hint: Any) -> Any:
     if isinstance(value, str) and hint is not str:
         try:
             value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"expected {_type_name(hint)}, got {value!r}") from error
+        except UNREADABLE as error:
+            raise ConfigError(f"expected {_type_name(hint)}, got {_shown(value)}") from error
+    if isinstance(value, int) and not -WIDEST <= value < WIDEST:
+        raise ConfigError(f"expected {_type_name(hint)}, got a whole number beyond 64 bits")
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, str) and float in options:
         with suppress(ValueError):  # YAML 1.1 takes 1e-3 for text: it wants 1.0e-3
@@ -295,7 +310,17 @@ def _convert(path: str, value: Any, hint: Any) -> Any:
             return tuple(value)
     elif any(type(value) is option for option in options):
         return value
-    raise ConfigError(f"expected {_type_name(hint)}, got {value!r}")
+    raise ConfigError(f"expected {_type_name(hint)}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """``value`` cut to a line: aliases of YAML make a few bytes of text into lists of any length."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    try:
+        return short.repr(value)
+    except ValueError:  # a whole number inside with more digits than Python prints
+        return f"a {type(value).__name__}"
 
 
 def _type_name(hint: Any) -> str:
@@ -319,8 +344,8 @@ def load_config(path: Path) -> Config:
     """Read a config.yaml. Raises ConfigError for unreadable YAML, tags, unknown fields and wrong values."""
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
+    except (OSError, *UNREADABLE) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: expected a YAML file of settings, could not read it ({first})") from error
     if not isinstance(table, dict) or not all(isinstance(section, dict) for section in table.values()):
         raise ConfigError(f"{path}: expected groups of settings (tasks, model, inner, outer, training, evaluate)")

@@ -23,6 +23,7 @@ from .records import Records, finite, read_records, read_results
 
 NAME = "report.html"
 LONGEST = 300
+DEEPEST = 8
 
 
 def write_report(run: RunFolder, out: Path | None = None) -> Path:
@@ -44,7 +45,7 @@ def write_report(run: RunFolder, out: Path | None = None) -> Path:
     path = out or run.path / NAME
     if path.resolve() != (run.path / NAME).resolve() and (path.exists() or path.is_symlink()):
         raise RunError(f"{path} exists: give --out another name, or remove it first")
-    write_atomically(path, _page(run).html().encode())
+    write_atomically(path, _page(run).html().encode(errors="backslashreplace"))
     return path
 
 
@@ -169,12 +170,14 @@ def _finished(run: RunFolder) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else {}
 
 
-def _text(value: Any) -> str:
-    """A setting or fact in plain words."""
+def _text(value: Any, depth: int = 0) -> str:
+    """A setting or fact in plain words; what is nested deeper than anyone reads is left out."""
+    if depth > DEEPEST:
+        return "…"
     if isinstance(value, dict):
-        return _short(", ".join(f"{name} {_text(item)}" for name, item in value.items()))
+        return _short(", ".join(f"{name} {_text(item, depth + 1)}" for name, item in value.items()))
     if isinstance(value, list):
-        return _short(", ".join(map(_text, value)))
+        return _short(", ".join(_text(item, depth + 1) for item in value))
     plain = {None: "none", True: "yes", False: "no", "": "(empty)"}
     return plain[value] if isinstance(value, bool | None) or value == "" else _short(f"{value}")
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import secrets
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
+DAMAGE = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
+    *(struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, TokenError),
+)
 """What reading a damaged .npz file can raise."""
 
 
@@ -33,17 +38,31 @@ def default_cache() -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content becomes ``path`` when the block ends well; two writers or a full disk never leave half a
-    file. Raises OSError."""
+    """A stream whose content becomes ``path`` when the block ends well; two writers, a full disk or a power cut never
+    leave half a file. It has the rights that the umask grants. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False)  # noqa: SIM115 - closed below
+    part = path.parent / f"{secrets.token_hex(8)}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        with part:
-            yield part
-        os.replace(part.name, path)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # else a power cut could leave zeros behind the right name
+        os.replace(part, path)
     except BaseException:
-        Path(part.name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the new name on the disk, too. Where folders cannot be synchronised, the content still is."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -57,8 +76,12 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # np.load leaves a damaged file open when it is given a path
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except DAMAGE as error:
         raise UnreadableFile(str(error) or type(error).__name__) from error
     except AttributeError as error:  # np.load hands back a bare array for a .npy file
         raise UnreadableFile("it is not an .npz file") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # np.load hands back the bytes of a member that is no .npy file
+            raise UnreadableFile(f"its member {name!r} is no array")
+    return arrays

@@ -45,6 +45,7 @@ def mini_imagenet(
     root = root if root is not None else cache.default_cache() / name
     if (root / "train.csv").is_file():
         classes = [entry for split in SPLITS for entry in _listed(root, split)]
+        _check_listed_once(root, classes)
     else:
         classes = _in_split_folders(name, root, f"{_CSV_FOLDER}, or {_SPLIT_FOLDERS}")
     _check_classes(name, root, classes)
@@ -93,6 +94,19 @@ def _listed(root: Path, split: str) -> list[FolderClass]:
         if not (root / file).is_file():
             raise DataError(f"{path} lists {file}, which is not in {root}; put the images there")
     return [FolderClass(split, label, tuple(sorted(set(listed)))) for label, listed in files.items()]
+
+
+def _check_listed_once(root: Path, classes: Sequence[FolderClass]) -> None:
+    """Require one label for every file. Twins under two names are ImageNet's own, one name twice is a damaged list."""
+    place: dict[str, FolderClass] = {}
+    for entry in classes:
+        for file in entry.files:
+            other = place.setdefault(file, entry)
+            if other is not entry:
+                raise DataError(
+                    f"{root}: {other.split}.csv lists {file} as {other.name} and {entry.split}.csv as {entry.name}; "
+                    "an image may have one label and be in one split only: fetch the lists again"
+                )
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from metadarts.core.errors import ConfigError, DataError, nearest
@@ -66,10 +67,11 @@ def open_source(
             f"tasks.size must lie in 0 (the source's own) to {LARGEST} and tasks.channels be 0, 1 or 3, "
             f"given {size} and {channels}"
         )
-    if place is not None:
-        _refuse_pickle(place)
     asked = {"size": size, "channels": channels, "progress": progress}
-    return SOURCES[name](place, **{field: value for field, value in asked.items() if value})
+    with _readable(place):
+        if place is not None:
+            _refuse_pickle(place)
+        return SOURCES[name](place, **{field: value for field, value in asked.items() if value})
 
 
 def recognise(path: Path) -> str:
@@ -77,10 +79,23 @@ def recognise(path: Path) -> str:
 
     Raises ConfigError when two sources read it and one must be named, DataError when none does.
     """
-    if not path.exists():
-        raise DataError(f"there is no file or folder {path}; name another place")
-    if path.is_dir():
-        return _recognise_folder(path)
+    with _readable(path):
+        if not path.exists():
+            raise DataError(f"there is no file or folder {path}; name another place")
+        return _recognise_folder(path) if path.is_dir() else _recognise_file(path)
+
+
+@contextmanager
+def _readable(place: Path | None) -> Iterator[None]:
+    """Turn what the file system refuses (a name too long, a folder that may not be entered) into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or place or "the data"
+        raise DataError(f"cannot read {where} ({error.strerror or error}); check its name and its rights") from error
+
+
+def _recognise_file(path: Path) -> str:
     _refuse_pickle(path)
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path}: expected an .npz file or a folder of images; convert it to one of the two")

@@ -92,7 +92,10 @@ def _classes(path: Path, arrays: dict[str, NDArray[Any]]) -> tuple[list[str], ND
     if "class_names" not in arrays:
         values, number = np.unique(label, return_inverse=True)
         return [f"class {value}" for value in values.tolist()], number.astype(np.int64)
-    names = arrays["class_names"].astype(np.str_).tolist()
+    try:
+        names = arrays["class_names"].astype(np.str_).tolist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: class_names holds bytes that are not ASCII; save it as text (dtype str)") from error
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path}: class_names holds {twice!r} twice; give every class a name of its own")

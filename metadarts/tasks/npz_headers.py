@@ -41,10 +41,12 @@ def npz_headers(path: Path) -> dict[str, Header]:
         raise DataError(f"expected the file {path}, there is none; name another place")
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            members = archive.infolist()
             unpacked = sum(member.file_size for member in members)
             headers = {}
             for member in members:
+                if not member.filename.endswith(".npy"):
+                    raise ValueError(f"its member {member.filename!r} is no .npy file")
                 with archive.open(member) as stream:
                     header = _header(stream)
                 if header.nbytes > member.file_size:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
 from metadarts.tasks import cache
+from metadarts.tasks.npz_headers import Header, npz_headers
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
 
 FILE = "omniglot_28_u8.npz"
@@ -83,13 +84,11 @@ def read_npz(path: Path) -> Drawings:
     """Read the documented .npz form. Raises DataError when the file or an array is missing or malformed."""
     if not path.is_file():
         raise DataError(f"expected the Omniglot file {path}, there is none; put {FILE} there or name another place")
+    _check_headers(npz_headers(path), path)
     try:
         arrays = cache.read_npz(path)
     except cache.UnreadableFile as error:
         raise DataError(f"cannot read {path} as an .npz file ({error}); fetch it again") from error
-    missing = ARRAYS - set(arrays)
-    if missing:
-        raise DataError(f"{path} lacks the arrays {', '.join(sorted(missing))}; see metadarts.tasks.omniglot.Drawings")
     count = len(arrays["character_vinyals"])
     names = arrays.get("character_names", np.array([f"character {number}" for number in range(count)]))
     numbers = {name: arrays[name].astype(np.int64) for name in ("character", "drawer", "character_vinyals")}
@@ -98,14 +97,32 @@ def read_npz(path: Path) -> Drawings:
     return drawings
 
 
-def _check(drawings: Drawings, path: Path) -> None:
-    images, count, characters = drawings.images, len(drawings.images), len(drawings.character_vinyals)
-    if images.dtype != np.uint8 or images.shape != (count, SIZE, SIZE):
+def _check_headers(headers: dict[str, Header], path: Path) -> None:
+    """Require the arrays of `Drawings`, before one of them takes memory."""
+    missing = ARRAYS - set(headers)
+    if missing:
+        raise DataError(f"{path} lacks the arrays {', '.join(sorted(missing))}; see metadarts.tasks.omniglot.Drawings")
+    images = headers["images"]
+    if images.dtype != np.uint8 or len(images.shape) != 3 or images.shape[1:] != (SIZE, SIZE) or not images.shape[0]:
         raise DataError(f"{path}: images must be uint8 [n, 28, 28], given {images.dtype} {list(images.shape)}")
     for name in ("character", "drawer"):
-        shape = getattr(drawings, name).shape
-        if shape != (count,):
-            raise DataError(f"{path}: {name} must be [{count}], one per image, given {list(shape)}")
+        if headers[name].shape != images.shape[:1]:
+            raise DataError(
+                f"{path}: {name} must be [{images.shape[0]}], one per image, given {list(headers[name].shape)}"
+            )
+    numbers = dict.fromkeys(("character", "drawer", "character_vinyals"), "iu")
+    for name, kinds in (numbers | {"character_names": "U"}).items():
+        header = headers.get(name)
+        if header is not None and (header.dtype.kind not in kinds or len(header.shape) != 1):
+            kind = "text" if kinds == "U" else "whole numbers"
+            raise DataError(
+                f"{path}: {name} must be a list of {kind}, given {header.dtype} {list(header.shape)}; "
+                "see metadarts.tasks.omniglot.Drawings"
+            )
+
+
+def _check(drawings: Drawings, path: Path) -> None:
+    characters = len(drawings.character_vinyals)
     if not set(drawings.character.tolist()) <= set(range(characters)):
         raise DataError(f"{path}: character must lie in 0..{characters - 1}, the length of character_vinyals")
     if not set(drawings.character_vinyals.tolist()) <= {0, 1, 2} or len(drawings.character_names) != characters:

@@ -222,3 +222,13 @@ def test_names_too_long_for_the_system(refused, search_words, tmp_path):
     refused(*search_words(tmp_path / name))
     refused("derive", tmp_path / name)
     refused("search", "--resume", tmp_path / name)
+    refused(*search_words(tmp_path / "out", "--data", name))
+    refused(*search_words(tmp_path / "out", "--data", "glyphs", "--data-root", name))
+
+
+def test_a_data_root_alone_is_where_the_data_of_the_run_lie_now(metadarts, refused, run, data, tmp_path):
+    (tmp_path / "moved").mkdir()
+    shutil.copy(data, tmp_path / "moved" / "omniglot_28_u8.npz")
+    words = ("evaluate", run, "--tasks", 2, "--steps", 0, "--json", tmp_path / "a.json", "--data-root")
+    assert metadarts(*words, tmp_path / "moved").code == 0
+    assert "nothing at that place" in refused(*words, tmp_path / "gone")

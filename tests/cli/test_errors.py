@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_network(refused, run, tmp_path, verb):
 
 def test_a_result_that_cannot_be_written(refused, run, tmp_path):
     line = refused("evaluate", run, "--tasks", 2, "--json", tmp_path / "gone" / "a.json", "--steps", 0)
-    assert f"cannot write {tmp_path / 'gone' / 'a.json'}: No such file or directory" in line
+    assert f"cannot write {tmp_path / 'gone' / 'a.json'}: its folder is missing or not writable" in line
 
 
 @pytest.mark.parametrize(

@@ -111,11 +111,14 @@ def test_evaluate_leaves_each_measurement_in_the_run_folder(metadarts, run, tmp_
     copy = shutil.copytree(run, tmp_path / "run")
     assert metadarts("evaluate", copy, "--tasks", 2, "--steps", 1).code == 0
     assert metadarts("evaluate", copy, "--tasks", 2, "--steps", 0, "--ways", 2, "--shots", 3, "--seed", 4).code == 0
-    names = [
-        "evaluation-test-2way-3shot-0steps-transductive-seed4.json",
-        "evaluation-test-3way-1shot-1steps-transductive.json",
+    assert metadarts("evaluate", copy, "--tasks", 3, "--steps", 1).code == 0, "another measurement, another file"
+    assert metadarts("evaluate", copy, "--tasks", 3, "--steps", 1).code == 0, "the same one, the same file"
+    names = sorted(path.name for path in copy.glob("evaluation*.json"))
+    assert [name.rpartition("-")[0] for name in names] == [
+        "evaluation-test-2way-3shot-0steps-transductive-seed4",
+        "evaluation-test-3way-1shot-1steps-transductive",
+        "evaluation-test-3way-1shot-1steps-transductive",
     ]
-    assert sorted(path.name for path in copy.glob("evaluation*.json")) == names
     facts = json.loads((copy / names[0]).read_text())
     assert (facts["ways"], facts["shots"], facts["steps"], facts["tasks"]) == (2, 3, 0, 2)
 

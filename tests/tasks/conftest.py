@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,3 +51,17 @@ def save_image():
         return noise
 
     return save
+
+
+@pytest.fixture
+def claims_a_terabyte():
+    """Put an array of a few bytes into an .npz file, with a header that says 100 TB: claims_a_terabyte(path, name)."""
+
+    def add(path, name):
+        stream = io.BytesIO()
+        shape = (10**14 // 784, 28, 28)
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(f"{name}.npy", stream.getvalue())
+
+    return add

@@ -176,6 +176,18 @@ def test_damaged_lists(listed, text, message):
         open_source("mini-imagenet", listed)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_file_under_two_labels(listed, split):
+    first, second = MINI["train"][0], MINI[split][1]
+    path = listed / f"{split}.csv"
+    path.write_text(path.read_text().replace(f"{second}00000000.png,{second}", f"{first}00000000.png,{second}"))
+    with pytest.raises(
+        DataError,
+        match=rf"train\.csv lists images/{first}00000000\.png as {first} and {split}\.csv as {second}; an image may",
+    ):
+        open_source("mini-imagenet", listed)
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
 def test_list_that_cannot_be_read(listed, content):
     (listed / "test.csv").unlink()

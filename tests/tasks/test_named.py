@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -108,3 +110,41 @@ def test_nothing_there_and_files_of_other_kinds(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"")
     with pytest.raises(DataError, match=r"a\.zip: expected an \.npz file or a folder of images"):
         recognise(tmp_path / "a.zip")
+
+
+DATA_NEEDED = sorted(set(SOURCES) - {"glyphs"})
+"""A cache that cannot be read costs glyphs only time."""
+
+
+def ways_to_open(path):
+    return [partial(recognise, path), *(partial(open_source, name, path) for name in DATA_NEEDED)]
+
+
+@pytest.mark.parametrize("suffix", ["", ".npz", ".pkl"])
+def test_name_that_is_too_long(tmp_path, suffix):
+    """Python 3.11's Path.exists raises for it."""
+    for open_it in ways_to_open(tmp_path / ("a" * 300 + suffix)):
+        with pytest.raises(DataError, match=r"a{300}.*File name too long"):
+            open_it()
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A folder that may not be entered, not even by root, who becomes nobody for the test."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    write_npz(folder / "a.npz")
+    folder.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("inside", ["", "a.npz", "train"])
+def test_folder_that_may_not_be_entered(locked, inside):
+    for open_it in ways_to_open(locked / inside):
+        with pytest.raises(DataError, match=r"locked"):
+            open_it()

@@ -88,6 +88,10 @@ def test_size_and_channels(tmp_path):
             r"labels must lie in 0\.\.1, one for each of class_names, given 0\.\.5",
         ),
         ({"class_names": np.array(list("abcdea"))}, "class_names holds 'a' twice"),
+        (
+            {"class_names": np.array([b"caf\xe9", *b"abcde"], "S4")},
+            "class_names holds bytes that are not ASCII; save it",
+        ),
         ({"split": np.array([0, 1])}, r"split must be \[6\]"),
         ({"split": np.array([0, 1, 2, 0, 1, 3])}, "0 train, 1 val or 2 test"),
         ({"split": np.array([1, 1, 2, 2, 1, 2])}, "the training classes have no images"),
@@ -139,6 +143,43 @@ def test_array_that_claims_more_than_it_has(tmp_path):
         archive.writestr("images.npy", stream.getvalue())
     with pytest.raises(DataError, match=r"images\.npy is cut short"):
         open_source("npz", tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize("name", ["images", "label", "readme.txt", "folder/"])
+def test_members_that_are_no_arrays(tmp_path, name):
+    path = write(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"raw bytes")
+    with pytest.raises(DataError, match=f"cannot read .*its member '{name}' is no .npy file"):
+        open_source("npz", path)
+
+
+@pytest.mark.parametrize("header", ["(" * 5000, "{'descr': '|u1', 'fortran_order': False, 'shape': (9"])
+def test_headers_that_do_not_parse(tmp_path, header):
+    path = write(tmp_path, label=None)
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("label.npy", data)
+    with pytest.raises(DataError, match="cannot read"):
+        open_source("npz", path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_in_every_kind_of_compression(tmp_path, method):
+    with zipfile.ZipFile(write(tmp_path)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    path = tmp_path / "mine.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    whole = path.read_bytes()
+    assert len(open_source("npz", path).images) == COUNT
+    for place in range(45, 2000, 130):
+        damaged = bytearray(whole)
+        damaged[place : place + 8] = b"\xff" * 8
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot read"):
+            open_source("npz", path)
 
 
 def test_file_that_blows_up(tmp_path, monkeypatch):

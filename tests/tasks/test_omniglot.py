@@ -126,12 +126,27 @@ def test_default_place_is_the_cache(tmp_path, monkeypatch):
         ({"character": np.full(12, 3)}, r"character must lie in 0\.\.2"),
         ({"character_vinyals": np.array([0, 1, 3])}, "character_vinyals must hold 0, 1 or 2"),
         ({"character_names": np.array(["one"])}, "character_names one name for each"),
-        ({"images": np.array([object()] * 12)}, "cannot read"),
+        ({"images": np.array([object()] * 12)}, "holds Python objects"),
+        ({"images": np.zeros((0, 28, 28), np.uint8)}, r"images must be uint8 .*, given uint8 \[0, 28, 28\]"),
+        ({"character_vinyals": np.array(0)}, r"character_vinyals must be a list of whole numbers, given int64 \[\]"),
+        ({"character_vinyals": np.zeros((3, 1), int)}, "character_vinyals must be a list of whole numbers"),
+        ({"character_vinyals": np.zeros(0, int)}, "character must lie in"),
+        ({"character": np.array(["a"] * 12)}, r"character must be a list of whole numbers, given <U1 \[12\]"),
+        ({"drawer": np.array([b"a"] * 12)}, "drawer must be a list of whole numbers"),
+        ({"character_names": np.array("one")}, "character_names must be a list of text"),
+        ({"character_names": np.array([b"caf\xe9"] * 3)}, "character_names must be a list of text"),
     ],
 )
 def test_refuses_malformed_files(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         omniglot(write(tmp_path, **changes))
+
+
+def test_header_that_claims_a_terabyte(tmp_path, claims_a_terabyte):
+    path = write(tmp_path, images=None)
+    claims_a_terabyte(path, "images")
+    with pytest.raises(DataError, match=r"cannot read .*images\.npy is cut short"):
+        omniglot(path)
 
 
 def test_missing_file_says_where_to_put_it(tmp_path):

@@ -22,6 +22,7 @@ FORMATS = (
 """Formats of pixels that Pillow reads by itself. Its other readers are of documents (EPS runs a program) or tables."""
 
 _ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258
 _SIXTEEN_BITS = 65535
 
 
@@ -78,6 +79,7 @@ def decode(content: bytes) -> Image.Image:
             if image.format == "PNG":  # the decoder itself skips the check sums
                 Image.open(BytesIO(content), formats=("PNG",)).verify()
             image.load()
+            _require_range(image)
             return _grey_or_colour(_upright(image))
     except BadImage:
         raise
@@ -87,6 +89,19 @@ def decode(content: bytes) -> Image.Image:
         raise BadImage(f"it claims more than {Image.MAX_IMAGE_PIXELS} pixels; shrink it") from None
     except Exception as error:  # a decoder raises whatever it stumbles over
         raise BadImage(str(error) or type(error).__name__) from error
+
+
+def _require_range(image: Image.Image) -> None:
+    """Refuse integers whose white is not stated: only 16 bits without a sign are known to end at 65535.
+
+    Pillow brings PNG, PPM and JPEG 2000 files to that range itself, whatever bits they have; TIFF files it leaves as
+    they are, 12 bits as mode I;16 and 32 or signed bits as mode I.
+    """
+    if image.format == "TIFF" and image.mode.startswith("I"):
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0]  # type: ignore[attr-defined]
+        if bits != 16 or image.mode == "I":
+            kind = "signed 16-bit" if bits == 16 else f"{bits}-bit"
+            raise BadImage(f"its pixels are {kind} integers of no stated range; save it with 8 or 16 unsigned bits")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -126,8 +141,6 @@ def _grey_or_colour(image: Image.Image) -> Image.Image:
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """0..65535 to 0..255, rounded."""
     wide = values.astype(np.int64)
-    if wide.size and not (0 <= wide.min() and wide.max() <= _SIXTEEN_BITS):
-        raise BadImage(f"its pixels lie in {wide.min()}..{wide.max()}, which is no 8 or 16 bits; rescale it")
     return ((wide * 255 + _SIXTEEN_BITS // 2) // _SIXTEEN_BITS).astype(np.uint8)
 
 

@@ -17,7 +17,7 @@ from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
 from metadarts.tasks.images.store import Progress, StoredImages, mean_and_std, stored_images
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
 
-IMAGES_VERSION = 1
+IMAGES_VERSION = 2
 """Goes up whenever files would be decoded to other pixels; it is part of the cache's key."""
 
 _FILES_AT_ONCE = 256

@@ -20,7 +20,8 @@ Progress = Callable[[int, int], None]
 Blocks = Callable[[], Iterator[NDArray[np.uint8]]]
 
 CHECKED_BYTES = 4 * 2**30
-"""Files up to this size are read and checked whole when they are opened (4 GB/s); larger ones by their length only."""
+"""Files up to this size are read and checked whole when they are opened (4 GB/s); larger ones by their length only,
+which is enough against a power cut, since `cache.whole_file` has content on the disk before it has a name."""
 
 _ROWS_AT_ONCE = 1024
 _log = logging.getLogger(__name__)
