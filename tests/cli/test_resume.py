@@ -17,17 +17,36 @@ from benchmarks import kill_and_resume
 from metadarts.cli.signals import StopRequest
 from metadarts.experiments import RunFolder
 
+HEARING = """
+import signal
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+from metadarts.cli import main
+main()
+"""
+"""A program that hears signals, also where the tests were started in the background or by nohup, which ignore some."""
 
-def program(*words):
-    code = "from metadarts.cli import main; main()"
-    threads = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=threads,
-    )
+
+@pytest.fixture
+def program():
+    """(words) -> the program in a process of its own, which does not outlive the test."""
+    started = []
+
+    def start(*words):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HEARING, *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def until(path, process, seconds=60.0):
@@ -59,7 +78,7 @@ def test_a_difference_would_be_seen(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_stops_with_a_checkpoint_to_go_on_from(search_words, tmp_path, name):
+def test_a_signal_stops_with_a_checkpoint_to_go_on_from(program, search_words, tmp_path, name):
     out = tmp_path / "run"
     process = program(*search_words(out, "--meta-steps", "100000"))
     until(out / "metrics.jsonl", process)
@@ -175,7 +194,7 @@ def test_a_run_goes_on_as_it_was_configured(metadarts, run, more, words):
 
 
 @pytest.mark.slow
-def test_a_terminal_that_closes_twice_still_gets_its_checkpoint(search_words, tmp_path):
+def test_a_terminal_that_closes_twice_still_gets_its_checkpoint(program, search_words, tmp_path):
     out = tmp_path / "run"
     process = program(*search_words(out, "--meta-steps", "100000", "--set", "training.save_seconds=1000"))
     until(out / "metrics.jsonl", process)
