@@ -36,6 +36,9 @@ def evaluate(
     ] = None,
     data: Annotated[str | None, typer.Option(help=f"Where it moved since the search: {common.DATA_HELP}")] = None,
     data_root: common.DataRoot = None,
+    fit_memory: Annotated[
+        bool | None, typer.Option("--fit-memory", help="When memory runs out, measure fewer tasks per pass.")
+    ] = None,
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: as trained.")] = None,
     threads: common.Threads = 0,
@@ -57,6 +60,7 @@ def evaluate(
         "tasks.ways": ways,
         "tasks.shots": shots,
         "evaluate.steps": steps,
+        "training.fit_memory": fit_memory,
         "model.bn": bn,
         "model.precision": precision,
         **common.moved_data(before.tasks.source, data, data_root),

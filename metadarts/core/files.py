@@ -22,7 +22,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _settle(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -67,8 +67,8 @@ def _write_all(descriptor: int, content: bytes) -> None:
         content = content[os.write(descriptor, content) :]
 
 
-def _settle(folder: Path) -> None:
-    """Have the folder's own entry on disk, so that a renamed file survives a power cut (POSIX only)."""
+def sync_folder(folder: Path) -> None:
+    """Have the folder's own entries on disk, so that a renamed file survives a power cut, where the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -159,7 +159,7 @@ class _Search:
         if self.state.step == 0:
             return False  # starting up may take all the time there was: one step is the least a search does
         fraction, count = self.clock.fraction(self.state.step), self.config.training.validations
-        if fraction >= 1.0 or fraction * count >= self.standing.looks + 1:
+        if fraction * count >= self.standing.looks + 1:  # at the end, unless a killed process has looked already
             before = self.clock.seconds
             self.doing = f"validation after meta-step {self.state.step}"
             self._look()

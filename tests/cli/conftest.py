@@ -109,6 +109,21 @@ def metadarts(monkeypatch, capsys) -> Callable[..., Answer]:
     return call
 
 
+@pytest.fixture
+def refused(metadarts) -> Callable[..., str]:
+    """(words) -> the one line that the program ends with, and exit code 2."""
+
+    def call(*words: object) -> str:
+        answer = metadarts(*words)
+        assert answer.code == 2, answer
+        assert answer.err.count("\n") == 1, answer.err
+        assert answer.err.startswith("metadarts: ")
+        assert "Traceback" not in answer.out + answer.err
+        return answer.err.removeprefix("metadarts: ").rstrip("\n")
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def searched(installed, search_words, tmp_path_factory) -> tuple[Path, Answer]:
     """A run that the installed program made, and what it said."""

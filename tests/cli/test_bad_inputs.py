@@ -19,21 +19,6 @@ SMALL = {"tasks.queries": 2, "evaluate.queries": 3}
 
 
 @pytest.fixture
-def refused(metadarts):
-    """(words) -> the one line that the program ends with."""
-
-    def call(*words):
-        answer = metadarts(*words)
-        assert answer.code == 2, answer
-        assert answer.err.count("\n") == 1, answer.err
-        assert answer.err.startswith("metadarts: ")
-        assert "Traceback" not in answer.out + answer.err
-        return answer.err
-
-    return call
-
-
-@pytest.fixture
 def photos(tmp_path):
     """Nine classes of six coloured JPEG and PNG images of different sizes."""
     draw = Key(("tests", "bad inputs")).numpy()

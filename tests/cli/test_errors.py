@@ -13,21 +13,6 @@ from metadarts.core.errors import RunError
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
 
-@pytest.fixture
-def refused(metadarts):
-    """(words) -> the one line that the program ends with."""
-
-    def call(*words):
-        answer = metadarts(*words)
-        assert answer.code == 2
-        assert answer.err.count("\n") == 1, answer.err
-        assert answer.err.startswith("metadarts: ")
-        assert "Traceback" not in answer.out + answer.err
-        return answer.err.removeprefix("metadarts: ").rstrip("\n")
-
-    return call
-
-
 def test_the_installed_program_refuses_in_one_line(installed, run, search_words):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     answer = installed(*search_words(run))

@@ -48,19 +48,6 @@ PAYLOADS = (a_pickle, a_torch_file, an_npz_of_objects, yaml_with_tags)
 PLACES = ("checkpoint tensors", "checkpoint json", "data file", "data in a folder", "config", "config of a run")
 
 
-@pytest.fixture
-def refused(metadarts):
-    def call(*words):
-        answer = metadarts(*words)
-        assert answer.code == 2, answer
-        assert answer.err.count("\n") == 1, answer.err
-        assert answer.err.startswith("metadarts: ")
-        assert "Traceback" not in answer.out + answer.err
-        return answer.err
-
-    return call
-
-
 def words_for(place, payload, marker, run, search_words, tmp_path):
     """Put the payload in its place; the words of a command that meets it."""
     out = tmp_path / "out"

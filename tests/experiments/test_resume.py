@@ -45,6 +45,14 @@ def crash_at(step):
     return watch
 
 
+def stop_and_crash(experiment, run, step):
+    """Stop in good order after two steps, go on, and crash at ``step``."""
+    with pytest.raises(SearchStopped):
+        search(experiment, run, stop=lambda: len(run.records("train")) == 2)
+    with pytest.raises(Crash):
+        search(experiment, run, crash_at(step))
+
+
 @pytest.mark.parametrize(("step", "save_seconds"), [(1, 60.0), (2, 60.0), (3, 60.0), (3, 0.0), (4, 60.0)])
 def test_a_crash_at_any_step_changes_no_bit(finished, make, folder, step, save_seconds):
     experiment = make({"training.save_seconds": save_seconds})
@@ -154,10 +162,7 @@ def test_records_after_the_checkpoint_are_dropped_and_told_again(make, folder, m
     monkeypatch.setattr(MODULE, "RECORD_SECONDS", 0.0)
     experiment = make({"training.validations": 1})
     run = folder(experiment)
-    with pytest.raises(SearchStopped):
-        search(experiment, run, stop=lambda: len(run.records("train")) == 2)
-    with pytest.raises(Crash):
-        search(experiment, run, crash_at(3))
+    stop_and_crash(experiment, run, 3)
     assert [line["step"] for line in run.records("train")] == [1, 2, 3]
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')  # as a kill leaves it
@@ -173,10 +178,7 @@ def test_tensorboard_shows_each_step_once(make, folder, monkeypatch):
     monkeypatch.setattr(MODULE, "RECORD_SECONDS", 0.0)
     experiment = make({"training.validations": 1})
     run = folder(experiment)
-    with pytest.raises(SearchStopped):
-        search(experiment, run, stop=lambda: len(run.records("train")) == 2)
-    with pytest.raises(Crash):
-        search(experiment, run, crash_at(4))
+    stop_and_crash(experiment, run, 4)
     search(experiment, run)
     events = EventAccumulator(str(run.path)).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
@@ -187,6 +189,23 @@ def test_a_damaged_line_that_is_not_the_last_is_not_passed_over(finished, tmp_pa
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train"}\nnothing\n{"kind": "train"}\n')
     with pytest.raises(RunError, match="is damaged: expected one JSON record per line"):
         RunFolder.open(tmp_path).records("train")
+
+
+def test_a_crash_between_the_last_save_and_the_end_repeats_no_look(make, folder, finished, monkeypatch):
+    experiment = make()
+    run = folder(experiment)
+
+    def crash(name, value):
+        raise Crash
+
+    monkeypatch.setattr(run, "write_json", crash)
+    with pytest.raises(Crash):
+        search(experiment, run)
+    assert not run.is_finished
+    state = search(experiment, RunFolder.open(run.path))
+    assert same_state(state, finished.state)
+    assert looks_of(run) == looks_of(finished.run)
+    assert run.is_finished
 
 
 def test_memory_of_another_network_is_refused(finished):
