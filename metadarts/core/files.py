@@ -75,3 +75,11 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def default_cache() -> Path:
+    """The environment variable METADARTS_CACHE, else XDG_CACHE_HOME/metadarts, else ~/.cache/metadarts."""
+    if chosen := os.environ.get("METADARTS_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "metadarts"

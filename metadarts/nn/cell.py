@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.types import Params
-from metadarts.ops import mix, pointwise
+from metadarts.ops import mix, separable
 from metadarts.spaces import Genotype, SearchSpace
 
-from .primitives import PRIMITIVES, EdgeInputs, Place, Shapes, Statistics, slice_edges
+from .primitives import PRIMITIVES, Place, Shapes, Statistics, affine, slice_edges
 
 Edge = tuple[int, int]
 """(intermediate node, source state)."""
@@ -116,60 +115,58 @@ def run_cell(
     inputs: list[Tensor],
     weights: Mapping[int, Tensor] | None,
     statistics: Statistics,
-    tasks: int,
 ) -> Tensor:
     """The output of one cell.
 
     Args:
         spec: the cell.
         params: its tensors [T, ...], names as in `cell_shapes`.
-        inputs: the input states, each [N, H, W, T * C_in].
+        inputs: the input states, each [T, N, H, W, C_in].
         weights: source state -> [K, T, E] weights of its K running candidates on its E edges; None for a discrete
             cell, where every active candidate counts once.
         statistics: of batch norm.
-        tasks: T.
 
     Returns:
-        [N, h, w, T * out_channels]
+        [T, N, h, w, out_channels]
     """
-    states = [_preprocess(spec, params, index, x, statistics, tasks) for index, x in enumerate(inputs)]
+    states = [_preprocess(spec, params, index, x, statistics) for index, x in enumerate(inputs)]
     pieces = _parameters_by_source(spec, params)
     sums: list[Tensor | None] = [None] * spec.nodes
     for source in range(len(inputs) + spec.nodes):
         if source >= len(inputs):
             states.append(_node(sums[source - len(inputs)], spec, source))
-        outputs = _candidates(spec, EdgeInputs(states[source], tasks), pieces[source], source, statistics, tasks)
+        outputs = _candidates(spec, states[source], pieces[source], source, statistics)
         if weights is not None and outputs:
             targets = spec.targets(next(iter(outputs)), source)
-            mixed = mix(list(outputs.values()), weights[source])
-            _scatter(sums, mixed, targets)
+            for node, part in zip(targets, mix(list(outputs.values()), weights[source]), strict=True):
+                _add(sums, node, part)
             continue
         for name, output in outputs.items():
-            _scatter(sums, output, spec.targets(name, source))
-    kept = [states[state].unflatten(-1, (tasks, -1)) for state in spec.concat]
-    return torch.cat(kept, dim=-1).flatten(3)
+            parts = output.unbind(1)
+            for position, node in enumerate(spec.targets(name, source)):
+                _add(sums, node, parts[position if len(parts) > 1 else 0])
+    return torch.cat([states[state] for state in spec.concat], dim=-1)
 
 
 def _node(total: Tensor | None, spec: CellSpec, source: int) -> Tensor:
     if total is None:
         raise ValueError(f"node {source - len(spec.inputs)} of a {spec.kind} cell has no active edge")
-    return total.flatten(3)
+    return total
 
 
-def _scatter(sums: list[Tensor | None], outputs: Tensor, targets: tuple[int, ...]) -> None:
-    """Add outputs [N, h, w, T, E or 1, C] to the sums [N, h, w, T, C] of their target nodes."""
-    for position, node in enumerate(targets):
-        part = outputs[..., position if outputs.shape[-2] > 1 else 0, :]
-        before = sums[node]
-        sums[node] = part if before is None else before + part
+def _add(sums: list[Tensor | None], node: int, part: Tensor) -> None:
+    """Add one edge's output [T, N, h, w, C] to its target node's sum."""
+    before = sums[node]
+    sums[node] = part if before is None else before + part
 
 
-def _preprocess(spec: CellSpec, params: Params, index: int, x: Tensor, statistics: Statistics, tasks: int) -> Tensor:
+def _preprocess(spec: CellSpec, params: Params, index: int, x: Tensor, statistics: Statistics) -> Tensor:
     """ReLU, 1x1 convolution, batch norm."""
-    x = pointwise(F.relu(x), params[f"preprocess{index}.conv"])
-    norm = f"preprocess{index}.norm"
-    affine = (params[f"{norm}.weight"], params[f"{norm}.bias"]) if spec.affine else None
-    return statistics.normalise(x, tasks, affine)
+    y = separable(x.unsqueeze(1), None, params[f"preprocess{index}.conv"].unsqueeze(1), statistics.rows)
+    if spec.affine:
+        norm = f"preprocess{index}.norm"
+        y = affine(y, params[f"{norm}.weight"].unsqueeze(1), params[f"{norm}.bias"].unsqueeze(1))
+    return y.squeeze(1)
 
 
 def _parameters_by_source(spec: CellSpec, params: Params) -> list[dict[str, dict[str, Tensor]]]:
@@ -189,17 +186,15 @@ def _parameters_by_source(spec: CellSpec, params: Params) -> list[dict[str, dict
 
 def _candidates(
     spec: CellSpec,
-    inputs: EdgeInputs,
+    state: Tensor,
     pieces: Mapping[str, Mapping[str, Tensor]],
     source: int,
     statistics: Statistics,
-    tasks: int,
 ) -> dict[str, Tensor]:
-    """primitive -> its outputs [N, h, w, T, E or 1, C] on the active edges from ``source``."""
+    """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``."""
     outputs = {}
     for name in spec.active:
-        edges, run = len(spec.targets(name, source)), PRIMITIVES[name].run
-        if edges and run is not None:
-            place = Place(pieces[name], edges, tasks, spec.stride(source), statistics, spec.pool_norm)
-            outputs[name] = run(inputs, place)
+        run = PRIMITIVES[name].run
+        if spec.targets(name, source) and run is not None:
+            outputs[name] = run(state, Place(pieces[name], spec.stride(source), statistics, spec.pool_norm))
     return outputs

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, Params, is_alpha
-from metadarts.ops import convolution
+from metadarts.ops import conv_block
 from metadarts.spaces import Genotype, SearchSpace
 
 from .cell import CellSpec, cell_shapes, chosen_edges, mixed_edges, run_cell
@@ -151,14 +150,13 @@ class Network:
         tasks, count, channels, height, width = images.shape
         statistics = statistics or Statistics()
         self._check_statistics(count, height, width, statistics)
-        x = images.permute(1, 3, 4, 0, 2).reshape(count, height, width, tasks * channels)
-        x = self._stem(params, x, statistics, tasks)
+        x = self._stem(params, images.permute(0, 1, 3, 4, 2), statistics)
         mixing = self._mixing(params, weights, tasks)
         before = x
         for index, cell in enumerate(self.cells):
             own = _under(params, f"cells.{index}.")
-            before, x = x, run_cell(cell, own, _aligned(before, x), mixing.get(cell.kind), statistics, tasks)
-        return x.mean((1, 2)).view(count, tasks, -1).transpose(0, 1)
+            before, x = x, run_cell(cell, own, _aligned(before, x), mixing.get(cell.kind), statistics)
+        return x.mean((2, 3))
 
     def logits(
         self,
@@ -171,13 +169,10 @@ class Network:
         features = self.embed(params, images, statistics, weights)
         return features @ params["head.weight"].mT + params["head.bias"].unsqueeze(-2)
 
-    def _stem(self, params: Params, x: Tensor, statistics: Statistics, tasks: int) -> Tensor:
+    def _stem(self, params: Params, x: Tensor, statistics: Statistics) -> Tensor:
         for index in (1, 2):
-            x = F.relu(x) if index == 2 else x
-            x = convolution(x, params[f"stem.conv{index}"].flatten(0, 1), tasks)
-            affine = (params[f"stem.norm{index}.weight"], params[f"stem.norm{index}.bias"])
-            x = statistics.normalise(x, tasks, affine)
-            x = F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
+            scale, bias = (params[f"stem.norm{index}.{part}"] for part in ("weight", "bias"))
+            x = conv_block(x, params[f"stem.conv{index}"], scale, bias, statistics.rows, rectify=index == 2)
         return x
 
     def _mixing(self, params: Params, weights: Mapping[str, Tensor] | None, tasks: int) -> dict[str, dict[int, Tensor]]:
@@ -257,8 +252,8 @@ def _cell_specs(network: Network) -> tuple[CellSpec, ...]:
 
 def _aligned(before: Tensor, x: Tensor) -> list[Tensor]:
     """The two input states of a cell at one size: after a reduction the older one is taken at every second pixel."""
-    if before.shape[1:3] != x.shape[1:3]:
-        before = before[:, ::2, ::2].contiguous()
+    if before.shape[2:4] != x.shape[2:4]:
+        before = before[:, :, ::2, ::2].contiguous()
     return [before, x]
 
 

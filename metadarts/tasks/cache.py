@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metadarts.core.files import default_cache as default_cache
 from metadarts.core.files import sync_folder
 
 DAMAGE = (
@@ -28,14 +29,6 @@ DAMAGE = (
 
 class UnreadableFile(Exception):
     """An .npz file that is missing or damaged; callers turn it into a message or build the file anew."""
-
-
-def default_cache() -> Path:
-    """The environment variable METADARTS_CACHE, else XDG_CACHE_HOME/metadarts, else ~/.cache/metadarts."""
-    if chosen := os.environ.get("METADARTS_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "metadarts"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 
 from metadarts.core.rng import Key
 from metadarts.nn import PRIMITIVES, NetworkSpec, Statistics, discrete_network, inherit, supernet
-from metadarts.nn.primitives import EdgeInputs, Place
+from metadarts.nn.primitives import Place
 from metadarts.spaces import SearchSpace, random_genotype
 
 WAYS = 5
@@ -45,12 +45,11 @@ def _check_primitive(name: str, stride: int) -> None:
     key = Key(("check_space", name))
     shapes = primitive.shapes(channels, stride).items()
     params = {own: torch.randn(tasks, edges, *shape, generator=key.child(own).torch()) for own, shape in shapes}
-    state = torch.randn(3, height, width, tasks * channels, generator=key.torch())
-    place = Place(params, edges, tasks, stride, Statistics(), pool_norm=True)
-    y = primitive.run(EdgeInputs(state, tasks), place)
-    shared = y.shape[4] == 1
+    state = torch.randn(tasks, 3, height, width, channels, generator=key.torch())
+    y = primitive.run(state, Place(params, stride, Statistics(), pool_norm=True))
+    shared = y.shape[1] == 1
     small = (3, math.ceil(height / stride), math.ceil(width / stride))
-    _require(f"{name} at stride {stride}", tuple(y.shape), (*small, tasks, 1 if shared else edges, channels))
+    _require(f"{name} at stride {stride}", tuple(y.shape), (tasks, 1 if shared else edges, *small, channels))
     _require(f"{name} at stride {stride} is finite", bool(torch.isfinite(y).all()), True)
     _require(f"{name} at stride {stride} has parameters of its edges", shared, not params)
 

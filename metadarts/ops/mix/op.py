@@ -13,90 +13,78 @@ from torch import Tensor
 from torch.autograd import Function
 
 from metadarts.core.types import HALF_WIDTH
+from metadarts.ops.choice import AUTO, choose
+
+from . import folded, reference
+
+OFFERED = ("cpu", "folded", "reference")
 
 
-def mix(candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """out[..., t, e, c] = sum_k weights[k, t, e] candidates[k][..., t, e, c].
+def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUTO) -> tuple[Tensor, ...]:
+    """out_e[t] = sum_k weights[k, t, e] candidates[k][t, e].
 
     Args:
-        candidates: K tensors [N, H, W, T, E, C], or [N, H, W, T, 1, C] where all E edges share one (pools, identity).
+        candidates: K tensors [T, E, N, H, W, C], or [T, 1, N, H, W, C] where all E edges share one (pools, identity).
         weights: [K, T, E], any sign.
+        implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
 
     Returns:
-        [N, H, W, T, E, C]
+        One [T, N, H, W, C] per edge.
     """
+    chosen = choose("mix", implementation, OFFERED, weights, *candidates)
+    if chosen == "reference":
+        return reference.mix(candidates, weights)
+    if chosen == "cpu":
+        return tuple(out.squeeze(1) for out in _Mix.apply(weights, *candidates))
     dtype = candidates[0].dtype
     if dtype in HALF_WIDTH:  # near-uniform weights differ by less than a half-width number resolves
         candidates = [candidate.float() for candidate in candidates]
-    total: Tensor = _Mix.apply(weights, *candidates)
-    return total.to(dtype)
-
-
-def _scale(weights: Tensor, like: Tensor) -> Tensor:
-    """[K, T, E] -> [K, T, E, C], written out so that the passes below have a contiguous inner axis."""
-    return weights[..., None].expand(*weights.shape, like.shape[-1]).to(like.dtype).contiguous()
-
-
-def _sum(scales: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
-    total = tensors[0] * scales[0]
-    for scale, tensor in zip(scales[1:], tensors[1:], strict=True):
-        total.addcmul_(tensor, scale)
-    return total
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """[N, H, W, T, E, C] twice -> [T, E]."""
-    return (a * b).sum((0, 1, 2)).sum(-1)
-
-
-def _reduce(tensor: Tensor, like: Tensor) -> Tensor:
-    """Sum over the edges where ``like`` is shared by them all."""
-    return tensor.sum(-2, keepdim=True) if like.shape[-2] == 1 != tensor.shape[-2] else tensor
+    total = folded.mix([candidate.permute(2, 3, 4, 0, 1, 5) for candidate in candidates], weights)
+    return total.to(dtype).permute(4, 3, 0, 1, 2, 5).unbind(0)
 
 
 class _Mix(Function):
-    """(p, y_1..y_K) -> sum_k p_k y_k."""
+    """(p, y_1..y_K) -> E sums: y_k [T, E or 1, N, H, W, C], sums [T, 1, N, H, W, C]."""
 
     @staticmethod
-    def forward(weights: Tensor, *candidates: Tensor) -> Tensor:
-        return _sum(_scale(weights, candidates[0]).unbind(0), candidates)
+    def forward(weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:
+        from . import cpu
+
+        return cpu.forward(weights, candidates)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        return tuple(_MixGradient.apply(g, *ctx.saved_tensors))
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
+        return tuple(_MixGradient.apply(len(upstream), *upstream, *ctx.saved_tensors))
 
 
 class _MixGradient(Function):
-    """(g, p, y) -> (dp_k = <g, y_k>, dy_k = p_k g). Differentiable once more; a third derivative is refused."""
+    """(g_1..g_E, p, y) -> (dp_k = <g, y_k>, dy_k = p_k g). Differentiable once more; a third derivative is refused."""
 
     @staticmethod
-    def forward(g: Tensor, weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:
-        scales = _scale(weights, g).unbind(0)
-        d_weights = torch.stack([_dot(g, candidate) for candidate in candidates])
-        return d_weights.to(weights.dtype), *(_reduce(g * s, c) for s, c in zip(scales, candidates, strict=True))
+    def forward(edges: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        from . import cpu
+
+        d_weights, d_candidates = cpu.gradient(inputs[:edges], inputs[edges], inputs[edges + 1 :])
+        return d_weights, *d_candidates
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs)
+        ctx.edges = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, q: Tensor | None, *v: Tensor | None) -> tuple[Any, ...]:
-        """Upstream q_k of dp_k and v_k of dy_k: dg = sum p_k v_k + q_k y_k, dp_k = <v_k, g>, dy_k = q_k g."""
         if torch.is_grad_enabled():
             raise RuntimeError("mix: no third derivative; differentiate the meta-gradient no further")
-        g, weights, *candidates = ctx.saved_tensors
-        flowing = [(k, tensor) for k, tensor in enumerate(v) if tensor is not None]
-        scales, tensors = [_scale(weights, g)[k] for k, _ in flowing], [tensor for _, tensor in flowing]
-        d_weights = torch.zeros_like(weights)
-        for k, tensor in flowing:
-            d_weights[k] = _dot(g, tensor)
-        if q is None:
-            return (_sum(scales, tensors) if flowing else None), d_weights, *(None for _ in candidates)
-        pulls = _scale(q, g).unbind(0)
-        d_g = _sum([*scales, *pulls], [*(t.expand_as(g) for t in tensors), *candidates])
-        return d_g, d_weights, *(_reduce(g * pull, c) for pull, c in zip(pulls, candidates, strict=True))
+        from . import cpu
+
+        upstream, weights = ctx.saved_tensors[: ctx.edges], ctx.saved_tensors[ctx.edges]
+        candidates = ctx.saved_tensors[ctx.edges + 1 :]
+        q = torch.zeros_like(weights) if q is None else q
+        d_g, d_weights, d_candidates = cpu.second(q, v, upstream, weights, candidates)
+        return None, *d_g, d_weights, *d_candidates

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def mix(candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
+def mix(candidates: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
     """See `op.mix`."""
-    terms = [weights[k, :, :, None] * candidate for k, candidate in enumerate(candidates)]
+    terms = [weights[k, :, :, None, None, None, None] * candidate for k, candidate in enumerate(candidates)]
     total = terms[0]
     for term in terms[1:]:
         total = total + term
-    return total
+    return total.unbind(1)

@@ -1,0 +1,107 @@
+"""Which implementation of an operator runs: the caller's choice, or the fastest that can.
+
+- ``reference``: the law, plain torch. Readable and slow.
+- ``folded``: torch's own operators on tensors with tasks and edges folded into channels, with our own derivatives;
+  runs wherever torch does.
+- ``cpu``: our kernels, in float32 and float64.
+- ``triton``: kernels for a GPU; not built yet.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+from metadarts.core.errors import ConfigError, nearest
+
+AUTO = "auto"
+NAMES = ("reference", "folded", "cpu", "triton")
+
+_default: ContextVar[str] = ContextVar("implementation", default=AUTO)
+_seen: ContextVar[list[tuple[str, str]] | None] = ContextVar("seen", default=None)
+
+
+@contextmanager
+def implementation(name: str) -> Iterator[None]:
+    """Within the block, operators that are not told otherwise use implementation ``name``."""
+    _check(name)
+    token = _default.set(name)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
+@contextmanager
+def watched() -> Iterator[list[tuple[str, str]]]:
+    """Within the block, every choice is written down as (operator, implementation), in order."""
+    seen: list[tuple[str, str]] = []
+    token = _seen.set(seen)
+    try:
+        yield seen
+    finally:
+        _seen.reset(token)
+
+
+def choose(op: str, asked: str, offered: tuple[str, ...], *tensors: Tensor) -> str:
+    """The implementation of ``op`` to run.
+
+    Args:
+        op: its name.
+        asked: what the caller asked for; "auto" is the surrounding `implementation`, and outside of one the first of
+            ``offered`` that can run.
+        offered: the operator's implementations, fastest first.
+        tensors: what it is to run on.
+
+    Raises:
+        ConfigError: when the implementation asked for cannot run on these tensors; says why.
+    """
+    _check(asked)
+    asked = _default.get() if asked == AUTO else asked
+    if asked == AUTO:
+        asked = next(name for name in offered if why_not(op, name, offered, tensors) is None)
+    elif reason := why_not(op, asked, offered, tensors):
+        raise ConfigError(f"{op}: implementation {asked!r} cannot run: {reason}")
+    if (seen := _seen.get()) is not None:
+        seen.append((op, asked))
+    return asked
+
+
+def why_not(op: str, name: str, offered: tuple[str, ...], tensors: tuple[Tensor, ...]) -> str | None:
+    """Why implementation ``name`` cannot run on ``tensors``; None when it can."""
+    if name not in offered:
+        return f"{op} has {', '.join(offered)}"
+    if name != "cpu":
+        return None
+    if any(tensor.device.type != "cpu" for tensor in tensors):
+        return f"expected tensors on the CPU, got {', '.join(sorted({str(t.device) for t in tensors}))}"
+    if any(tensor.dtype not in (torch.float32, torch.float64) for tensor in tensors):
+        return f"expected float32 or float64, got {', '.join(sorted({str(t.dtype) for t in tensors}))}"
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        return f"expected tensors of one type, got {', '.join(sorted({str(t.dtype) for t in tensors}))}"
+    return no_compiler()
+
+
+@functools.cache
+def no_compiler() -> str | None:
+    """Why CPU kernels cannot be compiled here; None when they can."""
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # numba refuses a numpy it does not know with ImportError, and other things otherwise
+        return f"Numba is not usable here ({error}); pip install numba"
+    return None
+
+
+def _check(name: str) -> None:
+    if name != AUTO and name not in NAMES:
+        raise ConfigError(f"unknown implementation {name!r}: {nearest(name, (AUTO, *NAMES))}")
+
+
+def table(offers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Operator -> the implementations that can run on this machine's CPU, fastest first."""
+    return {op: tuple(n for n in names if n != "cpu" or no_compiler() is None) for op, names in offers.items()}

@@ -1,0 +1,1 @@
+"""conv_block: see README.md for the derivation; op.py is the door."""

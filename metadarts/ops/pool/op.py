@@ -1,0 +1,149 @@
+"""Pool: 3x3 maximum or average, then batch norm, as one operator with exact second derivatives.
+
+Once the places of the maxima are known both pools are linear, y = normalise(P x), so the derivatives are those of
+`normalise` between P and its transpose (README.md). The Function's outputs are (y, r), as there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from metadarts.core.errors import ConfigError, nearest
+from metadarts.ops.choice import AUTO, choose
+from metadarts.ops.normalise.op import normalise
+
+from . import reference
+
+OFFERED = ("cpu", "folded", "reference")
+KINDS = ("max", "avg")
+
+
+class Options(NamedTuple):
+    """Which pool, its stride, and what is added to the variance."""
+
+    kind: str
+    stride: int
+    eps: float
+
+
+def pool(
+    x: Tensor,
+    kind: str,
+    stride: int = 1,
+    rows: Tensor | None = None,
+    eps: float = 1e-5,
+    implementation: str = AUTO,
+) -> Tensor:
+    """y = normalise(pool(x)) over windows of 3x3; pixels beyond the border count in neither pool.
+
+    Args:
+        x: [T, N, H, W, C].
+        kind: "max" or "avg".
+        stride: of the windows.
+        rows: [T, N], how much image n counts in task t's statistics, summing to 1 over n; None is 1/N each.
+        eps: added to the variance.
+        implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
+
+    Returns:
+        [T, N, ceil(H / stride), ceil(W / stride), C]
+
+    Raises:
+        ConfigError: on another kind, or an implementation that cannot run.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"unknown pool {kind!r}: {nearest(kind, KINDS)}")
+    chosen = choose("pool", implementation, OFFERED, x)
+    if chosen == "reference":
+        return reference.pool(x, kind, stride, rows, eps)
+    options = Options(kind, stride, eps)
+    if chosen == "folded":
+        return _folded(x, rows, options)
+    y: Tensor = _Pool.apply(x, shares(x, rows, stride), options)[0]
+    return y
+
+
+def bare_pool(x: Tensor, kind: str, stride: int) -> Tensor:
+    """The pool without batch norm, by torch; x and result as in `pool`."""
+    maps = x.flatten(0, 1).permute(0, 3, 1, 2)
+    if kind == "max":
+        maps = F.max_pool2d(maps, 3, stride, 1)
+    else:
+        maps = F.avg_pool2d(maps, 3, stride, 1, count_include_pad=False)
+    return maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+
+
+def _folded(x: Tensor, rows: Tensor | None, options: Options) -> Tensor:
+    """Tasks folded into channels, then torch's pool and our normalise."""
+    a = bare_pool(x, options.kind, options.stride).permute(1, 2, 3, 0, 4)
+    if rows is not None:
+        rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1], dim=1)
+    return normalise(a.flatten(3), rows, options.eps).unflatten(-1, a.shape[3:]).permute(3, 0, 1, 2, 4)
+
+
+def shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
+    """[T, N]: the weight of each of an image's output pixels."""
+    tasks, images, pixels = x.shape[0], x.shape[1], -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
+    if rows is None:
+        return x.new_full((tasks, images), 1.0 / (images * pixels))
+    return (rows / pixels).to(x.dtype).contiguous()
+
+
+class _Pool(Function):
+    """x -> (y, r, which): [T, N, h, w, C], [T, C], and where each maximum lay (int8 offsets; empty for averages)."""
+
+    @staticmethod
+    def forward(x: Tensor, shares: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+        from . import cpu
+
+        return cpu.forward(x, shares, options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(inputs[1], *output)
+        ctx.size, ctx.options = tuple(inputs[0].shape), inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, pull_r: Tensor | None, _: Any) -> tuple[Any, ...]:
+        shares, y, r, which = ctx.saved_tensors
+        if g is None and pull_r is None:
+            return None, None, None
+        g = torch.zeros_like(y) if g is None else g
+        if pull_r is None:
+            return _PoolGradient.apply(g, y, r, which, shares, ctx.size, ctx.options), None, None
+        if torch.is_grad_enabled():
+            raise RuntimeError("pool: no third derivative; differentiate the meta-gradient no further")
+        from . import cpu
+
+        return cpu.gradient(g, pull_r, y, r, which, shares, ctx.size, ctx.options), None, None
+
+
+class _PoolGradient(Function):
+    """(g, y, r) -> dx. Differentiable once more; a third derivative is refused rather than wrong."""
+
+    @staticmethod
+    def forward(
+        g: Tensor, y: Tensor, r: Tensor, which: Tensor, shares: Tensor, size: tuple[int, ...], options: Options
+    ) -> Tensor:
+        from . import cpu
+
+        return cpu.gradient(g, None, y, r, which, shares, size, options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.options = inputs[6]
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("pool: no third derivative; differentiate the meta-gradient no further")
+        from . import cpu
+
+        return *cpu.second(v, *ctx.saved_tensors, ctx.options), None, None, None, None

@@ -1,0 +1,162 @@
+"""Separable convolution: ReLU, depthwise, pointwise, batch norm, as one operator with exact second derivatives.
+
+The half of a DARTS separable convolution, and the whole of a dilated one, for all tasks and all the edges that leave one
+state (Liu et al., ICLR 2019, section 2.1). The Function's outputs are (y, r, d): what its derivatives need is then an
+input or an output, and autograd itself adds up what reaches d and y before either is pulled back any further (README.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from metadarts.ops.choice import AUTO, choose
+from metadarts.ops.convolution.op import convolution
+from metadarts.ops.normalise.op import normalise
+from metadarts.ops.pointwise.op import pointwise as folded_pointwise
+
+from . import reference
+
+OFFERED = ("cpu", "folded", "reference")
+
+
+class Options(NamedTuple):
+    """Stride and dilation of the depthwise convolution; what is added to the variance."""
+
+    stride: int
+    dilation: int
+    eps: float
+
+
+def separable(
+    x: Tensor,
+    depthwise: Tensor | None,
+    pointwise: Tensor,
+    rows: Tensor | None = None,
+    stride: int = 1,
+    dilation: int = 1,
+    eps: float = 1e-5,
+    implementation: str = AUTO,
+) -> Tensor:
+    """y = normalise(pointwise(depthwise(relu(x)))), without affine terms.
+
+    Args:
+        x: [T, E, N, H, W, C], or [T, 1, N, H, W, C] where all edges read the same.
+        depthwise: [T, E, C, k, k], k odd, zero padding ``dilation * (k // 2)``; None for a projection, which has no
+            depthwise stage.
+        pointwise: [T, E, C, O].
+        rows: [T, N], how much image n counts in task t's statistics, summing to 1 over n; None is 1/N each.
+        stride: of the depthwise convolution; 1 without one.
+        dilation: of the depthwise convolution.
+        eps: added to the variance.
+        implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
+
+    Returns:
+        [T, E, N, ceil(H / stride), ceil(W / stride), O]
+
+    Raises:
+        ConfigError: when the implementation asked for cannot run on these tensors.
+        ValueError: on a stride without a depthwise convolution.
+    """
+    if depthwise is None and stride != 1:
+        raise ValueError(f"separable: expected stride 1 without a depthwise convolution, got {stride}")
+    given = (x, pointwise) if depthwise is None else (x, depthwise, pointwise)
+    chosen = choose("separable", implementation, OFFERED, *given)
+    if chosen == "reference":
+        return reference.separable(x, depthwise, pointwise, rows, stride, dilation, eps)
+    options = Options(stride, dilation, eps)
+    if chosen == "folded":
+        return _folded(x, depthwise, pointwise, rows, options)
+    y: Tensor = _Separable.apply(x, depthwise, pointwise, _shares(x, rows, stride), options)[0]
+    return y
+
+
+def _folded(x: Tensor, depthwise: Tensor | None, pointwise: Tensor, rows: Tensor | None, options: Options) -> Tensor:
+    """By the operators of the stages, tasks and edges folded into channels."""
+    tasks, edges = pointwise.shape[:2]
+    x = F.relu(x).expand(tasks, edges, *x.shape[2:]).permute(2, 3, 4, 0, 1, 5).flatten(3)
+    if depthwise is not None:
+        filters = depthwise.flatten(0, 2).unsqueeze(1)
+        x = convolution(x, filters, x.shape[-1], options.stride, options.dilation)
+    x = folded_pointwise(x, pointwise.flatten(0, 1))
+    if rows is not None:
+        rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1] // tasks, dim=1)
+    return normalise(x, rows, options.eps).unflatten(-1, (tasks, edges, -1)).permute(3, 4, 0, 1, 2, 5)
+
+
+def _shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
+    """[T, N]: the weight of each of an image's output pixels."""
+    tasks, _, images, height, width, _ = x.shape
+    pixels = -(-height // stride) * -(-width // stride)
+    if rows is None:
+        return x.new_full((tasks, images), 1.0 / (images * pixels))
+    return (rows / pixels).to(x.dtype).contiguous()
+
+
+class _Separable(Function):
+    """(x, depthwise, pointwise) -> (y, r, d): [T, E, N, h, w, O], [T, E, O], [T, E, N, h, w, C]."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, depthwise: Tensor | None, pointwise: Tensor, shares: Tensor, options: Options
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        from . import cpu
+
+        return cpu.forward(x, depthwise, pointwise, shares, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[:4], *output)
+        ctx.options = inputs[4]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, pull_r: Tensor | None, pull_d: Tensor | None) -> tuple[Any, ...]:
+        x, depthwise, pointwise, shares, y, r, d = ctx.saved_tensors
+        if g is None and pull_r is None and pull_d is None:
+            return (None,) * 5
+        g = torch.zeros_like(y) if g is None else g
+        if pull_r is None and pull_d is None:
+            return *_SeparableGradient.apply(g, x, depthwise, pointwise, y, r, d, shares, ctx.options), None, None
+        if torch.is_grad_enabled():
+            raise RuntimeError("separable: no third derivative; differentiate the meta-gradient no further")
+        from . import cpu
+
+        pull_r = torch.zeros_like(r) if pull_r is None else pull_r
+        found = cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, ctx.options, (pull_r, pull_d))
+        return *found[:3], None, None
+
+
+class _SeparableGradient(Function):
+    """(g, x, depthwise, pointwise, y, r, d) -> gradients of x, depthwise, pointwise. Differentiable once more."""
+
+    @staticmethod
+    def forward(
+        g: Tensor, x: Tensor, depthwise: Tensor | None, pointwise: Tensor, y: Tensor, r: Tensor, d: Tensor,
+        shares: Tensor, options: Options,
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
+        from . import cpu
+
+        return cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, options, None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[3])
+        ctx.save_for_backward(*inputs[:8], output[3])
+        ctx.options = inputs[8]
+
+    @staticmethod
+    def backward(ctx: Any, vx: Tensor | None, vw: Tensor | None, vm: Tensor | None, _: Any) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("separable: no third derivative; differentiate the meta-gradient no further")
+        if vx is None and vw is None and vm is None:
+            return (None,) * 9
+        from . import cpu
+
+        *inputs, gd = ctx.saved_tensors
+        return *cpu.second(vx, vw, vm, *inputs, gd, ctx.options), None, None

@@ -1,0 +1,35 @@
+"""The law of the separable convolution: its four stages in plain torch, one after the other."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def separable(
+    x: Tensor,
+    depthwise: Tensor | None,
+    pointwise: Tensor,
+    rows: Tensor | None = None,
+    stride: int = 1,
+    dilation: int = 1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """See `op.separable`."""
+    tasks, edges, channels, _ = pointwise.shape
+    images = x.shape[2]
+    d = F.relu(x).expand(tasks, edges, *x.shape[2:])
+    if depthwise is not None:
+        kernel = depthwise.shape[-1]
+        maps = d.permute(2, 0, 1, 5, 3, 4).flatten(1, 3)
+        filters = depthwise.reshape(-1, 1, kernel, kernel)
+        maps = F.conv2d(maps, filters, None, stride, dilation * (kernel // 2), dilation, filters.shape[0])
+        d = maps.unflatten(1, (tasks, edges, channels)).permute(1, 2, 0, 4, 5, 3)
+    u = torch.einsum("tenhwi,teio->tenhwo", d, pointwise)
+    if rows is None:
+        rows = x.new_full((tasks, images), 1.0 / images)
+    share = (rows / (u.shape[3] * u.shape[4]))[:, None, :, None, None, None]
+    mean = (share * u).sum((2, 3, 4), keepdim=True)
+    variance = (share * (u - mean) ** 2).sum((2, 3, 4), keepdim=True)
+    return (u - mean) / (variance + eps).sqrt()
