@@ -19,10 +19,10 @@ def info(
 ) -> None:
     """Versions, device, threads, and the implementations available for each operator."""
     from metadarts.experiments.environment import describe
-    from metadarts.ops import IMPLEMENTATIONS
+    from metadarts.ops import implementations
 
     resolved = common.prepare(device, threads)
-    facts = describe(resolved) | {"kernels": {name: list(kinds) for name, kinds in IMPLEMENTATIONS.items()}}
+    facts = describe(resolved) | {"kernels": {name: list(kinds) for name, kinds in implementations().items()}}
     if as_json:
         print(json.dumps(facts, indent=2))
         return

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -102,6 +102,6 @@ def _check(name: str) -> None:
         raise ConfigError(f"unknown implementation {name!r}: {nearest(name, (AUTO, *NAMES))}")
 
 
-def table(offers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Operator -> the implementations that can run on this machine's CPU, fastest first."""
-    return {op: tuple(n for n in names if n != "cpu" or no_compiler() is None) for op, names in offers.items()}
+def available(offered: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of ``offered`` that can run on this machine's CPU."""
+    return tuple(name for name in offered if name != "cpu" or no_compiler() is None)

@@ -119,7 +119,7 @@ def test_inheriting_from_a_network_of_another_spec_is_refused():
 def test_statistics_over_a_mask():
     statistics = Statistics.over(torch.tensor([[True, True, False], [True, True, True], [False, True, False]]))
     third = 1.0 / 3.0
-    expected = torch.tensor([[0.5, third, 0.0], [0.5, third, 1.0], [0.0, third, 0.0]], dtype=torch.float64)
+    expected = torch.tensor([[0.5, 0.5, 0.0], [third, third, third], [0.0, 1.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(statistics.rows.double(), expected, rtol=1e-6, atol=0.0)
     assert statistics.images == 1
 

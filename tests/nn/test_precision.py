@@ -20,6 +20,6 @@ def test_statistics_of_bf16_are_those_of_float32(rows):
 def test_nearly_equal_mixing_weights_stay_apart_in_bf16():
     candidates = [torch.ones(1, 1, 1, 1, 1, 4).bfloat16() * sign for sign in (1, -1)]
     weights = torch.tensor([0.1251, 0.1250]).view(2, 1, 1)
-    out = mix(candidates, weights)
+    (out,) = mix(candidates, weights)
     assert out.dtype == torch.bfloat16
     assert torch.allclose(out.float(), torch.full_like(out.float(), 1e-4), rtol=1e-2)

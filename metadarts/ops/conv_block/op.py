@@ -6,12 +6,11 @@ The stage of the T-NAS stem, and of MAML's 4CONV network (there with a ReLU betw
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
 from metadarts.ops.choice import AUTO, choose
 from metadarts.ops.convolution.op import convolution

@@ -23,7 +23,6 @@ from metadarts.ops.vector.lanes import (
     multiply,
     pointer,
     put_number,
-    shifted,
     take_a_number,
     total,
 )
@@ -38,7 +37,12 @@ _SIZES = FIRST + 5
 def _forward(block: Any) -> None:
     """out[t, e] = sum_k p[k, t, e] y_k[t, e]."""
     f = FIRST
-    tasks, edges, count, images = argument(block, f), argument(block, f + 1), argument(block, f + 2), argument(block, f + 3)
+    tasks, edges, count, images = (
+        argument(block, f),
+        argument(block, f + 1),
+        argument(block, f + 2),
+        argument(block, f + 3),
+    )
     pixels, channels, weights = argument(block, f + 4), argument(block, f + 5), pointer(block, f + 6)
     outs, candidates = f + 7, f + 7 + PLACE * edges
     while True:
@@ -68,7 +72,12 @@ def _forward(block: Any) -> None:
 def _gradient(block: Any) -> None:
     """dp[k, t, e] = <g, y_k>, dy_k = p_k g, summed over edges where y_k is shared."""
     f = FIRST
-    tasks, edges, count, images = argument(block, f), argument(block, f + 1), argument(block, f + 2), argument(block, f + 3)
+    tasks, edges, count, images = (
+        argument(block, f),
+        argument(block, f + 1),
+        argument(block, f + 2),
+        argument(block, f + 3),
+    )
     pixels, channels, weights = argument(block, f + 4), argument(block, f + 5), pointer(block, f + 6)
     d_weights = pointer(block, f + 7)
     gs = f + 8
@@ -122,7 +131,12 @@ def _shared(
 def _second(block: Any) -> None:
     """Upstream q_k of dp_k and v_k of dy_k: dg = sum_k p_k v_k + q_k y_k, dp_k = <v_k, g>, dy_k = q_k g."""
     f = FIRST
-    tasks, edges, count, images = argument(block, f), argument(block, f + 1), argument(block, f + 2), argument(block, f + 3)
+    tasks, edges, count, images = (
+        argument(block, f),
+        argument(block, f + 1),
+        argument(block, f + 2),
+        argument(block, f + 3),
+    )
     pixels, channels, weights = argument(block, f + 4), argument(block, f + 5), pointer(block, f + 6)
     d_weights, pulls = pointer(block, f + 7), pointer(block, f + 8)  # pulls: q [K, T, E], zeros where there is none
     gs = f + 9

@@ -83,8 +83,8 @@ class _MixGradient(Function):
             raise RuntimeError("mix: no third derivative; differentiate the meta-gradient no further")
         from . import cpu
 
-        upstream, weights = ctx.saved_tensors[: ctx.edges], ctx.saved_tensors[ctx.edges]
-        candidates = ctx.saved_tensors[ctx.edges + 1 :]
+        saved = ctx.saved_tensors  # once: under checkpointing each access recomputes the step
+        upstream, weights, candidates = saved[: ctx.edges], saved[ctx.edges], saved[ctx.edges + 1 :]
         q = torch.zeros_like(weights) if q is None else q
         d_g, d_weights, d_candidates = cpu.second(q, v, upstream, weights, candidates)
         return None, *d_g, d_weights, *d_candidates

@@ -27,7 +27,7 @@ from metadarts.ops.vector.launch import FIRST, Kernel
 from metadarts.ops.vector.pieces import get, normalise, normalise_pullback, normalise_second, put
 from metadarts.ops.vector.places import PLACE, image_of, place, placed
 
-Sizes = namedtuple("Sizes", "tasks images high wide h w channels stride maximum")  # noqa: PYI024
+Sizes = namedtuple("Sizes", "tasks images high wide h w channels stride maximum")
 REST = FIRST + 9
 
 
@@ -146,7 +146,10 @@ def _gradient(block: Any) -> None:
         t, v = item // parts, item % parts * width
         some, size, big = min(width, s.channels - v), s.h * s.w * s.channels, s.high * s.wide * s.channels
         shares, y = shifted(pointer(block, a), t * s.images), shifted(pointer(block, a + 1), t * s.images * size + v)
-        r, pull_r = shifted(pointer(block, a + 2), t * s.channels + v), shifted(pointer(block, a + 4), t * s.channels + v)
+        r, pull_r = (
+            shifted(pointer(block, a + 2), t * s.channels + v),
+            shifted(pointer(block, a + 4), t * s.channels + v),
+        )
         upstream = shifted(image_of(g, t, 0, 0), v)
         # The scratch has y's own layout, so that _scatter reads g where it reads the places of the maxima.
         normalise_pullback(

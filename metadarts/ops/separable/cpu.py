@@ -33,7 +33,7 @@ from metadarts.ops.vector.pieces import (
 from metadarts.ops.vector.places import PLACE, image_of, place, placed
 
 # tasks, edges, images; height, width of x and of y; channels in and out; kernel, stride, dilation
-Sizes = namedtuple("Sizes", "tasks edges images high wide h w channels outer kernel stride dilation")  # noqa: PYI024
+Sizes = namedtuple("Sizes", "tasks edges images high wide h w channels outer kernel stride dilation")
 
 
 @njit
@@ -109,7 +109,9 @@ def _backward(block: Any) -> None:
         d_weight = shifted(pointer(block, a + 8), item * s.channels * taps_count)
         d_mixing = shifted(pointer(block, a + 9), item * s.channels * s.outer)
         upstream = image_of(g, task, edge, 0)
-        normalise_pullback(upstream, g.image, g.row, y, s.outer, r, pull_r, pulled, shares, s.images, pixels, s.outer, gu)
+        normalise_pullback(
+            upstream, g.image, g.row, y, s.outer, r, pull_r, pulled, shares, s.images, pixels, s.outer, gu
+        )
         clear(d_mixing, s.channels * s.outer)
         outer_sum(d, s.channels, gu, s.outer, s.images * pixels, s.channels, s.outer, d_mixing)
         transpose(mixing, s.channels, s.outer, back)
@@ -235,9 +237,7 @@ def _second(block: Any) -> None:
             else:
                 clear(shifted(d_d, at), pixels * s.channels)
         transpose(d_taps, taps_count, s.channels, d_weight)
-        normalise_second(
-            d_g, upstream, g.image, g.row, y, s.outer, r, shares, s.images, pixels, s.outer, d_g, d_y, d_r
-        )
+        normalise_second(d_g, upstream, g.image, g.row, y, s.outer, r, shares, s.images, pixels, s.outer, d_g, d_y, d_r)
 
 
 _FORWARD, _BACKWARD = Kernel(_forward, "separable.forward"), Kernel(_backward, "separable.backward")
@@ -277,9 +277,7 @@ def gradient(
     frame_size, taps, mixing = _frame_size(sizes), sizes.kernel**2 * sizes.channels, sizes.channels * sizes.outer
     scratch = _scratch(x, frame_size + taps + mixing + sizes.images * sizes.h * sizes.w * sizes.outer)
     rest = [pointwise, shares, d, y, r, pull_r, pull_d, gd, d_depthwise, d_pointwise, 0, 0, 0]
-    _BACKWARD(
-        x.dtype, sizes.tasks * sizes.edges, [*sizes, *x_place, *g_place, *rest, scratch, scratch.shape[1]]
-    )
+    _BACKWARD(x.dtype, sizes.tasks * sizes.edges, [*sizes, *x_place, *g_place, *rest, scratch, scratch.shape[1]])
     return _input_gradient_of(gd, x, depthwise, sizes), d_depthwise, d_pointwise, gd
 
 

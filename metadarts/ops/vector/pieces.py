@@ -23,7 +23,6 @@ from .lanes import (
     number,
     put_number,
     root,
-    shifted,
     store,
     store_some,
     subtract,
@@ -283,9 +282,7 @@ def product(
 
 
 @njit
-def outer_sum(
-    x: Pointer, row: int, g: Pointer, g_row: int, count: int, inner: int, outer: int, out: Pointer
-) -> None:
+def outer_sum(x: Pointer, row: int, g: Pointer, g_row: int, count: int, inner: int, outer: int, out: Pointer) -> None:
     """out[i, o] += sum_m x[m, i] g[m, o]: the gradient of `product` with respect to its weight."""
     for v in range(0, outer, lanes(x)):
         some = min(lanes(x), outer - v)
@@ -323,7 +320,14 @@ def outer_sum(
 
 @njit
 def normalise(
-    u: Pointer, row: int, shares: Pointer, images: int, pixels: int, channels: int, eps: float, scale: Pointer,
+    u: Pointer,
+    row: int,
+    shares: Pointer,
+    images: int,
+    pixels: int,
+    channels: int,
+    eps: float,
+    scale: Pointer,
 ) -> None:
     """u <- (u - mean) r in place and scale <- r, under the weight shares[n] of each of image n's pixels."""
     for v in range(0, channels, lanes(u)):

@@ -16,7 +16,7 @@ from torch import Tensor
 from .lanes import argument, pointer, shifted
 
 # start, and the numbers from one task, edge, image and pixel to the next; edge is 0 where all edges share.
-Place = namedtuple("Place", "start task edge image row")  # noqa: PYI024
+Place = namedtuple("Place", "start task edge image row")
 PLACE = 5
 """Words of a place in an argument block."""
 
