@@ -6,11 +6,12 @@ The stage of the T-NAS stem, and of MAML's 4CONV network (there with a ReLU betw
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 from metadarts.ops.choice import AUTO, choose
 from metadarts.ops.convolution.op import convolution
@@ -18,7 +19,7 @@ from metadarts.ops.normalise.op import normalise
 
 from . import reference
 
-OFFERED = ("folded", "reference")
+OFFERED = ("cpu", "folded", "reference")
 
 
 class Options(NamedTuple):
@@ -80,3 +81,80 @@ def _shares(x: Tensor, rows: Tensor | None) -> Tensor:
     if rows is None:
         return x.new_full((tasks, images), 1.0 / (images * height * width))
     return (rows / (height * width)).to(x.dtype).contiguous()
+
+
+class _Block(Function):
+    """(x, weight, scale, bias) -> (y, normed, r, which); normed [T, N, H, W, O] is the normalised convolution."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, shares: Tensor, options: Options
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        from . import cpu
+
+        return cpu.forward(x, weight, scale, bias, shares, options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[3])
+        ctx.save_for_backward(*inputs[:3], inputs[4], *output[1:])
+        ctx.options = inputs[5]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, pull: Tensor | None, pull_r: Tensor | None, _: Any) -> tuple[Any, ...]:
+        x, weight, scale, shares, normed, r, which = ctx.saved_tensors
+        if g is None and pull is None and pull_r is None:
+            return (None,) * 6
+        if g is None:
+            g = which.new_zeros(which.shape)
+        wants_x = ctx.needs_input_grad[0]
+        if pull is None and pull_r is None:
+            found = _BlockGradient.apply(g, x, weight, scale, normed, r, which, shares, ctx.options, wants_x)
+            return *found[:4], None, None
+        if torch.is_grad_enabled():
+            raise RuntimeError("conv_block: no third derivative; differentiate the meta-gradient no further")
+        from . import cpu
+
+        pulls = (
+            torch.zeros_like(normed) if pull is None else pull,
+            torch.zeros_like(r) if pull_r is None else pull_r,
+        )
+        found = cpu.gradient(g, x, weight, scale, normed, r, which, shares, ctx.options, wants_x, pulls)
+        return *found[:4], None, None
+
+
+class _BlockGradient(Function):
+    """(g, x, weight, scale, normed, r) -> gradients of x, weight, scale and bias. Differentiable once more."""
+
+    @staticmethod
+    def forward(
+        g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, normed: Tensor, r: Tensor, which: Tensor, shares: Tensor,
+        options: Options, wants_x: bool,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        from . import cpu
+
+        return cpu.gradient(g, x, weight, scale, normed, r, which, shares, options, wants_x, None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[4])
+        ctx.save_for_backward(*inputs[:8], output[4])
+        ctx.options, ctx.wants_x = inputs[8:]
+
+    @staticmethod
+    def backward(
+        ctx: Any, vx: Tensor | None, v_weight: Tensor | None, v_scale: Tensor | None, v_bias: Tensor | None, _: Any
+    ) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("conv_block: no third derivative; differentiate the meta-gradient no further")
+        if vx is None and v_weight is None and v_scale is None and v_bias is None:
+            return (None,) * 10
+        from . import cpu
+
+        g, x, weight, scale, normed, r, which, shares, gu = ctx.saved_tensors
+        found = cpu.second(
+            vx, v_weight, v_scale, v_bias, g, x, weight, scale, normed, r, which, shares, gu, ctx.options, ctx.wants_x
+        )
+        return *found, None, None, None, None

@@ -78,7 +78,7 @@ def _forward(block: Any) -> None:
             else:
                 gated(source, x.row, source, x.row, pixels, s.channels, here, s.channels)
             there = shifted(y, n * pixels * s.outer)
-            product(here, s.channels, pixels, s.channels, mixing, s.outer, there, s.outer, False)
+            product(here, s.channels, pixels, s.channels, mixing, s.outer, s.outer, there, s.outer, False)
         normalise(y, s.outer, shares, s.images, pixels, s.outer, real_argument(block, a + 6), r)
 
 
@@ -113,7 +113,7 @@ def _backward(block: Any) -> None:
             upstream, g.image, g.row, y, s.outer, r, pull_r, pulled, shares, s.images, pixels, s.outer, gu
         )
         clear(d_mixing, s.channels * s.outer)
-        outer_sum(d, s.channels, gu, s.outer, s.images * pixels, s.channels, s.outer, d_mixing)
+        outer_sum(d, s.channels, gu, s.outer, s.images * pixels, s.channels, s.outer, d_mixing, s.outer)
         transpose(mixing, s.channels, s.outer, back)
         copied = argument(block, a + 6) != 0
         if copied:
@@ -122,7 +122,7 @@ def _backward(block: Any) -> None:
         clear(taps, taps_count * s.channels)
         for n in range(s.images):
             here, there = shifted(gd, n * pixels * s.channels), shifted(gu, n * pixels * s.outer)
-            product(there, s.outer, pixels, s.outer, back, s.channels, here, s.channels, copied)
+            product(there, s.outer, pixels, s.outer, back, s.channels, s.channels, here, s.channels, copied)
             if s.kernel:
                 source = image_of(x, task, edge, n)
                 frame(source, x.row, source, x.row, True, s.high, s.wide, s.channels, 1, pad, frame_wide, framed)
@@ -229,11 +229,11 @@ def _second(block: Any) -> None:
             if not (has_x or has_w):
                 clear(pushed, pixels * s.channels)
             q = shifted(d_g, n * pixels * s.outer)
-            product(pushed, s.channels, pixels, s.channels, mixing, s.outer, q, s.outer, False)
-            outer_sum(pushed, s.channels, there, s.outer, pixels, s.channels, s.outer, d_mixing)
+            product(pushed, s.channels, pixels, s.channels, mixing, s.outer, s.outer, q, s.outer, False)
+            outer_sum(pushed, s.channels, there, s.outer, pixels, s.channels, s.outer, d_mixing, s.outer)
             if has_m:
-                product(shifted(d, at), s.channels, pixels, s.channels, v_mixing, s.outer, q, s.outer, True)
-                product(there, s.outer, pixels, s.outer, back_v, s.channels, shifted(d_d, at), s.channels, False)
+                product(shifted(d, at), s.channels, pixels, s.channels, v_mixing, s.outer, s.outer, q, s.outer, True)
+                product(there, s.outer, pixels, s.outer, back_v, s.channels, s.channels, shifted(d_d, at), s.channels, False)
             else:
                 clear(shifted(d_d, at), pixels * s.channels)
         transpose(d_taps, taps_count, s.channels, d_weight)

@@ -233,6 +233,17 @@ def where_greater(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def where_equal(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """yes where a == b, else no; lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        left, right, chosen, other = arguments
+        return builder.select(builder.fcmp_ordered("==", left, right), chosen, other)
+
+    return a(a, a, a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def total(typing: Any, a: Any) -> Any:
     """The sum of the lanes, as a number, in halves: ((0+8)+(4+12))... so that its order never depends on the machine."""
 

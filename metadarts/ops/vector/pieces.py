@@ -238,8 +238,8 @@ def depthwise_taps(
 
 @njit
 def product(
-    x: Pointer, row: int, count: int, inner: int, weight: Pointer, outer: int, out: Pointer, out_row: int,
-    accumulate: bool,
+    x: Pointer, row: int, count: int, inner: int, weight: Pointer, weight_row: int, outer: int,
+    out: Pointer, out_row: int, accumulate: bool,
 ) -> None:  # fmt: skip
     """out[m, o] (+)= sum_i x[m, i] weight[i, o], count rows."""
     for v in range(0, outer, lanes(x)):
@@ -255,7 +255,7 @@ def product(
                 a4, a5 = get(out, to + 4 * out_row, some), get(out, to + 5 * out_row, some)
                 a6, a7 = get(out, to + 6 * out_row, some), get(out, to + 7 * out_row, some)
             for i in range(inner):
-                w = get(weight, i * outer + v, some)
+                w = get(weight, i * weight_row + v, some)
                 a0 = fma(everywhere(x, at + i), w, a0)
                 a1 = fma(everywhere(x, at + row + i), w, a1)
                 a2 = fma(everywhere(x, at + 2 * row + i), w, a2)
@@ -276,13 +276,15 @@ def product(
         while m < count:
             a0 = get(out, m * out_row + v, some) if accumulate else constant(x, 0.0)
             for i in range(inner):
-                a0 = fma(everywhere(x, m * row + i), get(weight, i * outer + v, some), a0)
+                a0 = fma(everywhere(x, m * row + i), get(weight, i * weight_row + v, some), a0)
             put(out, m * out_row + v, a0, some)
             m += 1
 
 
 @njit
-def outer_sum(x: Pointer, row: int, g: Pointer, g_row: int, count: int, inner: int, outer: int, out: Pointer) -> None:
+def outer_sum(
+    x: Pointer, row: int, g: Pointer, g_row: int, count: int, inner: int, outer: int, out: Pointer, out_row: int
+) -> None:
     """out[i, o] += sum_m x[m, i] g[m, o]: the gradient of `product` with respect to its weight."""
     for v in range(0, outer, lanes(x)):
         some = min(lanes(x), outer - v)
@@ -300,21 +302,21 @@ def outer_sum(x: Pointer, row: int, g: Pointer, g_row: int, count: int, inner: i
                 a5 = fma(everywhere(x, at + 5), upstream, a5)
                 a6 = fma(everywhere(x, at + 6), upstream, a6)
                 a7 = fma(everywhere(x, at + 7), upstream, a7)
-            to = i * outer + v
+            to = i * out_row + v
             put(out, to, add(get(out, to, some), a0), some)
-            put(out, to + outer, add(get(out, to + outer, some), a1), some)
-            put(out, to + 2 * outer, add(get(out, to + 2 * outer, some), a2), some)
-            put(out, to + 3 * outer, add(get(out, to + 3 * outer, some), a3), some)
-            put(out, to + 4 * outer, add(get(out, to + 4 * outer, some), a4), some)
-            put(out, to + 5 * outer, add(get(out, to + 5 * outer, some), a5), some)
-            put(out, to + 6 * outer, add(get(out, to + 6 * outer, some), a6), some)
-            put(out, to + 7 * outer, add(get(out, to + 7 * outer, some), a7), some)
+            put(out, to + out_row, add(get(out, to + out_row, some), a1), some)
+            put(out, to + 2 * out_row, add(get(out, to + 2 * out_row, some), a2), some)
+            put(out, to + 3 * out_row, add(get(out, to + 3 * out_row, some), a3), some)
+            put(out, to + 4 * out_row, add(get(out, to + 4 * out_row, some), a4), some)
+            put(out, to + 5 * out_row, add(get(out, to + 5 * out_row, some), a5), some)
+            put(out, to + 6 * out_row, add(get(out, to + 6 * out_row, some), a6), some)
+            put(out, to + 7 * out_row, add(get(out, to + 7 * out_row, some), a7), some)
             i += 8
         while i < inner:
-            a0 = get(out, i * outer + v, some)
+            a0 = get(out, i * out_row + v, some)
             for m in range(count):
                 a0 = fma(everywhere(x, m * row + i), get(g, m * g_row + v, some), a0)
-            put(out, i * outer + v, a0, some)
+            put(out, i * out_row + v, a0, some)
             i += 1
 
 
