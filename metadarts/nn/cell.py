@@ -135,10 +135,13 @@ def run_cell(
     for source in range(len(inputs) + spec.nodes):
         if source >= len(inputs):
             states.append(_node(sums[source - len(inputs)], spec, source))
-        outputs = _candidates(spec, states[source], pieces[source], source, statistics)
+        needed = {} if weights is None or source not in weights else _needed(spec, weights[source], source)
+        outputs = _candidates(spec, states[source], pieces[source], source, statistics, needed)
         if weights is not None and outputs:
             targets = spec.targets(next(iter(outputs)), source)
-            for node, part in zip(targets, mix(list(outputs.values()), weights[source]), strict=True):
+            kept = [k for k, name in enumerate(_running(spec, source)) if name in outputs]
+            by_candidate = weights[source] if len(kept) == len(weights[source]) else weights[source][kept]
+            for node, part in zip(targets, mix(list(outputs.values()), by_candidate), strict=True):
                 _add(sums, node, part)
             continue
         for name, output in outputs.items():
@@ -184,17 +187,38 @@ def _parameters_by_source(spec: CellSpec, params: Params) -> list[dict[str, dict
     return pieces
 
 
+def _running(spec: CellSpec, source: int) -> list[str]:
+    """The primitives that run on edges from ``source``, in the order of their weights."""
+    return [name for name in spec.active if spec.targets(name, source) and PRIMITIVES[name].run is not None]
+
+
+def _needed(spec: CellSpec, weights: Tensor, source: int) -> dict[str, Tensor]:
+    """primitive -> [T, E] where its weight [K, T, E] is not exactly zero; one that is nowhere needed gets no row.
+
+    Weights that are still to be differentiated need every candidate: the gradient at zero is the candidate itself. Only
+    constant ones (pruned, sampled, fixed) let it be skipped.
+    """
+    names = _running(spec, source)
+    if weights.requires_grad:
+        return {}
+    counts = weights != 0
+    some = counts.flatten(1).any(1).tolist()
+    return {name: counts[k] for k, name in enumerate(names) if some[k] or not any(some) and k == 0}
+
+
 def _candidates(
     spec: CellSpec,
     state: Tensor,
     pieces: Mapping[str, Mapping[str, Tensor]],
     source: int,
     statistics: Statistics,
+    needed: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``."""
+    """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``; all but the not needed."""
     outputs = {}
-    for name in spec.active:
-        run = PRIMITIVES[name].run
-        if spec.targets(name, source) and run is not None:
-            outputs[name] = run(state, Place(pieces[name], spec.stride(source), statistics, spec.pool_norm))
+    for name in needed or _running(spec, source):
+        run, where = PRIMITIVES[name].run, needed.get(name)
+        if run is not None:
+            where = None if where is None or bool(where.all()) else where
+            outputs[name] = run(state, Place(pieces[name], spec.stride(source), statistics, spec.pool_norm, where))
     return outputs

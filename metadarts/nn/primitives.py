@@ -49,12 +49,14 @@ class Place:
         params: the candidate's own tensors [T, E, ...].
         stride: 1, or 2 on the edges from the inputs of a reduction cell.
         pool_norm: whether pools are followed by batch norm (search networks) or not (evaluation networks).
+        needed: [T, E] bool, on which edges of which tasks the output counts; None for everywhere.
     """
 
     params: Mapping[str, Tensor]
     stride: int
     statistics: Statistics
     pool_norm: bool
+    needed: Tensor | None = None
 
     def affine(self, y: Tensor, name: str) -> Tensor:
         """Weight and bias [T, E, C] of norm ``name`` on normalised y [T, E, N, h, w, C], where it has any."""
@@ -86,7 +88,8 @@ def affine(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _half(x: Tensor, place: Place, half: int, stride: int, dilation: int) -> Tensor:
     """ReLU, depthwise k x k, pointwise, batch norm; x is [T, E or 1, N, H, W, C]."""
     depthwise, mixing = place.params[f"depthwise{half}"], place.params[f"pointwise{half}"]
-    return place.affine(separable(x, depthwise, mixing, place.statistics.rows, stride, dilation), f"norm{half}")
+    rows, needed = place.statistics.rows, place.needed
+    return place.affine(separable(x, depthwise, mixing, rows, stride, dilation, needed=needed), f"norm{half}")
 
 
 def _sep_conv(state: Tensor, place: Place) -> Tensor:
@@ -115,7 +118,7 @@ def _skip_connect(state: Tensor, place: Place) -> Tensor:
         return state.unsqueeze(1)
     odd = F.pad(state, (0, 0, 0, 1, 0, 1))[:, :, 1::2, 1::2]  # padded, so that odd sizes give maps of one size
     halves = [
-        separable(pixels.unsqueeze(1), None, place.params[name], place.statistics.rows)
+        separable(pixels.unsqueeze(1), None, place.params[name], place.statistics.rows, needed=place.needed)
         for pixels, name in ((state[:, :, ::2, ::2], "even"), (odd, "odd"))
     ]
     return place.affine(torch.cat(halves, dim=-1), "norm")

@@ -259,7 +259,7 @@ def _second(block: Any) -> None:
     totals = shifted(pointer(block, a + 17), take_a_number(block, 2) * argument(block, a + 18))
     framed = shifted(totals, 2 * width)
     clear(framed, frame_size)
-    has_x, has_w = vx.image != 0, argument(block, a + 8) != 0
+    has_x, has_w = argument(block, REST + PLACE) != 0, argument(block, a + 8) != 0
     weight_size = s.kernel * s.kernel * s.channels * s.outer
     while True:
         item = take_a_number(block, 0)

@@ -152,7 +152,7 @@ def _second(block: Any) -> None:
             at = (k * tasks + t) * edges + e
             y, v_y, d_y = place(block, ys + PLACE * k), place(block, vs + PLACE * k), place(block, dys + PLACE * k)
             p, q, a0 = everywhere(weights, at), everywhere(pulls, at), constant(weights, 0.0)
-            own, flows = d_y.edge != 0 or edges == 1, v_y.image != 0
+            own, flows = d_y.edge != 0 or edges == 1, argument(block, vs + PLACE * k) != 0
             for n in range(images):
                 upstream, to = image_of(g, t, 0, n), image_of(d_g, t, 0, n)
                 source, along, back = image_of(y, t, e, n), image_of(v_y, t, e, n), image_of(d_y, t, e, n)

@@ -46,7 +46,14 @@ def _sizes(block: Any) -> Any:
     )  # fmt: skip
 
 
-REST = FIRST + 12
+MASK = FIRST + 12
+REST = FIRST + 13
+
+
+@njit
+def _skipped(block: Any, item: int) -> bool:
+    """Whether nothing of this task's edge is needed."""
+    return argument(block, MASK) != 0 and argument(pointer(block, MASK), item) == 0
 
 
 def _forward(block: Any) -> None:
@@ -68,6 +75,11 @@ def _forward(block: Any) -> None:
         d = shifted(pointer(block, a + 3), item * s.images * pixels * s.channels)
         y = shifted(pointer(block, a + 4), item * s.images * pixels * s.outer)
         r = shifted(pointer(block, a + 5), item * s.outer)
+        if _skipped(block, item):
+            clear(d, s.images * pixels * s.channels)
+            clear(y, s.images * pixels * s.outer)
+            clear(r, s.outer)
+            continue
         taps_of(weight, s.channels, taps_count, False, taps)
         clear(framed, (s.high + 2 * pad) * frame_wide * s.channels)
         for n in range(s.images):
@@ -146,17 +158,22 @@ def _input_gradient(block: Any) -> None:
         if item >= s.tasks * own * s.images:
             break
         task, edge, n = item // (own * s.images), item // s.images % own, item % s.images
+        more = False
         for e in range(edge, edge + 1 if own > 1 else s.edges):
             index = task * s.edges + e
+            if _skipped(block, index):
+                continue
             gd = shifted(pointer(block, a), (index * s.images + n) * pixels * s.channels)
             if s.kernel:
                 weight = shifted(pointer(block, a + 1), index * s.channels * taps_count)
                 taps_of(weight, s.channels, taps_count, True, taps)
                 frame(gd, s.channels, gd, s.channels, False, s.h, s.w, s.channels, s.stride, pad, frame_wide, framed)
-                more = e > edge
                 depthwise(framed, frame_wide, taps, s.kernel, s.dilation, 1, s.high, s.wide, s.channels, result, more)
             else:
-                added(gd, pixels * s.channels, result, e > edge)
+                added(gd, pixels * s.channels, result, more)
+            more = True
+        if not more:
+            clear(result, s.high * s.wide * s.channels)
         source, to = image_of(x, task, edge, n), image_of(out, task, edge, n)
         gated(result, s.channels, source, x.row, s.high * s.wide, s.channels, to, out.row)
 
@@ -176,7 +193,7 @@ def _second(block: Any) -> None:
     back_v = shifted(taps, 3 * taps_count * s.channels)
     pushed = shifted(back_v, s.channels * s.outer)  # the pull of gd, [pixels, channels] of one image
     gu = shifted(pushed, pixels * s.channels)
-    has_x, has_w, has_m = vx.image != 0, argument(block, a + 7) != 0, argument(block, a + 8) != 0
+    has_x, has_w, has_m = argument(block, REST + 2 * PLACE) != 0, argument(block, a + 7) != 0, argument(block, a + 8) != 0
     while True:
         item = take_a_number(block, 0)
         if item >= s.tasks * s.edges:
@@ -197,6 +214,14 @@ def _second(block: Any) -> None:
         d_d = shifted(pointer(block, a + 12), item * s.images * pixels * s.channels)
         d_weight = shifted(pointer(block, a + 13), item * s.channels * taps_count)
         d_mixing = shifted(pointer(block, a + 14), item * s.channels * s.outer)
+        if _skipped(block, item):
+            clear(d_g, s.images * pixels * s.outer)
+            clear(d_y, s.images * pixels * s.outer)
+            clear(d_r, s.outer)
+            clear(d_d, s.images * pixels * s.channels)
+            clear(d_weight, s.channels * taps_count)
+            clear(d_mixing, s.channels * s.outer)
+            continue
         upstream = image_of(g, task, edge, 0)
         normalise_pullback(upstream, g.image, g.row, y, s.outer, r, r, False, shares, s.images, pixels, s.outer, gu)
         taps_of(weight, s.channels, taps_count, False, taps)
@@ -233,7 +258,9 @@ def _second(block: Any) -> None:
             outer_sum(pushed, s.channels, there, s.outer, pixels, s.channels, s.outer, d_mixing, s.outer)
             if has_m:
                 product(shifted(d, at), s.channels, pixels, s.channels, v_mixing, s.outer, s.outer, q, s.outer, True)
-                product(there, s.outer, pixels, s.outer, back_v, s.channels, s.channels, shifted(d_d, at), s.channels, False)
+                product(
+                    there, s.outer, pixels, s.outer, back_v, s.channels, s.channels, shifted(d_d, at), s.channels, False
+                )
             else:
                 clear(shifted(d_d, at), pixels * s.channels)
         transpose(d_taps, taps_count, s.channels, d_weight)
@@ -245,7 +272,14 @@ _INPUT, _SECOND = Kernel(_input_gradient, "separable.input_gradient"), Kernel(_s
 
 
 def forward(
-    x: Tensor, depthwise: Tensor | None, pointwise: Tensor, shares: Tensor, stride: int, dilation: int, eps: float
+    x: Tensor,
+    depthwise: Tensor | None,
+    pointwise: Tensor,
+    shares: Tensor,
+    needed: Tensor | None,
+    stride: int,
+    dilation: int,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, r, d); arguments and results as in `op._Separable`."""
     sizes = _geometry(x, depthwise, pointwise, stride, dilation)
@@ -255,13 +289,13 @@ def forward(
     frame_size, taps = _frame_size(sizes), sizes.kernel**2 * sizes.channels
     scratch = _scratch(x, frame_size + taps)
     rest = [depthwise, pointwise, shares, d, y, r, eps, scratch, scratch.shape[1]]
-    _FORWARD(x.dtype, sizes.tasks * sizes.edges, [*sizes, *x_place, *rest])
+    _FORWARD(x.dtype, sizes.tasks * sizes.edges, [*sizes, needed, *x_place, *rest])
     return y, r, d
 
 
 def gradient(
     g: Tensor, x: Tensor, depthwise: Tensor | None, pointwise: Tensor, y: Tensor, r: Tensor, d: Tensor, shares: Tensor,
-    options: Any, pulls: tuple[Tensor, Tensor | None] | None,
+    needed: Tensor | None, options: Any, pulls: tuple[Tensor, Tensor | None] | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, depthwise and pointwise, and gd (of d, for the second derivative).
 
@@ -277,13 +311,15 @@ def gradient(
     frame_size, taps, mixing = _frame_size(sizes), sizes.kernel**2 * sizes.channels, sizes.channels * sizes.outer
     scratch = _scratch(x, frame_size + taps + mixing + sizes.images * sizes.h * sizes.w * sizes.outer)
     rest = [pointwise, shares, d, y, r, pull_r, pull_d, gd, d_depthwise, d_pointwise, 0, 0, 0]
-    _BACKWARD(x.dtype, sizes.tasks * sizes.edges, [*sizes, *x_place, *g_place, *rest, scratch, scratch.shape[1]])
-    return _input_gradient_of(gd, x, depthwise, sizes), d_depthwise, d_pointwise, gd
+    _BACKWARD(
+        x.dtype, sizes.tasks * sizes.edges, [*sizes, needed, *x_place, *g_place, *rest, scratch, scratch.shape[1]]
+    )
+    return _input_gradient_of(gd, x, depthwise, sizes, needed), d_depthwise, d_pointwise, gd
 
 
 def second(
     vx: Tensor | None, vw: Tensor | None, vm: Tensor | None, g: Tensor, x: Tensor, depthwise: Tensor | None,
-    pointwise: Tensor, y: Tensor, r: Tensor, d: Tensor, shares: Tensor, gd: Tensor, options: Any,
+    pointwise: Tensor, y: Tensor, r: Tensor, d: Tensor, shares: Tensor, gd: Tensor, needed: Tensor | None, options: Any,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of g, x, depthwise, pointwise, y, r and d for upstream vx, vw, vm of what `gradient` returned."""
     sizes = _geometry(x, depthwise, pointwise, options.stride, options.dilation)
@@ -302,9 +338,9 @@ def second(
     _SECOND(
         x.dtype,
         sizes.tasks * sizes.edges,
-        [*sizes, *x_place, *g_place, *v_place, *rest, scratch, scratch.shape[1]],
+        [*sizes, needed, *x_place, *g_place, *v_place, *rest, scratch, scratch.shape[1]],
     )
-    d_x = None if vw is None else _input_gradient_of(gd, x, vw, sizes)
+    d_x = None if vw is None else _input_gradient_of(gd, x, vw, sizes, needed)
     return d_g, d_x, d_depthwise, d_pointwise, d_y, d_r, d_d
 
 
@@ -316,13 +352,13 @@ def _like(x: Tensor | None) -> Tensor | None:
     return None if x is None else torch.empty_like(x)
 
 
-def _input_gradient_of(gd: Tensor, x: Tensor, depthwise: Tensor | None, sizes: Sizes) -> Tensor:
+def _input_gradient_of(gd: Tensor, x: Tensor, depthwise: Tensor | None, sizes: Sizes, needed: Tensor | None) -> Tensor:
     d_x = x.new_empty(x.shape)
     frame_size, taps = _frame_size(sizes), sizes.kernel**2 * sizes.channels
     scratch = _scratch(x, frame_size + taps + sizes.high * sizes.wide * sizes.channels)
     rest = [gd, depthwise, x.shape[1], scratch, scratch.shape[1]]
     items = sizes.tasks * x.shape[1] * sizes.images
-    _INPUT(x.dtype, items, [*sizes, *placed(x)[1], *placed(d_x)[1], *rest])
+    _INPUT(x.dtype, items, [*sizes, needed, *placed(x)[1], *placed(d_x)[1], *rest])
     return d_x
 
 

@@ -20,6 +20,7 @@ from metadarts.ops.normalise.op import normalise
 from metadarts.ops.pointwise.op import pointwise as folded_pointwise
 
 from . import reference
+from .reference import masked
 
 OFFERED = ("cpu", "folded", "reference")
 
@@ -40,6 +41,7 @@ def separable(
     stride: int = 1,
     dilation: int = 1,
     eps: float = 1e-5,
+    needed: Tensor | None = None,
     implementation: str = AUTO,
 ) -> Tensor:
     """y = normalise(pointwise(depthwise(relu(x)))), without affine terms.
@@ -53,6 +55,7 @@ def separable(
         stride: of the depthwise convolution; 1 without one.
         dilation: of the depthwise convolution.
         eps: added to the variance.
+        needed: [T, E] bool; where False nothing is computed, y is zero and so are all gradients. None is everywhere.
         implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
 
     Returns:
@@ -67,11 +70,12 @@ def separable(
     given = (x, pointwise) if depthwise is None else (x, depthwise, pointwise)
     chosen = choose("separable", implementation, OFFERED, *given)
     if chosen == "reference":
-        return reference.separable(x, depthwise, pointwise, rows, stride, dilation, eps)
+        return reference.separable(x, depthwise, pointwise, rows, stride, dilation, eps, needed)
     options = Options(stride, dilation, eps)
     if chosen == "folded":
-        return _folded(x, depthwise, pointwise, rows, options)
-    y: Tensor = _Separable.apply(x, depthwise, pointwise, _shares(x, rows, stride), options)[0]
+        return masked(_folded(x, depthwise, pointwise, rows, options), needed)
+    wanted = None if needed is None else needed.to(torch.int64).contiguous()  # kernels read 64-bit words
+    y: Tensor = _Separable.apply(x, depthwise, pointwise, _shares(x, rows, stride), wanted, options)[0]
     return y
 
 
@@ -102,33 +106,43 @@ class _Separable(Function):
 
     @staticmethod
     def forward(
-        x: Tensor, depthwise: Tensor | None, pointwise: Tensor, shares: Tensor, options: Options
+        x: Tensor,
+        depthwise: Tensor | None,
+        pointwise: Tensor,
+        shares: Tensor,
+        needed: Tensor | None,
+        options: Options,
     ) -> tuple[Tensor, Tensor, Tensor]:
         from . import cpu
 
-        return cpu.forward(x, depthwise, pointwise, shares, *options)
+        return cpu.forward(x, depthwise, pointwise, shares, needed, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:4], *output)
-        ctx.options = inputs[4]
+        ctx.save_for_backward(*inputs[:5], *output)
+        ctx.options = inputs[5]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, pull_r: Tensor | None, pull_d: Tensor | None) -> tuple[Any, ...]:
-        x, depthwise, pointwise, shares, y, r, d = ctx.saved_tensors
+        x, depthwise, pointwise, shares, needed, y, r, d = ctx.saved_tensors
         if g is None and pull_r is None and pull_d is None:
-            return (None,) * 5
+            return (None,) * 6
         g = torch.zeros_like(y) if g is None else g
         if pull_r is None and pull_d is None:
-            return *_SeparableGradient.apply(g, x, depthwise, pointwise, y, r, d, shares, ctx.options), None, None
+            return (
+                *_SeparableGradient.apply(g, x, depthwise, pointwise, y, r, d, shares, needed, ctx.options)[:3],
+                None,
+                None,
+                None,
+            )
         if torch.is_grad_enabled():
             raise RuntimeError("separable: no third derivative; differentiate the meta-gradient no further")
         from . import cpu
 
         pull_r = torch.zeros_like(r) if pull_r is None else pull_r
-        found = cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, ctx.options, (pull_r, pull_d))
-        return *found[:3], None, None
+        found = cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, needed, ctx.options, (pull_r, pull_d))
+        return *found[:3], None, None, None
 
 
 class _SeparableGradient(Function):
@@ -137,26 +151,26 @@ class _SeparableGradient(Function):
     @staticmethod
     def forward(
         g: Tensor, x: Tensor, depthwise: Tensor | None, pointwise: Tensor, y: Tensor, r: Tensor, d: Tensor,
-        shares: Tensor, options: Options,
+        shares: Tensor, needed: Tensor | None, options: Options,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
         from . import cpu
 
-        return cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, options, None)
+        return cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, needed, options, None)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[3])
-        ctx.save_for_backward(*inputs[:8], output[3])
-        ctx.options = inputs[8]
+        ctx.save_for_backward(*inputs[:9], output[3])
+        ctx.options = inputs[9]
 
     @staticmethod
     def backward(ctx: Any, vx: Tensor | None, vw: Tensor | None, vm: Tensor | None, _: Any) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("separable: no third derivative; differentiate the meta-gradient no further")
         if vx is None and vw is None and vm is None:
-            return (None,) * 9
+            return (None,) * 10
         from . import cpu
 
-        *inputs, gd = ctx.saved_tensors
-        return *cpu.second(vx, vw, vm, *inputs, gd, ctx.options), None, None
+        *inputs, needed, gd = ctx.saved_tensors
+        return *cpu.second(vx, vw, vm, *inputs, gd, needed, ctx.options), None, None, None

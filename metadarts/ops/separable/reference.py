@@ -15,6 +15,7 @@ def separable(
     stride: int = 1,
     dilation: int = 1,
     eps: float = 1e-5,
+    needed: Tensor | None = None,
 ) -> Tensor:
     """See `op.separable`."""
     tasks, edges, channels, _ = pointwise.shape
@@ -32,4 +33,9 @@ def separable(
     share = (rows / (u.shape[3] * u.shape[4]))[:, None, :, None, None, None]
     mean = (share * u).sum((2, 3, 4), keepdim=True)
     variance = (share * (u - mean) ** 2).sum((2, 3, 4), keepdim=True)
-    return (u - mean) / (variance + eps).sqrt()
+    return masked((u - mean) / (variance + eps).sqrt(), needed)
+
+
+def masked(y: Tensor, needed: Tensor | None) -> Tensor:
+    """y [T, E, N, h, w, O] where ``needed`` [T, E], else zero."""
+    return y if needed is None else torch.where(needed[:, :, None, None, None, None].bool(), y, 0.0)
