@@ -203,7 +203,7 @@ def _needed(spec: CellSpec, weights: Tensor, source: int) -> dict[str, Tensor]:
         return {}
     counts = weights != 0
     some = counts.flatten(1).any(1).tolist()
-    return {name: counts[k] for k, name in enumerate(names) if some[k] or not any(some) and k == 0}
+    return {name: counts[k] for k, name in enumerate(names) if some[k] or (k == 0 and not any(some))}
 
 
 def _candidates(

@@ -147,7 +147,7 @@ class Network:
         if images.dim() == 4:
             lifted = {name: tensor.unsqueeze(0) for name, tensor in params.items()}
             return self.embed(lifted, images.unsqueeze(0), statistics, weights)[0]
-        tasks, count, channels, height, width = images.shape
+        tasks, count, _, height, width = images.shape
         statistics = statistics or Statistics()
         self._check_statistics(count, height, width, statistics)
         x = self._stem(params, images.permute(0, 1, 3, 4, 2), statistics)

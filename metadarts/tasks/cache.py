@@ -17,7 +17,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metadarts.core.files import default_cache as default_cache
 from metadarts.core.files import sync_folder
 
 DAMAGE = (

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
-from metadarts.tasks import cache
+from metadarts.core.files import default_cache
 from metadarts.tasks.images.pixels import BadImage, decode, fit, fit_all, strict_pillow
 from metadarts.tasks.images.sources import source_of_rows
 from metadarts.tasks.images.split import published_split
@@ -87,7 +87,7 @@ def _mosaic_files(place: Path) -> list[Path]:
 
 
 def _source(name: str, place: Path | None, size: int, channels: int, progress: Progress | None) -> Source:
-    files, read = _locate(place if place is not None else cache.default_cache() / "cifar100", download=place is None)
+    files, read = _locate(place if place is not None else default_cache() / "cifar100", download=place is None)
     stored = _images(files, read, size, channels, progress)
     split_of = {label: split for split, labels in published_split(SPLITS_FILE, name).items() for label in labels}
     return source_of_rows(name, stored, [(split_of[label], label, IMAGES) for label in class_names()])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metadarts.core.errors import DataError
-from metadarts.tasks import cache
+from metadarts.core.files import default_cache
 from metadarts.tasks.images.folders import FolderClass, split_classes_in
 from metadarts.tasks.images.sources import source_of_files
 from metadarts.tasks.images.split import published_split
@@ -42,7 +42,7 @@ def mini_imagenet(
     Raises DataError when files are missing, or the classes are not the published ones.
     """
     name = "mini-imagenet"
-    root = root if root is not None else cache.default_cache() / name
+    root = root if root is not None else default_cache() / name
     if (root / "train.csv").is_file():
         classes = [entry for split in SPLITS for entry in _listed(root, split)]
         _check_listed_once(root, classes)
@@ -62,7 +62,7 @@ def tiered_imagenet(
 ) -> Source:
     """tieredImageNet: 351 / 97 / 160 classes in ``root/train|val|test/<class>/<image>``; else as `mini_imagenet`."""
     name = "tiered-imagenet"
-    root = root if root is not None else cache.default_cache() / name
+    root = root if root is not None else default_cache() / name
     classes = _in_split_folders(name, root, _SPLIT_FOLDERS)
     _check_classes(name, root, classes)
     return source_of_files(name, root, classes, size or SIZE, channels or 3, copies=True, progress=progress)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
+from metadarts.core.files import default_cache
 from metadarts.tasks import cache
 from metadarts.tasks.npz_headers import Header, npz_headers
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
@@ -54,7 +55,7 @@ def omniglot(data: Path | None = None, download: bool = False) -> Source:
 
     Raises DataError when there is nothing to read, or what is there is malformed.
     """
-    place = data if data is not None else cache.default_cache() / "omniglot"
+    place = data if data is not None else default_cache() / "omniglot"
     if place.suffix == ".npz" or (place / FILE).is_file():
         return build_source(read_npz(place if place.suffix == ".npz" else place / FILE))
     folder = _image_folder(place)

@@ -140,8 +140,8 @@ def test_differences_refuse_what_shows_no_kinks():
 
 def test_patterns_see_relu_and_max_pool_of_the_network(pair, prototype):
     """Counted by hand: 1 ReLU in the stem; a cell has 2 in front of its inputs; from each state that edges leave, 4 in
-    front of its convolutions, 2 inside of the separable ones; 2 in front of each strided skip (there are 2); 2 max pools
-    in the stem and 1 per state that edges leave."""
+    front of its convolutions, 2 inside of the separable ones; 2 in front of each strided skip (there are 2); 2 max
+    pools in the stem and 1 per state that edges leave."""
     learner, params = prototype
     own = {name: tensor.expand(2, *tensor.shape) for name, tensor in params.items()}
     with kink_pattern() as pattern, torch.no_grad():

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from metadarts.core.files import default_cache
 from metadarts.core.rng import Key
 from metadarts.tasks import EpisodeSampler, nearest_class_mean, open_source
-from metadarts.tasks.cache import default_cache
 from metadarts.tasks.glyph.jitter import SIZE
 from metadarts.tasks.glyph.lookalikes import AS_PRINTED, close_pairs, likeness, plain_drawings
 from metadarts.tasks.glyph.outlines import FONTS, FontReader, fonts_sha256

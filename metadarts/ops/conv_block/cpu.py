@@ -19,8 +19,8 @@ from metadarts.ops.vector.lanes import (
     add,
     argument,
     constant,
-    fma,
     everywhere,
+    fma,
     lanes,
     multiply,
     pointer,
@@ -36,7 +36,7 @@ from metadarts.ops.vector.pieces import clear, frame, gated, get, normalise, out
 from metadarts.ops.vector.places import PLACE, image_of, place, placed
 
 # tasks, images; height and width of x; channels in and out; kernel; whether x is rectified
-Sizes = namedtuple("Sizes", "tasks images high wide channels outer kernel rectify")  # noqa: PYI024
+Sizes = namedtuple("Sizes", "tasks images high wide channels outer kernel rectify")
 REST = FIRST + 8
 
 
@@ -61,11 +61,12 @@ def _convolve(framed: Any, s: Any, weight: Any, some: int, out: Any, more: bool)
     across = s.wide + 2 * (s.kernel // 2)
     for i in range(s.high):
         for a in range(s.kernel):
-            line, filters = shifted(framed, (i + a) * across * s.channels), shifted(weight, a * s.kernel * s.channels * s.outer)
-            to = shifted(out, i * s.wide * s.outer)
-            product(
-                line, s.channels, s.wide, s.kernel * s.channels, filters, s.outer, some, to, s.outer, more or a > 0
+            line, filters = (
+                shifted(framed, (i + a) * across * s.channels),
+                shifted(weight, a * s.kernel * s.channels * s.outer),
             )
+            to = shifted(out, i * s.wide * s.outer)
+            product(line, s.channels, s.wide, s.kernel * s.channels, filters, s.outer, some, to, s.outer, more or a > 0)
 
 
 @njit
@@ -115,7 +116,18 @@ def _forward(block: Any) -> None:
         for n in range(s.images):
             source = image_of(x, t, 0, n)
             frame(
-                source, x.row, source, x.row, s.rectify != 0, s.high, s.wide, s.channels, 1, pad, s.wide + 2 * pad, framed
+                source,
+                x.row,
+                source,
+                x.row,
+                s.rectify != 0,
+                s.high,
+                s.wide,
+                s.channels,
+                1,
+                pad,
+                s.wide + 2 * pad,
+                framed,
             )
             _convolve(framed, s, weight, some, shifted(normed, n * pixels * s.outer), False)
         normalise(normed, s.outer, shares, s.images, pixels, some, real_argument(block, a + 4), r)
@@ -222,7 +234,18 @@ def _gradient(block: Any) -> None:
         for n in range(s.images):
             source = image_of(x, t, 0, n)
             frame(
-                source, x.row, source, x.row, s.rectify != 0, s.high, s.wide, s.channels, 1, pad, s.wide + 2 * pad, framed
+                source,
+                x.row,
+                source,
+                x.row,
+                s.rectify != 0,
+                s.high,
+                s.wide,
+                s.channels,
+                1,
+                pad,
+                s.wide + 2 * pad,
+                framed,
             )
             _convolve_weight(framed, s, shifted(gu, n * pixels * s.outer), some, d_weight)
 
@@ -292,13 +315,35 @@ def _second(block: Any) -> None:
             if has_x:
                 source = image_of(vx, t, 0, n)
                 frame(
-                    source, vx.row, gate, x.row, s.rectify != 0, s.high, s.wide, s.channels, 1, pad, s.wide + 2 * pad, framed
+                    source,
+                    vx.row,
+                    gate,
+                    x.row,
+                    s.rectify != 0,
+                    s.high,
+                    s.wide,
+                    s.channels,
+                    1,
+                    pad,
+                    s.wide + 2 * pad,
+                    framed,
                 )
                 _convolve(framed, s, weight, some, q, False)
                 _convolve_weight(framed, s, shifted(gu, big), some, d_weight)
             if has_w:
                 frame(
-                    gate, x.row, gate, x.row, s.rectify != 0, s.high, s.wide, s.channels, 1, pad, s.wide + 2 * pad, framed
+                    gate,
+                    x.row,
+                    gate,
+                    x.row,
+                    s.rectify != 0,
+                    s.high,
+                    s.wide,
+                    s.channels,
+                    1,
+                    pad,
+                    s.wide + 2 * pad,
+                    framed,
                 )
                 _convolve(framed, s, v_weight, some, q, has_x)
             if not (has_x or has_w):
@@ -403,7 +448,22 @@ def second(
     d_g, d_normed, d_r = torch.empty_like(g), torch.empty_like(normed), torch.empty_like(r)
     d_packed, d_scale = x.new_empty(s.tasks, s.kernel, s.kernel, s.channels, s.outer), torch.empty_like(scale)
     scratch = _scratch(x, s, s.channels)
-    rest = [_packed(weight), scale, shares, normed, r, which, g, gu, packed_v, v_scale, v_bias, d_g, d_normed, d_r]
+    rest: list[Tensor | int | None] = [
+        _packed(weight),
+        scale,
+        shares,
+        normed,
+        r,
+        which,
+        g,
+        gu,
+        packed_v,
+        v_scale,
+        v_bias,
+        d_g,
+        d_normed,
+        d_r,
+    ]
     rest += [d_packed, d_scale, 0, scratch, scratch.shape[1]]
     _SECOND(x.dtype, _items(s, x), [*s, *x_place, *v_place, *rest])
     d_x = _input_gradient_of(gu, five, v_weight, s) if wants_x and v_weight is not None else None

@@ -72,7 +72,8 @@ def _folded(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, rows: Tensor
         rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1] // tasks, dim=1)
     z = torch.addcmul(bias.flatten(), normalise(x, rows, options.eps), scale.flatten())
     pooled = F.max_pool2d(z.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    return pooled.unflatten(-1, (tasks, -1)).permute(3, 0, 1, 2, 4)
+    y: Tensor = pooled.unflatten(-1, (tasks, -1))
+    return y.permute(3, 0, 1, 2, 4)
 
 
 def _shares(x: Tensor, rows: Tensor | None) -> Tensor:

@@ -29,4 +29,5 @@ def conv_block(
     y = (u - mean) / (variance + eps).sqrt()
     z = scale[:, None, None, None] * y + bias[:, None, None, None]
     pooled = F.max_pool2d(z.flatten(0, 1).permute(0, 3, 1, 2), 2)
-    return pooled.permute(0, 2, 3, 1).unflatten(0, (tasks, images))
+    result: Tensor = pooled.permute(0, 2, 3, 1).unflatten(0, (tasks, images))
+    return result

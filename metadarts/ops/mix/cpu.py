@@ -6,6 +6,7 @@ Memory of the candidates and of the upstream gradients: any [T, E or 1, N, H, W,
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,21 +31,24 @@ from metadarts.ops.vector.launch import FIRST, Kernel
 from metadarts.ops.vector.pieces import get, put
 from metadarts.ops.vector.places import PLACE, image_of, place, placed
 
-_SIZES = FIRST + 5
-# tasks, edges, candidates, images, pixels, channels at FIRST ..; weights [K, T, E] after them
+Sizes = namedtuple("Sizes", "tasks edges count images pixels channels")
+REST = FIRST + 6  # weights [K, T, E] come first there
+
+
+@njit
+def _sizes_of(block: Any) -> Any:
+    f = FIRST
+    return Sizes(
+        argument(block, f), argument(block, f + 1), argument(block, f + 2), argument(block, f + 3),
+        argument(block, f + 4), argument(block, f + 5),
+    )  # fmt: skip
 
 
 def _forward(block: Any) -> None:
     """out[t, e] = sum_k p[k, t, e] y_k[t, e]."""
-    f = FIRST
-    tasks, edges, count, images = (
-        argument(block, f),
-        argument(block, f + 1),
-        argument(block, f + 2),
-        argument(block, f + 3),
-    )
-    pixels, channels, weights = argument(block, f + 4), argument(block, f + 5), pointer(block, f + 6)
-    outs, candidates = f + 7, f + 7 + PLACE * edges
+    s, weights, a = _sizes_of(block), pointer(block, REST), REST + 1
+    tasks, edges, count, images, pixels, channels = s.tasks, s.edges, s.count, s.images, s.pixels, s.channels
+    outs, candidates = a, a + PLACE * edges
     while True:
         item = take_a_number(block, 0)
         if item >= tasks * edges:
@@ -71,16 +75,9 @@ def _forward(block: Any) -> None:
 
 def _gradient(block: Any) -> None:
     """dp[k, t, e] = <g, y_k>, dy_k = p_k g, summed over edges where y_k is shared."""
-    f = FIRST
-    tasks, edges, count, images = (
-        argument(block, f),
-        argument(block, f + 1),
-        argument(block, f + 2),
-        argument(block, f + 3),
-    )
-    pixels, channels, weights = argument(block, f + 4), argument(block, f + 5), pointer(block, f + 6)
-    d_weights = pointer(block, f + 7)
-    gs = f + 8
+    s, weights, a = _sizes_of(block), pointer(block, REST), REST + 1
+    tasks, edges, count, images, pixels, channels = s.tasks, s.edges, s.count, s.images, s.pixels, s.channels
+    d_weights, gs = pointer(block, a), a + 1
     ys, dys = gs + PLACE * edges, gs + PLACE * (edges + count)
     while True:
         item = take_a_number(block, 0)
@@ -93,7 +90,7 @@ def _gradient(block: Any) -> None:
             y, d_y = place(block, ys + PLACE * k), place(block, dys + PLACE * k)
             p, zero = everywhere(weights, at), constant(weights, 0.0)
             own = d_y.edge != 0 or edges == 1
-            a0 = a1 = zero
+            a0 = zero
             for n in range(images):
                 upstream, source, to = image_of(g, t, 0, n), image_of(y, t, e, n), image_of(d_y, t, e, n)
                 for v in range(0, channels, lanes(weights)):
@@ -103,7 +100,7 @@ def _gradient(block: Any) -> None:
                         a0 = fma(g0, get(source, m * y.row + v, some), a0)
                         if own:
                             put(to, m * d_y.row + v, multiply(p, g0), some)
-            put_number(d_weights, at, total(add(a0, a1)))
+            put_number(d_weights, at, total(a0))
             if e == 0 and not own:
                 _shared(block, weights, gs, d_y, k, t, tasks, edges, images, pixels, channels)
 
@@ -130,16 +127,9 @@ def _shared(
 
 def _second(block: Any) -> None:
     """Upstream q_k of dp_k and v_k of dy_k: dg = sum_k p_k v_k + q_k y_k, dp_k = <v_k, g>, dy_k = q_k g."""
-    f = FIRST
-    tasks, edges, count, images = (
-        argument(block, f),
-        argument(block, f + 1),
-        argument(block, f + 2),
-        argument(block, f + 3),
-    )
-    pixels, channels, weights = argument(block, f + 4), argument(block, f + 5), pointer(block, f + 6)
-    d_weights, pulls = pointer(block, f + 7), pointer(block, f + 8)  # pulls: q [K, T, E], zeros where there is none
-    gs = f + 9
+    s, weights, a = _sizes_of(block), pointer(block, REST), REST + 1
+    tasks, edges, count, images, pixels, channels = s.tasks, s.edges, s.count, s.images, s.pixels, s.channels
+    d_weights, pulls, gs = pointer(block, a), pointer(block, a + 1), a + 2  # pulls: q [K, T, E]
     ys, vs = gs + PLACE * edges, gs + PLACE * (edges + count)
     dgs, dys = gs + PLACE * (edges + 2 * count), gs + PLACE * (2 * edges + 2 * count)
     while True:

@@ -74,7 +74,8 @@ def bare_pool(x: Tensor, kind: str, stride: int) -> Tensor:
         maps = F.max_pool2d(maps, 3, stride, 1)
     else:
         maps = F.avg_pool2d(maps, 3, stride, 1, count_include_pad=False)
-    return maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    y: Tensor = maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    return y
 
 
 def _folded(x: Tensor, rows: Tensor | None, options: Options) -> Tensor:
@@ -82,7 +83,8 @@ def _folded(x: Tensor, rows: Tensor | None, options: Options) -> Tensor:
     a = bare_pool(x, options.kind, options.stride).permute(1, 2, 3, 0, 4)
     if rows is not None:
         rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1], dim=1)
-    return normalise(a.flatten(3), rows, options.eps).unflatten(-1, a.shape[3:]).permute(3, 0, 1, 2, 4)
+    y: Tensor = normalise(a.flatten(3), rows, options.eps).unflatten(-1, a.shape[3:])
+    return y.permute(3, 0, 1, 2, 4)
 
 
 def shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
@@ -146,4 +148,5 @@ class _PoolGradient(Function):
             raise RuntimeError("pool: no third derivative; differentiate the meta-gradient no further")
         from . import cpu
 
-        return *cpu.second(v, *ctx.saved_tensors, ctx.options), None, None, None, None
+        g, y, r, which, shares = ctx.saved_tensors
+        return *cpu.second(v, g, y, r, which, shares, ctx.options), None, None, None, None

@@ -20,4 +20,5 @@ def pool(x: Tensor, kind: str, stride: int = 1, rows: Tensor | None = None, eps:
     share = (rows / (a.shape[2] * a.shape[3]))[:, :, None, None, None]
     mean = (share * a).sum((1, 2, 3), keepdim=True)
     variance = (share * (a - mean) ** 2).sum((1, 2, 3), keepdim=True)
-    return (a - mean) / (variance + eps).sqrt()
+    y: Tensor = (a - mean) / (variance + eps).sqrt()
+    return y

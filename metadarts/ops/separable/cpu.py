@@ -193,7 +193,11 @@ def _second(block: Any) -> None:
     back_v = shifted(taps, 3 * taps_count * s.channels)
     pushed = shifted(back_v, s.channels * s.outer)  # the pull of gd, [pixels, channels] of one image
     gu = shifted(pushed, pixels * s.channels)
-    has_x, has_w, has_m = argument(block, REST + 2 * PLACE) != 0, argument(block, a + 7) != 0, argument(block, a + 8) != 0
+    has_x, has_w, has_m = (
+        argument(block, REST + 2 * PLACE) != 0,
+        argument(block, a + 7) != 0,
+        argument(block, a + 8) != 0,
+    )
     while True:
         item = take_a_number(block, 0)
         if item >= s.tasks * s.edges:

@@ -1,8 +1,8 @@
 """Separable convolution: ReLU, depthwise, pointwise, batch norm, as one operator with exact second derivatives.
 
-The half of a DARTS separable convolution, and the whole of a dilated one, for all tasks and all the edges that leave one
-state (Liu et al., ICLR 2019, section 2.1). The Function's outputs are (y, r, d): what its derivatives need is then an
-input or an output, and autograd itself adds up what reaches d and y before either is pulled back any further (README.md).
+The half of a DARTS separable convolution, and the whole of a dilated one, for all tasks and all the edges that leave
+one state (Liu et al., ICLR 2019, section 2.1). The Function's outputs are (y, r, d): what its derivatives need is then
+an input or an output, and autograd itself adds up what reaches d and y before either is pulled back (README.md).
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def _folded(x: Tensor, depthwise: Tensor | None, pointwise: Tensor, rows: Tensor
     x = folded_pointwise(x, pointwise.flatten(0, 1))
     if rows is not None:
         rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1] // tasks, dim=1)
-    return normalise(x, rows, options.eps).unflatten(-1, (tasks, edges, -1)).permute(3, 4, 0, 1, 2, 5)
+    y: Tensor = normalise(x, rows, options.eps).unflatten(-1, (tasks, edges, -1))
+    return y.permute(3, 4, 0, 1, 2, 5)
 
 
 def _shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
@@ -130,12 +131,8 @@ class _Separable(Function):
             return (None,) * 6
         g = torch.zeros_like(y) if g is None else g
         if pull_r is None and pull_d is None:
-            return (
-                *_SeparableGradient.apply(g, x, depthwise, pointwise, y, r, d, shares, needed, ctx.options)[:3],
-                None,
-                None,
-                None,
-            )
+            found = _SeparableGradient.apply(g, x, depthwise, pointwise, y, r, d, shares, needed, ctx.options)
+            return *found[:3], None, None, None
         if torch.is_grad_enabled():
             raise RuntimeError("separable: no third derivative; differentiate the meta-gradient no further")
         from . import cpu
@@ -172,5 +169,6 @@ class _SeparableGradient(Function):
             return (None,) * 10
         from . import cpu
 
-        *inputs, needed, gd = ctx.saved_tensors
-        return *cpu.second(vx, vw, vm, *inputs, gd, needed, ctx.options), None, None, None
+        g, x, depthwise, pointwise, y, r, d, shares, needed, gd = ctx.saved_tensors
+        found = cpu.second(vx, vw, vm, g, x, depthwise, pointwise, y, r, d, shares, gd, needed, ctx.options)
+        return *found, None, None, None

@@ -17,7 +17,7 @@ from numba.extending import intrinsic, register_model
 BYTES = 64
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """A register of ``BYTES / itemsize`` numbers of one type."""
 
     def __init__(self, dtype: Any) -> None:
@@ -45,9 +45,8 @@ def _address(builder: Any, pointer: ir.Value, index: ir.Value) -> ir.Value:
     return builder.gep(pointer, [index])
 
 
-def _as_vector_pointer(context: Any, builder: Any, pointer: ir.Value, index: ir.Value, vector: Vector) -> ir.Value:
-    kind = _ir_vector(context, vector)
-    return builder.bitcast(_address(builder, pointer, index), kind.as_pointer())
+def _as_vector_pointer(context: Any, builder: Any, place: ir.Value, vector: Vector) -> ir.Value:
+    return builder.bitcast(place, _ir_vector(context, vector).as_pointer())
 
 
 def _align(vector: Vector) -> int:
@@ -77,7 +76,7 @@ def _call(builder: Any, name: str, result: ir.Type, arguments: list[ir.Value]) -
     return builder.call(function, arguments)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lanes(typing: Any, pointer: Any) -> Any:
     """How many numbers a vector of this pointer's type holds."""
     count = _vector_of(pointer).lanes
@@ -88,19 +87,19 @@ def lanes(typing: Any, pointer: Any) -> Any:
     return types.int64(pointer), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(typing: Any, pointer: Any, index: Any) -> Any:
     """pointer[index : index + lanes]."""
     vector = _vector_of(pointer)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        place = _as_vector_pointer(context, builder, *arguments, vector)
+        place = _as_vector_pointer(context, builder, _address(builder, *arguments), vector)
         return builder.load(place, align=_align(vector))
 
     return vector(pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_some(typing: Any, pointer: Any, index: Any, count: Any) -> Any:
     """pointer[index : index + count], zeros in the other lanes. Nothing beyond is read."""
     vector = _vector_of(pointer)
@@ -108,7 +107,7 @@ def load_some(typing: Any, pointer: Any, index: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         base, at, number = arguments
         kind = _ir_vector(context, vector)
-        place = _as_vector_pointer(context, builder, base, at, vector)
+        place = _as_vector_pointer(context, builder, _address(builder, base, at), vector)
         name = _intrinsic_name("masked.load", kind) + ".p0"
         align = ir.Constant(ir.IntType(32), _align(vector))
         mask = _mask(builder, number, kind.count)
@@ -117,21 +116,21 @@ def load_some(typing: Any, pointer: Any, index: Any, count: Any) -> Any:
     return vector(pointer, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
     """pointer[index : index + lanes] = value."""
     vector = _vector_of(pointer)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         base, at, given = arguments
-        place = _as_vector_pointer(context, builder, base, at, vector)
+        place = _as_vector_pointer(context, builder, _address(builder, base, at), vector)
         builder.store(given, place, align=_align(vector))
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, vector), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_some(typing: Any, pointer: Any, index: Any, value: Any, count: Any) -> Any:
     """pointer[index : index + count] = value's first lanes. Nothing beyond is written."""
     vector = _vector_of(pointer)
@@ -139,7 +138,7 @@ def store_some(typing: Any, pointer: Any, index: Any, value: Any, count: Any) ->
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         base, at, given, number = arguments
         kind = _ir_vector(context, vector)
-        place = _as_vector_pointer(context, builder, base, at, vector)
+        place = _as_vector_pointer(context, builder, _address(builder, base, at), vector)
         name = _intrinsic_name("masked.store", kind) + ".p0"
         align = ir.Constant(ir.IntType(32), _align(vector))
         _call(builder, name, ir.VoidType(), [given, place, align, _mask(builder, number, kind.count)])
@@ -148,7 +147,7 @@ def store_some(typing: Any, pointer: Any, index: Any, value: Any, count: Any) ->
     return types.void(pointer, types.int64, vector, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def everywhere(typing: Any, pointer: Any, index: Any) -> Any:
     """pointer[index] in every lane."""
     vector = _vector_of(pointer)
@@ -159,7 +158,7 @@ def everywhere(typing: Any, pointer: Any, index: Any) -> Any:
     return vector(pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def constant(typing: Any, pointer: Any, value: Any) -> Any:
     """The float64 ``value`` in every lane of a vector of the pointer's type."""
     vector = _vector_of(pointer)
@@ -187,7 +186,7 @@ def _elementwise(operation: str) -> Any:
 add, subtract, multiply, divide = (_elementwise(name) for name in ("fadd", "fsub", "fmul", "fdiv"))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
 
@@ -198,7 +197,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def root(typing: Any, a: Any) -> Any:
     """The square root."""
 
@@ -209,7 +208,7 @@ def root(typing: Any, a: Any) -> Any:
     return a(a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def where_positive(typing: Any, gate: Any, value: Any) -> Any:
     """value where gate > 0, else 0: with gate = value the ReLU, otherwise its derivative's action. NaN passes."""
 
@@ -221,7 +220,7 @@ def where_positive(typing: Any, gate: Any, value: Any) -> Any:
     return gate(gate, gate), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def where_greater(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     """yes where a > b (or either is NaN), else no; lane by lane."""
 
@@ -232,7 +231,7 @@ def where_greater(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     return a(a, a, a, a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def where_equal(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     """yes where a == b, else no; lane by lane."""
 
@@ -243,9 +242,9 @@ def where_equal(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     return a(a, a, a, a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def total(typing: Any, a: Any) -> Any:
-    """The sum of the lanes, as a number, in halves: ((0+8)+(4+12))... so that its order never depends on the machine."""
+    """The sum of the lanes, in halves: ((0 + 8) + (4 + 12)) and so on, the same order on every machine."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         value, width = arguments[0], arguments[0].type.count
@@ -262,7 +261,7 @@ def total(typing: Any, a: Any) -> Any:
     return a.dtype(a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def argument(typing: Any, block: Any, index: Any) -> Any:
     """The integer at ``index`` of a kernel's argument block."""
 
@@ -273,7 +272,7 @@ def argument(typing: Any, block: Any, index: Any) -> Any:
     return types.int64(block, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def real_argument(typing: Any, block: Any, index: Any) -> Any:
     """The float64 number whose bits are at ``index`` of an argument block."""
 
@@ -284,7 +283,7 @@ def real_argument(typing: Any, block: Any, index: Any) -> Any:
     return types.float64(block, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer(typing: Any, block: Any, index: Any) -> Any:
     """The address at ``index`` of an argument block, as a pointer of the block's own type."""
 
@@ -295,7 +294,7 @@ def pointer(typing: Any, block: Any, index: Any) -> Any:
     return block(block, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def put_number(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
     """pointer[index] = value, one number."""
 
@@ -307,7 +306,7 @@ def put_number(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
     return types.void(pointer, types.int64, pointer.dtype), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def number(typing: Any, pointer: Any, index: Any) -> Any:
     """pointer[index], one number."""
 
@@ -317,7 +316,7 @@ def number(typing: Any, pointer: Any, index: Any) -> Any:
     return pointer.dtype(pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def shifted(typing: Any, pointer: Any, offset: Any) -> Any:
     """pointer + offset elements."""
 
@@ -327,7 +326,7 @@ def shifted(typing: Any, pointer: Any, offset: Any) -> Any:
     return pointer(pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def take_a_number(typing: Any, block: Any, index: Any) -> Any:
     """Atomically add 1 to the integer at ``index`` of an argument block; its value before."""
 

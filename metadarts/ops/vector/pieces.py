@@ -42,6 +42,7 @@ def get(p: Pointer, i: int, some: int) -> Any:
 
 @njit
 def put(p: Pointer, i: int, value: Any, some: int) -> None:
+    """Store the first ``some`` numbers; whole registers by the plain instruction."""
     if some == lanes(p):
         store(p, i, value)
     else:
@@ -99,7 +100,7 @@ def frame(
     x: Pointer, row: int, gate: Pointer, gate_row: int, gated: bool, height: int, width: int, channels: int,
     spread: int, pad: int, wide: int, out: Pointer,
 ) -> None:  # fmt: skip
-    """One image into the middle of a frame of zeros (whose zeros are there already): out[pad + s i, pad + s j] = x[i, j].
+    """One image into a frame whose zeros are there already: out[pad + s i, pad + s j] = x[i, j].
 
     With ``gated``, x counts only where gate > 0: gate = x is the ReLU, another x its derivative's action.
 

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from metadarts.core.files import default_cache
 from metadarts.tasks import cache
 
 Progress = Callable[[int, int], None]
@@ -79,7 +80,7 @@ def stored_images(name: str, key: str, count: int, blocks: Blocks, progress: Pro
         progress: called with (images made, M).
     """
     label = re.sub(r"[^\w.-]", "_", name)[:40]  # a data folder's name may be longer than a file's may
-    path = cache.default_cache() / "images" / f"{label}-{key[:32]}.npy"
+    path = default_cache() / "images" / f"{label}-{key[:32]}.npy"
     stored = _load(path, count)
     if stored is not None:
         return stored
