@@ -79,17 +79,20 @@ class Kernel:
         if not compiled.cache_hits:
             seconds = time.perf_counter() - start
             _LOG.info("compiled %s for %s in %.1f s", self.name, str(dtype).removeprefix("torch."), seconds)
-            _spent.append(seconds)
+            _spent().append(seconds)
         self._compiled.append(compiled)
         return self._addresses.setdefault(dtype, compiled.address)
 
 
-_spent: list[float] = []
+@functools.cache
+def _spent() -> list[float]:
+    """Seconds of each compilation, one list for the process."""
+    return []
 
 
 def compile_seconds() -> float:
     """Seconds that this process has spent on compiling kernels; what was found in the cache does not count."""
-    return sum(_spent)
+    return sum(_spent())
 
 
 def _word(argument: Tensor | int | float | None) -> int:
