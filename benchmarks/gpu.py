@@ -30,7 +30,7 @@ VERSIONED = ("numpy", "torch", "triton", "higher", "learn2learn")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One module of benchmarks/, run as ``python -m benchmarks.NAME --device cuda --json OUT/NAME.json``.
+    """One module of benchmarks/, run as ``python -m benchmarks.NAME --device cuda --out OUT/NAME.csv``.
 
     Args:
         name: the module.
@@ -145,8 +145,8 @@ def run_benchmark(benchmark: Benchmark, out: Path) -> Step:
     missing = [name for name in (module, *benchmark.needs) if importlib.util.find_spec(name) is None]
     if missing:
         return Step(module, "skipped", reason=f"not there: {', '.join(missing)}")
-    rows = out / f"{benchmark.name}.json"
-    command = ["-m", module, "--device", "cuda", "--json", str(rows), *benchmark.arguments]
+    rows = out / f"{benchmark.name}.csv"
+    command = ["-m", module, "--device", "cuda", "--out", str(rows), *benchmark.arguments]
     return run_command(module, command, benchmark.seconds)
 
 

@@ -1,35 +1,37 @@
-"""One meta-gradient on workload W1, our engine beside its peers: ``python -m benchmarks.meta_step --json FILE``.
+"""One meta-gradient on workload W1, our engine beside its peers: ``python -m benchmarks.meta_step``.
 
 W1: the T-NAS supernet (201,181 weights, 224 alphas), 4 tasks, 32x32x3, 5-way 5-shot, 15 queries per class, 5 inner SGD
 steps on weights and alphas, gradient of the mean query loss with respect to all of them (no outer update); fp32. Peers
 run an idiomatic plain PyTorch network with the same weights on the same tasks, in both memory layouts. Before any
-timing, losses and meta-gradients of all engines are compared in float64 on W1 itself; a disagreement ends the
-benchmark. Every repetition of every engine runs in a process of its own, and the engines take turns, so that a slow
-minute of the machine hits them all.
+timing, our operators must pass a few cases of their conformance suite, and losses and meta-gradients of all engines are
+compared in float64 on W1 itself; a fault or a disagreement ends the benchmark. Every repetition of every engine runs in
+a process of its own, and the engines take turns, so that a slow minute of the machine hits them all.
+
+About 45 minutes at 2 threads with both orders, all three peers and 5 repetitions: 8 for each, 4 for the checks. Nearly
+all of it is the peers in second order; the first run on a machine compiles kernels for a minute or two besides.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.conformance import conforms
 from benchmarks.mapping import pull_back, to_plain
 from benchmarks.peers.loops import LOOPS, MetaStep
 from benchmarks.peers.network import SearchNetwork
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
+from benchmarks.rows import RESULTS, Row, append, percentiles, said
 from metadarts.adapt import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
-from metadarts.experiments.environment import commit, device_name, version
+from metadarts.experiments.environment import version
 from metadarts.meta import MetaGradient, meta_gradient
 from metadarts.nn import Learner, Network, NetworkSpec, supernet
 from metadarts.spaces import darts
@@ -41,30 +43,13 @@ OURS = "task_axis"
 PEERS = ("higher", "functional_call", "learn2learn")
 CHANNELS_LAST = "-channels_last"
 """Peers run in torch's default layout, as their users write them, and with this suffix in the layout that is faster."""
-CHECKPOINTS = {"second": (0, 3, STEPS), "first": (0,)}
+CHECKPOINTS = {"second": (0, 2, 4, STEPS), "first": (0,)}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One engine on one workload."""
-
-    workload: str
-    engine: str
-    order: str
-    checkpoint: int
-    seconds_p20: float
-    seconds_p50: float
-    seconds_p80: float
-    repetitions: int
-    peak_mb: float
-    memory: str
-    weights: int
-    bn: str
-    loss: float
-    threads: int
-    device: str
-    versions: dict[str, str | None]
-    commit: str | None
+Case = tuple[str, str, int]
+"""(engine, order, inner steps recomputed)."""
+Samples = dict[Case, list[dict[str, Any]]]
+"""What `run_isolated` answered, in the order of the repetitions."""
 
 
 def setting(dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Network, Params, TaskBatch]:
@@ -182,33 +167,51 @@ def main(arguments: list[str] | None = None) -> int:
     peers = [name for name in PEERS if version(name) or name == "functional_call"]
     for name in sorted(set(PEERS) - set(peers)):
         print(f"{name}: skipped, not installed")
-    if options.check:
-        kwargs = {"peers": peers, "orders": options.orders, "device": options.device}
-        found = run_isolated("benchmarks.meta_step:check", kwargs, warmups=0, threads=options.threads)["result"]
-        for name, value in found.items():
-            print(f"float64 agreement with {name}: {value:.1e}", flush=True)
-        if max(found.values()) > AGREEMENT:
-            print(f"engines disagree by more than {AGREEMENT}: nothing was timed", file=sys.stderr)
-            return 1
-    cases = [(OURS, order, k) for order in options.orders for k in CHECKPOINTS[order]]
+    if not conforms(options.device, options.threads):
+        return 1
+    if options.check and not _agree(peers, options):
+        return 1
+    samples = _sampled(_cases(peers, options.orders), options)
+    report(samples, options.device)
+    append(options.out, [_row(case, measured, options) for case, measured in samples.items()])
+    print(f"rows: {options.out}")
+    return 0
+
+
+def _agree(peers: list[str], options: argparse.Namespace) -> bool:
+    """Compare all engines in float64 and print the disagreements; whether all are small."""
+    kwargs = {"peers": peers, "orders": options.orders, "device": options.device}
+    found = run_isolated("benchmarks.meta_step:check", kwargs, warmups=0, threads=options.threads)["result"]
+    for name, value in found.items():
+        print(f"float64 agreement with {name}: {value:.1e}", flush=True)
+    agree = bool(max(found.values()) <= AGREEMENT)  # not so of NaN
+    if not agree:
+        print(f"engines disagree by more than {AGREEMENT}: nothing was timed", file=sys.stderr)
+    return agree
+
+
+def _cases(peers: list[str], orders: list[str]) -> list[Case]:
     layouts = [name + suffix for name in peers for suffix in ("", CHANNELS_LAST)]
-    cases += [(name, order, 0) for order in options.orders for name in layouts]
-    samples: dict[tuple[str, str, int], list[dict[str, Any]]] = {case: [] for case in cases}
+    ours = [(OURS, order, k) for order in orders for k in CHECKPOINTS[order]]
+    return ours + [(name, order, 0) for order in orders for name in layouts]
+
+
+def _sampled(cases: list[Case], options: argparse.Namespace) -> Samples:
+    """Every case once, then every case once more, and so on."""
+    samples: Samples = {case: [] for case in cases}
     for repetition in range(options.repetitions):
         for case in cases:
             samples[case].append(measure(*case, options.threads, options.device))
             last = samples[case][-1]
             print(f"{repetition + 1}/{options.repetitions} {case}: {last['seconds'][0]:.2f} s", flush=True)
-    rows = [_row(case, measured, options) for case, measured in samples.items()]
-    report(rows)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-    return 0
+    return samples
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.meta_step", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.meta_step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "meta_step.csv", help="the rows are added there")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -219,42 +222,59 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _row(case: tuple[str, str, int], samples: list[dict[str, Any]], options: argparse.Namespace) -> Row:
+def _row(case: Case, samples: list[dict[str, Any]], options: argparse.Namespace) -> Row:
     engine, order, checkpoint = case
-    seconds = sorted(sample["seconds"][0] for sample in samples)
-    cuts = statistics.quantiles(seconds, n=10, method="inclusive") if len(seconds) > 1 else seconds * 9
-    network = supernet(darts(), NetworkSpec(in_channels=3))
-    memory = "cuda_peak_mb" if options.device == "cuda" else "peak_mb"
+    weights = supernet(darts(), NetworkSpec(in_channels=3)).count(Episode().ways)[0]
     return Row(
-        workload="W1",
+        what="W1",
+        sizes=said(**vars(Episode()), steps=STEPS, weights=weights, bn="transductive"),
         engine=engine,
         order=order,
         checkpoint=checkpoint,
-        seconds_p20=round(cuts[1], 4),
-        seconds_p50=round(cuts[4], 4),
-        seconds_p80=round(cuts[7], 4),
-        repetitions=len(seconds),
-        peak_mb=round(max(sample[memory] for sample in samples), 1),
-        memory="allocated on the card" if memory == "cuda_peak_mb" else "resident, whole process",
-        bn="transductive",
-        weights=network.count(Episode().ways)[0],
-        loss=samples[-1]["result"],
+        seconds=[_seconds(sample) for sample in samples],
+        peak_mb=_peak(samples, options.device),
         threads=options.threads,
-        device=device_name(options.device),
-        versions={name: version(name) for name in ("torch", "higher", "learn2learn", "numpy")},
-        commit=commit(),
+        device=options.device,
+        extra={
+            "memory": "allocated on the card" if options.device == "cuda" else "resident, whole process",
+            "loss": samples[-1]["result"],
+        },
     )
 
 
-def report(rows: list[Row]) -> None:
-    """A table with ratios to `higher`: speed against its faster layout, memory against its default one."""
-    print(f"{'engine':29} order   checkpointed  p20 / p50 / p80 s       peak MB   speed vs higher  memory vs higher")
-    for row in rows:
-        same = [r for r in rows if r.engine.startswith("higher") and r.order == row.order]
-        fastest = min((r.seconds_p50 for r in same), default=row.seconds_p50)
-        ratio = f"{fastest / row.seconds_p50:6.2f}x  {row.peak_mb / same[0].peak_mb:14.2f}x" if same else ""
-        times = f"{row.seconds_p20:6.2f} {row.seconds_p50:6.2f} {row.seconds_p80:6.2f}"
-        print(f"{row.engine:29} {row.order:7} {row.checkpoint:12} {times:>24} {row.peak_mb:10.0f} {ratio:>20}")
+def _seconds(sample: dict[str, Any]) -> float:
+    return float(sample["seconds"][0])
+
+
+def _peak(samples: list[dict[str, Any]], device: str) -> float:
+    return float(max(sample["cuda_peak_mb" if device == "cuda" else "peak_mb"] for sample in samples))
+
+
+def report(samples: Samples, device: str) -> None:
+    """Two tables: seconds and memory of every case, then how our engine compares with every peer.
+
+    Memory is compared with `higher` in its default layout. Speed is compared with each peer's faster layout (by its
+    median), repetition by repetition, since the two of a repetition ran within the same minute.
+    """
+    print(f"{'engine':30} order  recomputed  p20 / p50 / p80 s        peak MB  memory vs higher")
+    for (engine, order, checkpoint), measured in samples.items():
+        times = "{:6.2f} {:6.2f} {:6.2f}".format(*percentiles([_seconds(sample) for sample in measured]))
+        peak, oracle = _peak(measured, device), samples.get(("higher", order, 0))
+        memory = f"{peak / _peak(oracle, device):16.2f}x" if oracle else ""
+        print(f"{engine:30} {order:6} {checkpoint:10} {times:>19} {peak:14.0f} {memory}")
+    print("\ntimes faster than each peer's faster layout, repetition by repetition: p20 / p50 / p80")
+    for own in (case for case in samples if case[0] == OURS):
+        for name in PEERS:
+            layouts = [case for case in samples if case[0] in (name, name + CHANNELS_LAST) and case[1] == own[1]]
+            if layouts:
+                fastest = min(layouts, key=lambda case: percentiles([_seconds(s) for s in samples[case]])[1])
+                ratios = "{:.2f}x {:.2f}x {:.2f}x".format(*speed(samples[own], samples[fastest]))
+                print(f"  {own[1]}, {own[2]} recomputed, vs {fastest[0]}: {ratios}")
+
+
+def speed(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """p20, p50 and p80 of their seconds over ours, repetition by repetition."""
+    return percentiles([_seconds(b) / _seconds(a) for a, b in zip(ours, theirs, strict=True)])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from .signals import stop_on_signals
 
 if TYPE_CHECKING:
     from metadarts.experiments import Config, Experiment, RunFolder
+    from metadarts.experiments.memory_plan import Plan
 
 WITH_RESUME = {"resume", "device", "threads", "data", "data_root", "fit_memory"}
 
@@ -99,6 +101,7 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     """
     from metadarts.experiments import Config, RunFolder, load_config, preset, with_settings
     from metadarts.experiments.environment import describe
+    from metadarts.experiments.memory_plan import plan_search
 
     start = load_config(base) if isinstance(base, Path) else with_settings(Config(), preset(base))
     config = with_settings(start, settings).check()
@@ -111,8 +114,9 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     except DataError as error:
         common.console.print(f"note: this run cannot be measured on test classes: {error}", soft_wrap=True)
     experiment.rehearse()
-    environment = describe(device) | {"data_sha256": experiment.source.content_sha256}
-    _search_in(RunFolder.create(out, config, environment), experiment)
+    plan = plan_search(experiment)
+    environment = describe(device) | {"data_sha256": experiment.source.content_sha256, "memory": plan.facts()}
+    _search_in(RunFolder.create(out, config, environment), experiment, plan)
 
 
 def resume_search(
@@ -126,6 +130,7 @@ def resume_search(
     """
     from metadarts.core.errors import RunError
     from metadarts.experiments import RunFolder, with_settings
+    from metadarts.experiments.memory_plan import plan_search
 
     folder = RunFolder.open(run)
     config, environment = folder.config().check(), folder.environment()
@@ -143,15 +148,17 @@ def resume_search(
     digest = environment.get("data_sha256")
     if digest is not None and digest != experiment.source.content_sha256:
         raise RunError(f"{run}: its data are not what they were when it began; restore them, or start a new run")
-    _search_in(folder, experiment)
+    _search_in(folder, experiment, plan_search(experiment, folder))
 
 
-def _search_in(folder: RunFolder, experiment: Experiment) -> None:
-    """Search under a progress bar, to the end or to a signal."""
+def _search_in(folder: RunFolder, experiment: Experiment, plan: Plan) -> None:
+    """Search by ``plan`` under a progress bar, to the end or to a signal."""
     from metadarts.experiments import search as run
     from metadarts.experiments.search import Progress, SearchStopped
 
     common.console.print(_headline(experiment), soft_wrap=True)
+    common.console.print(str(plan), soft_wrap=True)
+    experiment = replace(experiment, config=plan.apply(experiment.config))
     with stop_on_signals() as stop:
         try:
             with common.bar("search") as shown:

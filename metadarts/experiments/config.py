@@ -78,7 +78,9 @@ class Training:
         minutes: stop after so much wall time, validations included; 0 for no limit. One of the two must be given. A
             run limited by minutes is not reproducible step for step, since its length depends on the machine.
         tasks: tasks per meta-batch.
-        micro_batch: tasks per pass; 0 for all at once.
+        micro_batch: the most tasks per pass; 0 for all at once where they fit.
+        memory_gb: the most that a search may hold, in GB of 10^9 bytes (.inf: no limit); none for 80 % of what is free.
+            What is predicted not to fit is done in smaller parts, see `metadarts.experiments.memory_plan`.
         fit_memory: when memory runs out, halve the tasks per pass and go on; the mean over tasks stays the same.
         engine: "task_axis", "loop" or "higher".
         validations: how many times, evenly spread over the run, to look at validation classes.
@@ -91,6 +93,7 @@ class Training:
     minutes: float = 0.0
     tasks: int = 4
     micro_batch: int = 0
+    memory_gb: float | None = None
     fit_memory: bool = False
     engine: str = "task_axis"
     validations: int = 6
@@ -142,16 +145,7 @@ def _faults(config: Config) -> Iterable[str]:
     model, training = config.model, config.training
     if training.meta_steps <= 0 and training.minutes <= 0:
         yield "training.meta_steps or training.minutes: one must be positive, it says when to stop"
-    for group, name, least in _LEAST:
-        value = getattr(getattr(config, group), name)
-        if not value >= least:  # so that NaN is refused too
-            yield f"{group}.{name}: expected at least {least}, got {value}"
-    for name in _OUTER_RATES:
-        value = getattr(config.outer, name)
-        if value > MOST_RATE:
-            yield f"outer.{name}: expected at most {MOST_RATE:g}, got {value}; usual are values below 1"
-    if config.outer.clip is not None and not config.outer.clip > 0:
-        yield f"outer.clip: expected a positive number or none, got {config.outer.clip}"
+    yield from _number_faults(config)
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):
@@ -168,6 +162,21 @@ def _faults(config: Config) -> Iterable[str]:
         yield str(error).replace("network.", "model.")
 
 
+def _number_faults(config: Config) -> Iterable[str]:
+    for group, name, least in _LEAST:
+        value = getattr(getattr(config, group), name)
+        if not value >= least:  # so that NaN is refused too
+            yield f"{group}.{name}: expected at least {least}, got {value}"
+    for name in _OUTER_RATES:
+        value = getattr(config.outer, name)
+        if value > MOST_RATE:
+            yield f"outer.{name}: expected at most {MOST_RATE:g}, got {value}; usual are values below 1"
+    for group, name in _POSITIVE:
+        value = getattr(getattr(config, group), name)
+        if value is not None and not value > 0:
+            yield f"{group}.{name}: expected a positive number or none, got {value}"
+
+
 _OUTER_RATES = ("weight_rate", "alpha_rate", "rate_rate", "alpha_decay", "final")
 MOST_RATE = 1e3
 """Beyond this an outer rate can only be a slip; far beyond, the optimiser's single precision overflows."""
@@ -176,6 +185,7 @@ UNREADABLE = (yaml.YAMLError, ValueError, AttributeError, RecursionError, Memory
 WIDEST = 2**63
 """Whole numbers reach torch, numpy and JSON in 64 bits."""
 
+_POSITIVE = (("outer", "clip"), ("training", "memory_gb"))
 _LEAST = (
     ("tasks", "ways", 2),
     ("tasks", "shots", 1),

@@ -1,9 +1,12 @@
-"""When memory runs out: say what to lower, or go on with smaller parts where that was allowed."""
+"""How much memory there is, and when it runs out: say what to lower, or go on with smaller parts where allowed."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,6 +18,77 @@ ADVICE = "lower training.tasks, model.channels or tasks.queries"
 Result = TypeVar("Result")
 SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad allocation")
 """How torch and the libraries below it put it; only CUDA has an error type of its own."""
+
+
+ROOT = Path("/")
+
+
+def resident_bytes(device: torch.device, root: Path = ROOT) -> int:
+    """What this process holds: resident on a CPU (0 where the system does not say), what torch took on a card."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    return 1024 * (_table(root / "proc/self/status").get("VmRSS") or 0)
+
+
+def usable_bytes(device: torch.device, root: Path = ROOT) -> int | None:
+    """The most this process can hold: what it holds and what is free, within its control group; None when unknown.
+
+    Args:
+        root: where proc and sys/fs/cgroup are found.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) + resident_bytes(device)
+    free = _table(root / "proc/meminfo").get("MemAvailable")
+    if free is None:
+        return None
+    return min([1024 * free + resident_bytes(device, root), *_group_limits(root)])
+
+
+def _table(path: Path) -> dict[str, int]:
+    """name -> number of a file of lines "Name: number unit"; empty where there is none."""
+    try:
+        lines = [line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return {}
+    words = {name: rest.split() for name, _, rest in lines}
+    return {name: int(rest[0]) for name, rest in words.items() if rest and rest[0].isdigit()}
+
+
+def _group_limits(root: Path) -> Iterator[int]:
+    """Limits of the control groups (version 1 and 2) that this process is in, the groups around them included."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        inside = top / group.lstrip("/")  # within a container the name is the host's, and only the top is there
+        for folder in (inside, *inside.parents):
+            if not folder.is_relative_to(top):
+                break
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                yield from _limit(folder / name)
+
+
+def _limit(path: Path) -> Iterator[int]:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return
+    if text.isdigit():  # else "max"
+        yield int(text)
+
+
+def return_freed_memory() -> None:
+    """Hand back to the system what was freed and kept for the next step, where it can be asked to."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

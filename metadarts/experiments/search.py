@@ -270,5 +270,8 @@ class _Search:
             standing, size = Standing.from_facts(facts, self.config), whole(facts["metrics_size"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.run.path}: checkpoint 'last' is damaged: {error}") from error
+        most = self.config.training.micro_batch or standing.micro_batch  # fewer where the plan of this process says so
+        standing.micro_batch = min(standing.micro_batch, most)
+        standing.evaluation_batch = min(standing.evaluation_batch, self.config.evaluate.batch)
         self.run.cut_metrics(size)
         return state, standing

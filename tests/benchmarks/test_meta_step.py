@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks import mapping, meta_step
+from benchmarks import conformance, mapping, meta_step, rows
 from benchmarks.peers.network import SearchNetwork
 from benchmarks.peers.workloads import Episode, random_batch
 from metadarts.core.rng import Key
@@ -149,86 +148,101 @@ def sample(seconds, peak, result=1.5):
     return {"seconds": [seconds], "peak_mb": peak, "result": result}
 
 
-def test_a_row_has_percentiles_and_the_largest_peak():
+def test_a_row_has_all_seconds_and_the_largest_peak():
     samples = [sample(seconds, 100 + seconds) for seconds in (5.0, 1.0, 4.0, 2.0, 3.0)]
     row = meta_step._row(("higher", "second", 0), samples, options("--threads", "1"))
-    assert (row.seconds_p20, row.seconds_p50, row.seconds_p80) == (1.8, 3.0, 4.2)
-    assert (row.repetitions, row.peak_mb, row.loss, row.threads) == (5, 105.0, 1.5, 1)
-    assert (row.workload, row.engine, row.order, row.weights) == ("W1", "higher", "second", 201_181)
-    assert row.versions["torch"] == torch.__version__.split("+")[0] or row.versions["torch"] == torch.__version__
-    assert row.device
+    assert row.percentiles == (1.8, 3.0, 4.2)
+    assert (row.peak_mb, row.threads, row.extra["loss"]) == (105.0, 1, 1.5)
+    assert (row.what, row.engine, row.order, row.checkpoint) == ("W1", "higher", "second", 0)
+    assert "tasks=4 ways=5 shots=5 queries=15" in row.sizes
+    assert "weights=201181" in row.sizes
 
 
-def test_a_row_of_one_repetition_is_that_repetition():
-    row = meta_step._row(("task_axis", "first", 0), [sample(2.0, 10.0)], options())
-    assert (row.seconds_p20, row.seconds_p50, row.seconds_p80, row.repetitions) == (2.0, 2.0, 2.0, 1)
+def test_the_report_compares_with_the_faster_layout_of_a_peer_and_with_highers_memory(capsys):
+    samples = {
+        ("task_axis", "second", 5): [sample(2.0, 50.0), sample(1.0, 50.0)],
+        ("higher", "second", 0): [sample(6.0, 200.0), sample(6.0, 200.0)],
+        ("higher-channels_last", "second", 0): [sample(4.0, 150.0), sample(4.0, 150.0)],
+        ("task_axis", "first", 0): [sample(1.0, 40.0), sample(1.0, 40.0)],
+    }
+    meta_step.report(samples, "cpu")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["task_axis", "second", "5", "1.20", "1.50", "1.80", "50", "0.25x"]
+    assert lines[4].split()[-1] == "40", "no higher of this order to compare with"
+    ratios = [line for line in lines if " vs " in line and "recomputed, vs" in line]
+    assert ratios == ["  second, 5 recomputed, vs higher-channels_last: 2.40x 3.00x 3.60x"]
 
 
-def test_the_report_gives_ratios_to_higher_of_the_same_order(capsys):
-    rows = [
-        meta_step._row(("task_axis", "second", 5), [sample(2.0, 50.0)], options()),
-        meta_step._row(("higher", "second", 0), [sample(6.0, 200.0)], options()),
-        meta_step._row(("task_axis", "first", 0), [sample(1.0, 40.0)], options()),
-    ]
-    meta_step.report(rows)
-    head, ours, theirs, alone = capsys.readouterr().out.splitlines()
-    assert "speed vs higher" in head
-    assert "3.00x" in ours
-    assert "0.25x" in ours
-    assert "1.00x" in theirs
-    assert "x" not in alone.removeprefix("task_axis")
+def test_speed_is_compared_within_a_repetition():
+    ours, theirs = [sample(s, 0.0) for s in (1.0, 10.0)], [sample(s, 0.0) for s in (2.0, 20.0)]
+    assert meta_step.speed(ours, theirs) == (2.0, 2.0, 2.0)
 
 
 @pytest.fixture
 def isolated(monkeypatch):
-    """Stands in for the processes of their own: (disagreement) -> the calls that were asked for."""
+    """Stands in for the processes of their own: (disagreement, faults) -> the calls that were asked for."""
 
-    def stand_in(disagreement):
+    def stand_in(disagreement, faults=None):
         calls = []
 
         def run(function, kwargs, **more):
-            calls.append((function.partition(":")[2], kwargs, more))
-            if function.endswith(":check"):
+            name = function.partition(":")[2]
+            calls.append((name, kwargs, more))
+            if name == "conformance":
+                return {"result": {"faults": {"pool": "", "mix": "", **(faults or {})}, "compile_seconds": 12.5}}
+            if name == "check":
                 names = [f"{peer} {order}" for peer in kwargs["peers"] for order in kwargs["orders"]]
                 return {"result": dict.fromkeys(names, disagreement)}
             return sample(1.0 + len(calls), 100.0)
 
         monkeypatch.setattr(meta_step, "run_isolated", run)
+        monkeypatch.setattr(conformance, "run_isolated", run)
         return calls
 
     return stand_in
 
 
-def test_nothing_is_timed_when_engines_disagree(isolated, capsys, tmp_path):
-    calls = isolated(1e-6)
-    assert meta_step.main(["--json", str(tmp_path / "rows.json")]) == 1
-    assert [name for name, *_ in calls] == ["check"]
+@pytest.mark.parametrize("disagreement", [1e-6, float("nan")])
+def test_nothing_is_timed_when_engines_disagree(isolated, capsys, tmp_path, disagreement):
+    calls = isolated(disagreement)
+    assert meta_step.main(["--out", str(tmp_path / "rows.csv")]) == 1
+    assert [name for name, *_ in calls] == ["conformance", "check"]
     assert "nothing was timed" in capsys.readouterr().err
-    assert not (tmp_path / "rows.json").exists()
+    assert not (tmp_path / "rows.csv").exists()
 
 
-def test_engines_take_turns_and_rows_are_written(isolated, tmp_path, capsys):
-    calls, file = isolated(1e-12), tmp_path / "rows.json"
-    assert meta_step.main(["--repetitions", "2", "--orders", "second", "--threads", "1", "--json", str(file)]) == 0
+def test_nothing_is_timed_while_an_operator_is_red(isolated, capsys, tmp_path):
+    calls = isolated(1e-12, {"pool": "AssertionError: d x differs"})
+    assert meta_step.main(["--no-check", "--out", str(tmp_path / "rows.csv")]) == 1
+    assert [name for name, *_ in calls] == ["conformance"]
+    printed = capsys.readouterr()
+    assert "conformance of pool: red" in printed.out
+    assert "pool disagrees with its reference: nothing was timed\nAssertionError: d x differs" in printed.err
+    assert not (tmp_path / "rows.csv").exists()
+
+
+def test_engines_take_turns_and_rows_are_written(isolated, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(meta_step, "version", lambda package: "1.0")
+    calls, file = isolated(1e-12), tmp_path / "rows.csv"
+    assert meta_step.main(["--repetitions", "2", "--orders", "second", "--threads", "1", "--out", str(file)]) == 0
     assert all(more["threads"] == 1 for _, _, more in calls)
-    timed = [(name, kwargs.get("name"), kwargs.get("checkpoint")) for name, kwargs, _ in calls if name != "check"]
+    assert [name for name, *_ in calls[:2]] == ["conformance", "check"]
+    timed = [(name, kwargs.get("name"), kwargs.get("checkpoint")) for name, kwargs, _ in calls[2:]]
     once = timed[: len(timed) // 2]
     assert timed == once * 2, "a repetition of every engine before the next of any"
-    assert once[:7] == [
-        ("ours", None, 0),
-        ("ours", None, 3),
-        ("ours", None, 5),
-        ("peer", "higher", None),
-        ("peer", "higher-channels_last", None),
-        ("peer", "functional_call", None),
-        ("peer", "functional_call-channels_last", None),
+    peers = ["higher", "functional_call", "learn2learn"]
+    assert once == [("ours", None, k) for k in (0, 2, 4, 5)] + [
+        ("peer", name + layout, None) for name in peers for layout in ("", "-channels_last")
     ]
-    rows = json.loads(file.read_text())
-    assert [(row["engine"], row["checkpoint"]) for row in rows][:4] == [
-        ("task_axis", 0),
-        ("task_axis", 3),
-        ("task_axis", 5),
-        ("higher", 0),
+    written = rows.read(file)
+    assert [(row["engine"], row["checkpoint"]) for row in written][:5] == [
+        ("task_axis", "0"),
+        ("task_axis", "2"),
+        ("task_axis", "4"),
+        ("task_axis", "5"),
+        ("higher", "0"),
     ]
-    assert {"seconds_p20", "seconds_p50", "seconds_p80", "peak_mb", "device", "versions", "commit"} <= set(rows[0])
-    assert "float64 agreement with higher second: 1.0e-12" in capsys.readouterr().out
+    assert {row["repetitions"] for row in written} == {"2"}
+    printed = capsys.readouterr().out
+    assert "float64 agreement with higher second: 1.0e-12" in printed
+    assert "compiling kernels: 12.5 s" in printed
