@@ -110,12 +110,19 @@ def _cache_folder(function: Callable[..., None]) -> Iterator[None]:
     from numba import config
 
     folder = default_cache() / "kernels" / _fingerprint(Path(function.__code__.co_filename))
+    if not folder.exists():
+        _LOG.warning("compiling CPU kernels of %s for this machine, once; kept in %s", _operator(function), folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what lies there will be run
     before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+def _operator(function: Callable[..., None]) -> str:
+    """The folder of a kernel's file."""
+    return Path(function.__code__.co_filename).parent.name
 
 
 @functools.cache
