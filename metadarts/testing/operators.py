@@ -23,6 +23,9 @@ from ._close import check_close
 Op = Callable[..., Tensor]
 """Tensors and options by name -> one tensor."""
 
+Layout = Callable[[Tensor], Tensor]
+"""The same numbers, or some of them repeated, in other memory."""
+
 FLOAT64 = 1e-11
 FLOAT32 = 2e-5
 UPSTREAM = "upstream"
@@ -58,29 +61,38 @@ class Setting:
     dtype: torch.dtype = torch.float64
     zero: tuple[str, slice] | None = None
     only: str | None = None
-    layout: Callable[[Tensor], Tensor] = Tensor.clone
-    upstream_layout: Callable[[Tensor], Tensor] = Tensor.clone
+    layout: Layout = Tensor.clone
+    upstream_layout: Layout = Tensor.clone
     around: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
-def check_op(fast: Op, reference: Op, cases: Sequence[OpCase], device: str = "cpu") -> None:
+def check_op(
+    fast: Op,
+    reference: Op,
+    cases: Sequence[OpCase],
+    device: str = "cpu",
+    layouts: Mapping[str, Layout] | None = None,
+) -> None:
     """Check ``fast`` against ``reference`` on every case.
 
     For each case: the value, each gradient and each second-order gradient by name, in float64 and float32; with inputs
-    of zeros, in strided memory, with an expanded upstream gradient, with one input at a time requiring a gradient, and
-    with uninitialised memory full of NaN; then gradcheck and gradgradcheck.
+    of zeros, in strided memory, with axes of one element that have stride 0, with expanded upstream gradients (of the
+    value and of its gradients), with one input at a time requiring a gradient, and with uninitialised memory full of
+    NaN; then gradcheck and gradgradcheck.
 
     Args:
         fast: runs on ``device``.
         reference: plain torch, differentiated by torch; runs in float64 on the CPU.
         cases: sizes and options.
         device: where ``fast`` runs.
+        layouts: further memory layouts by name, each a function that is given an input or an upstream gradient; it may
+            change the numbers, as expanded memory must, and is applied for ``reference`` too.
 
     Raises:
         AssertionError: naming the case, the setting, the derivative and the difference.
     """
     for case in cases:
-        for setting in _settings(case, device):
+        for setting in [*_settings(case, device), *_further(layouts or {}, device)]:
             with _said(f"[{case.id}; {setting.name}]"):
                 _compare(fast, reference, case, setting)
         with _said(f"[{case.id}; finite differences]"):
@@ -98,7 +110,14 @@ def _settings(case: OpCase, device: str) -> Iterator[Setting]:
             yield replace(plain, name=f"only {name} requires a gradient", only=name)
     yield replace(plain, name="strided memory", layout=strided, upstream_layout=strided)
     yield replace(plain, name="expanded upstream gradient", upstream_layout=expanded)
+    yield replace(plain, name="stride 0 along axes of one", layout=unmoving, upstream_layout=unmoving)
     yield replace(plain, name="uninitialised memory is NaN", around=poisoned_memory)
+
+
+def _further(layouts: Mapping[str, Layout], device: str) -> Iterator[Setting]:
+    for name, layout in layouts.items():
+        yield Setting(name, device, layout=layout, upstream_layout=layout)
+        yield Setting(f"{name}, float32", device, dtype=torch.float32, layout=layout, upstream_layout=layout)
 
 
 def strided(tensor: Tensor) -> Tensor:
@@ -111,6 +130,15 @@ def strided(tensor: Tensor) -> Tensor:
 def expanded(tensor: Tensor) -> Tensor:
     """The first row of the last axis everywhere, in memory once: what the derivative of a sum looks like."""
     return tensor[(0,) * (tensor.dim() - 1)].clone().expand(tensor.shape)
+
+
+def unmoving(tensor: Tensor) -> Tensor:
+    """The same numbers; axes of one element have stride 0, as one row of an expanded tensor does, and torch calls it
+    contiguous all the same.
+    """
+    packed = tensor.clone(memory_format=torch.contiguous_format)
+    steps = [0 if size == 1 else step for size, step in zip(packed.shape, packed.stride(), strict=True)]
+    return packed.as_strided(packed.shape, steps)
 
 
 @contextmanager
@@ -128,10 +156,12 @@ def poisoned_memory() -> Iterator[None]:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def derivatives(op: Op, case: OpCase, inputs: Mapping[str, Tensor], upstream: Tensor) -> dict[str, Tensor]:
+def derivatives(
+    op: Op, case: OpCase, inputs: Mapping[str, Tensor], upstream: Tensor, layout: Layout = Tensor.clone
+) -> dict[str, Tensor]:
     """Value and derivatives by label: "y", "d x" (the pullback of ``upstream``) and "d x d w" (its derivative).
 
-    "d all" is the derivative of all the pullbacks together, each along a direction of its own.
+    "d all" is the derivative of all the pullbacks together, each along a direction of its own, laid out by ``layout``.
     """
     like = next(iter(inputs.values()))
     y = op(**inputs, **{name: tensor.to(like) for name, tensor in case.constants.items()}, **case.options)
@@ -144,7 +174,7 @@ def derivatives(op: Op, case: OpCase, inputs: Mapping[str, Tensor], upstream: Te
     for name, grad in zip(moving, first, strict=True):
         if not grad.requires_grad:
             raise AssertionError(f"d {name} has no graph: second order through it would silently be first order")
-    along = [case.draw(f"along {name}", grad.shape).to(grad) for name, grad in zip(moving, first, strict=True)]
+    along = [layout(case.draw(f"along {name}", grad.shape).to(grad)) for name, grad in zip(moving, first, strict=True)]
     rows = {f"d {name}": ([grad], [pull]) for name, grad, pull in zip(moving, first, along, strict=True)}
     found = {"y": y} | {label: grads[0] for label, (grads, _) in rows.items()}
     sources = moving | {UPSTREAM: upstream}
@@ -175,9 +205,9 @@ def _compare(fast: Op, reference: Op, case: OpCase, setting: Setting) -> None:
         return made
 
     truth_at, at = leaves("cpu", torch.float64), leaves(setting.device, setting.dtype)
-    truth = derivatives(reference, case, truth_at, truth_at.pop(UPSTREAM))
+    truth = derivatives(reference, case, truth_at, truth_at.pop(UPSTREAM), setting.upstream_layout)
     with setting.around():
-        found = derivatives(fast, case, at, at.pop(UPSTREAM))
+        found = derivatives(fast, case, at, at.pop(UPSTREAM), setting.upstream_layout)
     for label, expected in truth.items():
         check_close(label, found[label], expected, FLOAT32 if setting.dtype == torch.float32 else FLOAT64)
 

@@ -55,9 +55,9 @@ def test_normalise(device):
 
 def test_mix(device):
     def by_name(op):
-        return lambda weights, **candidates: op(list(candidates.values()), weights)
+        return lambda weights, **candidates: torch.stack(op(list(candidates.values()), weights))
 
-    shapes = {"weights": (3, 2, 3), "y0": (2, 3, 4, 2, 1, 5), "y1": (2, 3, 4, 2, 3, 5), "y2": (2, 3, 4, 2, 3, 5)}
+    shapes = {"weights": (3, 2, 3), "y0": (2, 1, 2, 3, 4, 5), "y1": (2, 3, 2, 3, 4, 5), "y2": (2, 3, 2, 3, 4, 5)}
     check_op(by_name(mix), by_name(plain_mix), [OpCase("shared and own", shapes)], device=device)
 
 

@@ -8,7 +8,7 @@ from torch.autograd import Function
 
 from metadarts.core.rng import Key
 from metadarts.testing import OpCase, check_op
-from metadarts.testing.operators import expanded, poisoned_memory, strided
+from metadarts.testing.operators import expanded, poisoned_memory, strided, unmoving
 
 CASES = [OpCase("odd sizes", {"x": (3, 2), "w": (3, 2)})]
 
@@ -96,6 +96,21 @@ def needs_an_upstream_in_memory(x, w):
     return y
 
 
+class NeedsAVectorInMemory(Good):
+    """The upstream gradient of its own gradient, which comes expanded where the outer loss is a sum."""
+
+    @staticmethod
+    def backward(ctx, g):
+        dx, dw = Good.backward(ctx, g)
+        dx.register_hook(lambda v: 2.0 * v if 0 in v.stride() else v)
+        return dx, dw
+
+
+def takes_stride_0_for_nothing(x, w):
+    """A kernel that marks an absent tensor with stride 0, and so overlooks one that is there."""
+    return truth(x, w) if x.stride(0) else truth(x, w).zero_()
+
+
 def test_a_right_operator_passes():
     check_op(Good.call, truth, CASES)
 
@@ -113,6 +128,7 @@ def test_a_right_operator_passes():
         (computes_in_half, r"float32\] y"),
         (returns_double, r"float32\] expected a torch.float32 result"),
         (needs_an_upstream_in_memory, r"expanded upstream gradient\] d x"),
+        (NeedsAVectorInMemory.call, r"expanded upstream gradient\] d x d x"),
         (lambda x, w: truth(x, w)[:2], r"float64\] expected shape \(3, 2\), got \(2, 2\)"),
     ],
 )
@@ -121,10 +137,31 @@ def test_an_offence_is_seen(op, message):
         check_op(op, truth, CASES)
 
 
+def test_an_axis_of_one_may_have_any_stride():
+    case = OpCase("one row", {"x": (1, 2), "w": (1, 2)})
+    with pytest.raises(AssertionError, match=r"one row; stride 0 along axes of one\] y"):
+        check_op(takes_stride_0_for_nothing, truth, [case])
+
+
+def test_further_layouts_are_tried_in_both_precisions():
+    by_columns = {"by columns": lambda tensor: tensor.T.contiguous().T}
+
+    def dislikes(dtype):
+        return lambda x, w: truth(x, w) + float(x.stride() == (1, 3) and x.dtype == dtype)
+
+    for dtype, name in ((torch.float64, "by columns"), (torch.float32, "by columns, float32")):
+        check_op(dislikes(dtype), truth, CASES)
+        with pytest.raises(AssertionError, match=rf"odd sizes; {name}\] y"):
+            check_op(dislikes(dtype), truth, CASES, layouts=by_columns)
+
+
 def test_layouts_keep_the_numbers_and_change_the_memory():
     tensor = torch.randn(2, 3, 4, generator=Key.from_seed(0).torch())
     assert torch.equal(strided(tensor), tensor)
     assert not strided(tensor).is_contiguous()
+    assert torch.equal(unmoving(tensor[:1]), tensor[:1])
+    assert unmoving(tensor[:1]).stride() == (0, 4, 1)
+    assert unmoving(tensor[:1]).is_contiguous()
     assert torch.equal(expanded(tensor), tensor[0, 0].expand(2, 3, 4))
 
 

@@ -1,4 +1,4 @@
-"""The mixed sum against its definition; a third derivative is refused, never wrong."""
+"""The mixed sum against its definition, in every implementation; the memory that its candidates may lie in."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.ops import mix
+from metadarts.ops import implementations, mix
 from metadarts.ops.mix.reference import mix as reference
 from metadarts.testing import OpCase, check_close, check_op
 
 
-def by_name(op):
-    """check_op names its inputs; mix takes its candidates as a list."""
-    return lambda weights, **candidates: op(list(candidates.values()), weights)
+def by_name(op, **options):
+    """check_op names its inputs and reads one tensor; mix takes a list and returns one tensor for each edge."""
+    return lambda weights, **candidates: torch.stack(op(list(candidates.values()), weights, **options), 1)
 
 
 def case(what: str, image: tuple[int, int, int], tasks: int, edges: int, channels: int, shared: str) -> OpCase:
-    """One candidate per letter of ``shared``: s is shared by all edges, o has one output for each."""
+    """``image`` is (N, H, W). One candidate per letter of ``shared``: s is shared by all edges, o has one for each."""
     inputs = {"weights": (len(shared), tasks, edges)}
     for number, letter in enumerate(shared):
-        inputs[f"y{number}"] = (*image, tasks, 1 if letter == "s" else edges, channels)
+        inputs[f"y{number}"] = (tasks, 1 if letter == "s" else edges, *image, channels)
     return OpCase(what, inputs)
 
 
@@ -32,6 +32,9 @@ CASES = [
     case("all shared", (1, 2, 1), 2, 3, 2, "ss"),
     case("one edge, so that shared and own look alike", (2, 2, 1), 3, 1, 2, "so"),
     case("one pixel of one channel", (1, 1, 1), 1, 2, 1, "oso"),
+    case("whole registers", (2, 2, 1), 1, 2, 16, "so"),
+    case("a register and 1 of float32, two and 1 of float64", (1, 2, 2), 2, 2, 17, "so"),
+    case("a register and 1 of float64", (1, 3, 1), 2, 2, 9, "os"),
 ]
 
 
@@ -39,33 +42,55 @@ def draw(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=Key(("mix", str(shape))).torch())
 
 
+@pytest.mark.parametrize("implementation", implementations()["mix"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_mix_equals_its_reference_to_second_order(case):
-    check_op(by_name(mix), by_name(reference), [case])
+def test_mix_equals_its_law_to_second_order(case, implementation, ran):
+    check_op(by_name(mix, implementation=implementation), by_name(reference), [case])
+    assert ran.only("mix", implementation)
 
 
-def test_zero_weight_candidates_do_not_count_but_their_weights_have_gradients():
-    weights, candidates = draw(2, 1, 2), [draw(1, 2, 2, 1, 2, 3) for _ in range(2)]
+def folded_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """[T, E, N, H, W, C] in the memory of [N, H, W, T, E, C]; other tensors as they are."""
+    if tensor.dim() != 6:
+        return tensor.clone()
+    return tensor.permute(2, 3, 4, 0, 1, 5).contiguous().permute(3, 4, 0, 1, 2, 5)
+
+
+def one_edge_for_all(tensor: torch.Tensor) -> torch.Tensor:
+    """Not a shared candidate: E edges that happen to read one memory, whose gradients are E."""
+    return tensor[:, :1].clone().expand(tensor.shape)
+
+
+LAYOUTS = {"folded memory": folded_memory, "memory that edges share": one_edge_for_all}
+
+
+@pytest.mark.parametrize("implementation", implementations()["mix"])
+def test_mix_reads_folded_and_expanded_memory(implementation, ran):
+    layout_case = case("layouts", (2, 3, 2), 2, 3, 5, "so")
+    check_op(by_name(mix, implementation=implementation), by_name(reference), [layout_case], layouts=LAYOUTS)
+    assert ran.only("mix", implementation)
+
+
+@pytest.mark.parametrize("implementation", implementations()["mix"])
+def test_zero_weight_candidates_do_not_count_but_their_weights_have_gradients(implementation):
+    weights, candidates = draw(2, 1, 2), [draw(1, 2, 1, 2, 2, 3) for _ in range(2)]
     candidates[1] = candidates[1] + 1.0
     weights[1] = 0.0
     weights.requires_grad_()
-    y = mix(candidates, weights)
-    assert torch.equal(y, mix(candidates[:1], weights[:1]))
-    y.sum().backward()
-    check_close("dp", weights.grad[1], candidates[1].sum((0, 1, 2, 5)), 1e-13)
+    sums = mix(candidates, weights, implementation)
+    for all_of_them, first in zip(sums, mix(candidates[:1], weights[:1], implementation), strict=True):
+        assert torch.equal(all_of_them, first)
+    torch.stack(sums).sum().backward()
+    check_close("dp", weights.grad[1], candidates[1].sum((2, 3, 4, 5)), 1e-13)
 
 
-@pytest.mark.parametrize("along", ["ones", "constant", "variable"])
-@pytest.mark.parametrize("leaf", ["weights", "candidate"])
-def test_a_third_derivative_raises(leaf, along):
-    weights, candidates = draw(2, 1, 2).requires_grad_(), [draw(1, 2, 1, 1, 2, 3).requires_grad_() for _ in range(2)]
-    target = weights if leaf == "weights" else candidates[0]
-    direction = {"ones": torch.ones_like(target), "constant": draw(*target.shape), "variable": target}[along]
-    (first,) = torch.autograd.grad((mix(candidates, weights) ** 3).sum(), target, create_graph=True)
-    with pytest.raises(RuntimeError):
-        third_derivative(first, direction, target)
-
-
-def third_derivative(first, direction, leaf):
-    (second,) = torch.autograd.grad((first * direction).sum(), leaf, create_graph=True)
-    torch.autograd.grad(second.square().sum(), leaf)
+@pytest.mark.parametrize("implementation", implementations()["mix"])
+def test_an_edge_whose_sum_nobody_reads_gets_a_gradient_of_zero(implementation):
+    weights, own, shared = draw(2, 2, 3).requires_grad_(), draw(2, 3, 1, 2, 2, 3), draw(2, 1, 1, 2, 2, 3)
+    own.requires_grad_()
+    read = mix([own, shared], weights, implementation)[1]
+    d_weights, d_own = torch.autograd.grad(read.square().sum(), (weights, own))
+    assert not d_weights[..., [0, 2]].any()
+    assert not d_own[:, [0, 2]].any()
+    check_close("dp", d_weights[1, :, 1], 2.0 * (read * shared[:, 0]).sum((1, 2, 3, 4)), 1e-12)
+    check_close("dy", d_own[:, 1], 2.0 * read * weights[0, :, 1].reshape(2, 1, 1, 1, 1), 1e-12)

@@ -16,6 +16,7 @@ from torch.autograd import Function
 from metadarts.ops.choice import AUTO, choose
 from metadarts.ops.convolution.op import convolution
 from metadarts.ops.normalise.op import normalise
+from metadarts.ops.shapes import check_kernel, check_shape
 
 from . import reference
 
@@ -53,7 +54,12 @@ def conv_block(
 
     Returns:
         [T, N, H // 2, W // 2, O]
+
+    Raises:
+        ConfigError: when the implementation asked for cannot run on these tensors.
+        ValueError: on shapes that do not fit.
     """
+    _check(x, weight, scale, bias, rows)
     chosen = choose("conv_block", implementation, OFFERED, x, weight, scale, bias)
     if chosen == "reference":
         return reference.conv_block(x, weight, scale, bias, rows, rectify, eps)
@@ -61,6 +67,19 @@ def conv_block(
         return _folded(x, weight, scale, bias, rows, Options(rectify, eps))
     y: Tensor = _Block.apply(x, weight, scale, bias, _shares(x, rows), Options(rectify, eps))[0]
     return y
+
+
+def _check(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, rows: Tensor | None) -> None:
+    check_shape("conv_block", "x", x, (None,) * 5)
+    tasks, images, height, width, channels = x.shape
+    check_shape("conv_block", "weight", weight, (tasks, None, channels, None, None))
+    check_kernel("conv_block", weight)
+    for what, tensor in (("scale", scale), ("bias", bias)):
+        check_shape("conv_block", what, tensor, (tasks, weight.shape[1]))
+    if rows is not None:
+        check_shape("conv_block", "rows", rows, (tasks, images))
+    if min(height, width) < 2:
+        raise ValueError(f"conv_block: expected images of at least 2x2 for 2x2 pooling, got {height}x{width}")
 
 
 def _folded(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, rows: Tensor | None, options: Options) -> Tensor:

@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from metadarts.core.types import HALF_WIDTH
 from metadarts.ops.choice import AUTO, choose
+from metadarts.ops.shapes import check_shape
 
 from . import folded, reference
 
@@ -30,7 +31,17 @@ def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUT
 
     Returns:
         One [T, N, H, W, C] per edge.
+
+    Raises:
+        ConfigError: when the implementation asked for cannot run on these tensors.
+        ValueError: on shapes that do not fit.
     """
+    check_shape("mix", "weights", weights, (len(candidates), None, None))
+    tasks, edges = weights.shape[1:]
+    for k, candidate in enumerate(candidates):
+        shared = candidate.dim() == 6 and candidate.shape[1] == 1
+        expected = (tasks, 1 if shared else edges, *candidates[0].shape[2:])
+        check_shape("mix", f"candidate {k}", candidate, expected if k else (*expected[:2], *(None,) * 4))
     chosen = choose("mix", implementation, OFFERED, weights, *candidates)
     if chosen == "reference":
         return reference.mix(candidates, weights)

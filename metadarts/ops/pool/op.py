@@ -16,6 +16,7 @@ from torch.autograd import Function
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.ops.choice import AUTO, choose
 from metadarts.ops.normalise.op import normalise
+from metadarts.ops.shapes import check_shape
 
 from . import reference
 
@@ -54,9 +55,13 @@ def pool(
 
     Raises:
         ConfigError: on another kind, or an implementation that cannot run.
+        ValueError: on shapes that do not fit.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown pool {kind!r}: {nearest(kind, KINDS)}")
+    check_shape("pool", "x", x, (None,) * 5)
+    if rows is not None:
+        check_shape("pool", "rows", rows, tuple(x.shape[:2]))
     chosen = choose("pool", implementation, OFFERED, x)
     if chosen == "reference":
         return reference.pool(x, kind, stride, rows, eps)
@@ -96,7 +101,7 @@ def shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
 
 
 class _Pool(Function):
-    """x -> (y, r, which): [T, N, h, w, C], [T, C], and where each maximum lay (int8 offsets; empty for averages)."""
+    """x -> (y, r, which): [T, N, h, w, C], [T, C], and the pixel of each maximum (empty for averages)."""
 
     @staticmethod
     def forward(x: Tensor, shares: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from metadarts.ops.choice import AUTO, choose
 from metadarts.ops.convolution.op import convolution
 from metadarts.ops.normalise.op import normalise
 from metadarts.ops.pointwise.op import pointwise as folded_pointwise
+from metadarts.ops.shapes import check_kernel, check_shape
 
 from . import reference
 from .reference import masked
@@ -63,8 +64,9 @@ def separable(
 
     Raises:
         ConfigError: when the implementation asked for cannot run on these tensors.
-        ValueError: on a stride without a depthwise convolution.
+        ValueError: on shapes that do not fit, or a stride without a depthwise convolution.
     """
+    _check(x, depthwise, pointwise, rows, needed)
     if depthwise is None and stride != 1:
         raise ValueError(f"separable: expected stride 1 without a depthwise convolution, got {stride}")
     given = (x, pointwise) if depthwise is None else (x, depthwise, pointwise)
@@ -77,6 +79,20 @@ def separable(
     wanted = None if needed is None else needed.to(torch.int64).contiguous()  # kernels read 64-bit words
     y: Tensor = _Separable.apply(x, depthwise, pointwise, _shares(x, rows, stride), wanted, options)[0]
     return y
+
+
+def _check(x: Tensor, depthwise: Tensor | None, pointwise: Tensor, rows: Tensor | None, needed: Tensor | None) -> None:
+    check_shape("separable", "pointwise", pointwise, (None,) * 4)
+    tasks, edges, channels, _ = pointwise.shape
+    shared = x.dim() == 6 and x.shape[1] == 1
+    check_shape("separable", "x", x, (tasks, 1 if shared else edges, None, None, None, channels))
+    if depthwise is not None:
+        check_shape("separable", "depthwise", depthwise, (tasks, edges, channels, None, None))
+        check_kernel("separable", depthwise)
+    if rows is not None:
+        check_shape("separable", "rows", rows, (tasks, x.shape[2]))
+    if needed is not None:
+        check_shape("separable", "needed", needed, (tasks, edges))
 
 
 def _folded(x: Tensor, depthwise: Tensor | None, pointwise: Tensor, rows: Tensor | None, options: Options) -> Tensor:

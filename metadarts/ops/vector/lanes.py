@@ -222,11 +222,12 @@ def where_positive(typing: Any, gate: Any, value: Any) -> Any:
 
 @intrinsic
 def where_greater(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
-    """yes where a > b (or either is NaN), else no; lane by lane."""
+    """yes where a > b or a is NaN, else no; lane by lane: a running maximum by it never loses a NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         left, right, chosen, other = arguments
-        return builder.select(builder.fcmp_unordered(">", left, right), chosen, other)
+        larger = builder.or_(builder.fcmp_ordered(">", left, right), builder.fcmp_unordered("uno", left, left))
+        return builder.select(larger, chosen, other)
 
     return a(a, a, a, a), generate
 

@@ -110,9 +110,10 @@ def _cache_folder(function: Callable[..., None]) -> Iterator[None]:
     from numba import config
 
     folder = default_cache() / "kernels" / _fingerprint(Path(function.__code__.co_filename))
-    if not folder.exists():
-        _LOG.warning("compiling CPU kernels of %s for this machine, once; kept in %s", _operator(function), folder)
+    known = folder.exists()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what lies there will be run
+    if not known:
+        _LOG.warning("compiling CPU kernels of %s for this machine, once; kept in %s", _operator(function), folder)
     before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
         yield

@@ -10,6 +10,7 @@ from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from numba import njit
 from torch import Tensor
 
@@ -24,7 +25,8 @@ PLACE = 5
 def placed(x: Tensor) -> tuple[Tensor, Sequence[Tensor | int]]:
     """x [T, E or 1, N, H, W, C], copied where it must be, and its place for an argument block."""
     if x.stride(5) != 1 or x.stride(3) != x.shape[4] * x.stride(4) or 0 in x.stride():
-        x = x.contiguous()
+        # Not contiguous(): it leaves a stride of 0 alone along an axis of length 1.
+        x = x.clone(memory_format=torch.contiguous_format)
     shared = 0 if x.shape[1] == 1 else x.stride(1)
     return x, [x, x.stride(0), shared, x.stride(2), x.stride(4)]
 
