@@ -14,7 +14,7 @@ import torch
 from metadarts import __version__
 from metadarts.core.errors import ConfigError
 
-PACKAGES = ("torch", "torchvision", "higher", "learn2learn", "triton", "numpy", "matplotlib")
+PACKAGES = ("torch", "torchvision", "higher", "learn2learn", "triton", "numpy", "numba", "matplotlib")
 
 
 def choose_device(name: str) -> str:
