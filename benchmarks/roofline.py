@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks import counts, meta_step
+from benchmarks.conformance import conforms
 from benchmarks.counts import Call, ConvBlock, Cost, Mix, Pool
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
@@ -287,6 +288,8 @@ def show(row: Row) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Measure the machine, every operator, the whole meta-step; print and write."""
     options = _options(arguments)
+    if not conforms("cpu", options.threads):
+        return 1
     rates, rows = _machine(options)
     kwargs = {"repetitions": options.repetitions}
     rows += operator_rows(w1_calls(), _isolated("operator_seconds", kwargs, options), rates, options.threads)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.conformance import conforms
 from benchmarks.peers.process import ROOT, run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, heard, read, said
@@ -123,6 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and write every point, then draw."""
     options = _options(arguments)
     if not options.plot_only:
+        if not conforms("cpu", options.threads):
+            return 1
         probes = {recomputed: measured(PROBE, recomputed, 1, 1, options.threads) for recomputed in (False, True)}
         budget = 1000 * options.memory_gb
         for axis, point in points(options.largest):

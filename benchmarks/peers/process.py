@@ -44,7 +44,8 @@ def run_isolated(
         ``cuda_peak_mb`` (allocated by torch on the card, None without one),
         ``start_mb`` (resident when the workload is prepared, before its first call), ``result`` (what the last call
         returned, None unless it is a JSON value), ``threads`` (asked for), ``python`` (version), and ``torch``
-        (version) and ``torch_threads`` (in use), both None when the workload did not import torch.
+        (version) and ``torch_threads`` (in use), both None when the workload did not import torch, and
+        ``memory_kept`` (whether glibc was told to keep freed memory).
     """
     request = {"function": function, "kwargs": dict(kwargs), "repetitions": repetitions, "warmups": warmups}
     with tempfile.TemporaryDirectory() as folder:

@@ -117,9 +117,7 @@ def fitted(work: Callable[[int], Result], size: int, may_shrink: bool, advice: s
         if not may_shrink or size == 1:
             raise ResourceError(f"memory ran out with {size} tasks at once ({fault.text}); {advice}")
         size = (size + 1) // 2
-        gc.collect()  # graphs of higher order hold on to themselves
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        return_freed_memory()
 
 
 class _Fault:

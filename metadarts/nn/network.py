@@ -150,7 +150,7 @@ class Network:
         tasks, count, _, height, width = images.shape
         statistics = statistics or Statistics()
         self._check_statistics(count, height, width, statistics)
-        x = self._stem(params, images.permute(0, 1, 3, 4, 2), statistics)
+        x = self._stem(params, images.permute(0, 1, 3, 4, 2).contiguous(), statistics)
         mixing = self._mixing(params, weights, tasks)
         before = x
         for index, cell in enumerate(self.cells):

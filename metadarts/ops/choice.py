@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -89,11 +90,13 @@ def why_not(op: str, name: str, offered: tuple[str, ...], tensors: tuple[Tensor,
 
 @functools.cache
 def no_compiler() -> str | None:
-    """Why CPU kernels cannot be compiled here; None when they can."""
+    """Why CPU kernels cannot be compiled here, said once aloud; None when they can."""
     try:
         import numba  # noqa: F401
     except Exception as error:  # numba refuses a numpy it does not know with ImportError, and other things otherwise
-        return f"Numba is not usable here ({error}); pip install numba"
+        reason = f"Numba is not usable here ({error}); pip install numba"
+        logging.getLogger("metadarts.kernels").warning("CPU kernels are off, which is several times slower: %s", reason)
+        return reason
     return None
 
 

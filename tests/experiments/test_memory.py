@@ -77,7 +77,7 @@ from metadarts.testing import generic_params, random_tasks, tiny_learner
 
 learner, inner = tiny_learner(), InnerLoop(steps=2, weight_rate=0.05, alpha_rate=1.0)
 params = generic_params(learner, Key.from_seed(0))
-batch = random_tasks(Key.from_seed(0), tasks=16, ways=5, shots=5, queries=5, size=16)
+batch = random_tasks(Key.from_seed(0), tasks=16, ways=5, shots=5, queries=5, size=24)
 expected = meta_gradient(learner, params, batch, inner, micro_batch=1).gradients
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + MEGABYTES * 2**20,) * 2)

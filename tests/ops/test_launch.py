@@ -102,7 +102,7 @@ def test_a_cache_that_cannot_be_written_stops_no_kernel(cache, caplog):
     assert marks(items=1) == [1.0, 0.0, 0.0, 0.0]
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert said[-1].startswith("kernel cache unusable (")
-    assert said[-1].endswith("compiling without it")
+    assert said[-1].endswith("without it")
 
 
 def test_numbas_own_cache_folder_is_left_as_it_was():
@@ -144,16 +144,20 @@ def settings(monkeypatch):
     monkeypatch.setattr(launch.ctypes, "CDLL", lambda _: Libc)
     monkeypatch.setattr(launch.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.delenv("METADARTS_KEEP_MEMORY", raising=False)
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    for name in launch.GLIBC_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
     return said
 
 
 def test_freed_memory_is_kept(settings):
     assert launch.keep_freed_memory.__wrapped__()
-    assert settings == [(-3, 32 << 20), (-1, 2**31 - 1)]
+    assert settings == [(-3, 32 << 20), (-1, -1)]
 
 
-@pytest.mark.parametrize(("name", "value"), [("METADARTS_KEEP_MEMORY", "0"), ("MALLOC_TRIM_THRESHOLD_", "1000000")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("METADARTS_KEEP_MEMORY", "0"), *((name, "1") for name in launch.GLIBC_SETTINGS)],
+)
 def test_freed_memory_is_let_go_where_the_user_says_so(settings, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert not launch.keep_freed_memory.__wrapped__()

@@ -279,7 +279,7 @@ def _second(block: Any) -> None:
     parts, pixels = (s.outer + width - 1) // width, s.high * s.wide
     pad, h, w = s.kernel // 2, s.high // 2, s.wide // 2
     frame_size = (s.high + 2 * pad) * (s.wide + 2 * pad) * s.channels
-    totals = shifted(pointer(block, a + 17), take_a_number(block, 2) * argument(block, a + 18))
+    totals = shifted(pointer(block, a + 16), take_a_number(block, 2) * argument(block, a + 17))
     framed = shifted(totals, 2 * width)
     clear(framed, frame_size)
     has_x, has_w = argument(block, REST + PLACE) != 0, argument(block, a + 8) != 0
@@ -464,7 +464,7 @@ def second(
         d_normed,
         d_r,
     ]
-    rest += [d_packed, d_scale, 0, scratch, scratch.shape[1]]
+    rest += [d_packed, d_scale, scratch, scratch.shape[1]]
     _SECOND(x.dtype, _items(s, x), [*s, *x_place, *v_place, *rest])
     d_x = _input_gradient_of(gu, five, v_weight, s) if wants_x and v_weight is not None else None
     return d_g, d_x, _unpacked(d_packed), d_scale, d_normed, d_r

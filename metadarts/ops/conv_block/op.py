@@ -64,8 +64,8 @@ def conv_block(
     if chosen == "reference":
         return reference.conv_block(x, weight, scale, bias, rows, rectify, eps)
     if chosen == "folded":
-        return _folded(x, weight, scale, bias, rows, Options(rectify, eps))
-    y: Tensor = _Block.apply(x, weight, scale, bias, _shares(x, rows), Options(rectify, eps))[0]
+        return _folded(x, weight, scale, bias, rows, Options(rectify, float(eps)))
+    y: Tensor = _Block.apply(x, weight, scale, bias, _shares(x, rows), Options(rectify, float(eps)))[0]
     return y
 
 
@@ -100,7 +100,7 @@ def _shares(x: Tensor, rows: Tensor | None) -> Tensor:
     tasks, images, height, width, _ = x.shape
     if rows is None:
         return x.new_full((tasks, images), 1.0 / (images * height * width))
-    return (rows / (height * width)).to(x.dtype).contiguous()
+    return (rows / (height * width)).to(x).contiguous()
 
 
 class _Block(Function):

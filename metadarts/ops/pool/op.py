@@ -22,6 +22,8 @@ from . import reference
 
 OFFERED = ("cpu", "folded", "reference")
 KINDS = ("max", "avg")
+MOST_PIXELS = 2**24
+"""The places of maxima are kept as float32, which counts so far."""
 
 
 class Options(NamedTuple):
@@ -60,12 +62,16 @@ def pool(
     if kind not in KINDS:
         raise ConfigError(f"unknown pool {kind!r}: {nearest(kind, KINDS)}")
     check_shape("pool", "x", x, (None,) * 5)
+    if stride < 1:
+        raise ValueError(f"pool: expected a stride of at least 1, got {stride}")
+    if x.shape[2] * x.shape[3] > MOST_PIXELS:
+        raise ValueError(f"pool: expected images of at most {MOST_PIXELS} pixels, got {x.shape[2]}x{x.shape[3]}")
     if rows is not None:
         check_shape("pool", "rows", rows, tuple(x.shape[:2]))
     chosen = choose("pool", implementation, OFFERED, x)
     if chosen == "reference":
         return reference.pool(x, kind, stride, rows, eps)
-    options = Options(kind, stride, eps)
+    options = Options(kind, stride, float(eps))
     if chosen == "folded":
         return _folded(x, rows, options)
     y: Tensor = _Pool.apply(x, shares(x, rows, stride), options)[0]
@@ -97,7 +103,7 @@ def shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
     tasks, images, pixels = x.shape[0], x.shape[1], -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
     if rows is None:
         return x.new_full((tasks, images), 1.0 / (images * pixels))
-    return (rows / pixels).to(x.dtype).contiguous()
+    return (rows / pixels).to(x).contiguous()
 
 
 class _Pool(Function):

@@ -97,7 +97,7 @@ def _forward(block: Any) -> None:
 def _backward(block: Any) -> None:
     """gu, d_mixing = d' gu, gd = gu W' (+ pull of d), d_taps = W(relu x, gd)."""
     s, x, g, a = _sizes(block), place(block, REST), place(block, REST + PLACE), REST + 2 * PLACE
-    scratch, scratch_size = pointer(block, a + 13), argument(block, a + 14)
+    scratch, scratch_size = pointer(block, a + 10), argument(block, a + 11)
     pad, frame_wide = s.dilation * (s.kernel // 2), s.wide + 2 * s.dilation * (s.kernel // 2)
     pixels, taps_count = s.h * s.w, s.kernel * s.kernel
     framed = shifted(scratch, take_a_number(block, 2) * scratch_size)
@@ -120,6 +120,11 @@ def _backward(block: Any) -> None:
         gd = shifted(pointer(block, a + 7), item * s.images * pixels * s.channels)
         d_weight = shifted(pointer(block, a + 8), item * s.channels * taps_count)
         d_mixing = shifted(pointer(block, a + 9), item * s.channels * s.outer)
+        if _skipped(block, item):
+            clear(gd, s.images * pixels * s.channels)
+            clear(d_weight, s.channels * taps_count)
+            clear(d_mixing, s.channels * s.outer)
+            continue
         upstream = image_of(g, task, edge, 0)
         normalise_pullback(
             upstream, g.image, g.row, y, s.outer, r, pull_r, pulled, shares, s.images, pixels, s.outer, gu
@@ -314,7 +319,7 @@ def gradient(
     gd, d_depthwise, d_pointwise = torch.empty_like(d), _like(depthwise), torch.empty_like(pointwise)
     frame_size, taps, mixing = _frame_size(sizes), sizes.kernel**2 * sizes.channels, sizes.channels * sizes.outer
     scratch = _scratch(x, frame_size + taps + mixing + sizes.images * sizes.h * sizes.w * sizes.outer)
-    rest = [pointwise, shares, d, y, r, pull_r, pull_d, gd, d_depthwise, d_pointwise, 0, 0, 0]
+    rest = [pointwise, shares, d, y, r, pull_r, pull_d, gd, d_depthwise, d_pointwise]
     _BACKWARD(
         x.dtype, sizes.tasks * sizes.edges, [*sizes, needed, *x_place, *g_place, *rest, scratch, scratch.shape[1]]
     )

@@ -67,16 +67,18 @@ def separable(
         ValueError: on shapes that do not fit, or a stride without a depthwise convolution.
     """
     _check(x, depthwise, pointwise, rows, needed)
+    if min(stride, dilation) < 1:
+        raise ValueError(f"separable: expected a stride and a dilation of at least 1, got {stride} and {dilation}")
     if depthwise is None and stride != 1:
         raise ValueError(f"separable: expected stride 1 without a depthwise convolution, got {stride}")
     given = (x, pointwise) if depthwise is None else (x, depthwise, pointwise)
     chosen = choose("separable", implementation, OFFERED, *given)
     if chosen == "reference":
         return reference.separable(x, depthwise, pointwise, rows, stride, dilation, eps, needed)
-    options = Options(stride, dilation, eps)
+    options = Options(stride, dilation, float(eps))
     if chosen == "folded":
         return masked(_folded(x, depthwise, pointwise, rows, options), needed)
-    wanted = None if needed is None else needed.to(torch.int64).contiguous()  # kernels read 64-bit words
+    wanted = None if needed is None else needed.to(x.device, torch.int64).contiguous()  # kernels read 64-bit words
     y: Tensor = _Separable.apply(x, depthwise, pointwise, _shares(x, rows, stride), wanted, options)[0]
     return y
 
@@ -115,7 +117,7 @@ def _shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
     pixels = -(-height // stride) * -(-width // stride)
     if rows is None:
         return x.new_full((tasks, images), 1.0 / (images * pixels))
-    return (rows / pixels).to(x.dtype).contiguous()
+    return (rows / pixels).to(x).contiguous()
 
 
 class _Separable(Function):

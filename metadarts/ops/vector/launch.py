@@ -20,6 +20,7 @@ import logging
 import os
 import platform
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,12 +71,15 @@ class Kernel:
         keep_freed_memory()
         number = {torch.float32: types.float32, torch.float64: types.float64}[dtype]
         signature, start = types.void(types.CPointer(number)), time.perf_counter()
-        try:
-            with _cache_folder(self.function):
-                compiled = cfunc(signature, cache=True)(self.function)
-        except Exception as error:  # a cache that cannot be written or read, in whatever way, is no reason to stop
-            _LOG.warning("kernel cache unusable (%s): compiling without it", error)
-            compiled = cfunc(signature)(self.function)
+        with _compiling():
+            if dtype in self._addresses:  # by another thread, while this one waited
+                return self._addresses[dtype]
+            try:
+                with _cache_folder(self.function):
+                    compiled = cfunc(signature, cache=True)(self.function)
+            except Exception as error:  # a cache that cannot be written or read, in whatever way, is no reason to stop
+                _LOG.warning("kernel cache unusable (%s): compiling %s without it", error, self.name)
+                compiled = cfunc(signature)(self.function)
         if not compiled.cache_hits:
             seconds = time.perf_counter() - start
             _LOG.info("compiled %s for %s in %.1f s", self.name, str(dtype).removeprefix("torch."), seconds)
@@ -111,7 +115,8 @@ def _cache_folder(function: Callable[..., None]) -> Iterator[None]:
 
     folder = default_cache() / "kernels" / _fingerprint(Path(function.__code__.co_filename))
     known = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what lies there will be run
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _require_private(folder)
     if not known:
         _LOG.warning("compiling CPU kernels of %s for this machine, once; kept in %s", _operator(function), folder)
     before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
@@ -119,6 +124,19 @@ def _cache_folder(function: Callable[..., None]) -> Iterator[None]:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+@functools.cache
+def _compiling() -> threading.Lock:
+    """Numba's cache folder is a setting of the whole process: one compilation at a time."""
+    return threading.Lock()
+
+
+def _require_private(folder: Path) -> None:
+    """Refuse a folder that others may write to: what lies there will be run. Raises PermissionError."""
+    status = folder.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise PermissionError(f"{folder} belongs to another user or others may write to it")
 
 
 def _operator(function: Callable[..., None]) -> str:
@@ -144,6 +162,7 @@ def _openmp() -> Any:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+GLIBC_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 LARGEST_KEPT = 32 << 20
 """glibc's own limit for M_MMAP_THRESHOLD."""
 
@@ -153,14 +172,15 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for the next meta-step, rather than hand it back and be given it again, zeroed.
 
     A meta-step frees and takes gigabytes; having each page mapped anew costs up to a quarter of its time. The process
-    then stays at its peak size. METADARTS_KEEP_MEMORY=0, or glibc's own MALLOC_TRIM_THRESHOLD_, leaves things alone.
+    then stays at its peak size. METADARTS_KEEP_MEMORY=0, or any of glibc's own settings (`GLIBC_SETTINGS`), leaves
+    things alone.
 
     Returns:
         Whether it was done.
     """
-    if os.environ.get("METADARTS_KEEP_MEMORY") == "0" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+    if os.environ.get("METADARTS_KEEP_MEMORY") == "0" or any(name in os.environ for name in GLIBC_SETTINGS):
         return False
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, -1))  # -1: never

@@ -162,7 +162,7 @@ def depthwise(
                 put(out, to + 7 * channels, a7, some)
                 j += 8
             while j < width:
-                # Four at a time; a line's rest starts early, so that it overlaps, unless it would then add twice.
+                # What is left of a line: four pixels at a time, then one.
                 four = j + 4 <= width
                 at, to = (stride * i * wide + stride * j) * channels + v, (i * width + j) * channels + v
                 a0 = constant(x, 0.0)
