@@ -196,10 +196,10 @@ def _needed(spec: CellSpec, weights: Tensor, source: int) -> dict[str, Tensor]:
     """primitive -> [T, E] where its weight [K, T, E] is not exactly zero; one that is nowhere needed gets no row.
 
     Weights that are still to be differentiated need every candidate: the gradient at zero is the candidate itself. Only
-    constant ones (pruned, sampled, fixed) let it be skipped.
+    constant ones (pruned, sampled, fixed) let it be skipped, and only on a CPU: to look at them would make a GPU wait.
     """
     names = _running(spec, source)
-    if weights.requires_grad:
+    if weights.requires_grad or weights.device.type != "cpu":
         return {}
     counts = weights != 0
     some = counts.flatten(1).any(1).tolist()

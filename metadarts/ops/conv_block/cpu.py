@@ -44,15 +44,30 @@ REST = FIRST + 8
 def _sizes(block: Any) -> Any:
     f = FIRST
     return Sizes(
-        argument(block, f),
-        argument(block, f + 1),
-        argument(block, f + 2),
-        argument(block, f + 3),
-        argument(block, f + 4),
-        argument(block, f + 5),
-        argument(block, f + 6),
-        argument(block, f + 7),
-    )
+        argument(block, f), argument(block, f + 1), argument(block, f + 2), argument(block, f + 3),
+        argument(block, f + 4), argument(block, f + 5), argument(block, f + 6), argument(block, f + 7),
+    )  # fmt: skip
+
+
+@njit
+def _framed(x: Any, row: int, gate: Any, gate_row: int, s: Any, out: Any) -> None:
+    """One image, where x was rectified only as far as its gate is open, into a frame of zeros."""
+    pad = s.kernel // 2
+    frame(x, row, gate, gate_row, s.rectify != 0, s.high, s.wide, s.channels, 1, pad, s.wide + 2 * pad, out)
+
+
+@njit
+def _add_at_maxima(g: Any, which: Any, factor: Any, s: Any, some: int, out: Any) -> None:
+    """out [H, W, O] += factor * g at each window's maximum; g and which [h, w, O]."""
+    zero = constant(out, 0.0)
+    for i in range(s.high // 2):
+        for j in range(s.wide // 2):
+            at = (i * (s.wide // 2) + j) * s.outer
+            step, code = multiply(factor, get(g, at, some)), get(which, at, some)
+            for corner in range(4):
+                to = _pixel(s, i, j, corner)
+                part = where_equal(code, constant(out, float(corner)), step, zero)
+                put(out, to, add(get(out, to, some), part), some)
 
 
 @njit
@@ -61,10 +76,8 @@ def _convolve(framed: Any, s: Any, weight: Any, some: int, out: Any, more: bool)
     across = s.wide + 2 * (s.kernel // 2)
     for i in range(s.high):
         for a in range(s.kernel):
-            line, filters = (
-                shifted(framed, (i + a) * across * s.channels),
-                shifted(weight, a * s.kernel * s.channels * s.outer),
-            )
+            line = shifted(framed, (i + a) * across * s.channels)
+            filters = shifted(weight, a * s.kernel * s.channels * s.outer)
             to = shifted(out, i * s.wide * s.outer)
             product(line, s.channels, s.wide, s.kernel * s.channels, filters, s.outer, some, to, s.outer, more or a > 0)
 
@@ -115,20 +128,7 @@ def _forward(block: Any) -> None:
         normed = shifted(pointer(block, a + 6), t * s.images * pixels * s.outer + v)
         for n in range(s.images):
             source = image_of(x, t, 0, n)
-            frame(
-                source,
-                x.row,
-                source,
-                x.row,
-                s.rectify != 0,
-                s.high,
-                s.wide,
-                s.channels,
-                1,
-                pad,
-                s.wide + 2 * pad,
-                framed,
-            )
+            _framed(source, x.row, source, x.row, s, framed)
             _convolve(framed, s, weight, some, shifted(normed, n * pixels * s.outer), False)
         normalise(normed, s.outer, shares, s.images, pixels, some, real_argument(block, a + 4), r)
         for n in range(s.images):
@@ -222,31 +222,11 @@ def _gradient(block: Any) -> None:
                 if pulled:
                     value = fma(r, get(pull, big + m * s.outer, some), value)
                 put(gu, big + m * s.outer, value, some)
-            for i in range(h):
-                for j in range(w):
-                    at = small + (i * w + j) * s.outer
-                    step, code = multiply(gained, get(g, at, some)), get(which, at, some)
-                    for corner in range(4):
-                        to = big + _pixel(s, i, j, corner)
-                        part = where_equal(code, constant(framed, float(corner)), step, zero)
-                        put(gu, to, add(get(gu, to, some), part), some)
+            _add_at_maxima(shifted(g, small), shifted(which, small), gained, s, some, shifted(gu, big))
         _clear_columns(d_weight, s.kernel * s.kernel * s.channels, s.outer, some)
         for n in range(s.images):
             source = image_of(x, t, 0, n)
-            frame(
-                source,
-                x.row,
-                source,
-                x.row,
-                s.rectify != 0,
-                s.high,
-                s.wide,
-                s.channels,
-                1,
-                pad,
-                s.wide + 2 * pad,
-                framed,
-            )
+            _framed(source, x.row, source, x.row, s, framed)
             _convolve_weight(framed, s, shifted(gu, n * pixels * s.outer), some, d_weight)
 
 
@@ -314,37 +294,11 @@ def _second(block: Any) -> None:
             q, gate = shifted(d_normed, big), image_of(x, t, 0, n)
             if has_x:
                 source = image_of(vx, t, 0, n)
-                frame(
-                    source,
-                    vx.row,
-                    gate,
-                    x.row,
-                    s.rectify != 0,
-                    s.high,
-                    s.wide,
-                    s.channels,
-                    1,
-                    pad,
-                    s.wide + 2 * pad,
-                    framed,
-                )
+                _framed(source, vx.row, gate, x.row, s, framed)
                 _convolve(framed, s, weight, some, q, False)
                 _convolve_weight(framed, s, shifted(gu, big), some, d_weight)
             if has_w:
-                frame(
-                    gate,
-                    x.row,
-                    gate,
-                    x.row,
-                    s.rectify != 0,
-                    s.high,
-                    s.wide,
-                    s.channels,
-                    1,
-                    pad,
-                    s.wide + 2 * pad,
-                    framed,
-                )
+                _framed(gate, x.row, gate, x.row, s, framed)
                 _convolve(framed, s, v_weight, some, q, has_x)
             if not (has_x or has_w):
                 _clear_columns(q, pixels, s.outer, some)
@@ -383,14 +337,7 @@ def _second(block: Any) -> None:
             for m in range(pixels):
                 put(q, m * s.outer, multiply(pull, get(q, m * s.outer, some)), some)
             gain = fma(slope, scale, v_scale)
-            for i in range(h):
-                for j in range(w):
-                    at = small + (i * w + j) * s.outer
-                    step, code = multiply(gain, get(g, at, some)), get(which, at, some)
-                    for corner in range(4):
-                        to = _pixel(s, i, j, corner)
-                        part = where_equal(code, constant(framed, float(corner)), step, zero)
-                        put(q, to, add(get(q, to, some), part), some)
+            _add_at_maxima(shifted(g, small), shifted(which, small), gain, s, some, q)
         put(shifted(pointer(block, a + 15), t * s.outer), v, d_scale, some)
 
 
@@ -448,23 +395,8 @@ def second(
     d_g, d_normed, d_r = torch.empty_like(g), torch.empty_like(normed), torch.empty_like(r)
     d_packed, d_scale = x.new_empty(s.tasks, s.kernel, s.kernel, s.channels, s.outer), torch.empty_like(scale)
     scratch = _scratch(x, s, s.channels)
-    rest: list[Tensor | int | None] = [
-        _packed(weight),
-        scale,
-        shares,
-        normed,
-        r,
-        which,
-        g,
-        gu,
-        packed_v,
-        v_scale,
-        v_bias,
-        d_g,
-        d_normed,
-        d_r,
-    ]
-    rest += [d_packed, d_scale, scratch, scratch.shape[1]]
+    kept = [_packed(weight), scale, shares, normed, r, which, g, gu]
+    rest = [*kept, packed_v, v_scale, v_bias, d_g, d_normed, d_r, d_packed, d_scale, scratch, scratch.shape[1]]
     _SECOND(x.dtype, _items(s, x), [*s, *x_place, *v_place, *rest])
     d_x = _input_gradient_of(gu, five, v_weight, s) if wants_x and v_weight is not None else None
     return d_g, d_x, _unpacked(d_packed), d_scale, d_normed, d_r

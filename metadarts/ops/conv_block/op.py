@@ -17,6 +17,7 @@ from metadarts.ops.choice import AUTO, choose
 from metadarts.ops.convolution.op import convolution
 from metadarts.ops.normalise.op import normalise
 from metadarts.ops.shapes import check_kernel, check_shape
+from metadarts.ops.statistics import folded_rows, shares
 
 from . import reference
 
@@ -65,7 +66,8 @@ def conv_block(
         return reference.conv_block(x, weight, scale, bias, rows, rectify, eps)
     if chosen == "folded":
         return _folded(x, weight, scale, bias, rows, Options(rectify, float(eps)))
-    y: Tensor = _Block.apply(x, weight, scale, bias, _shares(x, rows), Options(rectify, float(eps)))[0]
+    weights = shares(rows, x, x.shape[1], x.shape[2] * x.shape[3])
+    y: Tensor = _Block.apply(x, weight, scale, bias, weights, Options(rectify, float(eps)))[0]
     return y
 
 
@@ -87,20 +89,10 @@ def _folded(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, rows: Tensor
     tasks = x.shape[0]
     x = x.permute(1, 2, 3, 0, 4).flatten(3)
     x = convolution(F.relu(x) if options.rectify else x, weight.flatten(0, 1), tasks)
-    if rows is not None:
-        rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1] // tasks, dim=1)
-    z = torch.addcmul(bias.flatten(), normalise(x, rows, options.eps), scale.flatten())
+    z = torch.addcmul(bias.flatten(), normalise(x, folded_rows(rows, x), options.eps), scale.flatten())
     pooled = F.max_pool2d(z.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     y: Tensor = pooled.unflatten(-1, (tasks, -1))
     return y.permute(3, 0, 1, 2, 4)
-
-
-def _shares(x: Tensor, rows: Tensor | None) -> Tensor:
-    """[T, N]: the weight of each of an image's pixels."""
-    tasks, images, height, width, _ = x.shape
-    if rows is None:
-        return x.new_full((tasks, images), 1.0 / (images * height * width))
-    return (rows / (height * width)).to(x).contiguous()
 
 
 class _Block(Function):

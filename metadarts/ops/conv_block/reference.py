@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from metadarts.ops.statistics import normalised
+
 
 def conv_block(
     x: Tensor,
@@ -21,12 +23,7 @@ def conv_block(
     maps = x.permute(1, 0, 4, 2, 3).flatten(1, 2)
     u = F.conv2d(maps, weight.flatten(0, 1), None, 1, weight.shape[-1] // 2, 1, tasks)
     u = u.unflatten(1, (tasks, -1)).permute(1, 0, 3, 4, 2)
-    if rows is None:
-        rows = x.new_full((tasks, images), 1.0 / images)
-    share = (rows / (u.shape[2] * u.shape[3]))[:, :, None, None, None]
-    mean = (share * u).sum((1, 2, 3), keepdim=True)
-    variance = (share * (u - mean) ** 2).sum((1, 2, 3), keepdim=True)
-    y = (u - mean) / (variance + eps).sqrt()
+    y = normalised(u, rows, eps)
     z = scale[:, None, None, None] * y + bias[:, None, None, None]
     pooled = F.max_pool2d(z.flatten(0, 1).permute(0, 3, 1, 2), 2)
     result: Tensor = pooled.permute(0, 2, 3, 1).unflatten(0, (tasks, images))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -17,10 +16,12 @@ from metadarts.core.errors import ConfigError, nearest
 from metadarts.ops.choice import AUTO, choose
 from metadarts.ops.normalise.op import normalise
 from metadarts.ops.shapes import check_shape
+from metadarts.ops.statistics import folded_rows, shares
 
 from . import reference
 
 OFFERED = ("cpu", "folded", "reference")
+bare_pool = reference.bare_pool
 KINDS = ("max", "avg")
 MOST_PIXELS = 2**24
 """The places of maxima are kept as float32, which counts so far."""
@@ -74,36 +75,17 @@ def pool(
     options = Options(kind, stride, float(eps))
     if chosen == "folded":
         return _folded(x, rows, options)
-    y: Tensor = _Pool.apply(x, shares(x, rows, stride), options)[0]
-    return y
-
-
-def bare_pool(x: Tensor, kind: str, stride: int) -> Tensor:
-    """The pool without batch norm, by torch; x and result as in `pool`."""
-    maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-    if kind == "max":
-        maps = F.max_pool2d(maps, 3, stride, 1)
-    else:
-        maps = F.avg_pool2d(maps, 3, stride, 1, count_include_pad=False)
-    y: Tensor = maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    weights = shares(rows, x, x.shape[1], -(-x.shape[2] // stride) * -(-x.shape[3] // stride))
+    y: Tensor = _Pool.apply(x, weights, options)[0]
     return y
 
 
 def _folded(x: Tensor, rows: Tensor | None, options: Options) -> Tensor:
     """Tasks folded into channels, then torch's pool and our normalise."""
     a = bare_pool(x, options.kind, options.stride).permute(1, 2, 3, 0, 4)
-    if rows is not None:
-        rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1], dim=1)
-    y: Tensor = normalise(a.flatten(3), rows, options.eps).unflatten(-1, a.shape[3:])
+    folded = a.flatten(3)
+    y: Tensor = normalise(folded, folded_rows(rows, folded), options.eps).unflatten(-1, a.shape[3:])
     return y.permute(3, 0, 1, 2, 4)
-
-
-def shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
-    """[T, N]: the weight of each of an image's output pixels."""
-    tasks, images, pixels = x.shape[0], x.shape[1], -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
-    if rows is None:
-        return x.new_full((tasks, images), 1.0 / (images * pixels))
-    return (rows / pixels).to(x).contiguous()
 
 
 class _Pool(Function):

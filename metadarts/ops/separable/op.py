@@ -19,6 +19,7 @@ from metadarts.ops.convolution.op import convolution
 from metadarts.ops.normalise.op import normalise
 from metadarts.ops.pointwise.op import pointwise as folded_pointwise
 from metadarts.ops.shapes import check_kernel, check_shape
+from metadarts.ops.statistics import folded_rows, shares
 
 from . import reference
 from .reference import masked
@@ -79,7 +80,8 @@ def separable(
     if chosen == "folded":
         return masked(_folded(x, depthwise, pointwise, rows, options), needed)
     wanted = None if needed is None else needed.to(x.device, torch.int64).contiguous()  # kernels read 64-bit words
-    y: Tensor = _Separable.apply(x, depthwise, pointwise, _shares(x, rows, stride), wanted, options)[0]
+    weights = shares(rows, pointwise, x.shape[2], -(-x.shape[3] // stride) * -(-x.shape[4] // stride))
+    y: Tensor = _Separable.apply(x, depthwise, pointwise, weights, wanted, options)[0]
     return y
 
 
@@ -105,19 +107,8 @@ def _folded(x: Tensor, depthwise: Tensor | None, pointwise: Tensor, rows: Tensor
         filters = depthwise.flatten(0, 2).unsqueeze(1)
         x = convolution(x, filters, x.shape[-1], options.stride, options.dilation)
     x = folded_pointwise(x, pointwise.flatten(0, 1))
-    if rows is not None:
-        rows = rows.T.to(torch.promote_types(x.dtype, torch.float32)).repeat_interleave(x.shape[-1] // tasks, dim=1)
-    y: Tensor = normalise(x, rows, options.eps).unflatten(-1, (tasks, edges, -1))
+    y: Tensor = normalise(x, folded_rows(rows, x), options.eps).unflatten(-1, (tasks, edges, -1))
     return y.permute(3, 4, 0, 1, 2, 5)
-
-
-def _shares(x: Tensor, rows: Tensor | None, stride: int) -> Tensor:
-    """[T, N]: the weight of each of an image's output pixels."""
-    tasks, _, images, height, width, _ = x.shape
-    pixels = -(-height // stride) * -(-width // stride)
-    if rows is None:
-        return x.new_full((tasks, images), 1.0 / (images * pixels))
-    return (rows / pixels).to(x).contiguous()
 
 
 class _Separable(Function):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metadarts.ops.statistics import normalised
+
 
 def separable(
     x: Tensor,
@@ -19,7 +21,6 @@ def separable(
 ) -> Tensor:
     """See `op.separable`."""
     tasks, edges, channels, _ = pointwise.shape
-    images = x.shape[2]
     d = F.relu(x).expand(tasks, edges, *x.shape[2:])
     if depthwise is not None:
         kernel = depthwise.shape[-1]
@@ -28,12 +29,7 @@ def separable(
         maps = F.conv2d(maps, filters, None, stride, dilation * (kernel // 2), dilation, filters.shape[0])
         d = maps.unflatten(1, (tasks, edges, channels)).permute(1, 2, 0, 4, 5, 3)
     u = torch.einsum("tenhwi,teio->tenhwo", d, pointwise)
-    if rows is None:
-        rows = x.new_full((tasks, images), 1.0 / images)
-    share = (rows / (u.shape[3] * u.shape[4]))[:, None, :, None, None, None]
-    mean = (share * u).sum((2, 3, 4), keepdim=True)
-    variance = (share * (u - mean) ** 2).sum((2, 3, 4), keepdim=True)
-    return masked((u - mean) / (variance + eps).sqrt(), needed)
+    return masked(normalised(u, rows, eps), needed)
 
 
 def masked(y: Tensor, needed: Tensor | None) -> Tensor:
