@@ -10,6 +10,9 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 DATA_VARIABLE = "METADARTS_DATA_DIR"
 
+# Triton decides at its import whether kernels are compiled or interpreted: those tests have a process of their own.
+collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:

@@ -4,7 +4,7 @@
 - ``folded``: torch's own operators on tensors with tasks and edges folded into channels, with our own derivatives;
   runs wherever torch does.
 - ``cpu``: our kernels, in float32 and float64.
-- ``triton``: kernels for a GPU; not built yet.
+- ``triton``: our kernels for a GPU, in float32, float64 and bfloat16; on the CPU under Triton's interpreter only.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, nearest
+from metadarts.ops.gpu.launch import interpreting
 
 AUTO = "auto"
 NAMES = ("reference", "folded", "cpu", "triton")
+TRITON_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 _default: ContextVar[str] = ContextVar("implementation", default=AUTO)
 _seen: ContextVar[list[tuple[str, str]] | None] = ContextVar("seen", default=None)
@@ -77,6 +79,8 @@ def why_not(op: str, name: str, offered: tuple[str, ...], tensors: tuple[Tensor,
     """Why implementation ``name`` cannot run on ``tensors``; None when it can."""
     if name not in offered:
         return f"{op} has {', '.join(offered)}"
+    if name == "triton":
+        return _why_not_triton(tensors)
     if name != "cpu":
         return None
     if any(tensor.device.type != "cpu" for tensor in tensors):
@@ -86,6 +90,29 @@ def why_not(op: str, name: str, offered: tuple[str, ...], tensors: tuple[Tensor,
     if len({tensor.dtype for tensor in tensors}) > 1:
         return f"expected tensors of one type, got {', '.join(sorted({str(t.dtype) for t in tensors}))}"
     return no_compiler()
+
+
+def _why_not_triton(tensors: tuple[Tensor, ...]) -> str | None:
+    homes = ("cpu", "meta") if interpreting() else ("cuda", "meta")
+    if any(tensor.device.type not in homes for tensor in tensors) or len({tensor.device for tensor in tensors}) > 1:
+        found = ", ".join(sorted({str(tensor.device) for tensor in tensors}))
+        hint = "" if interpreting() else " (or on the CPU, with TRITON_INTERPRET=1 set before Python starts)"
+        return f"expected tensors on one CUDA device{hint}, got {found}"
+    if any(tensor.dtype not in TRITON_TYPES for tensor in tensors):
+        return f"expected float32, float64 or bfloat16, got {', '.join(sorted({str(t.dtype) for t in tensors}))}"
+    return no_triton()
+
+
+@functools.cache
+def no_triton() -> str | None:
+    """Why Triton cannot be used here, said once aloud; None when it can."""
+    try:
+        import triton  # noqa: F401
+    except Exception as error:
+        reason = f"Triton is not usable here ({error}); pip install triton"
+        logging.getLogger("metadarts.kernels").warning("GPU kernels are off, which is several times slower: %s", reason)
+        return reason
+    return None
 
 
 @functools.cache
@@ -106,5 +133,6 @@ def _check(name: str) -> None:
 
 
 def available(offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of ``offered`` that can run on this machine's CPU."""
-    return tuple(name for name in offered if name != "cpu" or no_compiler() is None)
+    """Those of ``offered`` that can run on this machine's CPU, Triton's interpreter aside."""
+    return tuple(name for name in offered if name != "triton" and (name != "cpu" or no_compiler() is None))
+

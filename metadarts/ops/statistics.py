@@ -21,10 +21,14 @@ def normalised(u: Tensor, rows: Tensor | None, eps: float) -> Tensor:
 
 
 def shares(rows: Tensor | None, like: Tensor, images: int, pixels: int) -> Tensor:
-    """[T, N]: the weight of each of an image's pixels, as kernels read it; T is the length of ``like``'s first axis."""
+    """[T, N]: the weight of each of an image's pixels, as kernels read it; T is the length of ``like``'s first axis.
+
+    In the type of ``like``, or float32 where that is half-width.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
     if rows is None:
-        return like.new_full((like.shape[0], images), 1.0 / (images * pixels))
-    return (rows / pixels).to(like).contiguous()
+        return like.new_full((like.shape[0], images), 1.0 / (images * pixels), dtype=dtype)
+    return (rows / pixels).to(like.device, dtype).contiguous()
 
 
 def folded_rows(rows: Tensor | None, x: Tensor) -> Tensor | None:

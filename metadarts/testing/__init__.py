@@ -11,6 +11,7 @@ from .differences import Difference as Difference
 from .differences import clean_difference as clean_difference
 from .differences import kink_pattern as kink_pattern
 from .operators import OpCase as OpCase
+from .operators import check_derivatives as check_derivatives
 from .operators import check_op as check_op
 from .rules import check_rule as check_rule
 from .searchspaces import check_space as check_space

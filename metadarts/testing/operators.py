@@ -29,6 +29,7 @@ Layout = Callable[[Tensor], Tensor]
 FLOAT64 = 1e-11
 FLOAT32 = 2e-5
 UPSTREAM = "upstream"
+FAST = torch.float32
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,18 @@ def check_op(
                 _compare(fast, reference, case, setting)
         with _said(f"[{case.id}; finite differences]"):
             _check_numerically(fast, case, device)
+
+
+def check_derivatives(fast: Op, reference: Op, case: OpCase, device: str = "cpu", dtype: torch.dtype = FAST) -> None:
+    """The value and every derivative up to the second of one case, in one precision; part of what `check_op` checks.
+
+    For kernels that are interpreted, of which a whole `check_op` would take minutes.
+
+    Raises:
+        AssertionError: naming the case, the derivative and the difference.
+    """
+    with _said(f"[{case.id}; {dtype}]"):
+        _compare(fast, reference, case, Setting(str(dtype), device, dtype, around=poisoned_memory))
 
 
 def _settings(case: OpCase, device: str) -> Iterator[Setting]:
