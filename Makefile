@@ -6,7 +6,7 @@
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types rooms tests notebooks learn2learn gpu clean
+.PHONY: help demo test lint types rooms tests interpreted notebooks learn2learn gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,7 +53,7 @@ demo: $(STAMP)  ## learn to search architectures on built-in tasks, in minutes
 	@$(call say,demo)
 	@$(BIN)/metadarts demo
 
-test: lint types rooms tests notebooks  ## every check: lint, types, rooms, tests, notebooks
+test: lint types rooms tests interpreted notebooks  ## every check: the six below
 	@$(call say,all checks passed)
 
 lint: $(STAMP)  ## ruff: rules and layout
@@ -72,6 +72,11 @@ rooms: $(STAMP)  ## which room may import which
 tests: $(STAMP) $(TRIED)  ## pytest
 	@$(call say,tests)
 	@$(BIN)/python -m pytest
+
+# A process of its own: Triton decides at its import whether kernels are compiled or interpreted.
+interpreted: $(STAMP)  ## pytest, Triton kernels under Triton's interpreter
+	@$(call say,Triton kernels under the interpreter)
+	@TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreted
 
 # A warning here comes from Jupyter, not from the notebook, whose kernel is a process of its own: it is no error.
 notebooks: $(STAMP)  ## execute every notebook

@@ -22,7 +22,7 @@ def info(
     from metadarts.ops import implementations
 
     resolved = common.prepare(device, threads)
-    facts = describe(resolved) | {"kernels": {name: list(kinds) for name, kinds in implementations().items()}}
+    facts = describe(resolved) | {"kernels": {name: list(kinds) for name, kinds in implementations(resolved).items()}}
     if as_json:
         print(json.dumps(facts, indent=2))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,7 +38,8 @@ class TaskBatch:
         query_labels: [T, Q] int64.
         query_mask: [T, Q] bool.
         ways: classes per task.
-        ragged: computed; whether any row is padding. Engines take a faster path when there is none.
+        ragged: whether any row is padding; None to look, which makes a GPU wait. Engines take a faster path when there
+            is none.
     """
 
     support_images: Tensor
@@ -48,11 +49,12 @@ class TaskBatch:
     query_labels: Tensor
     query_mask: Tensor
     ways: int
-    ragged: bool = field(init=False)
+    ragged: bool | None = None  # never None once made
 
     def __post_init__(self) -> None:
-        full = bool(self.support_mask.all()) and bool(self.query_mask.all())
-        object.__setattr__(self, "ragged", not full)
+        if self.ragged is None:
+            full = bool(self.support_mask.all()) and bool(self.query_mask.all())
+            object.__setattr__(self, "ragged", not full)
 
     @property
     def tasks(self) -> int:
@@ -61,7 +63,15 @@ class TaskBatch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> TaskBatch:
         names = ("images", "labels", "mask")
         tensors = {f"{side}_{name}": change(getattr(self, f"{side}_{name}")) for side in SIDES for name in names}
-        return TaskBatch(**tensors, ways=self.ways)
+        return TaskBatch(**tensors, ways=self.ways, ragged=None if self.ragged else False)  # a part may be full
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Images, labels and mask of both sides, in a fixed order."""
+        return tuple(getattr(self, f"{side}_{name}") for side in SIDES for name in ("images", "labels", "mask"))
+
+    def clone(self) -> TaskBatch:
+        """The same tasks in memory of their own."""
+        return self._map(Tensor.clone)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TaskBatch:
         """The same tasks on ``device``, images in ``dtype``."""

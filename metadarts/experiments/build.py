@@ -18,6 +18,7 @@ from metadarts.spaces import darts
 from metadarts.tasks import Episodes, EpisodeSampler, Source, open_source
 
 from .config import Config
+from .environment import allow_tf32
 
 LIBRARY = "learn2learn"
 """``learn2learn:NAME`` as a source is one of that library's tasksets."""
@@ -124,6 +125,8 @@ def build(config: Config, device: str = "cpu", progress: Callable[[int, int], No
     Raises:
         MetadartsError: a missing or unfit data set, or a configuration out of range.
     """
+    if device == "cuda":
+        allow_tf32(config.training.tf32)
     source = _open(config, progress)
     network = supernet(darts(config.model.nodes), config.network_spec(source.channels))
     learner = Learner(network, config.model.bn, config.model.precision)

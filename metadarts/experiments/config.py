@@ -83,6 +83,8 @@ class Training:
             What is predicted not to fit is done in smaller parts, see `metadarts.experiments.memory_plan`.
         fit_memory: when memory runs out, halve the tasks per pass and go on; the mean over tasks stays the same.
         engine: "task_axis", "loop" or "higher".
+        capture: on a GPU, record the meta-step once and replay it (engine "task_axis").
+        tf32: on a GPU, let products of float32 keep 10 of their 23 bits of mantissa (TensorFloat-32), which is faster.
         validations: how many times, evenly spread over the run, to look at validation classes.
         validation_tasks: tasks per look; always the same ones.
         save_seconds: how often to write the checkpoint to go on from, besides at every look.
@@ -96,6 +98,8 @@ class Training:
     memory_gb: float | None = None
     fit_memory: bool = False
     engine: str = "task_axis"
+    capture: bool = True
+    tf32: bool = False
     validations: int = 6
     validation_tasks: int = 100
     save_seconds: float = 60.0

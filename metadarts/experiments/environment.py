@@ -26,6 +26,14 @@ def choose_device(name: str) -> str:
     return "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether float32 products on a GPU may be TensorFloat-32's, in torch's libraries and in our kernels alike.
+
+    torch's own default allows it in convolutions and not in products of matrices; here one word holds for both.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
 def describe(device: str) -> dict[str, Any]:
     """Versions, device, threads and commit."""
     return {
@@ -37,6 +45,7 @@ def describe(device: str) -> dict[str, Any]:
         "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        **({"tf32": torch.backends.cuda.matmul.allow_tf32} if device == "cuda" else {}),
     }
 
 

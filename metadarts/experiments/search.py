@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from metadarts.core.errors import NumericsError, ResourceError, RunError
-from metadarts.meta import Evaluation, MetaGradient, MetaState, evaluate, meta_gradient
+from metadarts.core.types import TaskBatch
+from metadarts.meta import CapturedStep, Evaluation, MetaGradient, MetaState, evaluate, meta_gradient
 
 from .board import Board
 from .build import Experiment, held_out
@@ -102,6 +103,7 @@ class _Search:
         else:
             self.state, self.standing = experiment.fresh_state(), Standing.at_start(self.config)
             run.cut_metrics(0)
+        self.captured = self._captured()
 
     def run_to_end(self) -> MetaState:
         """Steps and looks until the run is done."""
@@ -175,31 +177,49 @@ class _Search:
         step, standing = self.state.step, self.standing
         self.doing = f"meta-step {step + 1}"
         batch, fraction = self.experiment.training_batch(step), self.clock.fraction(step)
-
-        def work(size: int) -> MetaGradient:
-            learner, inner, engine = self.experiment.learner, self.config.inner, self.config.training.engine
-            params, rates = self.state.params, self.state.rates
-            return meta_gradient(learner, params, batch, inner, rates=rates, engine=engine, micro_batch=size)
-
-        may_shrink = self.config.training.fit_memory
-        result, fitting = fitted(work, standing.micro_batch, may_shrink, STEP_ADVICE)
-        self.whole = False
-        norms = self.state.apply(result.gradients, fraction)
+        result, norms = self._step(batch, fraction)
         self.whole = True
         if not self._is_finite():
             raise NumericsError("the outer update left the finite numbers; lower outer.weight_rate or set outer.clip")
-        if fitting != standing.micro_batch:
-            standing.micro_batch = fitting
-            self._note("memory", micro_batch=fitting)
         loss, accuracy = standing.smooth.update(result)
         self._note_in_turn(result, norms)
         if self.watch:
             seconds, step = self.clock.seconds, self.state.step
             self.watch(Progress(step, self.clock.fraction(step), seconds, loss, accuracy, standing.best))
 
+    def _step(self, batch: TaskBatch, fraction: float) -> tuple[MetaGradient, dict[str, float]]:
+        """The meta-gradient and the update by it, recorded and replayed where that can be."""
+        config, state, standing = self.config, self.state, self.standing
+        found: list[tuple[MetaGradient, dict[str, float]]] = []
+
+        def work(size: int) -> MetaGradient:
+            if self.captured is None:
+                learner, inner, engine = self.experiment.learner, config.inner, config.training.engine
+                return meta_gradient(
+                    learner, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=size
+                )
+            self.captured.micro_batch = size
+            found.append(self.captured(batch, fraction))
+            return found[-1][0]
+
+        result, fitting = fitted(work, standing.micro_batch, config.training.fit_memory, STEP_ADVICE)
+        self.whole = False
+        norms = found[-1][1] if found else state.apply(result.gradients, fraction)
+        if fitting != standing.micro_batch:
+            standing.micro_batch = fitting
+            self._note("memory", micro_batch=fitting)
+        return result, norms
+
+    def _captured(self) -> CapturedStep | None:
+        """The recorded step; None where there is nothing to record with."""
+        training = self.config.training
+        if not (training.capture and self.state.on_device and training.engine == "task_axis"):
+            return None
+        return CapturedStep(self.experiment.learner, self.state, self.config.inner)
+
     def _is_finite(self) -> bool:
         tensors = (*self.state.params.values(), *self.state.log_rates.values())
-        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+        return bool(torch.isfinite(torch.cat([tensor.flatten() for tensor in tensors])).all())
 
     def _look(self) -> None:
         """Measure on the validation tasks; keep the checkpoint if it is the best so far."""

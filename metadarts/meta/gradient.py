@@ -73,21 +73,44 @@ def meta_gradient(
     Raises:
         NumericsError: when no task of the batch stayed finite.
     """
+    found = mean_gradient(problem, params, batch, inner, rates=rates, engine=engine, micro_batch=micro_batch)
+    require_finite(found)
+    return found
+
+
+def mean_gradient(
+    problem: Problem,
+    params: Params,
+    batch: TaskBatch,
+    inner: InnerLoop,
+    *,
+    rates: Params | None = None,
+    engine: str = "task_axis",
+    micro_batch: int | None = None,
+) -> MetaGradient:
+    """`meta_gradient` without looking at a number, so that a GPU is never waited for; arguments as there.
+
+    Where no task stayed finite the gradients are zero, see `require_finite`.
+    """
     size = micro_batch or batch.tasks
     parts = [batch.slice(i, min(i + size, batch.tasks)) for i in range(0, batch.tasks, size)]
     results = [_micro_step(problem, params, part, inner, rates, engine) for part in parts]
     losses, accuracies, finite = (
         torch.cat([getattr(r, name) for r in results]) for name in ("losses", "accuracies", "finite")
     )
-    count = int(finite.sum())
-    if count == 0:
-        raise NumericsError(
-            f"no task of this batch stayed finite (query losses {losses.tolist()}): "
-            "lower inner.weight_rate or inner.alpha_rate, set inner.clip, or use precision fp32"
-        )
+    count = finite.sum().clamp(min=1)
     gradients = {n: torch.stack([r.gradients[n] for r in results]).sum(0) / count for n in results[0].gradients}
     support = torch.cat([r.support_losses for r in results], dim=1)
     return MetaGradient(gradients, losses, accuracies, support, finite)
+
+
+def require_finite(found: MetaGradient) -> None:
+    """Raises NumericsError when no task of the batch stayed finite."""
+    if not bool(found.finite.any()):
+        raise NumericsError(
+            f"no task of this batch stayed finite (query losses {found.losses.tolist()}): "
+            "lower inner.weight_rate or inner.alpha_rate, set inner.clip, or use precision fp32"
+        )
 
 
 def _micro_step(

@@ -47,27 +47,42 @@ class MetaState:
     """Shared parameters, learned inner rates, and the outer optimiser's memory. Mutable; one per run.
 
     Learned rates are kept as logarithms, so that an update multiplies them and they stay positive.
+
+    Args:
+        on_device: whether the optimiser keeps its step count and its rates beside the parameters, so that an update
+            needs nothing of the host and can be recorded (`CapturedStep`); None is: where the parameters are on a GPU.
     """
 
-    def __init__(self, params: Params, log_rates: Params, outer: OuterLoop) -> None:
+    def __init__(self, params: Params, log_rates: Params, outer: OuterLoop, on_device: bool | None = None) -> None:
         self.params = params
         self.log_rates = log_rates
         self.outer = outer
         self.step = 0
+        like = next(iter(params.values()))
+        self.on_device = like.is_cuda if on_device is None else on_device
         groups: dict[str, list[Tensor]] = {"weights": [], "alphas": [], "rates": list(log_rates.values())}
         for name, tensor in params.items():
             groups["alphas" if is_alpha(name) else "weights"].append(tensor)
-        self.optimiser = torch.optim.Adam(_adam_groups(groups, outer))
+        adam = _adam_groups(groups, outer)
+        if not self.on_device:
+            self.optimiser = torch.optim.Adam(adam)
+            return
+        for group in adam:
+            group["lr"] = torch.tensor(group["lr"], device=like.device)
+        self.optimiser = torch.optim.Adam(adam, fused=True, capturable=like.is_cuda)
 
     @staticmethod
-    def create(params: Params, task_names: list[str], inner: InnerLoop, outer: OuterLoop) -> MetaState:
+    def create(
+        params: Params, task_names: list[str], inner: InnerLoop, outer: OuterLoop, on_device: bool | None = None
+    ) -> MetaState:
         """A fresh state around ``params``; ``task_names`` are the names of the task parameters the inner loop moves."""
         log_rates = {}
         if inner.learn_rates:
             like = next(iter(params.values()))
             for name, (shape, value) in rate_shapes(inner, task_names).items():
                 log_rates[name] = torch.full(shape, math.log(value), dtype=like.dtype, device=like.device)
-        return MetaState({name: tensor.detach().clone() for name, tensor in params.items()}, log_rates, outer)
+        own = {name: tensor.detach().clone() for name, tensor in params.items()}
+        return MetaState(own, log_rates, outer, on_device)
 
     @staticmethod
     def restore(params: Params, log_rates: Params, memory: Params, step: int, outer: OuterLoop) -> MetaState:
@@ -92,8 +107,10 @@ class MetaState:
             target = targets[name]
             if tensor.shape != (torch.Size([]) if key == "step" else target.shape):
                 raise RunError(f"checkpoint of another network: the optimiser's memory {entry!r} fits no parameter")
-            # Adam counts its steps on the CPU, wherever the parameters are.
-            state.optimiser.state[target][key] = tensor.clone() if key == "step" else tensor.to(target)
+            # Unless told otherwise Adam counts its steps on the CPU, wherever the parameters are.
+            home = torch.device("cpu") if key == "step" and not state.on_device else target.device
+            dtype = tensor.dtype if key == "step" else target.dtype
+            state.optimiser.state[target][key] = tensor.to(home, dtype, copy=True)
         return state
 
     def memory(self) -> Params:
@@ -112,18 +129,42 @@ class MetaState:
 
     def apply(self, gradients: Params, progress: float) -> dict[str, float]:
         """One outer update by ``gradients`` (with respect to parameters and rates). Returns the gradient norms."""
+        self.schedule(progress)
+        norms = self.update(gradients)
+        self.step += 1
+        return {name: float(norm) for name, norm in norms.items()}
+
+    def schedule(self, progress: float) -> None:
+        """Set the outer rates for the update that comes; ``progress`` is how far the run is, 0 to 1."""
+        for group in self.optimiser.param_groups:
+            rate = group["start"] * _schedule(self.outer, group["name"], self.step, progress)
+            if self.on_device:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def update(self, gradients: Params, skip: Tensor | None = None) -> dict[str, Tensor]:
+        """One step of the optimiser at the rates that are set; looks at no number and counts no step.
+
+        Args:
+            skip: 0-dim float32, 1 to leave everything as it is; only ``on_device``.
+
+        Returns:
+            The norms of the gradients before clipping, by group.
+        """
         rates = self.rates or {}
         targets = self.params | self.log_rates
         for name, tensor in targets.items():
             tensor.grad = gradients[name] * rates[name] if name in rates else gradients[name]
-        norms = {}
-        for group in self.optimiser.param_groups:
-            norm = torch.nn.utils.clip_grad_norm_(group["params"], self.outer.clip or math.inf)
-            norms[group["name"]] = float(norm)
-            group["lr"] = group["start"] * _schedule(self.outer, group["name"], self.step, progress)
+        limit = self.outer.clip or math.inf
+        norms = {
+            group["name"]: torch.nn.utils.clip_grad_norm_(group["params"], limit)
+            for group in self.optimiser.param_groups
+        }
+        if self.on_device:
+            self.optimiser.found_inf = skip  # type: ignore[attr-defined]  # as torch's gradient scaler does
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.step += 1
         return norms
 
 

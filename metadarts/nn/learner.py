@@ -64,7 +64,9 @@ class Learner:
     def _prototypes(self, params: Params, batch: TaskBatch) -> Params:
         """The linear layer equal to a nearest-prototype rule (Snell et al., 2017, section 2.4; Proto-MAML)."""
         features = self._embed(params, batch.support_images, self._support_statistics(batch))
-        members = F.one_hot(batch.support_labels, batch.ways).to(features.dtype) * batch.support_mask.unsqueeze(-1)
+        classes = torch.arange(batch.ways, device=features.device)  # torch's one_hot looks at the labels
+        members = (batch.support_labels.unsqueeze(-1) == classes) & batch.support_mask.unsqueeze(-1)
+        members = members.to(features.dtype)
         counts = members.sum(1).unsqueeze(-1)
         means = members.mT @ features / counts.clamp(min=1.0)
         scale = params["head.scale"].view(-1, 1)
@@ -92,7 +94,8 @@ class Learner:
             return batch.query_images, statistics, 0
         mask = torch.cat([batch.support_mask, torch.zeros_like(batch.query_mask)], dim=1)
         images = torch.cat([batch.support_images, batch.query_images], dim=1)
-        return images, Statistics.over(mask), batch.support_images.shape[1]
+        supports = batch.support_images.shape[1]
+        return images, Statistics.over(mask, None if batch.ragged else supports), supports
 
     def support_loss(self, params: Params, batch: TaskBatch) -> Tensor:
         """Mean cross entropy of the support set, [T]: the inner loop's loss."""

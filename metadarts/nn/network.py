@@ -6,6 +6,7 @@ Source of the macro structure: T-NAS (Lian et al., ICLR 2020), its search networ
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -185,8 +186,11 @@ class Network:
         mixing = {}
         for kind, table in weights.items():
             table = table.expand(tasks, *self.space.alpha_shape)
-            by_candidate = table.permute(2, 0, 1)[running]
-            mixing[kind] = {s: by_candidate[:, :, list(self.space.edges_from(s))] for s in sources}
+            by_candidate = table.permute(2, 0, 1).index_select(0, _positions(tuple(running), table.device))
+            mixing[kind] = {
+                s: by_candidate.index_select(2, _positions(tuple(self.space.edges_from(s)), table.device))
+                for s in sources
+            }
         return mixing
 
     def _check_statistics(self, count: int, height: int, width: int, statistics: Statistics) -> None:
@@ -201,6 +205,12 @@ class Network:
                 f"batch statistics need at least 2 values per channel, got {images} image(s) with a last map of "
                 f"{height}x{width}: use more support images or larger ones"
             )
+
+
+@functools.cache
+def _positions(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Made once: a list as an index would be sent to a GPU at every step."""
+    return torch.tensor(numbers, device=device)
 
 
 def supernet(space: SearchSpace, spec: NetworkSpec | None = None) -> Network:

@@ -34,11 +34,16 @@ class Statistics:
     images: int | None = None
 
     @staticmethod
-    def over(mask: Tensor) -> Statistics:
-        """Each task's masked images alike. ``mask``: [T, N] bool."""
+    def over(mask: Tensor, images: int | None = None) -> Statistics:
+        """Each task's masked images alike.
+
+        Args:
+            mask: [T, N] bool.
+            images: how many it marks in the task of the fewest; None to look, which makes a GPU wait.
+        """
         counts = mask.sum(1, keepdim=True)
         rows = mask.double() / counts.clamp(min=1)
-        return Statistics(rows, int(counts.min()))
+        return Statistics(rows, int(counts.min()) if images is None else images)
 
 
 @dataclass(frozen=True)

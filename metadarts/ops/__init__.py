@@ -22,7 +22,7 @@ from .separable.op import OFFERED as _SEPARABLE
 from .separable.op import separable as separable
 
 
-def implementations() -> dict[str, tuple[str, ...]]:
-    """Operator -> its implementations that can run on this machine's CPU, fastest first."""
+def implementations(device: str = "cpu") -> dict[str, tuple[str, ...]]:
+    """Operator -> its implementations that can run on this machine's ``device``, "cpu" or "cuda", fastest first."""
     offered = {"conv_block": _CONV_BLOCK, "mix": _MIX, "pool": _POOL, "separable": _SEPARABLE}
-    return {op: _available(names) for op, names in offered.items()}
+    return {op: _available(names, device) for op, names in offered.items()}

@@ -79,10 +79,11 @@ def why_not(op: str, name: str, offered: tuple[str, ...], tensors: tuple[Tensor,
     """Why implementation ``name`` cannot run on ``tensors``; None when it can."""
     if name not in offered:
         return f"{op} has {', '.join(offered)}"
-    if name == "triton":
-        return _why_not_triton(tensors)
-    if name != "cpu":
-        return None
+    obstacles = {"cpu": _why_not_cpu, "triton": _why_not_triton}
+    return obstacles[name](tensors) if name in obstacles else None
+
+
+def _why_not_cpu(tensors: tuple[Tensor, ...]) -> str | None:
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return f"expected tensors on the CPU, got {', '.join(sorted({str(t.device) for t in tensors}))}"
     if any(tensor.dtype not in (torch.float32, torch.float64) for tensor in tensors):
@@ -132,7 +133,10 @@ def _check(name: str) -> None:
         raise ConfigError(f"unknown implementation {name!r}: {nearest(name, (AUTO, *NAMES))}")
 
 
-def available(offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of ``offered`` that can run on this machine's CPU, Triton's interpreter aside."""
-    return tuple(name for name in offered if name != "triton" and (name != "cpu" or no_compiler() is None))
-
+def available(offered: tuple[str, ...], device: str = "cpu") -> tuple[str, ...]:
+    """Those of ``offered`` that can run on this machine's ``device``, "cpu" or "cuda"; Triton's interpreter aside."""
+    obstacles = {"cpu": no_compiler} if device == "cpu" else {"triton": no_triton}
+    missing = {"cpu": ("triton",), "cuda": ("cpu",)}[device]
+    return tuple(
+        name for name in offered if name not in missing and (name not in obstacles or obstacles[name]() is None)
+    )

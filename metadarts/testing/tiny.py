@@ -24,7 +24,7 @@ def random_tasks(
     dtype: torch.dtype = torch.float64,
 ) -> TaskBatch:
     """``tasks`` tasks whose images are drawn from N(0, 1): ``shots`` support and ``queries`` query images per class."""
-    sides = {}
+    sides: dict[str, Any] = {}
     for side, count in (("support", shots * ways), ("query", queries * ways)):
         shape, generator = (tasks, count, channels, size, size), key.child(side).torch()
         sides[f"{side}_images"] = torch.randn(shape, dtype=dtype, generator=generator)

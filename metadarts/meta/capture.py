@@ -1,0 +1,195 @@
+"""The whole meta-step recorded once and replayed: inner steps, query pass, outer gradient and the optimiser's update.
+
+At few-shot sizes a GPU waits for Python between thousands of small kernels. Episodes of one run have one shape, so
+their step can be recorded as a CUDA graph: new episodes are copied into the recorded ones' memory, the rates into
+theirs, and one call replays everything. Nothing of the recorded step may look at a number or bring one from the host.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from metadarts.adapt import InnerLoop
+from metadarts.core.types import TaskBatch
+
+from .gradient import MetaGradient, Problem, mean_gradient, require_finite
+from .state import MetaState, meta_step
+
+logger = logging.getLogger("metadarts.capture")
+
+
+class Recorder(Protocol):
+    """How device work is recorded; `CudaGraphs` is one."""
+
+    def warm(self, run: Callable[[], Any]) -> Any:
+        """Do ``run`` as it will be recorded, so that kernels are compiled and libraries awake. Returns its result."""
+        ...
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Record ``run`` without doing it; the answer does it, on the same memory, as often as it is called."""
+        ...
+
+
+class CudaGraphs:
+    """Records as a CUDA graph."""
+
+    def warm(self, run: Callable[[], Any]) -> Any:
+        """On a stream of its own, as a graph is recorded."""
+        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            result = run()
+        current.wait_stream(side)
+        return result
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Raises RuntimeError where something in ``run`` cannot be recorded, or memory runs out."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        return graph.replay
+
+
+class CapturedStep:
+    """`meta_step` for a run: the first step of a shape is taken as it is, the next is recorded, and all are replayed.
+
+    What cannot be recorded is done step by step, and said once: ragged episodes, whose statistics depend on counts, and
+    steps for which recording failed. Episodes of another shape are recorded anew.
+
+    Args:
+        problem: start, support loss and query loss.
+        state: the state to update, in place; it must keep its optimiser ``on_device``.
+        inner: the inner loop.
+        micro_batch: tasks per pass; None for all at once. May be changed between steps.
+        recorder: how to record.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        state: MetaState,
+        inner: InnerLoop,
+        *,
+        micro_batch: int | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        if not state.on_device:
+            raise ValueError("CapturedStep: expected a state that keeps its optimiser on_device")
+        self.problem, self.state, self.inner, self.micro_batch = problem, state, inner, micro_batch
+        self.recorder: Recorder = recorder or CudaGraphs()
+        self._replay: Callable[[], None] | None = None
+        self._warmed: object = None
+        self._recorded: object = None
+        self._said: set[str] = set()
+        self._refused = False
+
+    def __call__(self, batch: TaskBatch, progress: float = 0.0) -> tuple[MetaGradient, dict[str, float]]:
+        """One meta-gradient and one update. The result holds no gradients: they stay in the recorded memory.
+
+        Raises:
+            NumericsError: when no task stayed finite; the state is as before.
+        """
+        if self._refused or self._is_ragged(batch):
+            return self._step_by_step(batch, progress)
+        shape = (self.micro_batch, batch.ways, *((t.shape, t.dtype, t.device) for t in batch.tensors()))
+        if shape != self._recorded:
+            if self._warmed != shape:
+                self._forget("episodes changed their shape: the meta-step is recorded anew")
+                self._warmed = shape
+                return self.recorder.warm(lambda: self._step_by_step(batch, progress))  # type: ignore[no-any-return]
+            if not self._record(batch, shape):
+                return self._step_by_step(batch, progress)
+        for held, given in zip(self._batch.tensors(), batch.tensors(), strict=True):
+            held.copy_(given, non_blocking=True)
+        self.state.schedule(progress)
+        if self._replay is not None:
+            self._replay()
+        return self._read()
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the last shape met is replayed."""
+        return self._replay is not None
+
+    def _step_by_step(self, batch: TaskBatch, progress: float) -> tuple[MetaGradient, dict[str, float]]:
+        size = self.micro_batch
+        return meta_step(self.problem, self.state, batch, self.inner, progress=progress, micro_batch=size)
+
+    def _is_ragged(self, batch: TaskBatch) -> bool:
+        if batch.ragged:
+            self._say("episodes are ragged: their batch statistics depend on counts, so steps are not recorded")
+        return bool(batch.ragged)
+
+    def _record(self, batch: TaskBatch, shape: object) -> bool:
+        """Whether the step on memory like ``batch``'s could be recorded."""
+        self._batch = batch.clone()
+        steps, tasks = self.inner.steps if self._moves else 0, batch.tasks
+        groups = [group["name"] for group in self.state.optimiser.param_groups]
+        self._layout: list[tuple[str, tuple[int, ...]]] = [
+            *((name, (tasks,)) for name in ("losses", "accuracies", "finite")),
+            ("support_losses", (steps, tasks)),
+            ("norms", (len(groups),)),
+        ]
+        size = sum(int(torch.Size(shape).numel()) for _, shape in self._layout)
+        like = next(iter(self.state.params.values()))
+        self._report = torch.zeros(size, dtype=like.dtype, device=like.device)
+        try:
+            self._replay = self.recorder.record(self._run)
+        except RuntimeError as error:
+            self._forget()
+            self._refused = True
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self._say(f"the meta-step could not be recorded, steps are taken one kernel at a time: {reason}")
+            return False
+        self._recorded = shape
+        return True
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the inner loop moves anything: if not it takes no step, and has no losses to report."""
+        return self.inner.weight_rate > 0 or self.inner.alpha_rate > 0
+
+    def _run(self) -> None:
+        """What is recorded."""
+        found = mean_gradient(
+            self.problem,
+            self.state.params,
+            self._batch,
+            self.inner,
+            rates=self.state.rates,
+            micro_batch=self.micro_batch,
+        )
+        skip = (~found.finite.any()).to(torch.float32)
+        norms = self.state.update(found.gradients, skip)
+        parts = [found.losses, found.accuracies, found.finite, found.support_losses, torch.stack(list(norms.values()))]
+        self._report.copy_(torch.cat([part.flatten().to(self._report.dtype) for part in parts]))
+
+    def _read(self) -> tuple[MetaGradient, dict[str, float]]:
+        """What the replayed step reported, brought to the host in one copy."""
+        sizes = [int(torch.Size(shape).numel()) for _, shape in self._layout]
+        parts = self._report.cpu().split(sizes)
+        named: dict[str, Tensor] = {
+            name: part.view(shape) for (name, shape), part in zip(self._layout, parts, strict=True)
+        }
+        norms = named.pop("norms").tolist()
+        found = MetaGradient({}, **named | {"finite": named["finite"] != 0})
+        require_finite(found)
+        self.state.step += 1
+        groups = (group["name"] for group in self.state.optimiser.param_groups)
+        return found, dict(zip(groups, norms, strict=True))
+
+    def _forget(self, why: str = "") -> None:
+        """Drop what is recorded, and its memory."""
+        if why and self._recorded is not None:
+            self._say(why)
+        self._replay = self._recorded = None
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            logger.warning(line)
