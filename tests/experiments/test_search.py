@@ -16,7 +16,7 @@ from metadarts.experiments import Experiment, RunFolder, search
 from metadarts.experiments.clock import Clock
 from metadarts.experiments.config import Training
 from metadarts.experiments.search import Progress
-from metadarts.meta import Evaluation
+from metadarts.meta import CapturedStep, Evaluation, MetaState
 from metadarts.tasks import Source
 
 MODULE = importlib.import_module("metadarts.experiments.search")  # the room's door covers it with its function
@@ -279,3 +279,54 @@ def test_a_run_limited_by_time_ends_with_a_look(start):
     state = search(experiment, run)
     assert state.step > 0
     assert run.records("validate")[-1]["step"] == state.step
+
+
+class Replayed:
+    """Stands for a CUDA graph: a replay does what was recorded by running it again."""
+
+    def warm(self, run):
+        return run()
+
+    def record(self, run):
+        return run
+
+
+def test_a_search_whose_steps_are_recorded_is_the_search(start, monkeypatch):
+    """On a GPU steps are recorded; here the optimiser is put where it can be, and the recorder stands in."""
+    create = MetaState.create
+    monkeypatch.setattr(MetaState, "create", lambda *arguments: create(*arguments, on_device=True))
+    monkeypatch.setattr("metadarts.meta.capture.CudaGraphs", Replayed)
+    read = CapturedStep._read
+    replays = []
+    monkeypatch.setattr(CapturedStep, "_read", lambda step: replays.append(step.state.step) or read(step))
+    found = []
+    for capture in (False, True):
+        experiment, run = start({"training.meta_steps": 5, "training.capture": capture})
+        found.append((search(experiment, run), run))
+        assert replays == ([1, 2, 3, 4] if capture else [])
+    (plain, plain_run), (recorded, recorded_run) = found
+    assert recorded.step == plain.step == 5
+    assert same(recorded.params, plain.params)
+    assert same(recorded.memory(), plain.memory())
+    assert looks_of(recorded_run) == looks_of(plain_run)
+    keys = ("step", "loss", "accuracy", "finite_tasks", "support_losses", "gradient_weights", "gradient_alphas")
+    last = [[run.records("train")[-1][key] for key in keys] for run in (plain_run, recorded_run)]
+    assert last[0] == last[1]
+
+
+def test_a_search_with_recorded_steps_halves_its_parts_when_memory_runs_out(start, monkeypatch):
+    create = MetaState.create
+    monkeypatch.setattr(MetaState, "create", lambda *arguments: create(*arguments, on_device=True))
+    monkeypatch.setattr("metadarts.meta.capture.CudaGraphs", Replayed)
+    step = CapturedStep._step_by_step
+
+    def full(captured, batch, progress):
+        if captured.micro_batch > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(captured, batch, progress)
+
+    monkeypatch.setattr(CapturedStep, "_step_by_step", full)
+    settings = {"training.meta_steps": 3, "training.tasks": 2, "training.fit_memory": True}
+    experiment, run = start(settings)
+    assert search(experiment, run).step == 3
+    assert [line["micro_batch"] for line in run.records("memory")] == [1]
