@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 
 import torch
 from torch import Tensor
@@ -38,8 +38,9 @@ class TaskBatch:
         query_labels: [T, Q] int64.
         query_mask: [T, Q] bool.
         ways: classes per task.
-        ragged: whether any row is padding; None to look, which makes a GPU wait. Engines take a faster path when there
-            is none.
+        known_ragged: what ``ragged`` is, where that is known; None to look at the masks, which makes a GPU wait. Not
+            kept, so that ``dataclasses.replace`` looks at the masks it is given.
+        ragged: whether any row is padding. Engines take a faster path when there is none.
     """
 
     support_images: Tensor
@@ -49,12 +50,13 @@ class TaskBatch:
     query_labels: Tensor
     query_mask: Tensor
     ways: int
-    ragged: bool | None = None  # never None once made
+    known_ragged: InitVar[bool | None] = None
+    ragged: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        if self.ragged is None:
-            full = bool(self.support_mask.all()) and bool(self.query_mask.all())
-            object.__setattr__(self, "ragged", not full)
+    def __post_init__(self, known_ragged: bool | None) -> None:
+        if known_ragged is None:
+            known_ragged = not (bool(self.support_mask.all()) and bool(self.query_mask.all()))
+        object.__setattr__(self, "ragged", known_ragged)
 
     @property
     def tasks(self) -> int:
@@ -63,7 +65,7 @@ class TaskBatch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> TaskBatch:
         names = ("images", "labels", "mask")
         tensors = {f"{side}_{name}": change(getattr(self, f"{side}_{name}")) for side in SIDES for name in names}
-        return TaskBatch(**tensors, ways=self.ways, ragged=None if self.ragged else False)  # a part may be full
+        return TaskBatch(**tensors, ways=self.ways, known_ragged=None if self.ragged else False)  # a part may be full
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Images, labels and mask of both sides, in a fixed order."""

@@ -123,7 +123,7 @@ class CapturedStep:
     def _is_ragged(self, batch: TaskBatch) -> bool:
         if batch.ragged:
             self._say("episodes are ragged: their batch statistics depend on counts, so steps are not recorded")
-        return bool(batch.ragged)
+        return batch.ragged
 
     def _record(self, batch: TaskBatch, shape: object) -> bool:
         """Whether the step on memory like ``batch``'s could be recorded."""

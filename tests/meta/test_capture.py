@@ -217,7 +217,7 @@ def test_ragged_episodes_are_not_recorded_and_said(caplog):
     batch = tasks(0)
     mask = batch.support_mask.clone()
     mask[0, -1] = False
-    ragged = replace(batch, support_mask=mask, ragged=None)
+    ragged = replace(batch, support_mask=mask)
     with caplog.at_level(logging.WARNING, logger="metadarts.capture"):
         for _ in range(3):
             step(ragged)
