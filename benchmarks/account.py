@@ -39,7 +39,7 @@ from metadarts.meta import MetaState, OuterLoop, mean_gradient
 from metadarts.nn import Learner
 from metadarts.ops import implementation
 from metadarts.ops.choice import no_triton
-from metadarts.ops.gpu.launch import Launch, interpreting, launches
+from metadarts.ops.gpu.launch import Launch, interpreting, launches, tensors_in
 
 CARD = "H100 SXM"
 CAPABILITY = 90
@@ -71,8 +71,9 @@ class Written(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::")
-        if not (_is_view(func) or name in FREE):
-            tensors = list({id(t): t for t in _tensors((args, kwargs, result))}.values())
+        if any(True for _ in tensors_in([result])) and not (_is_view(func) or name in FREE):
+            given = tensors_in([result, *args, *(kwargs or {}).values()])
+            tensors = list({id(t): t for t in given}.values())
             size = sum(t.numel() * t.element_size() for t in tensors)
             self.found.append(TorchLaunch(name, size, any(t.device.type != self.device for t in tensors)))
         return result
@@ -80,17 +81,6 @@ class Written(TorchDispatchMode):
 
 def _is_view(func: Any) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from _tensors(item)
-    elif isinstance(tree, list | tuple):
-        for item in tree:
-            yield from _tensors(item)
 
 
 def meta_step_on_paper(
@@ -154,11 +144,12 @@ def card(capability: int = CAPABILITY) -> Iterator[None]:
 def compiled(launch: Launch) -> Usage:
     """The kernel of ``launch`` compiled for its arguments, within `card`."""
     kernel = launch.kernel.function.warmup(*launch.arguments, grid=launch.grid, **launch.constants)
-    return usage(kernel.asm["cubin"])
+    registers, stack = usage(kernel.asm["cubin"])
+    return Usage(registers, stack, int(kernel.metadata.shared))
 
 
-def usage(cubin: bytes) -> Usage:
-    """Registers, stack and shared memory of the one function in ``cubin``."""
+def usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack of the one function in ``cubin``."""
     import triton.backends.nvidia
 
     tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
@@ -166,8 +157,8 @@ def usage(cubin: bytes) -> Usage:
         file.write(cubin)
         file.flush()
         text = subprocess.run([str(tool), "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED):(\d+)", text)}
-    return Usage(found["REG"], found["STACK"], found["SHARED"])
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK):(\d+)", text)}
+    return found["REG"], found["STACK"]
 
 
 def signature(launch: Launch) -> tuple[Any, ...]:
@@ -203,8 +194,8 @@ def usages(ours: list[Launch]) -> dict[str, list[Usage]]:
     return dict(found)
 
 
-def seconds(count: int, sizes: list[int]) -> float:
-    """The predicted time of ``count`` launches that move ``sizes`` bytes."""
+def seconds(sizes: list[int]) -> float:
+    """The predicted time of launches that move ``sizes`` bytes."""
     return sum(max(size / BANDWIDTH, LAUNCH_SECONDS) for size in sizes)
 
 
@@ -216,7 +207,7 @@ def table(ours: list[Launch], theirs: list[TorchLaunch], used: dict[str, list[Us
         groups[launch.kernel.name].append(launch.bytes)
     for torch_launch in theirs:
         groups[f"torch {torch_launch.name}"].append(torch_launch.bytes)
-    for name, sizes in sorted(groups.items(), key=lambda item: -seconds(len(item[1]), item[1])):
+    for name, sizes in sorted(groups.items(), key=lambda item: -seconds(item[1])):
         lines.append(_line(name, sizes, used.get(name, [])))
     everything = [size for sizes in groups.values() for size in sizes]
     own = [launch.bytes for launch in ours]
@@ -228,7 +219,7 @@ def _line(name: str, sizes: list[int], used: list[Usage]) -> dict[str, Any]:
         "kernel": name,
         "launches": len(sizes),
         "mb": round(sum(sizes) / 1e6, 2),
-        "predicted_us": round(1e6 * seconds(len(sizes), sizes), 1),
+        "predicted_us": round(1e6 * seconds(sizes), 1),
         "bandwidth_us": round(1e6 * sum(sizes) / BANDWIDTH, 1),
         "compilations": len(used),
         "registers": max((u.registers for u in used), default=0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Launch:
     Args:
         kernel: which.
         grid: programs along up to three axes.
-        arguments: tensors and whole or real numbers, in the order of the kernel's parameters.
+        arguments: tensors, tuples of them, numbers and None, in the order of the kernel's parameters.
         constants: its compile-time constants, ``num_warps`` and ``num_stages``.
     """
 
@@ -44,8 +44,17 @@ class Launch:
     @property
     def bytes(self) -> int:
         """Size of all its tensors: what a launch that touches each number once moves."""
-        tensors = {id(a): a for a in self.arguments if isinstance(a, Tensor)}
+        tensors = {id(tensor): tensor for tensor in tensors_in(self.arguments)}
         return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def tensors_in(items: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among ``items`` and in the tuples and lists among them."""
+    for item in items:
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, tuple | list):
+            yield from tensors_in(item)
 
 
 @contextmanager
@@ -77,7 +86,7 @@ class Kernel:
         options = constants | {"num_warps": num_warps, "num_stages": num_stages}
         if (log := _log.get()) is not None:
             log.append(Launch(self, grid, arguments, options))
-        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        tensors = list(tensors_in(arguments))
         if math.prod(grid) == 0 or any(tensor.is_meta for tensor in tensors):
             return
         if tensors[0].is_cuda:

@@ -281,23 +281,16 @@ _INPUT, _SECOND = Kernel(_input_gradient, "separable.input_gradient"), Kernel(_s
 
 
 def forward(
-    x: Tensor,
-    depthwise: Tensor | None,
-    pointwise: Tensor,
-    shares: Tensor,
-    needed: Tensor | None,
-    stride: int,
-    dilation: int,
-    eps: float,
+    x: Tensor, depthwise: Tensor | None, pointwise: Tensor, shares: Tensor, needed: Tensor | None, options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, r, d); arguments and results as in `op._Separable`."""
-    sizes = _geometry(x, depthwise, pointwise, stride, dilation)
+    sizes = _geometry(x, depthwise, pointwise, options.stride, options.dilation)
     x, x_place = placed(x)
     depthwise, pointwise = _packed(depthwise), pointwise.contiguous()
     d, y, r = _like_d(sizes, x), _like_y(sizes, x), x.new_empty(sizes.tasks, sizes.edges, sizes.outer)
     frame_size, taps = _frame_size(sizes), sizes.kernel**2 * sizes.channels
     scratch = _scratch(x, frame_size + taps)
-    rest = [depthwise, pointwise, shares, d, y, r, eps, scratch, scratch.shape[1]]
+    rest = [depthwise, pointwise, shares, d, y, r, options.eps, scratch, scratch.shape[1]]
     _FORWARD(x.dtype, sizes.tasks * sizes.edges, [*sizes, needed, *x_place, *rest])
     return y, r, d
 

@@ -7,6 +7,7 @@ an input or an output, and autograd itself adds up what reaches d and y before e
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,15 +25,16 @@ from metadarts.ops.statistics import folded_rows, shares
 from . import reference
 from .reference import masked
 
-OFFERED = ("cpu", "folded", "reference")
+OFFERED = ("cpu", "triton", "folded", "reference")
 
 
 class Options(NamedTuple):
-    """Stride and dilation of the depthwise convolution; what is added to the variance."""
+    """Stride and dilation of the depthwise convolution; what is added to the variance; "cpu" or "triton"."""
 
     stride: int
     dilation: int
     eps: float
+    kernels: str
 
 
 def separable(
@@ -58,7 +60,7 @@ def separable(
         dilation: of the depthwise convolution.
         eps: added to the variance.
         needed: [T, E] bool; where False nothing is computed, y is zero and so are all gradients. None is everywhere.
-        implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
+        implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
 
     Returns:
         [T, E, N, ceil(H / stride), ceil(W / stride), O]
@@ -76,9 +78,12 @@ def separable(
     chosen = choose("separable", implementation, OFFERED, *given)
     if chosen == "reference":
         return reference.separable(x, depthwise, pointwise, rows, stride, dilation, eps, needed)
-    options = Options(stride, dilation, float(eps))
+    options = Options(stride, dilation, float(eps), chosen)
     if chosen == "folded":
         return masked(_folded(x, depthwise, pointwise, rows, options), needed)
+    if chosen == "triton":  # its kernels read packed memory: copied here once, not in every pass
+        x, pointwise = x.contiguous(), pointwise.contiguous()
+        depthwise = None if depthwise is None else depthwise.contiguous()
     wanted = None if needed is None else needed.to(x.device, torch.int64).contiguous()  # kernels read 64-bit words
     weights = shares(rows, pointwise, x.shape[2], -(-x.shape[3] // stride) * -(-x.shape[4] // stride))
     y: Tensor = _Separable.apply(x, depthwise, pointwise, weights, wanted, options)[0]
@@ -111,6 +116,17 @@ def _folded(x: Tensor, depthwise: Tensor | None, pointwise: Tensor, rows: Tensor
     return y.permute(3, 4, 0, 1, 2, 5)
 
 
+def _kernels(options: Options) -> ModuleType:
+    """The module of the kernels chosen; its `forward`, `gradient` and `second` are never mixed with another's."""
+    if options.kernels == "triton":
+        from . import triton_kernels
+
+        return triton_kernels
+    from . import cpu
+
+    return cpu
+
+
 class _Separable(Function):
     """(x, depthwise, pointwise) -> (y, r, d): [T, E, N, h, w, O], [T, E, O], [T, E, N, h, w, C]."""
 
@@ -123,9 +139,10 @@ class _Separable(Function):
         needed: Tensor | None,
         options: Options,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from . import cpu
-
-        return cpu.forward(x, depthwise, pointwise, shares, needed, *options)
+        found: tuple[Tensor, Tensor, Tensor] = _kernels(options).forward(
+            x, depthwise, pointwise, shares, needed, options
+        )
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -144,10 +161,10 @@ class _Separable(Function):
             return *found[:3], None, None, None
         if torch.is_grad_enabled():
             raise RuntimeError("separable: no third derivative; differentiate the meta-gradient no further")
-        from . import cpu
-
         pull_r = torch.zeros_like(r) if pull_r is None else pull_r
-        found = cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, needed, ctx.options, (pull_r, pull_d))
+        found = _kernels(ctx.options).gradient(
+            g, x, depthwise, pointwise, y, r, d, shares, needed, ctx.options, (pull_r, pull_d)
+        )
         return *found[:3], None, None, None
 
 
@@ -159,9 +176,10 @@ class _SeparableGradient(Function):
         g: Tensor, x: Tensor, depthwise: Tensor | None, pointwise: Tensor, y: Tensor, r: Tensor, d: Tensor,
         shares: Tensor, needed: Tensor | None, options: Options,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
-        from . import cpu
-
-        return cpu.gradient(g, x, depthwise, pointwise, y, r, d, shares, needed, options, None)
+        found: tuple[Tensor, Tensor | None, Tensor, Tensor] = _kernels(options).gradient(
+            g, x, depthwise, pointwise, y, r, d, shares, needed, options, None
+        )
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -176,8 +194,8 @@ class _SeparableGradient(Function):
             raise RuntimeError("separable: no third derivative; differentiate the meta-gradient no further")
         if vx is None and vw is None and vm is None:
             return (None,) * 10
-        from . import cpu
-
         g, x, depthwise, pointwise, y, r, d, shares, needed, gd = ctx.saved_tensors
-        found = cpu.second(vx, vw, vm, g, x, depthwise, pointwise, y, r, d, shares, gd, needed, ctx.options)
+        found = _kernels(ctx.options).second(
+            vx, vw, vm, g, x, depthwise, pointwise, y, r, d, shares, gd, needed, ctx.options
+        )
         return *found, None, None, None
