@@ -6,6 +6,7 @@ The stage of the T-NAS stem, and of MAML's 4CONV network (there with a ReLU betw
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,14 +22,15 @@ from metadarts.ops.statistics import folded_rows, shares
 
 from . import reference
 
-OFFERED = ("cpu", "folded", "reference")
+OFFERED = ("cpu", "triton", "folded", "reference")
 
 
 class Options(NamedTuple):
-    """Whether x goes through a ReLU first; what is added to the variance."""
+    """Whether x goes through a ReLU first; what is added to the variance; "cpu" or "triton"."""
 
     rectify: bool
     eps: float
+    kernels: str
 
 
 def conv_block(
@@ -51,7 +53,7 @@ def conv_block(
         rows: [T, N], how much image n counts in task t's statistics, summing to 1 over n; None is 1/N each.
         rectify: whether x is taken through a ReLU.
         eps: added to the variance.
-        implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
+        implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
 
     Returns:
         [T, N, H // 2, W // 2, O]
@@ -64,10 +66,11 @@ def conv_block(
     chosen = choose("conv_block", implementation, OFFERED, x, weight, scale, bias)
     if chosen == "reference":
         return reference.conv_block(x, weight, scale, bias, rows, rectify, eps)
+    options = Options(rectify, float(eps), chosen)
     if chosen == "folded":
-        return _folded(x, weight, scale, bias, rows, Options(rectify, float(eps)))
+        return _folded(x, weight, scale, bias, rows, options)
     weights = shares(rows, x, x.shape[1], x.shape[2] * x.shape[3])
-    y: Tensor = _Block.apply(x, weight, scale, bias, weights, Options(rectify, float(eps)))[0]
+    y: Tensor = _Block.apply(x, weight, scale, bias, weights, options)[0]
     return y
 
 
@@ -95,6 +98,17 @@ def _folded(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, rows: Tensor
     return y.permute(3, 0, 1, 2, 4)
 
 
+def _kernels(options: Options) -> ModuleType:
+    """The module of the kernels chosen; its `forward`, `gradient` and `second` are never mixed with another's."""
+    if options.kernels == "triton":
+        from . import triton_kernels
+
+        return triton_kernels
+    from . import cpu
+
+    return cpu
+
+
 class _Block(Function):
     """(x, weight, scale, bias) -> (y, normed, r, which); normed [T, N, H, W, O] is the normalised convolution."""
 
@@ -102,9 +116,10 @@ class _Block(Function):
     def forward(
         x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, shares: Tensor, options: Options
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        from . import cpu
-
-        return cpu.forward(x, weight, scale, bias, shares, options)
+        found: tuple[Tensor, Tensor, Tensor, Tensor] = _kernels(options).forward(
+            x, weight, scale, bias, shares, options
+        )
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -119,20 +134,20 @@ class _Block(Function):
         if g is None and pull is None and pull_r is None:
             return (None,) * 6
         if g is None:
-            g = which.new_zeros(which.shape)
+            g = torch.zeros_like(which, dtype=normed.dtype)
         wants_x = ctx.needs_input_grad[0]
         if pull is None and pull_r is None:
             found = _BlockGradient.apply(g, x, weight, scale, normed, r, which, shares, ctx.options, wants_x)
             return *found[:4], None, None
         if torch.is_grad_enabled():
             raise RuntimeError("conv_block: no third derivative; differentiate the meta-gradient no further")
-        from . import cpu
-
         pulls = (
             torch.zeros_like(normed) if pull is None else pull,
             torch.zeros_like(r) if pull_r is None else pull_r,
         )
-        found = cpu.gradient(g, x, weight, scale, normed, r, which, shares, ctx.options, wants_x, pulls)
+        found = _kernels(ctx.options).gradient(
+            g, x, weight, scale, normed, r, which, shares, ctx.options, wants_x, pulls
+        )
         return *found[:4], None, None
 
 
@@ -144,9 +159,10 @@ class _BlockGradient(Function):
         g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, normed: Tensor, r: Tensor, which: Tensor, shares: Tensor,
         options: Options, wants_x: bool,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        from . import cpu
-
-        return cpu.gradient(g, x, weight, scale, normed, r, which, shares, options, wants_x, None)
+        found: tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor] = _kernels(options).gradient(
+            g, x, weight, scale, normed, r, which, shares, options, wants_x, None
+        )
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -163,10 +179,8 @@ class _BlockGradient(Function):
             raise RuntimeError("conv_block: no third derivative; differentiate the meta-gradient no further")
         if vx is None and v_weight is None and v_scale is None and v_bias is None:
             return (None,) * 10
-        from . import cpu
-
         g, x, weight, scale, normed, r, which, shares, gu = ctx.saved_tensors
-        found = cpu.second(
+        found = _kernels(ctx.options).second(
             vx, v_weight, v_scale, v_bias, g, x, weight, scale, normed, r, which, shares, gu, ctx.options, ctx.wants_x
         )
         return *found, None, None, None, None
