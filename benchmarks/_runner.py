@@ -57,18 +57,29 @@ class Notes:
     params: bool = False
 
 
-def run_folder(folder: Path, root: Path) -> list[Outcome]:
-    """Run every test_*.py of ``folder``, with the fixtures of the conftest files from ``root`` down to it."""
+def run_folder(folder: Path, root: Path, files: str = "test_*.py") -> list[Outcome]:
+    """Run the test ``files`` of ``folder``, with the fixtures of the conftest files from ``root`` down to it."""
+    fixtures = _fixtures_above(folder, root)
+    return [outcome for file in sorted(folder.glob(files)) for outcome in _run_file(file, fixtures)]
+
+
+def list_folder(folder: Path, root: Path, files: str = "test_*.py") -> list[Outcome]:
+    """What `run_folder` would run, imported and not run: "ready", or why it would be skipped or would fail."""
+    fixtures = _fixtures_above(folder, root)
+    return [outcome for file in sorted(folder.glob(files)) for outcome in _run_file(file, fixtures, ready=True)]
+
+
+def _fixtures_above(folder: Path, root: Path) -> dict[str, Function]:
     sys.modules["pytest"] = _pytest()
     above = [parent for parent in reversed([folder, *folder.parents]) if parent.is_relative_to(root)]
     fixtures: dict[str, Function] = {}
     for conftest in (parent / "conftest.py" for parent in above):
         if conftest.is_file():
             fixtures |= _fixtures(_load(conftest))
-    return [outcome for file in sorted(folder.glob("test_*.py")) for outcome in _run_file(file, fixtures)]
+    return fixtures
 
 
-def _run_file(file: Path, fixtures: Mapping[str, Function]) -> Iterator[Outcome]:
+def _run_file(file: Path, fixtures: Mapping[str, Function], ready: bool = False) -> Iterator[Outcome]:
     try:
         module = _load(file)
     except (Skipped, ModuleNotFoundError) as missing:
@@ -87,7 +98,16 @@ def _run_file(file: Path, fixtures: Mapping[str, Function]) -> Iterator[Outcome]
                 mark(member)
             for number, case in enumerate(_cases(member)):
                 label = f"{file.name}::{name}" + (f"[{number}]" if case else "")
-                yield _run_case(label, member, case, known)
+                yield _ready(label, member, case, known) if ready else _run_case(label, member, case, known)
+
+
+def _ready(label: str, test: Function, case: dict[str, Any], fixtures: Mapping[str, Function]) -> Outcome:
+    """Whether the runner knows all that the test asks for."""
+    known = {*case, "tmp_path", "record_property", *(n for n, f in fixtures.items() if not _notes(f).params)}
+    missing = [name for name in inspect.signature(test).parameters if name not in known]
+    if missing:
+        return Outcome(label, "skipped", f"the fixture {missing[0]!r} needs pytest")
+    return Outcome(label, "skipped", _notes(test).skip) if _notes(test).skip else Outcome(label, "ready")
 
 
 def _run_case(label: str, test: Function, case: dict[str, Any], fixtures: Mapping[str, Function]) -> Outcome:

@@ -1,18 +1,22 @@
 """Are the operators right? Asked in a process of its own before anything is timed: a fast wrong answer is no answer.
 
 A few small cases of each operator against its plain torch reference, in value and in every derivative up to the second
-(`metadarts.testing.check_op`); the whole suite is tests/ops.
+(`metadarts.testing.check_op`); the whole suite is tests/ops. ``python -m benchmarks.conformance --device cuda`` asks it
+by itself, and says which implementation it asked.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks import rehearsal
 from benchmarks.peers.process import run_isolated
 from metadarts import ops
 from metadarts.ops.conv_block import reference as conv_block_reference
@@ -21,6 +25,7 @@ from metadarts.ops.pool import reference as pool_reference
 from metadarts.ops.separable import reference as separable_reference
 from metadarts.ops.vector.launch import compile_seconds
 from metadarts.testing import OpCase, check_op
+from metadarts.testing.operators import check_derivatives
 
 Op = Callable[..., Tensor]
 
@@ -103,36 +108,75 @@ CASES: dict[str, tuple[tuple[Op, Op, OpCase], ...]] = {
 """Operator -> (fast, reference, case); those of the DARTS search network."""
 
 
-def conformance(device: str = "cpu") -> Callable[[], dict[str, Any]]:
-    """Workload: "faults", operator -> what is wrong with it (empty when every case passes), and "compile_seconds".
+SMALL: dict[str, dict[str, tuple[int, ...]]] = {
+    "separable": {"x": (1, 1, 2, 2, 1, 2), "depthwise": (1, 1, 2, 3, 3), "pointwise": (1, 1, 2, 2)},
+    "pool": {"x": (1, 2, 2, 2, 1)},
+    "mix": {"weights": (2, 1, 1), "y0": (1, 1, 2, 1, 2, 1), "y1": (1, 1, 2, 1, 2, 1)},
+    "conv_block": {"x": (1, 2, 2, 2, 1), "weight": (1, 2, 1, 3, 3), "scale": (1, 2), "bias": (1, 2)},
+}
+"""Sizes for an interpreter, of the first case of each operator, its options aside."""
 
-    The cases run every kernel in both precisions, so that what comes after this finds them compiled.
+
+def _small(name: str) -> tuple[tuple[Op, Op, OpCase], ...]:
+    fast, reference, case = CASES[name][0]
+    options = {key: value for key, value in case.options.items() if key == "kind"}
+    return ((fast, reference, OpCase("for an interpreter", SMALL[name], options=options)),)
+
+
+def conformance(device: str = "cpu", small: bool = False) -> Callable[[], dict[str, Any]]:
+    """Workload: "faults", operator -> what is wrong with it (empty when every case passes), "compile_seconds", and
+    "chosen", operator -> the implementations that ran.
+
+    The cases run every kernel in both precisions, so that what comes after this finds them compiled. ``small``: one
+    case of each operator in float32, without finite differences, for an interpreter.
     """
 
     def run() -> dict[str, Any]:
-        faults = {name: _fault(cases, device) for name, cases in CASES.items()}
-        return {"faults": faults, "compile_seconds": compile_seconds()}
+        with ops.watched() as seen:
+            faults = {name: _fault(_small(name) if small else cases, device, small) for name, cases in CASES.items()}
+        chosen = {name: sorted({how for op, how in seen if op == name}) for name in CASES}
+        return {"faults": faults, "chosen": chosen, "compile_seconds": compile_seconds()}
 
     return run
 
 
-def _fault(cases: tuple[tuple[Op, Op, OpCase], ...], device: str) -> str:
+def _fault(cases: tuple[tuple[Op, Op, OpCase], ...], device: str, small: bool = False) -> str:
     for fast, reference, case in cases:
         try:
-            check_op(fast, reference, [case], device)
+            if small:
+                check_derivatives(fast, reference, case, device)
+            else:
+                check_op(fast, reference, [case], device)
         except Exception as error:  # a kernel that raises is as red as one that is wrong
             return f"{type(error).__name__}: {error}"
     return ""
 
 
-def conforms(device: str, threads: int) -> bool:
+def conforms(device: str, threads: int, rehearse: bool = False) -> bool:
     """Run `conformance` in a process of its own and print what it found; whether all operators passed."""
-    kwargs: dict[str, Any] = {"device": device}
-    answer = run_isolated("benchmarks.conformance:conformance", kwargs, warmups=0, threads=threads)
-    faults, seconds = answer["result"]["faults"], answer["result"]["compile_seconds"]
+    kwargs: dict[str, Any] = {"device": device} | ({"small": True} if rehearse else {})
+    run = rehearsal.runner(rehearse, run_isolated)
+    result = run("benchmarks.conformance:conformance", kwargs, warmups=0, threads=threads)["result"]
+    seconds, chosen = result["compile_seconds"], result.get("chosen", {})
     print(f"compiling kernels: {seconds:.1f} s (none where this machine's cache holds them), in no figure below")
-    for name, fault in faults.items():
-        print(f"conformance of {name}: {'red' if fault else 'green'}", flush=True)
+    for name, fault in result["faults"].items():
+        by = f" ({', '.join(chosen[name])})" if chosen.get(name) else ""
+        print(f"conformance of {name}{by}: {'red' if fault else 'green'}", flush=True)
         if fault:
             print(f"{name} disagrees with its reference: nothing was timed\n{fault}", file=sys.stderr)
-    return not any(faults.values())
+    return not any(result["faults"].values())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Ask, print; 1 when an operator is red."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.conformance", description=__doc__)
+    rehearsal.add_options(parser)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=None, help="taken and not used: nothing is timed")
+    options = parser.parse_args(arguments)
+    rehearsal.check_options(options)
+    return 0 if conforms(options.device, options.threads, options.rehearse) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,4 +1,5 @@
 """One mixed edge bundle, in three ways: our operators, torch's with tasks and edges folded, torch's task by task.
+On a GPU there is a fourth, our operators by their implementation ``folded``.
 
 A bundle is all edges that leave one source state of a DARTS cell, for T tasks: seven candidates on every edge, weighed
 and summed (Liu et al., ICLR 2019, equation 2). Each contestant holds its tensors in the layout that suits it, so that
@@ -18,7 +19,7 @@ from torch import Tensor
 from benchmarks.rows import said
 from metadarts.nn import PRIMITIVES, Statistics
 from metadarts.nn.primitives import Place
-from metadarts.ops import mix
+from metadarts.ops import implementation, mix
 from metadarts.spaces import darts
 
 Tensors = dict[str, Tensor]
@@ -74,6 +75,14 @@ BUNDLES = (
     Bundle("reduced", edges=4, size=4, channels=32, stride=1),
 )
 """W1's: an input state of the normal cell, of the reduction cell, and one of the latter's nodes."""
+WIDE = (
+    Bundle("wide", edges=1, size=8, channels=64, stride=1, tasks=16),
+    Bundle("wide", edges=1, size=16, channels=64, stride=1, tasks=16),
+    Bundle("wide", edges=4, size=8, channels=64, stride=1, tasks=16),
+)
+"""For a GPU, which W1's leave idle. The second one's input alone is twice an H100's cache."""
+SMALL = (Bundle("small", edges=1, size=2, channels=2, stride=1, tasks=1, images=2),)
+"""For a rehearsal."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,11 @@ def _run_ours(bundle: Bundle, own: Tensors) -> Sequence[Tensor]:
         assert run is not None
         outputs.append(run(own["x"], Place(params, bundle.stride, Statistics(), pool_norm=True)))
     return mix(outputs, own["weights"])
+
+
+def _run_ours_folded(bundle: Bundle, own: Tensors) -> Sequence[Tensor]:
+    with implementation("folded"):
+        return _run_ours(bundle, own)
 
 
 # ------------------------------------------------------------------------------------------------------------ folded
@@ -283,9 +297,10 @@ def _names_of_parts(bundle: Bundle) -> list[str]:
     return [f"{task}/{edge}/upstream" for task, edge in _each(bundle)]
 
 
-OURS = "ours"
+OURS, OURS_FOLDED = "ours", "ours-folded"
 CONTESTANTS: dict[str, Contestant] = {
     OURS: Contestant(_edges_apart, _run_ours, _edges_together, _names_of_edges),
+    OURS_FOLDED: Contestant(_edges_apart, _run_ours_folded, _edges_together, _names_of_edges),
     "folded-channels_last": Contestant(_fold, _run_folded, _unfold, lambda bundle: ["upstream"]),
     "loop": Contestant(_apart(torch.contiguous_format), _run_apart, _together, _names_of_parts),
     "loop-channels_last": Contestant(_apart(torch.preserve_format), _run_apart, _together, _names_of_parts),
@@ -310,10 +325,11 @@ class Passes:
     along: Tensors
 
     @staticmethod
-    def of(name: str, bundle: Bundle, dtype: torch.dtype) -> Passes:
+    def of(name: str, bundle: Bundle, dtype: torch.dtype, device: str = "cpu") -> Passes:
         """The numbers are the same for all contestants."""
         contestant = CONTESTANTS[name]
-        leaves, along = (contestant.own(bundle, bundle.values(dtype, seed)) for seed in (0, 1))
+        drawn = ({n: t.to(device) for n, t in bundle.values(dtype, seed).items()} for seed in (0, 1))
+        leaves, along = (contestant.own(bundle, values) for values in drawn)
         return Passes(contestant, bundle, {n: t.requires_grad_() for n, t in leaves.items()}, along)
 
     @property

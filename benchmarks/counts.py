@@ -204,10 +204,15 @@ def calls(network: Network, tasks: int, images: int, size: int) -> list[Call]:
 
 
 def _bundle(cell: CellSpec, source: int, tasks: int, images: int, size: int) -> list[Call]:
-    """The candidates of all edges from one source state, and their sum."""
-    stride, channels = cell.stride(source), cell.channels
     running = [name for name in cell.active if PRIMITIVES[name].run is not None]
     edges = len(cell.targets(running[0], source))
+    return bundle(running, tasks, edges, images, size, cell.channels, cell.stride(source))
+
+
+def bundle(
+    running: list[str], tasks: int, edges: int, images: int, size: int, channels: int, stride: int
+) -> list[Call]:
+    """The candidates ``running`` on all edges from one source state, and their sum."""
     if not edges:
         return []
     found, after = (

@@ -1,8 +1,12 @@
 """Checks and timings on this machine's GPU: ``make gpu``, or ``python3 -m benchmarks.gpu`` in the checkout.
 
 It needs a Python with a CUDA build of torch and nothing else: no network, no install. Tests come first, because a fast
-wrong answer is worth nothing; then each benchmark runs in a process of its own under a time limit. What needs a package
-that is not there is skipped with the reason. The rows and a summary land in ``--out``.
+wrong answer is worth nothing; then each benchmark runs in a process of its own under a time limit of 9 minutes. What
+needs a package or data that are not there is skipped with the reason. Rows, logs and a summary land in ``--out``.
+
+``--only NAME ...`` runs some steps, and the summary keeps what earlier calls found of the others. ``--rehearse`` goes
+through every step on this machine's CPU with tiny sizes and writes to a temporary folder: it proves that the steps
+run, and no figure of it means anything.
 
 Exit codes: 0 all passed or skipped, 1 something failed, 2 no GPU to run on.
 """
@@ -12,40 +16,85 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TESTS = CHECKOUT / "tests" / "gpu"
-TEST_SECONDS = 900
-NO_TESTS_COLLECTED = 5
+LIMIT = 540
+"""Seconds that any step may take; a piece of a search stops itself well before."""
+NOTHING_TO_RUN = 5
+"""Exit code of pytest without tests, and of a benchmark whose data are not there."""
+PARALLEL = ("test_operators",)
 VERSIONED = ("numpy", "torch", "triton", "higher", "learn2learn")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One module of benchmarks/, run as ``python -m benchmarks.NAME --device cuda --out OUT/NAME.csv``.
+    """One module of benchmarks/, run as ``python -m benchmarks.MODULE --device cuda --out OUT/FILE``.
 
     Args:
-        name: the module.
+        name: of the step.
         arguments: what follows the two options above.
         seconds: the time limit.
         needs: packages without which it is skipped; what only some of its rows need, it skips itself.
+        module: where its name is another.
+        file: its rows; ``NAME.csv`` unless given.
+        rehearsed: what follows instead in a rehearsal.
+        interpreted: whether a rehearsal runs Triton's interpreter, some 20 ms a program.
     """
 
     name: str
     arguments: tuple[str, ...] = ()
-    seconds: int = 900
+    seconds: int = LIMIT
     needs: tuple[str, ...] = ()
+    module: str = ""
+    file: str = ""
+    rehearsed: tuple[str, ...] = ()
+    interpreted: bool = False
+
+    @property
+    def path(self) -> str:
+        """Its module, from the checkout."""
+        return f"benchmarks.{self.module or self.name}"
 
 
-BENCHMARKS = (Benchmark("meta_step"),)
+def _meta_step(name: str, *arguments: str, rehearsed: tuple[str, ...]) -> Benchmark:
+    few = ("--repetitions", "1", "--threads", "1", *rehearsed)
+    return Benchmark(name, ("--seconds", "240", *arguments), module="meta_step", file="meta_step.csv", rehearsed=few)
+
+
+BENCHMARKS = (
+    Benchmark("conformance", rehearsed=("--threads", "1"), interpreted=True),
+    _meta_step("meta_step", "--orders", "second", "--repetitions", "2",
+               rehearsed=("--orders", "second", "--peers", "functional_call")),
+    _meta_step("meta_step_first", "--orders", "first", "--repetitions", "2",
+               rehearsed=("--orders", "first", "--peers", "--no-check")),
+    _meta_step("meta_step_tasks", "--tasks", "4", "64", "--peers", "--repetitions", "2",
+               rehearsed=("--tasks", "4", "64", "--peers", "--orders", "second", "--no-check")),
+    _meta_step("meta_step_tf32", "--tf32", "--orders", "second", "--repetitions", "2",
+               rehearsed=("--tf32", "--orders", "second", "--peers", "--no-check")),
+    Benchmark("mixed_op", ("--turns", "2"), rehearsed=("--turns", "1", "--repetitions", "1", "--threads", "1")),
+    Benchmark("roofline", rehearsed=("--repetitions", "1", "--threads", "1")),
+    Benchmark("profile", module="gpu_profile", file="profile.txt",
+              rehearsed=("--orders", "second", "--threads", "1")),
+    Benchmark("search", ("--seconds", "480"), module="gpu_search",
+              rehearsed=("--seconds", "0", "--threads", "1")),
+    Benchmark("search_again", ("--seconds", "480"), module="gpu_search", file="search.csv",
+              rehearsed=("--seconds", "30", "--threads", "1")),
+)  # fmt: skip
+NAMES = ("tests", *(benchmark.name for benchmark in BENCHMARKS))
 
 
 @dataclass(frozen=True)
@@ -59,25 +108,54 @@ class Step:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run every step, write the summary, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python3 -m benchmarks.gpu", description="GPU tests, then GPU timings.")
-    parser.add_argument("--out", type=Path, default=CHECKOUT / "benchmarks" / "results" / "gpu")
-    out: Path = parser.parse_args(arguments).out.resolve()
+    """Run the steps, write the summary after each, and return the exit code."""
+    options = _options(arguments)
+    if options.rehearse:
+        with tempfile.TemporaryDirectory(prefix="metadarts-gpu-") as folder:
+            print("a rehearsal on this machine's CPU: no figure of it means anything", flush=True)
+            return run(Path(folder), options.only, rehearse=True)
     obstacle = why_no_gpu()
     if obstacle:
         print(f"make gpu: {obstacle}", file=sys.stderr)
         return 2
+    return run(options.out.resolve(), options.only)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "benchmarks" / "results" / "gpu")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--rehearse", action="store_true", help="every step with tiny sizes, without a GPU")
+    return parser.parse_args(arguments)
+
+
+def run(out: Path, only: list[str], rehearse: bool = False) -> int:
+    """Run the steps named in ``only``."""
     out.mkdir(parents=True, exist_ok=True)
-    machine = describe_machine()
+    machine = describe_machine(rehearse)
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
-    steps = []
-    for step in all_steps(out):
+    summary = out / "summary.json"
+    steps = {step["name"]: Step(**step) for step in _before(summary)}
+    done = []
+    for step in all_steps(out, only, rehearse):
         print(f"== {step.name}: {step.status} in {step.seconds:.0f} s {step.reason}".rstrip(), flush=True)
-        steps.append(step)
-    summary = {"machine": machine, "steps": [asdict(step) for step in steps]}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print(f"summary: {out / 'summary.json'}")
-    return 1 if any(step.status == "failed" for step in steps) else 0
+        done.append(step)
+        steps[step.name] = step
+        found = {"machine": machine, "steps": [asdict(each) for each in steps.values()]}
+        summary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(f"summary: {summary}")
+    return 1 if any(step.status == "failed" for step in done) else 0
+
+
+def _before(summary: Path) -> list[dict[str, Any]]:
+    """Steps of earlier calls; none where the file is missing or damaged."""
+    try:
+        found: list[dict[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["steps"]
+        return found
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def why_no_gpu() -> str:
@@ -91,78 +169,140 @@ def why_no_gpu() -> str:
     return ""
 
 
-def describe_machine() -> dict[str, str]:
+def describe_machine(rehearse: bool = False) -> dict[str, str]:
     """What a row must carry to be compared with another."""
     import torch
 
+    from benchmarks.machine import commit, device_name
+
+    card = {"device": f"{device_name('cpu')} (rehearsal)"}
+    if not rehearse:
+        card = {
+            "device": device_name("cuda"),
+            "capability": ".".join(str(part) for part in torch.cuda.get_device_capability()),
+            "multiprocessors": str(torch.cuda.get_device_properties(0).multi_processor_count),
+            "memory_gb": f"{torch.cuda.get_device_properties(0).total_memory / 1e9:.1f}",
+            "cuda": str(torch.version.cuda),
+        }
     versions = {name: metadata.version(name) for name in VERSIONED if importlib.util.find_spec(name)}
     return {
-        "device": torch.cuda.get_device_name(),
-        "capability": ".".join(str(part) for part in torch.cuda.get_device_capability()),
-        "cuda": str(torch.version.cuda),
+        **card,
         "python": platform.python_version(),
         **versions,
-        "commit": commit(),
+        "commit": commit() or "unknown",
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def commit() -> str:
-    """The commit of the checkout, with ``+changes`` where files differ from it; ``unknown`` without git."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.check_output(["git", *arguments], cwd=CHECKOUT, text=True, stderr=subprocess.DEVNULL).strip()
-
-
-def all_steps(out: Path) -> Iterator[Step]:
+def all_steps(out: Path, only: list[str], rehearse: bool = False) -> Iterator[Step]:
     """Tests, then benchmarks; each step is yielded when it is done."""
-    yield run_tests()
+    if "tests" in only:
+        yield from run_tests(out, rehearse)
+    conformed = False
     for benchmark in BENCHMARKS:
-        yield run_benchmark(benchmark, out)
+        if benchmark.name in only:
+            step = run_benchmark(benchmark, out, rehearse, conformed)
+            conformed = conformed or (step.name == "conformance" and step.status == "passed")
+            yield step
 
 
-def run_tests() -> Step:
-    """tests/gpu under pytest, or under the small runner where pytest is missing."""
-    name = "tests/gpu"
-    if not list(TESTS.glob("test_*.py")):
-        return Step(name, "skipped", reason="no tests there")
-    if importlib.util.find_spec("pytest") is None:
-        return run_command(f"{name} (no pytest)", ["-m", "benchmarks.gpu_tests"], TEST_SECONDS)
-    # Another torch than the one developed with may warn: here a warning is shown and is no error.
-    command = ["-m", "pytest", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider", str(TESTS)]
-    return run_command(name, command, TEST_SECONDS, empty=NO_TESTS_COLLECTED)
+def run_tests(out: Path, rehearse: bool = False) -> Iterator[Step]:
+    """tests/gpu file by file, under pytest, or under the small runner where that is missing.
+
+    Compiling the kernels takes longest: where pytest-xdist is there, 8 processes share `PARALLEL`. A rehearsal only
+    collects.
+    """
+    log = out / "tests.txt"
+    files = sorted(TESTS.glob("test_*.py"))
+    if not files:
+        yield Step("tests", "skipped", reason="no tests there")
+        return
+    if rehearse:
+        yield run_command("tests", ["-m", "benchmarks.gpu_tests", "--rehearse"], LIMIT, log=log)
+        return
+    pytest, xdist = (importlib.util.find_spec(name) is not None for name in ("pytest", "xdist"))
+    for file in files:
+        name, log = f"tests/{file.stem}", out / f"{file.stem}.txt"
+        # Another torch than the one developed with may warn: here a warning is shown and is no error.
+        command = ["-m", "pytest", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider", "--durations=5", str(file)]
+        command += ["-n", "8"] if xdist and file.stem in PARALLEL else []
+        if not pytest:
+            command = ["-m", "benchmarks.gpu_tests", "--only", file.name]
+        yield run_command(name, command, LIMIT, empty=NOTHING_TO_RUN, log=log)
 
 
-def run_benchmark(benchmark: Benchmark, out: Path) -> Step:
+def run_benchmark(benchmark: Benchmark, out: Path, rehearse: bool = False, conformed: bool = False) -> Step:
     """One benchmark, or the reason why it is skipped."""
-    module = f"benchmarks.{benchmark.name}"
-    missing = [name for name in (module, *benchmark.needs) if importlib.util.find_spec(name) is None]
+    missing = [name for name in (benchmark.path, *benchmark.needs) if importlib.util.find_spec(name) is None]
     if missing:
-        return Step(module, "skipped", reason=f"not there: {', '.join(missing)}")
-    rows = out / f"{benchmark.name}.csv"
-    command = ["-m", module, "--device", "cuda", "--out", str(rows), *benchmark.arguments]
-    return run_command(module, command, benchmark.seconds)
+        return Step(benchmark.name, "skipped", reason=f"not there: {', '.join(missing)}")
+    rows = out / (benchmark.file or f"{benchmark.name}.csv")
+    command = ["-m", benchmark.path, "--out", str(rows)]
+    command += ["--rehearse", *benchmark.rehearsed] if rehearse else ["--device", "cuda", *benchmark.arguments]
+    command += ["--conformed"] if conformed else []
+    if benchmark.module == "gpu_search" and rehearse:
+        command += ["--run", str(out / "run")]
+    how = {"TRITON_INTERPRET": "1" if benchmark.interpreted else "0", "OMP_NUM_THREADS": "1"} if rehearse else {}
+    log = out / f"{benchmark.name}.txt" if rows.suffix != ".txt" else None
+    return run_command(benchmark.name, command, benchmark.seconds, empty=NOTHING_TO_RUN, log=log, more=how)
 
 
-def run_command(name: str, arguments: list[str], seconds: float, *, empty: int = 0) -> Step:
-    """Run this Python with ``arguments`` in the checkout; exit code ``empty`` means that there was nothing to do."""
+def run_command(
+    name: str,
+    arguments: list[str],
+    seconds: float,
+    *,
+    empty: int = 0,
+    log: Path | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Step:
+    """Run this Python with ``arguments`` in the checkout, in a process group of its own, so that a process that it
+    started does not outlive it on the card.
+
+    Args:
+        empty: the exit code that means that there was nothing to do.
+        log: where what it prints is kept, besides being printed.
+        more: environment variables.
+    """
     print(f"\n== {name}", flush=True)
     start = time.monotonic()
-    try:
-        code = subprocess.run([sys.executable, *arguments], cwd=CHECKOUT, timeout=seconds, check=False).returncode
-    except subprocess.TimeoutExpired:
-        return Step(name, "failed", time.monotonic() - start, f"stopped after its limit of {seconds:.0f} s")
+    lines, late = [], threading.Event()
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=CHECKOUT,
+        env={**os.environ, **(more or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+
+        def stop() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                lines.append(line)
+            code = process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:  # interrupted from outside
+                os.killpg(process.pid, signal.SIGKILL)
+    if log is not None:
+        log.write_text("".join(lines), encoding="utf-8")
     spent = round(time.monotonic() - start, 1)
+    if late.is_set():
+        return Step(name, "failed", spent, f"stopped after its limit of {seconds:.0f} s")
     if code == 0:
         return Step(name, "passed", spent)
     if code == empty:
-        return Step(name, "skipped", spent, "nothing to run")
+        said = lines[-1].strip() if lines else ""
+        return Step(name, "skipped", spent, said if "skipped" in said else "nothing to run")
     return Step(name, "failed", spent, f"exit code {code}")
 
 

@@ -8,6 +8,10 @@ meta-step is profiled: seconds by operator and pass, and the rest in groups. In 
 bandwidth of memory, so that more than 100 % is no mistake.
 
 About 3 minutes at 2 threads with 5 repetitions.
+
+With ``--device cuda`` the operators' passes are recorded and replayed, several in a row timed as one, so that Python's
+part in them does not count; the meta-step is timed both ways. The matrix rate is also measured in TensorFloat-32 and
+bfloat16; the rooflines are of float32 proper. Its profile, by kernel, is `gpu_profile.py`.
 """
 
 from __future__ import annotations
@@ -24,21 +28,24 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks import counts, meta_step
+from benchmarks import counts, meta_step, rehearsal
 from benchmarks.conformance import conforms
 from benchmarks.counts import Call, ConvBlock, Cost, Mix, Pool
+from benchmarks.machine import allow_tf32, recorded, seconds_of
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, percentiles, said
 from metadarts import ops
 from metadarts.adapt import InnerLoop
 from metadarts.meta import meta_gradient
-from metadarts.nn import Learner, NetworkSpec, supernet
+from metadarts.nn import Learner, Network, NetworkSpec, supernet
 from metadarts.optim import Rule
 from metadarts.spaces import darts
 
 GIGA = 1e9
 ALONE = ("forward", "gradient", "second")
+REPLAYS = 10
+"""On a card so many calls in a row are timed as one."""
 OVERHEAD = "Python and autograd"
 UPDATE = "optimiser update"
 
@@ -57,43 +64,49 @@ class Rates(NamedTuple):
 # ------------------------------------------------------------------------------------------------------------ machine
 
 
-def matrix_seconds(size: int, repetitions: int) -> Callable[[], list[float]]:
-    """Workload: seconds of each product of two float32 matrices [size, size], after one to warm up."""
-    a, b, out = (torch.randn(size, size) for _ in range(3))
-    return lambda: _each(lambda: torch.mm(a, b, out=out), repetitions)
+RATES_OF_A_CARD = {"fp32": (torch.float32, False), "tf32": (torch.float32, True), "bf16": (torch.bfloat16, False)}
+"""Name -> type, and whether TensorFloat-32 is on."""
 
 
-def copy_seconds(megabytes: int, repetitions: int) -> Callable[[], list[float]]:
-    """Workload: seconds of each copy of that many MB, after one to warm up."""
-    a, b = (torch.ones(megabytes * 1_000_000 // 4) for _ in range(2))
-    return lambda: _each(lambda: b.copy_(a), repetitions)
+def matrix_seconds(
+    size: int, repetitions: int, device: str = "cpu", precision: str = "fp32"
+) -> Callable[[], list[float]]:
+    """Workload: seconds of each product of two matrices [size, size], after some to warm up."""
+    dtype, tf32 = RATES_OF_A_CARD[precision]
+    allow_tf32(tf32)
+    a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+    return lambda: _each(lambda: torch.mm(a, b, out=out), repetitions, device)
 
 
-def _each(call: Callable[[], Any], repetitions: int) -> list[float]:
-    call()
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+def copy_seconds(megabytes: int, repetitions: int, device: str = "cpu") -> Callable[[], list[float]]:
+    """Workload: seconds of each copy of that many MB, after some to warm up."""
+    a, b = (torch.ones(megabytes * 1_000_000 // 4, device=device) for _ in range(2))
+    return lambda: _each(lambda: b.copy_(a), repetitions, device)
+
+
+def _each(call: Callable[[], Any], repetitions: int, device: str) -> list[float]:
+    return seconds_of(call, device, repetitions, batch=REPLAYS if device == "cuda" else 1)
 
 
 # ---------------------------------------------------------------------------------------------------------- operators
 
 
+def w1_network() -> Network:
+    """W1's search network."""
+    return supernet(darts(), NetworkSpec(in_channels=Episode.channels))
+
+
 def w1_calls() -> Counter[Call]:
     """Every distinct operator call of W1's support pass, and how often it is made."""
-    episode = Episode()
-    network = supernet(darts(), NetworkSpec(in_channels=episode.channels))
+    episode, network = Episode(), w1_network()
     return Counter(counts.calls(network, episode.tasks, episode.ways * episode.shots, episode.size))
 
 
-def prepared(call: Call) -> tuple[list[Tensor], Callable[[list[Tensor]], Sequence[Tensor]]]:
+def prepared(call: Call, device: str = "cpu") -> tuple[list[Tensor], Callable[[list[Tensor]], Sequence[Tensor]]]:
     """Gaussian inputs of ``call``, requiring gradients where W1 asks for them, and the operator on them."""
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, requires_grad=True)
+        return torch.randn(shape, device=device, requires_grad=True)
 
     if isinstance(call, Mix):
         image = (call.images, call.size, call.size, call.channels)
@@ -117,12 +130,37 @@ def prepared(call: Call) -> tuple[list[Tensor], Callable[[list[Tensor]], Sequenc
     return [x, taps, mixing], lambda t: [ops.separable(t[0], t[1], t[2], None, *geometry)]
 
 
-def operator_seconds(repetitions: int, first: int | None = None) -> Callable[[], list[dict[str, list[float]]]]:
+def operator_seconds(
+    repetitions: int, first: int | None = None, device: str = "cpu", replay: bool = False
+) -> Callable[[], list[dict[str, list[float]]]]:
     """Workload: for each of W1's distinct calls (the ``first`` ones), pass -> seconds of each repetition.
 
     "second" is here the derivative of the gradient all the way to the inputs: `counts.PASSES`' second and pulled.
     """
-    return lambda: [seconds_alone(call, repetitions) for call in list(w1_calls())[:first]]
+    calls = list(w1_calls())[:first]
+    allow_tf32(False)
+    if replay:
+        return lambda: [seconds_replayed(call, repetitions, device) for call in calls]
+    return lambda: [seconds_alone(call, repetitions) for call in calls]
+
+
+def seconds_replayed(call: Call, repetitions: int, device: str) -> dict[str, list[float]]:
+    """One call by itself from three recordings, of one, two and all passes; the later passes by difference."""
+    inputs, run = prepared(call, device)
+    moving = [tensor for tensor in inputs if tensor.requires_grad]
+    along = [torch.randn_like(tensor) for tensor in moving]
+    upstream = [torch.randn_like(y).requires_grad_() for y in run(inputs)]
+
+    def two() -> Sequence[Tensor]:
+        return torch.autograd.grad(list(run(inputs)), moving, upstream, create_graph=True)
+
+    def three() -> Sequence[Tensor | None]:
+        return torch.autograd.grad(two(), [*moving, *upstream], along, allow_unused=True)
+
+    passes: tuple[Callable[[], Any], ...] = (lambda: run(inputs), two, three)
+    upto = [_each(recorded(each, device), repetitions, device) for each in passes]
+    later = [[max(b - a, 1e-9) for a, b in zip(*pair, strict=True)] for pair in itertools.pairwise(upto)]
+    return dict(zip(ALONE, [upto[0], *later], strict=True))
 
 
 def seconds_alone(call: Call, repetitions: int) -> dict[str, list[float]]:
@@ -260,7 +298,14 @@ def _above(event: Any) -> list[str]:
 
 
 def row(
-    what: str, sizes: str, engine: str, seconds: Sequence[float], cost: Cost | None, rates: Rates, threads: int
+    what: str,
+    sizes: str,
+    engine: str,
+    seconds: Sequence[float],
+    cost: Cost | None,
+    rates: Rates,
+    threads: int,
+    device: str = "cpu",
 ) -> Row:
     """One line: a pass, its seconds, and how they compare with its roofline; ``cost`` None where nothing is counted."""
     extra: dict[str, float | None] = dict.fromkeys(
@@ -272,7 +317,7 @@ def row(
         figures = (cost.flops / GIGA, cost.bytes / GIGA, cost.flops / GIGA / middle, cost.bytes / GIGA / middle, least)
         values = [float(f"{value:.5g}") for value in (*figures, 100 * least / middle)]
         extra = dict(zip(extra, values, strict=True))
-    return Row(what, sizes, engine, "second", None, seconds, None, threads, extra=extra)
+    return Row(what, sizes, engine, "second", None, seconds, None, threads, device, extra)
 
 
 def show(row: Row) -> None:
@@ -288,12 +333,22 @@ def show(row: Row) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Measure the machine, every operator, the whole meta-step; print and write."""
     options = _options(arguments)
-    if not conforms("cpu", options.threads):
+    rehearsal.check_options(options)
+    asked = options.rehearse or options.conformed
+    if not asked and not conforms(options.device, options.threads):
         return 1
     rates, rows = _machine(options)
-    kwargs = {"repetitions": options.repetitions}
-    rows += operator_rows(w1_calls(), _isolated("operator_seconds", kwargs, options), rates, options.threads)
-    rows += _meta_step(_isolated("profiled", kwargs, options), rates, options.threads)
+    kwargs: dict[str, Any] = {"repetitions": options.repetitions}
+    if options.gpu:
+        first = {"first": 1} if options.rehearse else {}
+        found = _isolated("operator_seconds", kwargs | first | {"device": options.device, "replay": True}, options)
+        calls = Counter(dict(list(w1_calls().items())[: len(found)]))
+        rows += operator_rows(calls, found, rates, options.threads, options.device)
+        rows += _meta_step_on_a_card(rates, options)
+    else:
+        found = _isolated("operator_seconds", kwargs, options)
+        rows += operator_rows(w1_calls(), found, rates, options.threads)
+        rows += _meta_step(_isolated("profiled", kwargs, options), rates, options.threads)
     for each in rows:
         show(each)
     append(options.out, rows)
@@ -301,54 +356,82 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def operator_rows(calls: Counter[Call], found: list[dict[str, list[float]]], rates: Rates, threads: int) -> list[Row]:
+def operator_rows(
+    calls: Counter[Call], found: list[dict[str, list[float]]], rates: Rates, threads: int, device: str = "cpu"
+) -> list[Row]:
     """A line for each distinct call and pass, then one for all calls of an operator together, as W1 makes them."""
     rows, together = [], defaultdict(list)
     for (call, count), passes in zip(calls.items(), found, strict=True):
         sizes = said(**{key: value for key, value in vars(call).items() if key != "name"}, calls=count)
         for part, seconds in passes.items():
             cost = cost_alone(call, part)
-            rows.append(row(f"{call.name} {part}", sizes, "ours", seconds, cost, rates, threads))
+            rows.append(row(f"{call.name} {part}", sizes, "ours", seconds, cost, rates, threads, device))
             together[call.name, part].append(([count * value for value in seconds], cost.times(count)))
     for (name, part), each in together.items():
         seconds = [sum(values) for values in zip(*(values for values, _ in each), strict=True)]
         cost = counts.total(cost for _, cost in each)
         sizes = said(calls=sum(count for call, count in calls.items() if call.name == name))
-        rows.append(row(f"all {name} {part}", sizes, "ours", seconds, cost, rates, threads))
+        rows.append(row(f"all {name} {part}", sizes, "ours", seconds, cost, rates, threads, device))
     return rows
 
 
 def _isolated(workload: str, kwargs: dict[str, Any], options: argparse.Namespace) -> Any:
-    return run_isolated(f"benchmarks.roofline:{workload}", kwargs, warmups=0, threads=options.threads)["result"]
+    run = rehearsal.runner(options.rehearse, run_isolated)
+    return run(f"benchmarks.roofline:{workload}", kwargs, warmups=0, threads=options.threads)["result"]
 
 
 def _machine(options: argparse.Namespace) -> tuple[Rates, list[Row]]:
     """Best of several, since anything slower was the fault of something else."""
-    products = _isolated("matrix_seconds", {"size": options.matrix, "repetitions": options.repetitions + 3}, options)
-    copies = _isolated(
-        "copy_seconds", {"megabytes": options.megabytes, "repetitions": options.repetitions + 3}, options
-    )
+    own = {"repetitions": options.repetitions + 3} | ({"device": options.device} if options.gpu else {})
+    names = ("fp32", *(name for name in RATES_OF_A_CARD if name != "fp32" and options.gpu))
+    products = {}
+    for name in names:
+        other = {} if name == "fp32" else {"precision": name}
+        products[name] = _isolated("matrix_seconds", {"size": options.matrix} | own | other, options)
+    copies = _isolated("copy_seconds", {"megabytes": options.megabytes} | own, options)
     # rows and columns; every byte is read and written
     costs = Cost(2 * options.matrix**3, 3 * 4 * options.matrix**2), Cost(0, 2 * options.megabytes * 1_000_000)
-    rates = Rates(costs[0].flops / min(products), costs[1].bytes / min(copies))
+    rates = Rates(costs[0].flops / min(products["fp32"]), costs[1].bytes / min(copies))
     print(
         f"matrix rate {rates.matrix / GIGA:.1f} GFLOP/s, copy {rates.copy / GIGA:.1f} GB/s, {options.threads} threads"
     )
     sizes, threads = (said(size=options.matrix), said(megabytes=options.megabytes)), options.threads
+    rows = []
+    for name in names:
+        suffix = "" if name == "fp32" else f" {name}"
+        cost = Cost(costs[0].flops, costs[0].bytes // (2 if name == "bf16" else 1))
+        best = Rates(cost.flops / min(products[name]), rates.copy)
+        what = f"machine: matrix product{suffix}"
+        rows.append(row(what, sizes[0], "torch.mm", products[name], cost, best, threads, options.device))
+        print(f"matrix rate{suffix}: {best.matrix / GIGA:.1f} GFLOP/s", flush=True)
     return rates, [
-        row("machine: matrix product", sizes[0], "torch.mm", products, costs[0], rates, threads),
-        row("machine: copy", sizes[1], "torch.copy_", copies, costs[1], rates, threads),
+        *rows,
+        row("machine: copy", sizes[1], "torch.copy_", copies, costs[1], rates, threads, options.device),
     ]
+
+
+def _w1_cost() -> dict[str, Cost]:
+    """ "operator pass" -> cost of all of W1's meta-gradient."""
+    episode = Episode()
+    shots, queries = episode.ways * episode.shots, episode.ways * episode.queries
+    by_pass = counts.meta_step(w1_network(), episode.tasks, shots, queries, episode.size, meta_step.STEPS)
+    return {" ".join(key): cost for key, cost in by_pass.items()}
+
+
+def _meta_step_on_a_card(rates: Rates, options: argparse.Namespace) -> list[Row]:
+    """The whole, kernel by kernel and replayed."""
+    sizes, whole = said(**vars(Episode()), steps=meta_step.STEPS), counts.total(_w1_cost().values())
+    rows = []
+    for engine in (meta_step.OURS, meta_step.REPLAYED):
+        answer = meta_step.measure(meta_step.Case(engine, "second"), options)
+        rows.append(row("W1", sizes, engine, answer["seconds"], whole, rates, options.threads, options.device))
+    return rows
 
 
 def _meta_step(found: dict[str, Any], rates: Rates, threads: int) -> list[Row]:
     """The whole, with and without the profiler, then group by group, the longest first."""
-    episode = Episode()
-    network = supernet(darts(), NetworkSpec(in_channels=episode.channels))
-    shots, queries = episode.ways * episode.shots, episode.ways * episode.queries
-    by_pass = counts.meta_step(network, episode.tasks, shots, queries, episode.size, meta_step.STEPS)
-    named = {" ".join(key): cost for key, cost in by_pass.items()}
-    sizes, whole = said(**vars(episode), steps=meta_step.STEPS), counts.total(named.values())
+    named = _w1_cost()
+    sizes, whole = said(**vars(Episode()), steps=meta_step.STEPS), counts.total(named.values())
     rows = [
         row("W1", sizes, "ours", found["plain"], whole, rates, threads),
         row("W1 under the profiler", sizes, "ours", found["profiled"], whole, rates, threads),
@@ -363,12 +446,18 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.roofline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "roofline.csv", help="the rows are added there")
+    parser.add_argument("--out", type=Path, default=None, help="the rows are added there")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--matrix", type=int, default=2048, help="rows of the square matrix")
-    parser.add_argument("--megabytes", type=int, default=256, help="size of the copied tensor")
-    return parser.parse_args(arguments)
+    parser.add_argument("--matrix", type=int, default=0, help="rows of the square matrix (2048; on a GPU 8192)")
+    parser.add_argument("--megabytes", type=int, default=0, help="size of the copied tensor (256; on a GPU 2000)")
+    rehearsal.add_options(parser)
+    options = parser.parse_args(arguments)
+    options.gpu, options.tf32 = options.device == "cuda" or options.rehearse, False
+    options.out = options.out or (RESULTS / "gpu" if options.gpu else RESULTS) / "roofline.csv"
+    sizes = (8192, 2000) if options.device == "cuda" else (64, 1) if options.rehearse else (2048, 256)
+    options.matrix, options.megabytes = options.matrix or sizes[0], options.megabytes or sizes[1]
+    return options
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import commit, device_name, version
 from metadarts.core.errors import DataError
 from metadarts.core.files import write_atomically
-from metadarts.experiments.environment import commit, device_name, version
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "numba", "higher", "learn2learn", "numpy")
+GPU_PACKAGES = ("triton",)
+"""Besides those, in rows of a GPU."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Row:
 
 @cache
 def _machine(device: str) -> dict[str, str | None]:
-    return {"device": device_name(device), **{name: version(name) for name in PACKAGES}, "commit": commit()}
+    packages = PACKAGES + (GPU_PACKAGES if device == "cuda" else ())
+    return {"device": device_name(device), **{name: version(name) for name in packages}, "commit": commit()}
 
 
 def _now() -> str:

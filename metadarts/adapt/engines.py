@@ -13,13 +13,13 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.types import Params, is_alpha
 from metadarts.optim import Rule, State, clip_by_norm
 
 from .higher_engine import adapt_with_higher
+from .recompute import recomputed
 from .types import Adapted, InnerLoop, independent, rates_at
 
 
@@ -118,14 +118,21 @@ def _adapt_together(
     for step in range(inner.steps):
         step_rates = rates_at(inner, rates, params, step)
 
-        def advance(params: Params, state: State, step: int = step, rates: Params = step_rates) -> Any:
-            grads, losses = inner_gradients(loss, params, support, inner, exact)
+        def advance(
+            loss: Callable[[Params, B], Tensor],
+            params: Params,
+            state: State,
+            rates: Params,
+            keep_graph: bool,
+            step: int = step,
+        ) -> tuple[Params, State, Tensor]:
+            grads, losses = inner_gradients(loss, params, support, inner, keep_graph)
             return *rule.update(grads, state, params, rates, step), losses.detach()
 
         if exact and step < inner.checkpoint:
-            params, state, losses = checkpoint(advance, params, state, use_reentrant=False, preserve_rng_state=False)
+            params, state, losses = recomputed(advance, loss, params, state, step_rates)
         else:
-            params, state, losses = advance(params, state)
+            params, state, losses = advance(loss, params, state, step_rates, exact)
         history.append(losses)
         if observe:
             observe(step + 1, params)

@@ -14,6 +14,7 @@ from torch import Tensor
 from metadarts.core.errors import DataError, nearest
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
+from metadarts.tasks import RawBatch, finish
 
 from .randomness import seeded_globals
 from .rebuild import rebuilt
@@ -48,13 +49,17 @@ class TasksetEpisodes:
         Raises:
             DataError: when ``tasks`` is below 1, or the taskset gives something else than was asked of it.
         """
+        return finish(self.raw(key, tasks, first))
+
+    def raw(self, key: Key, tasks: int, first: int = 0) -> RawBatch:
+        """The same tasks; their images are finished as they are. Raises what `sample` raises."""
         if tasks < 1:
             raise DataError(f"tasks must be at least 1, given {tasks}")
         images = torch.stack([self._task(key.child(first + task)) for task in range(tasks)])
         support, query = images[:, :, : self.shots].flatten(1, 2), images[:, :, self.shots :].flatten(1, 2)
-        return TaskBatch(
+        return RawBatch(
             support, *_labels_and_mask(tasks, self.ways, self.shots),
-            query, *_labels_and_mask(tasks, self.ways, self.queries), self.ways,
+            query, *_labels_and_mask(tasks, self.ways, self.queries), self.ways, ragged=False,
         )  # fmt: skip
 
     def sha256(self, key: Key, tasks: int) -> str:

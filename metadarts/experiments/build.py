@@ -15,7 +15,7 @@ from metadarts.core.types import Params, TaskBatch
 from metadarts.meta import MetaState
 from metadarts.nn import Learner, Network, supernet
 from metadarts.spaces import darts
-from metadarts.tasks import Episodes, EpisodeSampler, Source, open_source
+from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
 
 from .config import Config
 from .environment import allow_tf32
@@ -53,8 +53,11 @@ class Experiment:
 
     def training_batch(self, step: int) -> TaskBatch:
         """The meta-batch of outer step ``step``: a pure function of the seed and the step."""
-        key = self.key.child("train", step)
-        return self.sampler("train").sample(key, self.config.training.tasks).to(self.device)
+        return finish(self.training_raw(step)).to(self.device)
+
+    def training_raw(self, step: int) -> RawBatch:
+        """The same batch as its source stores it, on the CPU: what a `Feed` makes ahead. For any thread."""
+        return self.sampler("train").raw(self.key.child("train", step), self.config.training.tasks)
 
     def fresh_state(self) -> MetaState:
         """The state before the first outer step."""

@@ -78,7 +78,7 @@ class _Watched:
         return self.problem.start
 
     def support_loss(self, params: Params, batch: TaskBatch) -> Tensor:
-        if not self.query:  # afterwards only recomputed ones come
+        if not self.query:  # until then each step begins its loss once; afterwards only recomputed ones do
             self.support.append(self.growth.now())
         return self.problem.support_loss(params, batch)
 
@@ -159,8 +159,7 @@ def footprint(
     if not again:
         return found
     watched, peak = probe(PASSING_STEPS, PASSING_STEPS)
-    # Before the query pass each has begun its loss twice, to be stored and for its inner gradient.
-    left = max(0, (watched.query[0] - watched.support[2]) // (PASSING_STEPS - 1))
+    left = max(0, (watched.query[0] - watched.support[1]) // (PASSING_STEPS - 1))
     return replace(found, recomputed=left, again=max(0, peak - PASSING_STEPS * left))
 
 

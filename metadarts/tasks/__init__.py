@@ -6,6 +6,8 @@ from metadarts.tasks.named import SOURCES as SOURCES
 from metadarts.tasks.named import open_source as open_source
 from metadarts.tasks.named import recognise as recognise
 from metadarts.tasks.omniglot import omniglot as omniglot
+from metadarts.tasks.raw import RawBatch as RawBatch
+from metadarts.tasks.raw import finish as finish
 from metadarts.tasks.sampler import EpisodePlan as EpisodePlan
 from metadarts.tasks.sampler import Episodes as Episodes
 from metadarts.tasks.sampler import EpisodeSampler as EpisodeSampler

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
+from metadarts.tasks.raw import RawBatch, finish
 from metadarts.tasks.source import Rows, Source
 
 PADDING = -1
@@ -31,7 +32,11 @@ class Episodes(Protocol):
     def queries(self) -> int: ...
 
     def sample(self, key: Key, tasks: int, first: int = 0) -> TaskBatch:
-        """Tasks ``first`` to ``first + tasks``; task i is a function of ``key.child(i)`` alone."""
+        """Tasks ``first`` to ``first + tasks``; task i is a function of ``key.child(i)`` alone. `finish` of `raw`."""
+        ...
+
+    def raw(self, key: Key, tasks: int, first: int = 0) -> RawBatch:
+        """The same tasks before the work that a GPU may do. May be called from any thread."""
         ...
 
     def sha256(self, key: Key, tasks: int) -> str:
@@ -108,6 +113,10 @@ class EpisodeSampler:
         """
         return self.load(self.plan(key, tasks, first))
 
+    def raw(self, key: Key, tasks: int, first: int = 0) -> RawBatch:
+        """The images of ``sample(key, ...)`` as the source stores them."""
+        return self.read(self.plan(key, tasks, first))
+
     def sha256(self, key: Key, tasks: int) -> str:
         """Hex digest of the first ``tasks`` episodes, see `episodes_sha256`."""
         return episodes_sha256(self.plan(key, tasks), self.source)
@@ -131,10 +140,25 @@ class EpisodeSampler:
 
     def load(self, plan: EpisodePlan) -> TaskBatch:
         """Read the images of a plan: float32 in [0, 1], or normalised where the source has a mean; padding is 0."""
-        turns = np.array([entry.quarter_turns for entry in self.source.classes], dtype=np.int64)[plan.classes]
-        support, support_labels, support_mask = self._read(plan.support_rows, turns)
-        query, query_labels, query_mask = self._read(plan.query_rows, turns)
-        return TaskBatch(support, support_labels, support_mask, query, query_labels, query_mask, self.ways)
+        return finish(self.read(plan))
+
+    def read(self, plan: EpisodePlan) -> RawBatch:
+        """Read the images of a plan, as the source stores them."""
+        source = self.source
+        support, support_labels, support_mask = self._read(plan.support_rows)
+        query, query_labels, query_mask = self._read(plan.query_rows)
+        support_turns = query_turns = None
+        if any(entry.quarter_turns for entry in source.classes):
+            turns = np.array([entry.quarter_turns for entry in source.classes], dtype=np.uint8)[plan.classes]
+            support_turns, query_turns = (
+                torch.from_numpy(turns.repeat(rows.shape[2], axis=1)) for rows in (plan.support_rows, plan.query_rows)
+            )
+        mean, std = (None if v is None else torch.tensor(v, dtype=torch.float32) for v in (source.mean, source.std))
+        return RawBatch(
+            support, support_labels, support_mask, query, query_labels, query_mask, self.ways,
+            ragged=bool((plan.support_rows == PADDING).any()), support_turns=support_turns, query_turns=query_turns,
+            mean=mean, std=std,
+        )  # fmt: skip
 
     def _classes(self, key: Key) -> NDArray[np.int64]:
         numbers = np.array(self.source.class_numbers(self.split), dtype=np.int64)
@@ -152,27 +176,13 @@ class EpisodeSampler:
             return rows[:shots], rows[shots : shots + self.queries]
         return split_by_variety(rows, self.source.variety[rows], shots, self.queries)
 
-    def _read(
-        self, rows: NDArray[np.int64], turns: NDArray[np.int64]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """rows [T, N, K], turns [T, N] -> images [T, N * K, C, H, W], labels [T, N * K], mask [T, N * K]."""
-        pixels = self.source.images[rows]  # padding reads the last image and is overwritten below
-        for turn in (1, 2, 3):
-            turned = turns == turn
-            if turned.any():
-                pixels[turned] = np.rot90(pixels[turned], turn, axes=(-2, -1))
+    def _read(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """rows [T, N, K] -> pixels [T, N * K, C, H, W], labels [T, N * K], mask [T, N * K]."""
         tasks, ways, count = rows.shape
-        mask = torch.from_numpy(rows.reshape(tasks, -1) != PADDING)
-        images = torch.from_numpy(pixels.reshape(tasks, ways * count, *pixels.shape[3:])).float() / 255
-        if self.source.mean is not None and self.source.std is not None:
-            images = (images - _per_channel(self.source.mean)) / _per_channel(self.source.std)
-        images[~mask] = 0
+        rows = rows.reshape(tasks, -1)
+        mask = torch.from_numpy(rows != PADDING)
         labels = torch.arange(ways).repeat_interleave(count).expand(tasks, -1)
-        return images, labels * mask, mask
-
-
-def _per_channel(values: tuple[float, ...]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+        return torch.from_numpy(self.source.images[rows]), labels * mask, mask  # padding reads the last image
 
 
 def _variety_orders(kinds: NDArray[np.int64]) -> Iterator[list[tuple[int, int]]]:

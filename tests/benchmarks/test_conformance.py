@@ -31,10 +31,16 @@ def test_every_operator_of_the_network_is_checked():
 
 def test_cases_check_the_implementation_that_will_be_timed(only):
     only("pool")
-    with ops.watched() as seen:
-        assert faults() == {"pool": ""}
-    assert {op for op, _ in seen} == {"pool"}
-    assert {chosen for _, chosen in seen} == {ops.implementations()["pool"][0]}
+    found = conformance.conformance()()
+    assert found["faults"] == {"pool": ""}
+    assert found["chosen"] == {"pool": [ops.implementations()["pool"][0]]}
+
+
+def test_an_interpreter_has_smaller_cases_of_every_operator():
+    assert set(conformance.SMALL) == set(conformance.CASES)
+    found = conformance.conformance(small=True)()
+    assert not any(found["faults"].values())
+    assert all(chosen == [ops.implementations()[name][0]] for name, chosen in found["chosen"].items())
 
 
 @pytest.mark.parametrize("function, label", [("forward", "y"), ("gradient", "d x"), ("second", "d x d")])

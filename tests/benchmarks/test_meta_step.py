@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import conformance, mapping, meta_step, rows
+from benchmarks.meta_step import BF16, FOLDED, OURS, REPLAYED, Case
 from benchmarks.peers.network import SearchNetwork
 from benchmarks.peers.workloads import Episode, random_batch
 from metadarts.core.rng import Key
@@ -27,7 +28,7 @@ def small(monkeypatch) -> None:
     """W1 with one task of ten 16x16 images, and one inner step."""
     monkeypatch.setattr(meta_step, "STEPS", 1)
 
-    def setting(dtype=torch.float32, device="cpu"):
+    def setting(dtype=torch.float32, device="cpu", tasks=1, small=False):
         return NETWORK, {name: tensor.to(device, dtype) for name, tensor in PARAMS.items()}, BATCH.to(device, dtype)
 
     monkeypatch.setattr(meta_step, "setting", setting)
@@ -127,7 +128,7 @@ def test_engines_agree_on_the_small_workload(small):
 @pytest.mark.parametrize("wrong", [{"order": "first"}, {"weight_rate": 0.01001}], ids=["order", "rate"])
 def test_the_check_sees_a_meta_gradient_that_is_slightly_another(small, monkeypatch, wrong):
     right = meta_step.inner_loop
-    monkeypatch.setattr(meta_step, "inner_loop", lambda order, checkpoint: replace(right(order, checkpoint), **wrong))
+    monkeypatch.setattr(meta_step, "inner_loop", lambda *given: replace(right(*given), **wrong))
     (value,) = meta_step.check(["functional_call"], ["second"], "cpu")().values()
     assert value > 10 * meta_step.AGREEMENT
 
@@ -150,7 +151,7 @@ def sample(seconds, peak, result=1.5):
 
 def test_a_row_has_all_seconds_and_the_largest_peak():
     samples = [sample(seconds, 100 + seconds) for seconds in (5.0, 1.0, 4.0, 2.0, 3.0)]
-    row = meta_step._row(("higher", "second", 0), samples, options("--threads", "1"))
+    row = meta_step._row(Case("higher", "second"), samples, options("--threads", "1"))
     assert row.percentiles == (1.8, 3.0, 4.2)
     assert (row.peak_mb, row.threads, row.extra["loss"]) == (105.0, 1, 1.5)
     assert (row.what, row.engine, row.order, row.checkpoint) == ("W1", "higher", "second", 0)
@@ -160,14 +161,14 @@ def test_a_row_has_all_seconds_and_the_largest_peak():
 
 def test_the_report_compares_with_the_faster_layout_of_a_peer_and_with_highers_memory(capsys):
     samples = {
-        ("task_axis", "second", 5): [sample(2.0, 50.0), sample(1.0, 50.0)],
-        ("higher", "second", 0): [sample(6.0, 200.0), sample(6.0, 200.0)],
-        ("higher-channels_last", "second", 0): [sample(4.0, 150.0), sample(4.0, 150.0)],
-        ("task_axis", "first", 0): [sample(1.0, 40.0), sample(1.0, 40.0)],
+        Case("task_axis", "second", 5): [sample(2.0, 50.0), sample(1.0, 50.0)],
+        Case("higher", "second"): [sample(6.0, 200.0), sample(6.0, 200.0)],
+        Case("higher-channels_last", "second"): [sample(4.0, 150.0), sample(4.0, 150.0)],
+        Case("task_axis", "first"): [sample(1.0, 40.0), sample(1.0, 40.0)],
     }
     meta_step.report(samples, "cpu")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["task_axis", "second", "5", "1.20", "1.50", "1.80", "50", "0.25x"]
+    assert lines[1].split() == ["task_axis", "second", "5", "4", "1.2", "1.5", "1.8", "50", "0.25x"]
     assert lines[4].split()[-1] == "40", "no higher of this order to compare with"
     ratios = [line for line in lines if " vs " in line and "recomputed, vs" in line]
     assert ratios == ["  second, 5 recomputed, vs higher-channels_last: 2.40x 3.00x 3.60x"]
@@ -246,3 +247,76 @@ def test_engines_take_turns_and_rows_are_written(isolated, tmp_path, capsys, mon
     printed = capsys.readouterr().out
     assert "float64 agreement with higher second: 1.0e-12" in printed
     assert "compiling kernels: 12.5 s" in printed
+
+
+# ---------------------------------------------------------------------------------------------------------- on a GPU
+
+
+@pytest.mark.parametrize("engine", meta_step.OURS_ON_A_GPU)
+def test_each_of_our_ways_on_a_gpu_takes_the_same_step(engine):
+    """A stand-in records; outer rates of zero keep the replayed step where it is."""
+    runs = [meta_step.ours("second", 0, "cpu", which, small=True) for which in (OURS, engine)]
+    tolerance = 1e-2 if engine == BF16 else 1e-6
+    for _ in range(3):
+        plain, other = (run() for run in runs)
+        assert other == pytest.approx(plain, rel=tolerance)
+
+
+def test_a_step_that_cannot_be_recorded_is_not_timed(monkeypatch):
+    class Refuses:
+        def warm(self, run):
+            return run()
+
+        def record(self, run):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(meta_step, "recorder", lambda device: Refuses())
+    run = meta_step.ours("first", 0, "cpu", REPLAYED, small=True)
+    run()
+    with pytest.raises(RuntimeError, match="could not be recorded"):
+        run()
+
+
+def test_accuracy_is_told_for_every_precision():
+    found = meta_step.accuracy(["first"], "cpu", small=True)()
+    assert set(found) == {"fp32 first", "tf32 first", "bf16 first"}
+    assert found["fp32 first"] < 1e-3 < found["bf16 first"]
+
+
+def test_on_a_gpu_every_process_times_several_calls_and_rows_say_what_was_timed(
+    isolated, tmp_path, capsys, monkeypatch
+):
+    calls, file = isolated(1e-12), tmp_path / "rows.csv"
+    right = meta_step.run_isolated
+
+    def run(function, kwargs, **more):
+        if function.endswith(":accuracy"):
+            return {"result": {"fp32 second": 1e-6, "bf16 second": 0.0123456}}
+        return right(function, kwargs, **more)
+
+    monkeypatch.setattr(meta_step, "run_isolated", run)
+    monkeypatch.setattr(rows, "device_name", lambda device: "a card")
+    words = ["--device", "cuda", "--orders", "second", "--peers", "functional_call", "--tasks", "4", "64"]
+    assert meta_step.main([*words, "--repetitions", "1", "--out", str(file)]) == 0
+    timed = [(kwargs.get("engine", kwargs.get("name")), kwargs.get("tasks"), more) for _, kwargs, more in calls[2:]]
+    assert [(engine, tasks) for engine, tasks, _ in timed] == [
+        (REPLAYED, 4), (BF16, 4), (OURS, 4), (FOLDED, 4), (REPLAYED, 64),
+        ("functional_call", None), ("functional_call-channels_last", None),
+    ]  # fmt: skip
+    assert all(more["repetitions"] >= 3 and more["warmups"] >= 2 for *_, more in timed)
+    written = rows.read(file)
+    assert {row["device"] for row in written} == {"a card"}
+    assert [row["gradient_distance"] for row in written[:3]] == ["1e-06", "0.0123", "1e-06"]
+    assert {row["timed"] for row in written[:2]} == {"gradient, update and report"}
+    assert {row["timed"] for row in written[2:4]} == {"gradient"}
+    assert "tasks=64" in written[4]["sizes"]
+    assert "64 tasks take" in capsys.readouterr().out
+
+
+def test_no_round_begins_that_would_pass_the_time_there_is(isolated, monkeypatch, tmp_path):
+    isolated(1e-12)
+    clock = iter(range(0, 10_000, 50))
+    monkeypatch.setattr(meta_step.time, "monotonic", lambda: next(clock))
+    options = meta_step._options(["--seconds", "220", "--repetitions", "5", "--out", str(tmp_path / "rows.csv")])
+    samples = meta_step._sampled([Case(OURS, "second")], options)
+    assert len(samples[Case(OURS, "second")]) == 2

@@ -58,7 +58,7 @@ def test_the_check_refuses_nan_and_missing_derivatives():
 
 
 def test_layouts_are_what_the_names_say():
-    last, first = (CONTESTANTS[name].own(TINY[0], TINY[0].values(torch.float32, 0)) for name in OTHERS[2:0:-1])
+    last, first = (CONTESTANTS[name].own(TINY[0], TINY[0].values(torch.float32, 0)) for name in OTHERS[:-3:-1])
     assert last["0/x"].is_contiguous(memory_format=torch.channels_last)
     assert not last["0/x"].is_contiguous()
     assert first["0/x"].is_contiguous()
@@ -132,9 +132,11 @@ def isolated(monkeypatch):
 def test_contestants_take_turns_and_rows_are_written(isolated, tmp_path):
     calls, file = isolated(), tmp_path / "rows.csv"
     assert mixed_op.main(["--turns", "2", "--repetitions", "3", "--out", str(file)]) == 0
-    assert calls == ["conformance", "check", *CONTESTANTS, *CONTESTANTS]
+    names = mixed_op.contestants_on("cpu")
+    assert "ours-folded" not in names
+    assert calls == ["conformance", "check", *names, *names]
     written = rows.read(file)
-    assert len(written) == len(CONTESTANTS) * len(mixed_op.PASSES)
+    assert len(written) == len(names) * len(mixed_op.PASSES)
     assert {row["repetitions"] for row in written} == {"6"}
     assert written[3]["what"] == "normal whole"
 
@@ -156,3 +158,54 @@ def test_pools_and_identity_are_computed_once_for_all_edges():
         patch.setattr(contestants, "_candidate", lambda name, *rest: count.append(name) or right(name, *rest))
         Passes.of("folded-channels_last", TINY[0], torch.float32).forward()
     assert sorted(count) == sorted(CANDIDATES)
+
+
+# ---------------------------------------------------------------------------------------------------------- on a GPU
+
+
+@pytest.mark.parametrize("name", [OURS, "ours-folded", "loop"])
+def test_replays_time_every_pass_and_their_sum(name):
+    found = mixed_op.turn(name + mixed_op.REPLAYED, vars(TINY[2]), repetitions=2)()
+    assert set(found) == set(mixed_op.PASSES)
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
+
+
+def test_replays_are_compared_with_replays_and_our_folded_operators_are_no_rival():
+    seconds = {"ours": 1.0, "ours-replayed": 0.1, "ours-folded": 0.5, "loop": 3.0, "loop-replayed": 0.4}
+    found = mixed_op.ratios({name: {"whole": [value]} for name, value in seconds.items()}, "whole")
+    assert (found["ours"], found["ours-folded"]) == (3.0, 2.0)
+    assert found["ours-replayed"] == pytest.approx(4.0)
+
+
+def test_the_roofline_of_a_bundle_is_that_of_its_calls():
+    """Of the smallest bundle, whose calls are those of an edge of the network's own."""
+    wide = contestants.WIDE[0]
+    parts = [mixed_op.roofline_seconds(wide, part, 1.0) for part in ("forward", "backward", "second", "whole")]
+    assert sum(parts[:3]) == parts[3]
+    maps = 4 * 16 * 25 * 8 * 8 * 64  # bytes of one feature map of all tasks
+    # six calls of separable: x, d, y each; two pools: x, y (and one pixel's place); seven candidates, one sum
+    assert parts[0] == pytest.approx((6 * 3 + 2 * 2 + 1 + 8) * maps, rel=0.03)
+
+
+def test_a_process_goes_through_all_bundles_on_a_gpu(isolated, monkeypatch, tmp_path, capsys):
+    calls, file = isolated(), tmp_path / "rows.csv"
+    right = mixed_op.run_isolated
+
+    def run(function, kwargs, **more):
+        if function.endswith(":bandwidth"):
+            return {"result": 2e12}
+        answer = right(function, kwargs, **more)
+        return {"result": [answer] * len(kwargs["bundles"])} if function.endswith(":tour") else answer
+
+    monkeypatch.setattr(mixed_op, "run_isolated", run)
+    monkeypatch.setattr(mixed_op, "WIDE", contestants.WIDE[:1])
+    monkeypatch.setattr(rows, "device_name", lambda device: "a card")
+    assert mixed_op.main(["--device", "cuda", "--turns", "1", "--repetitions", "2", "--out", str(file)]) == 0
+    assert calls[2:] == [name + how for name in CONTESTANTS for how in ("", "-replayed")]
+    written = rows.read(file)
+    assert len(written) == 2 * 2 * len(CONTESTANTS) * len(mixed_op.PASSES)
+    assert {row["device"] for row in written} == {"a card"}
+    expected = 100 * mixed_op.roofline_seconds(contestants.WIDE[0], "whole", 2e12)
+    row = next(row for row in written if row["what"] == "wide whole")
+    assert float(row["percent_of_roofline"]) == pytest.approx(expected, abs=0.01)
+    assert "copy bandwidth 2000 GB/s" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import counts, roofline
+from benchmarks import counts, roofline, rows
 from benchmarks.counts import ConvBlock, Cost, Mix, Pool, Separable
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.roofline import Rates
@@ -216,3 +216,41 @@ def test_a_small_meta_step_spends_time_in_every_operator_and_pass():
 def test_rates_of_the_machine_are_measured():
     assert len(roofline.matrix_seconds(64, 3)()) == 3
     assert min(roofline.copy_seconds(1, 2)()) > 0
+
+
+# ---------------------------------------------------------------------------------------------------------- on a GPU
+
+
+@pytest.mark.parametrize("call", CALLS[::3], ids=str)
+def test_replays_of_an_operator_are_timed_in_all_passes(call):
+    found = roofline.seconds_replayed(call, 2, "cpu")
+    assert set(found) == set(roofline.ALONE)
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
+
+
+def test_a_card_has_three_matrix_rates_and_rows_of_the_whole_in_both_ways(monkeypatch, tmp_path):
+    asked = []
+
+    def run(function, kwargs, **_):
+        name = function.partition(":")[2]
+        asked.append((name, kwargs.get("precision", kwargs.get("engine"))))
+        if name == "operator_seconds":
+            return {"result": [{part: [1.0] for part in roofline.ALONE} for _ in roofline.w1_calls()]}
+        if name == "ours":
+            return {"seconds": [0.5], "result": 1.5}
+        return {"result": [0.25, 0.5]}
+
+    monkeypatch.setattr(roofline, "run_isolated", run)
+    monkeypatch.setattr(roofline.meta_step, "run_isolated", run)
+    monkeypatch.setattr(roofline, "conforms", lambda device, threads: True)
+    monkeypatch.setattr(rows, "device_name", lambda device: "a card")
+    file = tmp_path / "rows.csv"
+    assert roofline.main(["--device", "cuda", "--repetitions", "1", "--out", str(file)]) == 0
+    assert asked == [
+        ("matrix_seconds", None), ("matrix_seconds", "tf32"), ("matrix_seconds", "bf16"), ("copy_seconds", None),
+        ("operator_seconds", None), ("ours", "task_axis"), ("ours", "task_axis-replayed"),
+    ]  # fmt: skip
+    written = rows.read(file)
+    assert {row["device"] for row in written} == {"a card"}
+    assert [row["engine"] for row in written if row["what"] == "W1"] == ["task_axis", "task_axis-replayed"]
+    assert float(written[0]["gflop_per_s"]) == pytest.approx(2 * 8192**3 / 1e9 / 0.375, rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -13,6 +14,7 @@ from metadarts.bridges import Tasksets, open_tasksets
 from metadarts.bridges.randomness import seeded_globals
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.tasks import finish
 
 KEY = Key.from_seed(7)
 
@@ -193,6 +195,18 @@ def test_any_taskset_is_taken_and_its_random_transforms_follow_the_key(l2l):
     assert one.support_images[..., 1, :, :].unique().numel() == 3 * 4 * 2
     classes = one.support_images[:, :, 0].flatten(1).long() % 5
     assert torch.equal(classes, classes[:, ::2].repeat_interleave(2, 1))
+
+
+def test_raw_tasks_are_the_tasks_also_while_another_thread_draws(l2l):
+    tasksets = Tasksets("numbers", {split: own_taskset(l2l) for split in ("train", "val")})
+    train, val = (tasksets.episodes(split, 4, 2, 3) for split in ("train", "val"))
+    expected = [episodes.sample(KEY, 40) for episodes in (train, val)]
+    assert not any(batch.ragged for batch in expected)
+    with ThreadPoolExecutor(2) as threads:
+        drawn = [threads.submit(episodes.raw, KEY, 40) for episodes in (train, val, train, val)]
+        for number, raw in enumerate(drawn):
+            pairs = zip(finish(raw.result()).tensors(), expected[number % 2].tensors(), strict=True)
+            assert all(torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(

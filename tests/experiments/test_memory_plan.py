@@ -15,7 +15,7 @@ from metadarts.adapt import InnerLoop
 from metadarts.core.errors import ConfigError, ResourceError
 from metadarts.core.rng import Key
 from metadarts.experiments import Config, RunFolder, search, with_settings
-from metadarts.experiments.footprint import Footprint, Growth, bytes_of
+from metadarts.experiments.footprint import PASSING_STEPS, Footprint, Growth, bytes_of, footprint
 from metadarts.experiments.memory import resident_bytes, usable_bytes
 from metadarts.experiments.memory_plan import GB, Budget, choose, plan_search
 from metadarts.experiments.search import SearchStopped
@@ -172,6 +172,29 @@ def test_recomputing_changes_no_bit():
     ]
     for other in results[1:]:
         assert all(torch.equal(results[0][name], other[name]) for name in other)
+
+
+class Leaking:
+    """A problem on a made-up heap, where each support loss leaves 7 bytes."""
+
+    def __init__(self):
+        learner = tiny_learner(nodes=1)
+        self.params = generic_params(learner, Key.from_seed(0))
+        self.start, self.query_loss, self.learner, self.heap = learner.start, learner.query_loss, learner, 1000
+
+    def support_loss(self, params, batch):
+        self.heap += 7
+        return self.learner.support_loss(params, batch)
+
+
+def test_a_probe_takes_steps_apart_by_the_beginnings_of_their_losses(monkeypatch):
+    """A recomputed step begins its loss once before the query pass, and once after."""
+    problem = Leaking()
+    monkeypatch.setattr("metadarts.experiments.footprint.resident_bytes", lambda device: problem.heap)
+    batch = random_tasks(Key.from_seed(0), tasks=1)
+    found = footprint(problem, problem.params, batch, InnerLoop(5, weight_rate=0.01, alpha_rate=0.1))
+    assert (found.stored, found.outside) == (7, 0)
+    assert (found.recomputed, found.again) == (7, PASSING_STEPS * 7)
 
 
 def planned(experiment, plan):

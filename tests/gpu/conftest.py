@@ -5,11 +5,15 @@ The tests also run without pytest, under the small runner of `make gpu`: see ben
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).resolve().parent
+
+# So that cuBLAS sums in one order on every stream; read when it is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.hookimpl(tryfirst=True)

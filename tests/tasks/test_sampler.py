@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -75,6 +76,52 @@ def test_known_episodes(toy):
 
 KNOWN_CLASSES = [[10, 7, 8], [8, 9, 10]]
 KNOWN_SUPPORT = [[[242, -1], [176, 172], [207, -1]], [[214, -1], [226, -1], [241, -1]]]
+
+
+def with_turns(source):
+    entries = enumerate(source.classes)
+    return replace(source, classes=tuple(replace(entry, quarter_turns=number % 4) for number, entry in entries))
+
+
+def oblong(source):
+    """6 x 5 pixels: they can be turned upside down only."""
+    entries = enumerate(source.classes)
+    half = tuple(replace(entry, quarter_turns=2 * (number % 2)) for number, entry in entries)
+    return replace(source, images=np.ascontiguousarray(source.images[..., :5]), classes=half)
+
+
+SCALES = {"mean": (0.25, 0.4), "std": (0.3, 1.7)}
+KNOWN_BATCHES = [
+    (lambda toy, _: toy, 5, "e4f6b348e93c9503d045d85e782b0f3ee0a7a8c893de4600f0ebdc38072dfd27"),
+    (lambda toy, _: with_turns(toy), (1, 5), "f671e552c0baba23fcadb8e4e95ad0d68136430d1d77818aa846576e4eac5f43"),
+    (
+        lambda toy, _: replace(with_turns(toy), **SCALES),
+        (1, 5),
+        "661f0e41af90b8f72df7bfeac07952e909c938fb93dd72511b86e3264e9ffcae",
+    ),
+    (
+        lambda toy, _: replace(oblong(toy), **SCALES),
+        (1, 3),
+        "75eed8cc3c7564709451c9db9db1f1918a183fb435bf4384303a2497eb263042",
+    ),
+    (
+        lambda _, built_in: with_turns(built_in),
+        1,
+        "465aafcdbf9c8f2c7cf945b033884fdc2c6d5677109ebb85f120bf214f7c646f",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("of", "shots", "expected"), KNOWN_BATCHES, ids=["plain", "turned", "normalised", "oblong", "glyphs turned"]
+)
+def test_known_batches(toy, built_in, of, shots, expected):
+    """The bits of images, labels and masks, as they were before reading and finishing were two things."""
+    batch = EpisodeSampler(of(toy, built_in), "train", 5, shots, 7).sample(KEY, 4)
+    digest = hashlib.sha256()
+    for tensor in batch.tensors():
+        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode() + tensor.contiguous().numpy().tobytes())
+    assert digest.hexdigest() == expected
 
 
 def test_classes_of_a_task_are_distinct_and_of_the_split(sampler, toy):

@@ -6,6 +6,7 @@ Equation 2 of DARTS (Liu et al., ICLR 2019) for all the edges that leave one sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from metadarts.ops.shapes import check_shape
 
 from . import folded, reference
 
-OFFERED = ("cpu", "folded", "reference")
+OFFERED = ("cpu", "triton", "folded", "reference")
 
 
 def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUTO) -> tuple[Tensor, ...]:
@@ -27,7 +28,7 @@ def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUT
     Args:
         candidates: K tensors [T, E, N, H, W, C], or [T, 1, N, H, W, C] where all E edges share one (pools, identity).
         weights: [K, T, E], any sign.
-        implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
+        implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
 
     Returns:
         One [T, N, H, W, C] per edge.
@@ -45,8 +46,8 @@ def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUT
     chosen = choose("mix", implementation, OFFERED, weights, *candidates)
     if chosen == "reference":
         return reference.mix(candidates, weights)
-    if chosen == "cpu":
-        return tuple(out.squeeze(1) for out in _Mix.apply(weights, *candidates))
+    if chosen in ("cpu", "triton"):
+        return tuple(out.squeeze(1) for out in _Mix.apply(chosen, weights, *candidates))
     dtype = candidates[0].dtype
     if dtype in HALF_WIDTH:  # near-uniform weights differ by less than a half-width number resolves
         candidates = [candidate.float() for candidate in candidates]
@@ -54,48 +55,55 @@ def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUT
     return total.to(dtype).permute(4, 3, 0, 1, 2, 5).unbind(0)
 
 
+def _kernels(name: str) -> ModuleType:
+    """The module of the kernels chosen; its `forward`, `gradient` and `second` are never mixed with another's."""
+    if name == "triton":
+        from . import triton_kernels
+
+        return triton_kernels
+    from . import cpu
+
+    return cpu
+
+
 class _Mix(Function):
     """(p, y_1..y_K) -> E sums: y_k [T, E or 1, N, H, W, C], sums [T, 1, N, H, W, C]."""
 
     @staticmethod
-    def forward(weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:
-        from . import cpu
-
-        return cpu.forward(weights, candidates)
+    def forward(kernels: str, weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:
+        sums: tuple[Tensor, ...] = _kernels(kernels).forward(weights, candidates)
+        return sums
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.kernels = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        return tuple(_MixGradient.apply(len(upstream), *upstream, *ctx.saved_tensors))
+        return None, *_MixGradient.apply(ctx.kernels, len(upstream), *upstream, *ctx.saved_tensors)
 
 
 class _MixGradient(Function):
     """(g_1..g_E, p, y) -> (dp_k = <g, y_k>, dy_k = p_k g). Differentiable once more; a third derivative is refused."""
 
     @staticmethod
-    def forward(edges: int, *inputs: Tensor) -> tuple[Tensor, ...]:
-        from . import cpu
-
-        d_weights, d_candidates = cpu.gradient(inputs[:edges], inputs[edges], inputs[edges + 1 :])
+    def forward(kernels: str, edges: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        d_weights, d_candidates = _kernels(kernels).gradient(inputs[:edges], inputs[edges], inputs[edges + 1 :])
         return d_weights, *d_candidates
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
-        ctx.edges = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
+        ctx.kernels, ctx.edges = inputs[:2]
+        ctx.save_for_backward(*inputs[2:])
 
     @staticmethod
     def backward(ctx: Any, q: Tensor | None, *v: Tensor | None) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("mix: no third derivative; differentiate the meta-gradient no further")
-        from . import cpu
-
         saved = ctx.saved_tensors  # once: under checkpointing each access recomputes the step
         upstream, weights, candidates = saved[: ctx.edges], saved[ctx.edges], saved[ctx.edges + 1 :]
         q = torch.zeros_like(weights) if q is None else q
-        d_g, d_weights, d_candidates = cpu.second(q, v, upstream, weights, candidates)
-        return None, *d_g, d_weights, *d_candidates
+        d_g, d_weights, d_candidates = _kernels(ctx.kernels).second(q, v, upstream, weights, candidates)
+        return None, None, *d_g, d_weights, *d_candidates

@@ -6,6 +6,7 @@ Once the places of the maxima are known both pools are linear, y = normalise(P x
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,19 +21,20 @@ from metadarts.ops.statistics import folded_rows, shares
 
 from . import reference
 
-OFFERED = ("cpu", "folded", "reference")
+OFFERED = ("cpu", "triton", "folded", "reference")
 bare_pool = reference.bare_pool
 KINDS = ("max", "avg")
 MOST_PIXELS = 2**24
-"""The places of maxima are kept as float32, which counts so far."""
+"""On the CPU the places of maxima are kept as float32, which counts so far."""
 
 
 class Options(NamedTuple):
-    """Which pool, its stride, and what is added to the variance."""
+    """Which pool, its stride, what is added to the variance; "cpu" or "triton"."""
 
     kind: str
     stride: int
     eps: float
+    kernels: str
 
 
 def pool(
@@ -51,7 +53,7 @@ def pool(
         stride: of the windows.
         rows: [T, N], how much image n counts in task t's statistics, summing to 1 over n; None is 1/N each.
         eps: added to the variance.
-        implementation: "auto", "cpu", "folded" or "reference"; see `metadarts.ops.choice`.
+        implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
 
     Returns:
         [T, N, ceil(H / stride), ceil(W / stride), C]
@@ -72,7 +74,7 @@ def pool(
     chosen = choose("pool", implementation, OFFERED, x)
     if chosen == "reference":
         return reference.pool(x, kind, stride, rows, eps)
-    options = Options(kind, stride, float(eps))
+    options = Options(kind, stride, float(eps), chosen)
     if chosen == "folded":
         return _folded(x, rows, options)
     weights = shares(rows, x, x.shape[1], -(-x.shape[2] // stride) * -(-x.shape[3] // stride))
@@ -88,14 +90,24 @@ def _folded(x: Tensor, rows: Tensor | None, options: Options) -> Tensor:
     return y.permute(3, 0, 1, 2, 4)
 
 
+def _kernels(options: Options) -> ModuleType:
+    """The module of the kernels chosen; its `forward`, `gradient` and `second` are never mixed with another's."""
+    if options.kernels == "triton":
+        from . import triton_kernels
+
+        return triton_kernels
+    from . import cpu
+
+    return cpu
+
+
 class _Pool(Function):
-    """x -> (y, r, which): [T, N, h, w, C], [T, C], and the pixel of each maximum (empty for averages)."""
+    """x -> (y, r, which): [T, N, h, w, C], [T, C], and the place of each maximum (empty for averages)."""
 
     @staticmethod
     def forward(x: Tensor, shares: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        from . import cpu
-
-        return cpu.forward(x, shares, options)
+        found: tuple[Tensor, Tensor, Tensor] = _kernels(options).forward(x, shares, options)
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -114,9 +126,8 @@ class _Pool(Function):
             return _PoolGradient.apply(g, y, r, which, shares, ctx.size, ctx.options), None, None
         if torch.is_grad_enabled():
             raise RuntimeError("pool: no third derivative; differentiate the meta-gradient no further")
-        from . import cpu
-
-        return cpu.gradient(g, pull_r, y, r, which, shares, ctx.size, ctx.options), None, None
+        d_x = _kernels(ctx.options).gradient(g, pull_r, y, r, which, shares, ctx.size, ctx.options)
+        return d_x, None, None
 
 
 class _PoolGradient(Function):
@@ -126,9 +137,8 @@ class _PoolGradient(Function):
     def forward(
         g: Tensor, y: Tensor, r: Tensor, which: Tensor, shares: Tensor, size: tuple[int, ...], options: Options
     ) -> Tensor:
-        from . import cpu
-
-        return cpu.gradient(g, None, y, r, which, shares, size, options)
+        d_x: Tensor = _kernels(options).gradient(g, None, y, r, which, shares, size, options)
+        return d_x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -139,7 +149,5 @@ class _PoolGradient(Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("pool: no third derivative; differentiate the meta-gradient no further")
-        from . import cpu
-
         g, y, r, which, shares = ctx.saved_tensors
-        return *cpu.second(v, g, y, r, which, shares, ctx.options), None, None, None, None
+        return *_kernels(ctx.options).second(v, g, y, r, which, shares, ctx.options), None, None, None, None

@@ -1,0 +1,98 @@
+"""Episodes before their pixels are numbers: small to move to a device, and finished there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from metadarts.core.types import TaskBatch
+
+
+@dataclass(frozen=True, eq=False)
+class RawBatch:
+    """T tasks as their source stores them; `finish` makes the `TaskBatch`. All tensors are on one device.
+
+    Args:
+        support_pixels: [T, S, C, H, W] uint8, not yet turned; or float images that need nothing more done to them.
+        support_labels: [T, S] int64; rows that the mask rejects hold 0.
+        support_mask: [T, S] bool, False on padding rows, whose pixels may be anything.
+        query_pixels: [T, Q, C, H, W] of the same type.
+        query_labels: [T, Q] int64.
+        query_mask: [T, Q] bool.
+        ways: classes per task.
+        ragged: whether any row is padding.
+        support_turns: [T, S] uint8, counter-clockwise turns by 90 degrees, even ones only where H and W differ; None
+            where the source turns no class.
+        query_turns: [T, Q] uint8, or None.
+        mean, std: [C] float32, see `Source`; None to leave images in [0, 1].
+    """
+
+    support_pixels: Tensor
+    support_labels: Tensor
+    support_mask: Tensor
+    query_pixels: Tensor
+    query_labels: Tensor
+    query_mask: Tensor
+    ways: int
+    ragged: bool
+    support_turns: Tensor | None = None
+    query_turns: Tensor | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by the name of its field, in the order of the fields."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def over(self, tensors: Mapping[str, Tensor]) -> RawBatch:
+        """The same tasks where their tensors, given by name, are copies in other memory."""
+        return replace(self, **tensors)  # type: ignore[arg-type]  # the names are those of `tensors`
+
+    def to(self, device: torch.device | str) -> RawBatch:
+        """The same tasks on ``device``."""
+        return self.over({name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+
+def finish(raw: RawBatch) -> TaskBatch:
+    """Turn, scale to [0, 1], normalise, and put 0 where there is padding: the same bits on every device.
+
+    A GPU is not waited for, nor asked anything. The result shares no memory with ``raw``.
+    """
+    images = (_finished(raw, raw.support_pixels, raw.support_turns, raw.support_mask),
+              _finished(raw, raw.query_pixels, raw.query_turns, raw.query_mask))  # fmt: skip
+    return TaskBatch(
+        images[0], raw.support_labels.clone(), raw.support_mask.clone(),
+        images[1], raw.query_labels.clone(), raw.query_mask.clone(), raw.ways, raw.ragged,
+    )  # fmt: skip
+
+
+def _finished(raw: RawBatch, pixels: Tensor, turns: Tensor | None, mask: Tensor) -> Tensor:
+    """[T, K, C, H, W] -> float images of the same shape, in memory of their own."""
+    if turns is not None:
+        pixels = turned(pixels, turns)
+    if pixels.is_floating_point():
+        images = pixels.clone()
+    else:
+        # A tensor, since a GPU multiplies by the rounded reciprocal of a number that it is given as such.
+        images = pixels.float() / torch.full((), 255.0, device=pixels.device)
+    if raw.mean is not None and raw.std is not None:
+        images = (images - raw.mean.view(-1, 1, 1)) / raw.std.view(-1, 1, 1)
+    return images.masked_fill(~mask[..., None, None, None], 0) if raw.ragged else images
+
+
+def turned(pixels: Tensor, turns: Tensor) -> Tensor:
+    """Each image turned counter-clockwise by its own number of quarter turns, chosen among all turns of all images.
+
+    Args:
+        pixels: [..., C, H, W]; odd turns are possible where H = W, and left undone elsewhere.
+        turns: [...] whole numbers 0 to 3.
+    """
+    result, square = pixels, pixels.shape[-2] == pixels.shape[-1]
+    for turn in (1, 2, 3) if square else (2,):
+        chosen = (turns == turn)[..., None, None, None]
+        result = torch.where(chosen, torch.rot90(pixels, turn, (-2, -1)), result)
+    return result
