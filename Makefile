@@ -1,7 +1,8 @@
 # metadarts: the commands. `make help` lists them.
 #
 # demo and test need only make, a Python >= 3.11 and a package index that pip can reach; they keep their own .venv.
-# gpu needs no network and installs nothing: it uses the Python and torch that the machine already has.
+# gpu needs no network and installs nothing: it uses the Python and torch that the machine already has. GPU_ARGS=... chooses
+# steps: make gpu GPU_ARGS='--only tests meta_step'.
 
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
@@ -102,7 +103,7 @@ $(TRIED): $(STAMP)
 	@touch $@
 
 gpu:  ## checks and timings on this machine's GPU, with its own Python and torch
-	@PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(if $(PYTHON),"$(PYTHON)",python3) -m benchmarks.gpu
+	@PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(if $(PYTHON),"$(PYTHON)",python3) -m benchmarks.gpu $(GPU_ARGS)
 
 clean:  ## remove .venv, caches and build output; runs/ is kept
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -23,6 +23,7 @@ from .build import Experiment, held_out
 from .checkpoints import Checkpoint
 from .clock import Clock
 from .evaluation import LOOK_ADVICE, evaluation_inner, on_device
+from .feed import Feed
 from .memory import ADVICE, fitted, is_out_of_memory
 from .recording import alpha_facts, look_facts, step_facts
 from .records import RunFolder
@@ -114,10 +115,10 @@ class _Search:
                 self._note("resume", threads=torch.get_num_threads())
             else:
                 self._note_alphas()
-            with self._kept():
+            with self._kept(), self._batches() as batch_of:
                 while not self._is_done():
                     self._check_stop()
-                    self._advance()
+                    self._advance(batch_of)
         finally:
             self.board.close()
         self.run.write_json("finished.json", {"steps": self.state.step, "seconds": round(self.clock.seconds, 1)})
@@ -172,11 +173,21 @@ class _Search:
             self._save()
         return bool(fraction >= 1.0)
 
-    def _advance(self) -> None:
+    @contextmanager
+    def _batches(self) -> Iterator[Callable[[int], TaskBatch]]:
+        """step -> its meta-batch; on a GPU made and copied ahead."""
+        experiment = self.experiment
+        if experiment.device.type == "cpu":
+            yield experiment.training_batch
+            return
+        with Feed(experiment.training_raw, experiment.device) as feed:
+            yield feed.batch
+
+    def _advance(self, batch_of: Callable[[int], TaskBatch]) -> None:
         """One outer step."""
         step, standing = self.state.step, self.standing
         self.doing = f"meta-step {step + 1}"
-        batch, fraction = self.experiment.training_batch(step), self.clock.fraction(step)
+        batch, fraction = batch_of(step), self.clock.fraction(step)
         result, norms = self._step(batch, fraction)
         self.whole = True
         if not self._is_finite():
