@@ -262,6 +262,8 @@ INTERRUPTED = """
 import signal, threading, time
 from metadarts.experiments.feed import Feed
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with the signal ignored
+
 def make(step):
     threading.Timer(0.2, lambda: signal.raise_signal(signal.SIGINT)).start()
     time.sleep(600)
