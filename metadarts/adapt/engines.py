@@ -78,7 +78,7 @@ def _stay(params: Params, support: Batch, inner: InnerLoop, observe: Observer | 
     if observe:
         for step in range(inner.steps + 1):
             observe(step, params)
-    return Adapted(params, torch.zeros(0, support.tasks))
+    return Adapted(params, next(iter(params.values())).new_zeros(0, support.tasks))
 
 
 def inner_gradients(

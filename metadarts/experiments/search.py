@@ -147,7 +147,7 @@ class _Search:
 
     def _kept_words(self) -> str:
         """Save the state if it is whole, and say what there is."""
-        if self.whole and self._is_finite():
+        if self.whole and not self.state.updating and self._is_finite():
             self._save()
         return (
             f" (step {self.run.load('last').facts['step']} is kept in {self.run.path})" if self.run.has("last") else ""
@@ -210,7 +210,12 @@ class _Search:
                     learner, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=size
                 )
             self.captured.micro_batch = size
-            found.append(self.captured(batch, fraction))
+            try:
+                found.append(self.captured(batch, fraction))
+            except (MemoryError, RuntimeError) as error:
+                if not state.updating:
+                    raise
+                raise ResourceError(f"memory ran out amid the outer update ({error}); {STEP_ADVICE}") from error
             return found[-1][0]
 
         result, fitting = fitted(work, standing.micro_batch, config.training.fit_memory, STEP_ADVICE)

@@ -86,7 +86,7 @@ class CapturedStep:
         self._warmed: object = None
         self._recorded: object = None
         self._said: set[str] = set()
-        self._refused = False
+        self._refused: set[object] = set()
 
     def __call__(self, batch: TaskBatch, progress: float = 0.0) -> tuple[MetaGradient, dict[str, float]]:
         """One meta-gradient and one update. The result holds no gradients: they stay in the recorded memory.
@@ -94,14 +94,15 @@ class CapturedStep:
         Raises:
             NumericsError: when no task stayed finite; the state is as before.
         """
-        if self._refused or self._is_ragged(batch):
+        if self._is_ragged(batch):
             return self._step_by_step(batch, progress)
         shape = (self.micro_batch, batch.ways, *((t.shape, t.dtype, t.device) for t in batch.tensors()))
+        if shape in self._refused:
+            return self._step_by_step(batch, progress)
         if shape != self._recorded:
             if self._warmed != shape:
                 self._forget("episodes changed their shape: the meta-step is recorded anew")
-                self._warmed = shape
-                return self.recorder.warm(lambda: self._step_by_step(batch, progress))  # type: ignore[no-any-return]
+                return self._warm(batch, progress, shape)
             if not self._record(batch, shape):
                 return self._step_by_step(batch, progress)
         for held, given in zip(self._batch.tensors(), batch.tensors(), strict=True):
@@ -116,6 +117,14 @@ class CapturedStep:
         """Whether the last shape met is replayed."""
         return self._replay is not None
 
+    def _warm(self, batch: TaskBatch, progress: float, shape: object) -> tuple[MetaGradient, dict[str, float]]:
+        """A step as it is. Only one that came to its end has warmed up: Adam's memory must be there before a recording,
+        which would else make it anew, as zeros, at every replay.
+        """
+        found: tuple[MetaGradient, dict[str, float]] = self.recorder.warm(lambda: self._step_by_step(batch, progress))
+        self._warmed, self._losses = shape, tuple(found[0].support_losses.shape)
+        return found
+
     def _step_by_step(self, batch: TaskBatch, progress: float) -> tuple[MetaGradient, dict[str, float]]:
         size = self.micro_batch
         return meta_step(self.problem, self.state, batch, self.inner, progress=progress, micro_batch=size)
@@ -128,11 +137,10 @@ class CapturedStep:
     def _record(self, batch: TaskBatch, shape: object) -> bool:
         """Whether the step on memory like ``batch``'s could be recorded."""
         self._batch = batch.clone()
-        steps, tasks = self.inner.steps if self._moves else 0, batch.tasks
         groups = [group["name"] for group in self.state.optimiser.param_groups]
         self._layout: list[tuple[str, tuple[int, ...]]] = [
-            *((name, (tasks,)) for name in ("losses", "accuracies", "finite")),
-            ("support_losses", (steps, tasks)),
+            *((name, (batch.tasks,)) for name in ("losses", "accuracies", "finite")),
+            ("support_losses", self._losses),
             ("norms", (len(groups),)),
         ]
         size = sum(int(torch.Size(shape).numel()) for _, shape in self._layout)
@@ -142,17 +150,13 @@ class CapturedStep:
             self._replay = self.recorder.record(self._run)
         except RuntimeError as error:
             self._forget()
-            self._refused = True
+            self.state.updating = False  # what failed was written down, not done
+            self._refused.add(shape)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self._say(f"the meta-step could not be recorded, steps are taken one kernel at a time: {reason}")
             return False
         self._recorded = shape
         return True
-
-    @property
-    def _moves(self) -> bool:
-        """Whether the inner loop moves anything: if not it takes no step, and has no losses to report."""
-        return self.inner.weight_rate > 0 or self.inner.alpha_rate > 0
 
     def _run(self) -> None:
         """What is recorded."""
@@ -188,6 +192,10 @@ class CapturedStep:
         if why and self._recorded is not None:
             self._say(why)
         self._replay = self._recorded = None
+        self.__dict__.pop("_batch", None)
+        self.__dict__.pop("_report", None)
+        self.state.optimiser.found_inf = None  # type: ignore[attr-defined]
+        self.state.optimiser.zero_grad(set_to_none=True)
 
     def _say(self, line: str) -> None:
         if line not in self._said:

@@ -51,6 +51,8 @@ class MetaState:
     Args:
         on_device: whether the optimiser keeps its step count and its rates beside the parameters, so that an update
             needs nothing of the host and can be recorded (`CapturedStep`); None is: where the parameters are on a GPU.
+
+    ``updating`` is True from the beginning of an update to its end: where one was broken off, the state is not whole.
     """
 
     def __init__(self, params: Params, log_rates: Params, outer: OuterLoop, on_device: bool | None = None) -> None:
@@ -58,6 +60,7 @@ class MetaState:
         self.log_rates = log_rates
         self.outer = outer
         self.step = 0
+        self.updating = False
         like = next(iter(params.values()))
         self.on_device = like.is_cuda if on_device is None else on_device
         groups: dict[str, list[Tensor]] = {"weights": [], "alphas": [], "rates": list(log_rates.values())}
@@ -85,7 +88,14 @@ class MetaState:
         return MetaState(own, log_rates, outer, on_device)
 
     @staticmethod
-    def restore(params: Params, log_rates: Params, memory: Params, step: int, outer: OuterLoop) -> MetaState:
+    def restore(
+        params: Params,
+        log_rates: Params,
+        memory: Params,
+        step: int,
+        outer: OuterLoop,
+        on_device: bool | None = None,
+    ) -> MetaState:
         """The state that ``memory`` was taken from, so that it continues bit for bit.
 
         Args:
@@ -94,7 +104,7 @@ class MetaState:
         Raises:
             RunError: when ``memory`` is of other parameters.
         """
-        state = MetaState(params, log_rates, outer)
+        state = MetaState(params, log_rates, outer, on_device)
         state.step = step
         targets = params | log_rates
         expected = {f"{name}/{key}" for name in targets for key in ADAM_KEYS} if step else set()
@@ -152,6 +162,7 @@ class MetaState:
         Returns:
             The norms of the gradients before clipping, by group.
         """
+        self.updating = True
         rates = self.rates or {}
         targets = self.params | self.log_rates
         for name, tensor in targets.items():
@@ -165,6 +176,7 @@ class MetaState:
             self.optimiser.found_inf = skip  # type: ignore[attr-defined]  # as torch's gradient scaler does
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        self.updating = False
         return norms
 
 

@@ -210,7 +210,8 @@ class Network:
 @functools.cache
 def _positions(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     """Made once: a list as an index would be sent to a GPU at every step."""
-    return torch.tensor(numbers, device=device)
+    with torch.inference_mode(False):  # whoever asks first, others will differentiate with it
+        return torch.tensor(numbers, device=device)
 
 
 def supernet(space: SearchSpace, spec: NetworkSpec | None = None) -> Network:

@@ -246,3 +246,37 @@ def test_a_state_with_its_optimiser_on_the_host_is_refused():
     state = MetaState.create(GATED.params(), [], replace(INNER, learn_rates=False), OUTER)
     with pytest.raises(ValueError, match="on_device"):
         CapturedStep(GATED, state, INNER)
+
+
+def test_a_first_step_that_failed_has_warmed_nothing_up():
+    """Adam's memory is born in the first update; born in a recording it would be made anew at every replay."""
+    recorded, plain = fresh(), fresh()
+    recorder = Rehearsal(recorded)
+    step = CapturedStep(GATED, recorded, INNER, recorder=recorder)
+    lost = replace(tasks(9), query_images=torch.full_like(tasks(9).query_images, float("nan")))
+    with pytest.raises(NumericsError):
+        step(lost)
+    for number in range(4):
+        step(tasks(number))
+        meta_step(GATED, plain, tasks(number), INNER)
+        assert step.is_recorded == (number > 0)
+    assert all(torch.equal(held(recorded)[name], tensor) for name, tensor in held(plain).items())
+
+
+def test_a_shape_that_could_not_be_recorded_leaves_others_their_chance():
+    class Narrow(Rehearsal):
+        def record(self, run):
+            if step.micro_batch is None:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().record(run)
+
+    recorded = fresh()
+    step = CapturedStep(GATED, recorded, INNER, recorder=Narrow(recorded))
+    for number in range(3):
+        step(tasks(number))
+    assert not step.is_recorded
+    step.micro_batch = 1
+    step(tasks(3))
+    step(tasks(4))
+    assert step.is_recorded
+    assert recorded.step == 5

@@ -67,11 +67,11 @@ def pool(
     check_shape("pool", "x", x, (None,) * 5)
     if stride < 1:
         raise ValueError(f"pool: expected a stride of at least 1, got {stride}")
-    if x.shape[2] * x.shape[3] > MOST_PIXELS:
-        raise ValueError(f"pool: expected images of at most {MOST_PIXELS} pixels, got {x.shape[2]}x{x.shape[3]}")
     if rows is not None:
         check_shape("pool", "rows", rows, tuple(x.shape[:2]))
     chosen = choose("pool", implementation, OFFERED, x)
+    if chosen == "cpu" and x.shape[2] * x.shape[3] > MOST_PIXELS:
+        raise ValueError(f"pool: expected images of at most {MOST_PIXELS} pixels, got {x.shape[2]}x{x.shape[3]}")
     if chosen == "reference":
         return reference.pool(x, kind, stride, rows, eps)
     options = Options(kind, stride, float(eps), chosen)
