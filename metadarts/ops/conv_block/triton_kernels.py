@@ -16,35 +16,14 @@ import triton.language as tl
 from torch import Tensor
 
 from metadarts.ops.gpu.launch import Kernel, interpreting
-from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_row, sum_of_parts
-from metadarts.ops.gpu.tiles import Tiling, power_of_two, tiling, types, wide
+from metadarts.ops.gpu.pixels import place_of, read, write
+from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_moments, store_row, sum_of_parts
+from metadarts.ops.gpu.tiles import Tiling, power_of_two, tiling, types, wide_memory
 
 SPAN = 256
 """Numbers of a weight's gradient that one program joins."""
 SMALL = 4096
 """Numbers of one task's filters up to which reading them as they lie is cheaper than a launch that packs them."""
-
-
-@triton.jit
-def _place(p, high, wide):
-    """Image, row and column [P] of pixels p [P]."""
-    n = p // (high * wide)
-    rest = p - n * (high * wide)
-    row = rest // wide
-    return n, row, rest - row * wide
-
-
-@triton.jit
-def _read(image, at, inside, channels, c, in_c, ACC: tl.constexpr):
-    """Pixels ``at`` [P] of ``image``, channels c: [P, C], zero where not inside."""
-    mask = inside[:, None] & in_c[None, :]
-    return tl.load(image + at[:, None] * channels + c[None, :], mask=mask, other=0.0).to(ACC)
-
-
-@triton.jit
-def _write(image, at, inside, channels, c, in_c, values):
-    """Pixels ``at`` [P] of ``image``, channels c, set to values [P, C]."""
-    tl.store(image + at[:, None] * channels + c[None, :], values, mask=inside[:, None] & in_c[None, :])
 
 
 @triton.jit
@@ -127,7 +106,7 @@ def _convolve(
 def _windows(q, images, high, wide):
     """Image, line and column [P] of windows q [P]; whether there is such a window; whether all of it is inside."""
     down, across = (high + 1) // 2, (wide + 1) // 2
-    n, i, j = _place(q, down, across)
+    n, i, j = place_of(q, down, across)
     ok = q < images * down * across
     return n, i, j, ok, ok & (i < high // 2) & (j < wide // 2)
 
@@ -145,7 +124,7 @@ def _upstream(g, which, n, i, j, whole, high, wide, outer, o, in_o, ACC: tl.cons
     at = (n * (high // 2) + i) * (wide // 2) + j
     mask = whole[:, None] & in_o[None, :]
     code = tl.load(which + at[:, None] * outer + o[None, :], mask=mask, other=4).to(tl.int32)
-    return _read(g, at, whole, outer, o, in_o, ACC), code
+    return read(g, at, whole, outer, o, in_o, ACC), code
 
 
 @triton.jit
@@ -171,18 +150,16 @@ def _forward(
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, high, wide)
+        n, row, col = place_of(p, high, wide)
         total = _convolve(
             x, filters, None, None, tl.zeros([P, O], ACC), p, row, col, ok, o, in_o, high, wide, channels,
             tap_step, in_step, out_step, RECTIFY, False, KERNEL, PACKED, K, ACC, DOT, PRECISION,
         )  # fmt: skip
-        _write(u, p, ok, outer, o, in_o, total)
+        write(u, p, ok, outer, o, in_o, total)
         share = tl.load(shares + n, mask=ok, other=0.0).to(ACC)
         weight, mean, spread = merge_moments(weight, mean, spread, total, share)
     parts += (task * programs + program) * (3 * outer)
-    store_row(parts, 0, outer, o, in_o, weight)
-    store_row(parts, 1, outer, o, in_o, mean)
-    store_row(parts, 2, outer, o, in_o, spread)
+    store_moments(parts, outer, o, in_o, weight, mean, spread)
 
 
 @triton.jit
@@ -209,8 +186,8 @@ def _finish(
         code = tl.zeros([P, O], tl.int32)
         for corner in tl.static_range(4):
             at, inside = _corner(n, i, j, ok, corner, high, wide)
-            normal = (_read(normed, at, inside, outer, o, in_o, ACC) - mean[None, :]) * inverse[None, :]
-            _write(normed, at, inside, outer, o, in_o, normal)
+            normal = (read(normed, at, inside, outer, o, in_o, ACC) - mean[None, :]) * inverse[None, :]
+            write(normed, at, inside, outer, o, in_o, normal)
             z = s[None, :] * normal + b[None, :]
             if corner == 0:
                 best = z
@@ -219,8 +196,8 @@ def _finish(
                 code = tl.where(more, corner, code)
                 best = tl.where(more, z, best)
         at = (n * (high // 2) + i) * (wide // 2) + j
-        _write(y, at, whole, outer, o, in_o, best)
-        _write(which, at, whole, outer, o, in_o, code.to(tl.int8))
+        write(y, at, whole, outer, o, in_o, best)
+        write(which, at, whole, outer, o, in_o, code.to(tl.int8))
 
 
 @triton.jit
@@ -249,8 +226,8 @@ def _sums(
         if pull is not None:
             for corner in tl.static_range(4):
                 at, inside = _corner(n, i, j, ok, corner, high, wide)
-                normal = _read(normed, at, inside, outer, o, in_o, ACC)
-                c = _read(pull, at, inside, outer, o, in_o, ACC)
+                normal = read(normed, at, inside, outer, o, in_o, ACC)
+                c = read(pull, at, inside, outer, o, in_o, ACC)
                 total_n += tl.where(code == corner, upstream * normal, 0.0)
                 pulled += c
                 pulled_n += c * normal
@@ -308,10 +285,10 @@ def _pullback(
             at, inside = _corner(n, i, j, ok, corner, high, wide)
             gz = tl.where(code == corner, upstream, 0.0)
             if pull is not None:
-                gz += _read(pull, at, inside, outer, o, in_o, ACC)
-            normal = _read(normed, at, inside, outer, o, in_o, ACC)
+                gz += read(pull, at, inside, outer, o, in_o, ACC)
+            normal = read(normed, at, inside, outer, o, in_o, ACC)
             value = inverse[None, :] * (gz - share * (flat[None, :] + normal * along[None, :]))
-            _write(gu, at, inside, outer, o, in_o, value)
+            write(gu, at, inside, outer, o, in_o, value)
 
 
 @triton.jit
@@ -337,7 +314,7 @@ def _weight_gradient(
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        _n, row, col = _place(p, high, wide)
+        _n, row, col = place_of(p, high, wide)
         at, seen = _patch(p, row, col, ok, tap, c, inside, high, wide, channels, KERNEL, PACKED, False)
         if v is None:
             values = tl.load(x + at, mask=seen, other=0.0).to(DOT)
@@ -348,7 +325,7 @@ def _weight_gradient(
             if RECTIFY:
                 gate = tl.load(x + at, mask=seen, other=0.0).to(DOT) > 0.0
                 values = tl.where(gate, values, 0.0).to(DOT)
-        upstream = _read(gu, p, ok, outer, o, in_o, DOT)
+        upstream = read(gu, p, ok, outer, o, in_o, DOT)
         total = tl.dot(tl.trans(values), upstream, acc=total, out_dtype=ACC, input_precision=PRECISION)
     parts += (task * programs + program) * (KERNEL * KERNEL * channels * outer)
     at = (tap * channels + c)[:, None] * outer + o[None, :]
@@ -378,15 +355,15 @@ def _input_gradient(
     pixels = images * high * wide
     p = tl.program_id(1) * P + tl.arange(0, P)
     ok = p < pixels
-    _n, row, col = _place(p, high, wide)
+    _n, row, col = place_of(p, high, wide)
     total = _convolve(
         gu + task * pixels * outer, filters + task * (KERNEL * KERNEL * channels * outer), None, None,
         tl.zeros([P, O], ACC), p, row, col, ok, c, in_c, high, wide, outer, tap_step, out_step, in_step,
         False, True, KERNEL, PACKED, K, ACC, DOT, PRECISION,
     )  # fmt: skip
     if RECTIFY:
-        total = tl.where(_read(x + task * pixels * channels, p, ok, channels, c, in_c, ACC) > 0.0, total, 0.0)
-    _write(dx + task * pixels * channels, p, ok, channels, c, in_c, total)
+        total = tl.where(read(x + task * pixels * channels, p, ok, channels, c, in_c, ACC) > 0.0, total, 0.0)
+    write(dx + task * pixels * channels, p, ok, channels, c, in_c, total)
 
 
 @triton.jit
@@ -421,20 +398,20 @@ def _second(
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, high, wide)
+        n, row, col = place_of(p, high, wide)
         total = tl.zeros([P, O], ACC)
         if vx is not None or v_filters is not None:
             total = _convolve(
                 x, v_filters, vx, filters, total, p, row, col, ok, o, in_o, high, wide, channels,
                 tap_step, in_step, out_step, RECTIFY, False, KERNEL, PACKED, K, ACC, DOT, PRECISION,
             )  # fmt: skip
-        _write(q, p, ok, outer, o, in_o, total)
+        write(q, p, ok, outer, o, in_o, total)
         i, j = row // 2, col // 2
         whole = ok & (i < high // 2) & (j < wide // 2)
         upstream, code = _upstream(g, which, n, i, j, whole, high, wide, outer, o, in_o, ACC)
         corner = (row - 2 * i) * 2 + (col - 2 * j)
         upstream = tl.where(code == corner[:, None], upstream, 0.0)
-        normal = _read(normed, p, ok, outer, o, in_o, ACC)
+        normal = read(normed, p, ok, outer, o, in_o, ACC)
         share = tl.load(shares + n, mask=ok, other=0.0).to(ACC)
         sum_g += tl.sum(upstream, 0)
         sum_gn += tl.sum(upstream * normal, 0)
@@ -480,7 +457,6 @@ def _second_finish(
         slope += _row(v_scale + task * outer, o, in_o, ACC)
     if v_bias is not None:
         level += _row(v_bias + task * outer, o, in_o, ACC)
-    push = slope
     g += task * (images * (high // 2) * (wide // 2)) * outer
     d_g += task * (images * (high // 2) * (wide // 2)) * outer
     which += task * (images * (high // 2) * (wide // 2)) * outer
@@ -498,13 +474,13 @@ def _second_finish(
         reached = slope[None, :] * normal + level[None, :]
         for corner in tl.static_range(4):
             at, inside = _corner(n, i, j, ok, corner, high, wide)
-            q = _read(d_n, at, inside, outer, o, in_o, ACC)
+            q = read(d_n, at, inside, outer, o, in_o, ACC)
             here = code == corner
             reached += tl.where(here, gained[None, :] * q, 0.0)
-            value = share * along[None, :] * q + tl.where(here, push[None, :] * upstream, 0.0)
-            _write(d_n, at, inside, outer, o, in_o, value)
+            value = share * along[None, :] * q + tl.where(here, slope[None, :] * upstream, 0.0)
+            write(d_n, at, inside, outer, o, in_o, value)
         at = (n * (high // 2) + i) * (wide // 2) + j
-        _write(d_g, at, whole, outer, o, in_o, reached)
+        write(d_g, at, whole, outer, o, in_o, reached)
 
 
 _FORWARD, _FINISH = Kernel(_forward, "conv_block.forward"), Kernel(_finish, "conv_block.finish")
@@ -605,8 +581,8 @@ def forward(
     x, scale, bias, filters = x.contiguous(), scale.contiguous(), bias.contiguous(), _Filters.of(weight)
     y = x.new_empty(plan.tasks, plan.images, plan.high // 2, plan.wide // 2, plan.outer)
     normed, which = x.new_empty(*x.shape[:4], plan.outer), torch.empty_like(y, dtype=torch.int8)
-    r, cut = _wide(x, plan.tasks, plan.outer), plan.pixels
-    parts = _wide(x, plan.tasks, cut.programs, 3, plan.outer)
+    r, cut = wide_memory(x, plan.tasks, plan.outer), plan.pixels
+    parts = wide_memory(x, plan.tasks, cut.programs, 3, plan.outer)
     _FORWARD(
         (plan.blocks, cut.programs, plan.tasks), x, filters.memory, shares, normed, parts, *plan.image, plan.channels,
         plan.outer, cut.programs, *filters.steps, P=cut.pixels, O=plan.block,
@@ -633,7 +609,7 @@ def gradient(
     g, x, scale = g.contiguous(), x.contiguous(), scale.contiguous()
     pull, pull_r = (None, None) if pulls is None else (p.contiguous() for p in pulls)
     gu, d_scale, d_bias, cut = torch.empty_like(normed), torch.empty_like(scale), torch.empty_like(scale), plan.windows
-    parts = _wide(x, plan.tasks, cut.programs, 2 if pull is None else 4, plan.outer)
+    parts = wide_memory(x, plan.tasks, cut.programs, 2 if pull is None else 4, plan.outer)
     grid, sizes = (plan.blocks, cut.programs, plan.tasks), (*plan.image, plan.outer, cut.programs)
     window = {"P": cut.pixels, "O": plan.block, **plan.acc, "num_warps": cut.warps}
     _SUMS(grid, g, normed, which, pull, parts, *sizes, **window)
@@ -657,7 +633,7 @@ def second(
     v_filters = None if v_weight is None else _Filters.of(v_weight).memory
     d_g, d_normed, d_r, d_scale = (torch.empty_like(tensor) for tensor in (g, normed, r, scale))
     cut, windows = plan.pixels, plan.windows
-    parts = _wide(x, plan.tasks, cut.programs, 5, plan.outer)
+    parts = wide_memory(x, plan.tasks, cut.programs, 5, plan.outer)
     _SECOND(
         (plan.blocks, cut.programs, plan.tasks), vx, v_filters, x, filters.memory, normed, g, which, shares, d_normed,
         parts, *plan.image, plan.channels, plan.outer, cut.programs, *filters.steps,
@@ -685,7 +661,7 @@ def _weight_gradient_of(x: Tensor, v: Tensor | None, gu: Tensor, weight: Tensor,
     cut = tiling(plan.tasks * blocks, plan.images * plan.high * plan.wide, plan.block, x.device)
     tile = 16 if interpreting() else 64 if x.dtype == torch.bfloat16 else 32
     result = weight.new_empty(plan.tasks, kernel, kernel, plan.channels, plan.outer)
-    parts = result if cut.programs == 1 else _wide(weight, plan.tasks, cut.programs, size)
+    parts = result if cut.programs == 1 else wide_memory(weight, plan.tasks, cut.programs, size)
     _WEIGHT(
         (blocks, cut.programs, plan.tasks), x, v, gu, parts, *plan.image, plan.channels, plan.outer, steps,
         cut.programs, P=tile, O=plan.block, **product, num_warps=cut.warps,
@@ -708,7 +684,3 @@ def _input_gradient_of(gu: Tensor, x: Tensor, weight: Tensor, plan: _Plan) -> Te
         **plan.product(plan.outer, _columns_at_most(x.dtype)), num_warps=plan.pixels.warps,
     )  # fmt: skip
     return d_x
-
-
-def _wide(like: Tensor, *shape: int) -> Tensor:
-    return like.new_empty(shape, dtype=wide(like.dtype))

@@ -32,6 +32,14 @@ def store_row(base, row: tl.constexpr, channels, c, inside, values):
 
 
 @triton.jit
+def store_moments(base, channels, c, inside, weight, mean, spread):
+    """Write one program's moments, as `moments_of_parts` reads them."""
+    store_row(base, 0, channels, c, inside, weight)
+    store_row(base, 1, channels, c, inside, mean)
+    store_row(base, 2, channels, c, inside, spread)
+
+
+@triton.jit
 def sum_of_parts(base, row: tl.constexpr, rows: tl.constexpr, programs, PROGRAMS: tl.constexpr, channels, c, inside):
     """Row ``row`` summed over a group's programs, [C]; ``base`` is the group's first element."""
     p = tl.arange(0, PROGRAMS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .launch import interpreting
 
@@ -78,3 +79,8 @@ def types(dtype: torch.dtype) -> dict[str, Any]:
 def wide(dtype: torch.dtype) -> torch.dtype:
     """In what sums over programs are handed from kernel to kernel: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def wide_memory(like: Tensor, *shape: int) -> Tensor:
+    """Memory for sums over tensors like ``like``."""
+    return like.new_empty(shape, dtype=wide(like.dtype))

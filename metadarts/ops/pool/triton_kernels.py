@@ -14,35 +14,14 @@ import triton.language as tl
 from torch import Tensor
 
 from metadarts.ops.gpu.launch import Kernel
-from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_row, sum_of_parts
-from metadarts.ops.gpu.tiles import power_of_two, tiling, types, wide
+from metadarts.ops.gpu.pixels import place_of, read, write
+from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_moments, store_row, sum_of_parts
+from metadarts.ops.gpu.tiles import power_of_two, tiling, types, wide_memory
 
 MOST_CHANNELS = 64
 """Channels of a block; further blocks are further programs."""
 TILE_BYTES = 4096
 """As a tile is summed: eight float32 for each thread, of which nine taps and their sums still fit its registers."""
-
-
-@triton.jit
-def _place(p, high, wide):
-    """Image, row and column [P] of pixels p [P]."""
-    n = p // (high * wide)
-    rest = p - n * (high * wide)
-    row = rest // wide
-    return n, row, rest - row * wide
-
-
-@triton.jit
-def _read(group, at, inside, channels, c, in_c, ACC: tl.constexpr):
-    """Pixels ``at`` [P] of ``group``, channels c: [P, C], zero where not inside."""
-    mask = inside[:, None] & in_c[None, :]
-    return tl.load(group + at[:, None] * channels + c[None, :], mask=mask, other=0.0).to(ACC)
-
-
-@triton.jit
-def _write(group, at, inside, channels, c, in_c, values):
-    """Pixels ``at`` [P] of ``group``, channels c, set to values [P, C]."""
-    tl.store(group + at[:, None] * channels + c[None, :], values, mask=inside[:, None] & in_c[None, :])
 
 
 @triton.jit
@@ -78,7 +57,7 @@ def _average(
     for i in tl.static_range(3):
         for j in tl.static_range(3):
             at, inside = _tap(n, row, col, ok, i, j, high, wide, STRIDE)
-            total += _read(x, at, inside, channels, c, in_c, ACC)
+            total += read(x, at, inside, channels, c, in_c, ACC)
     return total / _window_pixels(row, col, high, wide, STRIDE).to(ACC)[:, None]
 
 
@@ -93,7 +72,7 @@ def _largest(
     for i in tl.static_range(3):
         for j in tl.static_range(3):
             at, inside = _tap(n, row, col, ok, i, j, high, wide, STRIDE)
-            value = _read(x, at, inside, channels, c, in_c, ACC)
+            value = read(x, at, inside, channels, c, in_c, ACC)
             larger = inside[:, None] & ((value > best) | (value != value))
             best = tl.where(larger, value, best)
             place = tl.where(larger, i * 3 + j, place)
@@ -110,7 +89,7 @@ def _pool(
     if MAXIMUM:
         a, place = _largest(x, n, row, col, ok, high, wide, channels, c, in_c, STRIDE, P, C, ACC)
         if PLACES:
-            _write(which, p, ok, channels, c, in_c, place)
+            write(which, p, ok, channels, c, in_c, place)
     else:
         a = _average(x, n, row, col, ok, high, wide, channels, c, in_c, STRIDE, P, C, ACC)
     return a
@@ -154,16 +133,14 @@ def _forward(
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, h, w)
+        n, row, col = place_of(p, h, w)
         a = _pool(x, which, n, row, col, ok, p, high, wide, channels, c, in_c, not AGAIN, MAXIMUM, STRIDE, P, C, ACC)
         if not AGAIN:
-            _write(y, p, ok, channels, c, in_c, a)
+            write(y, p, ok, channels, c, in_c, a)
         share = tl.load(shares + n, mask=ok, other=0.0).to(ACC)
         weight, mean, spread = merge_moments(weight, mean, spread, a, share)
     parts += (group * programs + program) * (3 * channels)
-    store_row(parts, 0, channels, c, in_c, weight)
-    store_row(parts, 1, channels, c, in_c, mean)
-    store_row(parts, 2, channels, c, in_c, spread)
+    store_moments(parts, channels, c, in_c, weight, mean, spread)
 
 
 @triton.jit
@@ -188,11 +165,11 @@ def _normalise(
         p = start + tl.arange(0, P)
         ok = p < pixels
         if AGAIN:
-            n, row, col = _place(p, h, w)
+            n, row, col = place_of(p, h, w)
             a = _pool(x, which, n, row, col, ok, p, high, wide, channels, c, in_c, True, MAXIMUM, STRIDE, P, C, ACC)
         else:
-            a = _read(y, p, ok, channels, c, in_c, ACC)
-        _write(y, p, ok, channels, c, in_c, (a - mean[None, :]) * inverse[None, :])
+            a = read(y, p, ok, channels, c, in_c, ACC)
+        write(y, p, ok, channels, c, in_c, (a - mean[None, :]) * inverse[None, :])
 
 
 @triton.jit
@@ -207,9 +184,9 @@ def _sums(g, y, parts, pixels, channels, programs, P: tl.constexpr, C: tl.conste
     total_y = tl.zeros([P, C], ACC)
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
-        upstream = _read(g, p, p < pixels, channels, c, in_c, ACC)
+        upstream = read(g, p, p < pixels, channels, c, in_c, ACC)
         total += upstream
-        total_y += upstream * _read(y, p, p < pixels, channels, c, in_c, ACC)
+        total_y += upstream * read(y, p, p < pixels, channels, c, in_c, ACC)
     parts += (group * programs + program) * (2 * channels)
     store_row(parts, 0, channels, c, in_c, tl.sum(total, 0))
     store_row(parts, 1, channels, c, in_c, tl.sum(total_y, 0))
@@ -245,7 +222,7 @@ def _input_gradient(
     for start in range(program * P, pixels, tl.num_programs(1) * P):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, high, wide)
+        n, row, col = place_of(p, high, wide)
         share = tl.load(shares + n, mask=ok, other=0.0).to(ACC)
         found = tl.zeros([P, C], ACC)
         for a in tl.static_range(WINDOWS):
@@ -264,13 +241,13 @@ def _input_gradient(
                     ga = upstream - share[:, None] * (total[None, :] + normal * total_y[None, :])
                     found += tl.where(mine, ga, 0.0)
                 else:
-                    upstream = _read(g, at, inside, channels, c, in_c, ACC)
-                    normal = _read(y, at, inside, channels, c, in_c, ACC)
+                    upstream = read(g, at, inside, channels, c, in_c, ACC)
+                    normal = read(y, at, inside, channels, c, in_c, ACC)
                     ga = upstream - share[:, None] * (total[None, :] + normal * total_y[None, :])
                     size_of = _window_pixels(i, j, high, wide, STRIDE)
                     part = tl.where(inside, 1.0 / tl.where(inside, size_of, 1).to(ACC), 0.0)
                     found += ga * part[:, None]
-        _write(dx, p, ok, channels, c, in_c, found * inverse[None, :])
+        write(dx, p, ok, channels, c, in_c, found * inverse[None, :])
 
 
 @triton.jit
@@ -298,11 +275,11 @@ def _second(
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, h, w)
+        n, row, col = place_of(p, h, w)
         q = _pool_again(v, which, n, row, col, ok, p, high, wide, channels, c, in_c, MAXIMUM, STRIDE, P, C, ACC)
         if not AGAIN:
-            _write(d_g, p, ok, channels, c, in_c, q)
-        upstream, normal = _read(g, p, ok, channels, c, in_c, ACC), _read(y, p, ok, channels, c, in_c, ACC)
+            write(d_g, p, ok, channels, c, in_c, q)
+        upstream, normal = read(g, p, ok, channels, c, in_c, ACC), read(y, p, ok, channels, c, in_c, ACC)
         weighted = q * tl.load(shares + n, mask=ok, other=0.0).to(ACC)[:, None]
         sum_g += tl.sum(upstream, 0)
         sum_gy += tl.sum(upstream * normal, 0)
@@ -347,17 +324,17 @@ def _finish(
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, h, w)
+        n, row, col = place_of(p, h, w)
         if AGAIN:
             q = _pool_again(v, which, n, row, col, ok, p, high, wide, channels, c, in_c, MAXIMUM, STRIDE, P, C, ACC)
         else:
-            q = _read(d_g, p, ok, channels, c, in_c, ACC)
-        upstream, normal = _read(g, p, ok, channels, c, in_c, ACC), _read(y, p, ok, channels, c, in_c, ACC)
+            q = read(d_g, p, ok, channels, c, in_c, ACC)
+        upstream, normal = read(g, p, ok, channels, c, in_c, ACC), read(y, p, ok, channels, c, in_c, ACC)
         weighted = q * tl.load(shares + n, mask=ok, other=0.0).to(ACC)[:, None]
         along_g = q - mean_q[None, :] - mean_qy[None, :] * normal
         along_y = weighted * sum_gy[None, :] + mean_qy[None, :] * upstream
-        _write(d_g, p, ok, channels, c, in_c, inverse[None, :] * along_g)
-        _write(d_y, p, ok, channels, c, in_c, -inverse[None, :] * along_y)
+        write(d_g, p, ok, channels, c, in_c, inverse[None, :] * along_g)
+        write(d_y, p, ok, channels, c, in_c, -inverse[None, :] * along_y)
 
 
 _FORWARD, _NORMALISE = Kernel(_forward, "pool.forward"), Kernel(_normalise, "pool.normalise")
@@ -410,7 +387,7 @@ class _Plan(NamedTuple):
 
     def parts(self, like: Tensor, rows: int) -> Tensor:
         """Memory for ``rows`` sums of each program."""
-        return like.new_empty(self.tasks, self.programs, rows, self.channels, dtype=wide(like.dtype))
+        return wide_memory(like, self.tasks, self.programs, rows, self.channels)
 
 
 def forward(x: Tensor, shares: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -419,7 +396,7 @@ def forward(x: Tensor, shares: Tensor, options: Any) -> tuple[Tensor, Tensor, Te
     x = x.contiguous()
     y = x.new_empty(plan.tasks, plan.images, plan.h, plan.w, plan.channels)
     which = torch.empty_like(y if plan.window["MAXIMUM"] else y[:0], dtype=torch.int8)
-    r, parts = x.new_empty(plan.tasks, plan.channels, dtype=wide(x.dtype)), plan.parts(x, 3)
+    r, parts = wide_memory(x, plan.tasks, plan.channels), plan.parts(x, 3)
     _FORWARD(plan.grid, x, shares, y, which, parts, *plan.sizes, AGAIN=plan.again, **plan.window, **plan.tile)
     _NORMALISE(
         plan.grid, parts, x, y, which, r, *plan.sizes, EPS=options.eps, AGAIN=plan.again, PROGRAMS=plan.padded,

@@ -14,33 +14,12 @@ import triton.language as tl
 from torch import Tensor
 
 from metadarts.ops.gpu.launch import Kernel, interpreting
-from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_row, sum_of_parts
-from metadarts.ops.gpu.tiles import power_of_two, tiling, types, wide
+from metadarts.ops.gpu.pixels import place_of, read, write
+from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_moments, store_row, sum_of_parts
+from metadarts.ops.gpu.tiles import power_of_two, tiling, types, wide, wide_memory
 
 SPAN = 128
 """Numbers of a weight's gradient that one program joins."""
-
-
-@triton.jit
-def _place(p, high, wide):
-    """Image, row and column [P] of pixels p [P]."""
-    n = p // (high * wide)
-    rest = p - n * (high * wide)
-    row = rest // wide
-    return n, row, rest - row * wide
-
-
-@triton.jit
-def _read(image, at, inside, channels, c, in_c, ACC: tl.constexpr):
-    """Pixels ``at`` [P] of ``image``, channels c: [P, C], zero where not inside."""
-    mask = inside[:, None] & in_c[None, :]
-    return tl.load(image + at[:, None] * channels + c[None, :], mask=mask, other=0.0).to(ACC)
-
-
-@triton.jit
-def _write(image, at, inside, channels, c, in_c, values):
-    """Pixels ``at`` [P] of ``image``, channels c, set to values [P, C]."""
-    tl.store(image + at[:, None] * channels + c[None, :], values, mask=inside[:, None] & in_c[None, :])
 
 
 @triton.jit
@@ -48,7 +27,7 @@ def _clear(image, first, step, pixels, channels, c, in_c, P: tl.constexpr, C: tl
     """A program's tiles of ``image`` set to zero."""
     for start in range(first, pixels, step):
         at = start + tl.arange(0, P)
-        _write(image, at, at < pixels, channels, c, in_c, tl.zeros([P, C], tl.float32))
+        write(image, at, at < pixels, channels, c, in_c, tl.zeros([P, C], tl.float32))
 
 
 @triton.jit
@@ -144,28 +123,26 @@ def _forward(
     for start in range(first, pixels, step):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, h, w)
+        n, row, col = place_of(p, h, w)
         if KERNEL:
             sums = tl.zeros([P, C], ACC)
             for i in range(KERNEL):
                 for j in tl.static_range(KERNEL):
                     at, inside = _under_tap(n, row, col, ok, i, j, high, wide, KERNEL, STRIDE, DILATION)
-                    z = _relu(_read(x, at, inside, channels, c, in_c, ACC))
+                    z = _relu(read(x, at, inside, channels, c, in_c, ACC))
                     k_at = taps + (group * channels + c) * (KERNEL * KERNEL) + i * KERNEL + j
                     sums += z * tl.load(k_at, mask=in_c, other=0.0).to(ACC)[None, :]
         else:
-            sums = _relu(_read(x, p, ok, channels, c, in_c, ACC))
+            sums = _relu(read(x, p, ok, channels, c, in_c, ACC))
         if tl.program_id(2) == 0:
-            _write(d, p, ok, channels, c, in_c, sums)
+            write(d, p, ok, channels, c, in_c, sums)
         u = tl.dot(sums.to(DOT), matrix, out_dtype=ACC, input_precision=PRECISION)
         if not AGAIN:
-            _write(y, p, ok, outer, o, in_o, u)
+            write(y, p, ok, outer, o, in_o, u)
         share = tl.load(shares + n, mask=ok, other=0.0).to(ACC)
         weight, mean, spread = merge_moments(weight, mean, spread, u, share)
     parts += (group * programs + program) * (3 * outer)
-    store_row(parts, 0, outer, o, in_o, weight)
-    store_row(parts, 1, outer, o, in_o, mean)
-    store_row(parts, 2, outer, o, in_o, spread)
+    store_moments(parts, outer, o, in_o, weight, mean, spread)
 
 
 @triton.jit
@@ -198,11 +175,11 @@ def _normalise(
         p = start + tl.arange(0, P)
         ok = p < pixels
         if AGAIN:
-            tile = _read(d, p, ok, channels, c, in_c, ACC).to(DOT)
+            tile = read(d, p, ok, channels, c, in_c, ACC).to(DOT)
             u = tl.dot(tile, matrix, out_dtype=ACC, input_precision=PRECISION)
         else:
-            u = _read(y, p, ok, outer, o, in_o, ACC)
-        _write(y, p, ok, outer, o, in_o, (u - mean[None, :]) * inverse[None, :])
+            u = read(y, p, ok, outer, o, in_o, ACC)
+        write(y, p, ok, outer, o, in_o, (u - mean[None, :]) * inverse[None, :])
 
 
 @triton.jit
@@ -222,9 +199,9 @@ def _sums(
     total_y = tl.zeros([P, O], ACC)
     for start in range(program * P, pixels, programs * P):
         p = start + tl.arange(0, P)
-        upstream = _read(g, p, p < pixels, outer, o, in_o, ACC)
+        upstream = read(g, p, p < pixels, outer, o, in_o, ACC)
         total += upstream
-        total_y += upstream * _read(y, p, p < pixels, outer, o, in_o, ACC)
+        total_y += upstream * read(y, p, p < pixels, outer, o, in_o, ACC)
     parts += (group * programs + program) * (2 * outer)
     store_row(parts, 0, outer, o, in_o, tl.sum(total, 0))
     store_row(parts, 1, outer, o, in_o, tl.sum(total_y, 0))
@@ -278,21 +255,21 @@ def _backward(
     for start in range(first, pixels, step):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, h, w)
+        n, row, col = place_of(p, h, w)
         share = tl.load(shares + n, mask=ok, other=0.0).to(ACC)
-        upstream, normal = _read(g, p, ok, outer, o, in_o, ACC), _read(y, p, ok, outer, o, in_o, ACC)
+        upstream, normal = read(g, p, ok, outer, o, in_o, ACC), read(y, p, ok, outer, o, in_o, ACC)
         gu = _pullback(upstream, normal, inverse, share, total, total_y).to(DOT)
         pulled = tl.dot(gu, back, out_dtype=ACC, input_precision=PRECISION)
-        tile = _read(d, p, ok, channels, c, in_c, ACC).to(DOT)
+        tile = read(d, p, ok, channels, c, in_c, ACC).to(DOT)
         d_m = tl.dot(tl.trans(tile), gu, acc=d_m, out_dtype=ACC, input_precision=PRECISION)
         if pull_d is not None:
-            pulled += _read(pull_d + group * (pixels * channels), p, ok, channels, c, in_c, ACC)
-        _write(gd, p, ok, channels, c, in_c, pulled)
+            pulled += read(pull_d + group * (pixels * channels), p, ok, channels, c, in_c, ACC)
+        write(gd, p, ok, channels, c, in_c, pulled)
         if KERNEL:
             for i in range(KERNEL):
                 for j in tl.static_range(KERNEL):
                     at, inside = _under_tap(n, row, col, ok, i, j, high, wide, KERNEL, STRIDE, DILATION)
-                    z = _relu(_read(x, at, inside, channels, c, in_c, ACC))
+                    z = _relu(read(x, at, inside, channels, c, in_c, ACC))
                     here = tl.sum(z * pulled, 0)
                     d_k += tl.where((tap == i * KERNEL + j)[:, None], here[None, :], 0.0)
     tl.store(parts_m + m_at, d_m, mask=m_mask)
@@ -323,7 +300,7 @@ def _input_gradient(
     in_c = c < channels
     p = tile * P + tl.arange(0, P)
     ok = p < images * high * wide
-    n, row, col = _place(p, high, wide)
+    n, row, col = place_of(p, high, wide)
     size = images * h * w * channels
     total = tl.zeros([P, C], ACC)
     for e in range(1 if OWN else edges):
@@ -337,13 +314,13 @@ def _input_gradient(
                     at, inside = _over_tap(n, row, col, wanted, i, j, h, w, KERNEL, STRIDE, DILATION)
                     k_at = taps + (group * channels + c) * (KERNEL * KERNEL) + i * KERNEL + j
                     weight = tl.load(k_at, mask=in_c, other=0.0).to(ACC)
-                    total += _read(gd + group * size, at, inside, channels, c, in_c, ACC) * weight[None, :]
+                    total += read(gd + group * size, at, inside, channels, c, in_c, ACC) * weight[None, :]
         else:
-            total += _read(gd + group * size, p, wanted, channels, c, in_c, ACC)
+            total += read(gd + group * size, p, wanted, channels, c, in_c, ACC)
     x += image * (images * high * wide * channels)
     dx += image * (images * high * wide * channels)
-    gate = _read(x, p, ok, channels, c, in_c, ACC) > 0.0
-    _write(dx, p, ok, channels, c, in_c, tl.where(gate, total, 0.0))
+    gate = read(x, p, ok, channels, c, in_c, ACC) > 0.0
+    write(dx, p, ok, channels, c, in_c, tl.where(gate, total, 0.0))
 
 
 @triton.jit
@@ -404,36 +381,36 @@ def _second(
     for start in range(first, pixels, step):
         p = start + tl.arange(0, P)
         ok = p < pixels
-        n, row, col = _place(p, h, w)
+        n, row, col = place_of(p, h, w)
         pushed = tl.zeros([P, C], ACC)
         if KERNEL:
             if vx is not None or vk is not None:
                 if BACK and vx is not None:
-                    pulled = _read(gd + group * (pixels * channels), p, ok, channels, c, in_c, ACC)
+                    pulled = read(gd + group * (pixels * channels), p, ok, channels, c, in_c, ACC)
                 for i in range(KERNEL):
                     for j in tl.static_range(KERNEL):
                         at, inside = _under_tap(n, row, col, ok, i, j, high, wide, KERNEL, STRIDE, DILATION)
                         k_from = (group * channels + c) * (KERNEL * KERNEL) + i * KERNEL + j
-                        z = _read(x + own, at, inside, channels, c, in_c, ACC)
+                        z = read(x + own, at, inside, channels, c, in_c, ACC)
                         if vk is not None:
                             pushed += _relu(z) * tl.load(vk + k_from, mask=in_c, other=0.0).to(ACC)[None, :]
                         if vx is not None:
-                            zv = tl.where(z > 0.0, _read(vx + own, at, inside, channels, c, in_c, ACC), 0.0)
+                            zv = tl.where(z > 0.0, read(vx + own, at, inside, channels, c, in_c, ACC), 0.0)
                             pushed += zv * tl.load(taps + k_from, mask=in_c, other=0.0).to(ACC)[None, :]
                             if BACK:
                                 here = tl.sum(zv * pulled, 0)
                                 d_k += tl.where((tap == i * KERNEL + j)[:, None], here[None, :], 0.0)
         elif vx is not None:
-            gate = _read(x + own, p, ok, channels, c, in_c, ACC) > 0.0
-            pushed = tl.where(gate, _read(vx + own, p, ok, channels, c, in_c, ACC), 0.0)
+            gate = read(x + own, p, ok, channels, c, in_c, ACC) > 0.0
+            pushed = tl.where(gate, read(vx + own, p, ok, channels, c, in_c, ACC), 0.0)
         share = tl.load(shares + n, mask=ok, other=0.0).to(ACC)
-        upstream, normal = _read(g, p, ok, outer, o, in_o, ACC), _read(y, p, ok, outer, o, in_o, ACC)
+        upstream, normal = read(g, p, ok, outer, o, in_o, ACC), read(y, p, ok, outer, o, in_o, ACC)
         if OUT:
             turned = tl.dot(pushed.to(DOT), matrix, out_dtype=ACC, input_precision=PRECISION)
             if vm is not None:
-                tile = _read(d + group * (pixels * channels), p, ok, channels, c, in_c, ACC).to(DOT)
+                tile = read(d + group * (pixels * channels), p, ok, channels, c, in_c, ACC).to(DOT)
                 turned = tl.dot(tile, v_matrix, acc=turned, out_dtype=ACC, input_precision=PRECISION)
-            _write(q, p, ok, outer, o, in_o, turned)
+            write(q, p, ok, outer, o, in_o, turned)
             shared = turned * share[:, None]
             sum_q += tl.sum(shared, 0)
             sum_qy += tl.sum(shared * normal, 0)
@@ -443,9 +420,9 @@ def _second(
             d_m = tl.dot(tl.trans(pushed.to(DOT)), gu, acc=d_m, out_dtype=ACC, input_precision=PRECISION)
             if vm is not None:
                 back = tl.dot(gu, tl.trans(v_matrix), out_dtype=ACC, input_precision=PRECISION)
-                _write(dd, p, ok, channels, c, in_c, back)
+                write(dd, p, ok, channels, c, in_c, back)
             else:
-                _write(dd, p, ok, channels, c, in_c, tl.zeros([P, C], ACC))
+                write(dd, p, ok, channels, c, in_c, tl.zeros([P, C], ACC))
     if OUT:
         parts += (group * programs + program) * (3 * outer)
         store_row(parts, 0, outer, o, in_o, sum_q)
@@ -505,12 +482,12 @@ def _finish(
         p = start + tl.arange(0, P)
         ok = p < most
         share = tl.load(shares + p // pixels, mask=ok, other=0.0).to(ACC)
-        turned, upstream = _read(q, p, ok, outer, o, in_o, ACC), _read(g, p, ok, outer, o, in_o, ACC)
-        normal = _read(y, p, ok, outer, o, in_o, ACC)
+        turned, upstream = read(q, p, ok, outer, o, in_o, ACC), read(g, p, ok, outer, o, in_o, ACC)
+        normal = read(y, p, ok, outer, o, in_o, ACC)
         of_g = inverse[None, :] * (turned - mean_q[None, :] - mean_qy[None, :] * normal)
         of_y = -inverse[None, :] * (share[:, None] * total_y[None, :] * turned + mean_qy[None, :] * upstream)
-        _write(q, p, ok, outer, o, in_o, of_g)
-        _write(dy, p, ok, outer, o, in_o, of_y)
+        write(q, p, ok, outer, o, in_o, of_g)
+        write(dy, p, ok, outer, o, in_o, of_y)
 
 
 _FORWARD, _NORMALISE = Kernel(_forward, "separable.forward"), Kernel(_normalise, "separable.normalise")
@@ -620,7 +597,10 @@ def forward(
     x, depthwise, pointwise = x.contiguous(), _packed(depthwise), pointwise.contiguous()
     around = (plan.tasks, plan.edges, plan.images, plan.h, plan.w)
     d, y = x.new_empty(*around, plan.channels), x.new_empty(*around, plan.outer)
-    r, parts = _wide(x, plan.tasks, plan.edges, plan.outer), _wide(x, plan.groups, plan.programs, 3, plan.outer)
+    r, parts = (
+        wide_memory(x, plan.tasks, plan.edges, plan.outer),
+        wide_memory(x, plan.groups, plan.programs, 3, plan.outer),
+    )
     grid = (plan.groups, plan.programs, plan.blocks_o)
     product = {"P": plan.narrow, "C": plan.whole_c, "O": plan.block_o, "AGAIN": plan.again, **plan.types}
     _FORWARD(
@@ -668,7 +648,7 @@ def second(
     d_g, d_y, d_r, d_d = torch.empty_like(y), torch.empty_like(y), torch.empty_like(r), torch.empty_like(d)
     weights = _Weights.of(plan, depthwise, pointwise)
     sums = _sums_of(g, y, needed, plan)
-    parts = _wide(x, plan.groups, plan.programs, 3, plan.outer)
+    parts = wide_memory(x, plan.groups, plan.programs, 3, plan.outer)
     together = plan.blocks_c == plan.blocks_o == 1
     roles = [(True, True, 1)] if together else [(True, False, plan.blocks_o), (False, True, plan.blocks_c)]
     for out, back, blocks in roles:
@@ -702,9 +682,9 @@ class _Weights(NamedTuple):
         d_pointwise = torch.empty_like(pointwise)
         if plan.programs == 1:
             return cls(d_depthwise, d_pointwise, (d_pointwise, d_depthwise), False)
-        parts_m = _wide(pointwise, plan.groups, plan.programs, plan.channels * plan.outer)
+        parts_m = wide_memory(pointwise, plan.groups, plan.programs, plan.channels * plan.outer)
         taps = plan.channels * plan.kernel**2
-        parts_k = None if depthwise is None else _wide(depthwise, plan.groups, plan.programs, taps)
+        parts_k = None if depthwise is None else wide_memory(depthwise, plan.groups, plan.programs, taps)
         return cls(d_depthwise, d_pointwise, (parts_m, parts_k), True)
 
     @property
@@ -715,7 +695,7 @@ class _Weights(NamedTuple):
 
 def _sums_of(g: Tensor, y: Tensor, needed: Tensor | None, plan: _Plan) -> Tensor:
     """S(g), S(g y) by program: [groups, programs, 2, O]."""
-    sums = _wide(y, plan.groups, plan.programs, 2, plan.outer)
+    sums = wide_memory(y, plan.groups, plan.programs, 2, plan.outer)
     _SUMS(
         (plan.groups, plan.programs, plan.blocks_o), g, y, needed, sums, plan.images * plan.pixels, plan.outer,
         plan.programs, P=plan.tile, O=plan.block_o, **plan.acc, num_warps=plan.warps,
@@ -741,7 +721,3 @@ def _input_gradient_of(
 
 def _packed(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
-
-
-def _wide(like: Tensor, *shape: int) -> Tensor:
-    return like.new_empty(shape, dtype=wide(like.dtype))
