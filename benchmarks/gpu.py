@@ -173,7 +173,7 @@ def describe_machine(rehearse: bool = False) -> dict[str, str]:
     """What a row must carry to be compared with another."""
     import torch
 
-    from benchmarks.machine import commit, device_name
+    from metadarts.core.machine import commit, device_name
 
     card = {"device": f"{device_name('cpu')} (rehearsal)"}
     if not rehearse:

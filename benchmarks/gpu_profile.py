@@ -16,9 +16,10 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import meta_step, rehearsal
-from benchmarks.machine import device_name, seconds_of, wait
+from benchmarks.machine import seconds_of, wait
 from benchmarks.rows import RESULTS, percentiles
 from metadarts.core.files import write_atomically
+from metadarts.core.machine import device_name
 
 STEPS = 3
 LINES = 40

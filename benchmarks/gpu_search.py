@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import rehearsal
-from benchmarks.machine import CHECKOUT, version, wait
+from benchmarks.machine import CHECKOUT, wait
 from benchmarks.rows import RESULTS, Row, append, said
+from metadarts.core.machine import version
 
 if TYPE_CHECKING:
     from metadarts.experiments import Config, RunFolder

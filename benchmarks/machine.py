@@ -1,4 +1,4 @@
-"""What a measurement was made on, and how it waits for a GPU; without `metadarts.experiments`, which needs PyYAML.
+"""How a measurement waits for a GPU and records on one.
 
 A GPU works behind Python's back: a time is taken only when it has done what it was given (`wait`). Its step can be
 recorded and replayed (`recorder`); on a CPU a stand-in takes the recorder's place, so that the same code runs there.
@@ -6,13 +6,9 @@ recorded and replayed (`recorder`); on a CPU a stand-in takes the recorder's pla
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +23,6 @@ from metadarts.ops.gpu.launch import interpreting
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = ("aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::masked_select")
 """What makes a GPU wait for the host: it cannot be recorded."""
-
-
-def version(package: str) -> str | None:
-    """The installed version, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """The checkout's commit, with a plus sign when files differ from it. Outside a checkout (a copy of its files, say)
-    $METADARTS_COMMIT, else None.
-    """
-    try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("METADARTS_COMMIT")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.check_output(["git", *arguments], cwd=CHECKOUT, text=True, stderr=subprocess.DEVNULL).strip()
-
-
-def device_name(device: str) -> str:
-    """The card's or the processor's own name."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    file = Path("/proc/cpuinfo")
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Whether float32 products on a GPU may be TensorFloat-32's, for torch's libraries and our kernels alike."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 # ------------------------------------------------------------------------------------------------------------- timing

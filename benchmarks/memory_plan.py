@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from metadarts.adapt import InnerLoop
+from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
-from metadarts.experiments.environment import commit, device_name, version
 from metadarts.experiments.footprint import footprint
 from metadarts.meta import meta_gradient
 from metadarts.nn import Learner, NetworkSpec, supernet

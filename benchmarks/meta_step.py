@@ -33,7 +33,7 @@ import torch
 
 from benchmarks import rehearsal
 from benchmarks.conformance import conforms
-from benchmarks.machine import StandIn, allow_tf32, recorder, version, wait
+from benchmarks.machine import StandIn, recorder, wait
 from benchmarks.mapping import pull_back, to_plain
 from benchmarks.peers.loops import LOOPS, MetaStep
 from benchmarks.peers.network import SearchNetwork
@@ -41,6 +41,7 @@ from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, percentiles, said
 from metadarts.adapt import InnerLoop
+from metadarts.core.machine import allow_tf32, version
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.meta import CapturedStep, MetaGradient, MetaState, OuterLoop, meta_gradient

@@ -42,9 +42,10 @@ from benchmarks.contestants import (
     Bundle,
     Passes,
 )
-from benchmarks.machine import allow_tf32, recorded, seconds_of, wait
+from benchmarks.machine import recorded, seconds_of, wait
 from benchmarks.peers.process import run_isolated
 from benchmarks.rows import RESULTS, Row, append, percentiles
+from metadarts.core.machine import allow_tf32
 
 AGREEMENT = 1e-10
 PASSES = ("forward", "backward", "second", "whole")

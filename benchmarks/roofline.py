@@ -31,12 +31,13 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks import counts, meta_step, rehearsal
 from benchmarks.conformance import conforms
 from benchmarks.counts import Call, ConvBlock, Cost, Mix, Pool
-from benchmarks.machine import allow_tf32, recorded, seconds_of
+from benchmarks.machine import recorded, seconds_of
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, percentiles, said
 from metadarts import ops
 from metadarts.adapt import InnerLoop
+from metadarts.core.machine import allow_tf32
 from metadarts.meta import meta_gradient
 from metadarts.nn import Learner, Network, NetworkSpec, supernet
 from metadarts.optim import Rule

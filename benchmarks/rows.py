@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import commit, device_name, version
 from metadarts.core.errors import DataError
 from metadarts.core.files import write_atomically
+from metadarts.core.machine import commit, device_name, version
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "numba", "higher", "learn2learn", "numpy")

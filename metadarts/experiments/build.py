@@ -10,6 +10,7 @@ import torch
 
 from metadarts.bridges import Tasksets, open_tasksets
 from metadarts.core.errors import ConfigError
+from metadarts.core.machine import allow_tf32
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.meta import MetaState
@@ -18,7 +19,6 @@ from metadarts.spaces import darts
 from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
 
 from .config import Config
-from .environment import allow_tf32
 
 LIBRARY = "learn2learn"
 """``learn2learn:NAME`` as a source is one of that library's tasksets."""

@@ -98,7 +98,7 @@ class _Search:
         self.config, self.space = experiment.config, experiment.network.space
         self.validation = held_out(experiment, "val", purpose="selection")
         self.saved = self.recorded = self.drawn = float("-inf")
-        self.doing, self.whole = "start", True
+        self.doing = "start"
         if run.has("last"):
             self.state, self.standing = self._restored(run.load("last"))
         else:
@@ -147,7 +147,7 @@ class _Search:
 
     def _kept_words(self) -> str:
         """Save the state if it is whole, and say what there is."""
-        if self.whole and not self.state.updating and self._is_finite():
+        if not self.state.updating and self._is_finite():
             self._save()
         return (
             f" (step {self.run.load('last').facts['step']} is kept in {self.run.path})" if self.run.has("last") else ""
@@ -189,7 +189,6 @@ class _Search:
         self.doing = f"meta-step {step + 1}"
         batch, fraction = batch_of(step), self.clock.fraction(step)
         result, norms = self._step(batch, fraction)
-        self.whole = True
         if not self._is_finite():
             raise NumericsError("the outer update left the finite numbers; lower outer.weight_rate or set outer.clip")
         loss, accuracy = standing.smooth.update(result)
@@ -219,7 +218,6 @@ class _Search:
             return found[-1][0]
 
         result, fitting = fitted(work, standing.micro_batch, config.training.fit_memory, STEP_ADVICE)
-        self.whole = False
         norms = found[-1][1] if found else state.apply(result.gradients, fraction)
         if fitting != standing.micro_batch:
             standing.micro_batch = fitting

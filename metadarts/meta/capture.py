@@ -8,7 +8,9 @@ theirs, and one call replays everything. Nothing of the recorded step may look a
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -55,6 +57,25 @@ class CudaGraphs:
         return graph.replay
 
 
+@dataclass
+class _Recording:
+    """A recorded step and the memory it works on.
+
+    Args:
+        shape: of the episodes, and the tasks per pass.
+        batch: where episodes are copied to.
+        layout: name and shape of each figure in the report, in order.
+        report: figures of the step that was replayed last.
+        replay: does the step.
+    """
+
+    shape: object
+    batch: TaskBatch
+    layout: list[tuple[str, tuple[int, ...]]]
+    report: Tensor
+    replay: Callable[[], None]
+
+
 class CapturedStep:
     """`meta_step` for a run: the first step of a shape is taken as it is, the next is recorded, and all are replayed.
 
@@ -82,9 +103,8 @@ class CapturedStep:
             raise ValueError("CapturedStep: expected a state that keeps its optimiser on_device")
         self.problem, self.state, self.inner, self.micro_batch = problem, state, inner, micro_batch
         self.recorder: Recorder = recorder or CudaGraphs()
-        self._replay: Callable[[], None] | None = None
+        self._recording: _Recording | None = None
         self._warmed: object = None
-        self._recorded: object = None
         self._said: set[str] = set()
         self._refused: set[object] = set()
 
@@ -99,23 +119,23 @@ class CapturedStep:
         shape = (self.micro_batch, batch.ways, *((t.shape, t.dtype, t.device) for t in batch.tensors()))
         if shape in self._refused:
             return self._step_by_step(batch, progress)
-        if shape != self._recorded:
+        if self._recording is None or self._recording.shape != shape:
             if self._warmed != shape:
                 self._forget("episodes changed their shape: the meta-step is recorded anew")
                 return self._warm(batch, progress, shape)
-            if not self._record(batch, shape):
+            self._recording = self._record(batch, shape)
+            if self._recording is None:
                 return self._step_by_step(batch, progress)
-        for held, given in zip(self._batch.tensors(), batch.tensors(), strict=True):
+        for held, given in zip(self._recording.batch.tensors(), batch.tensors(), strict=True):
             held.copy_(given, non_blocking=True)
         self.state.schedule(progress)
-        if self._replay is not None:
-            self._replay()
-        return self._read()
+        self._recording.replay()
+        return self._read(self._recording)
 
     @property
     def is_recorded(self) -> bool:
         """Whether the last shape met is replayed."""
-        return self._replay is not None
+        return self._recording is not None
 
     def _warm(self, batch: TaskBatch, progress: float, shape: object) -> tuple[MetaGradient, dict[str, float]]:
         """A step as it is. Only one that came to its end has warmed up: Adam's memory must be there before a recording,
@@ -134,52 +154,39 @@ class CapturedStep:
             self._say("episodes are ragged: their batch statistics depend on counts, so steps are not recorded")
         return batch.ragged
 
-    def _record(self, batch: TaskBatch, shape: object) -> bool:
-        """Whether the step on memory like ``batch``'s could be recorded."""
-        self._batch = batch.clone()
-        groups = [group["name"] for group in self.state.optimiser.param_groups]
-        self._layout: list[tuple[str, tuple[int, ...]]] = [
+    def _record(self, batch: TaskBatch, shape: object) -> _Recording | None:
+        """The step on memory like ``batch``'s; None where it cannot be recorded."""
+        held, groups = batch.clone(), self.state.optimiser.param_groups
+        layout: list[tuple[str, tuple[int, ...]]] = [
             *((name, (batch.tasks,)) for name in ("losses", "accuracies", "finite")),
             ("support_losses", self._losses),
             ("norms", (len(groups),)),
         ]
-        size = sum(int(torch.Size(shape).numel()) for _, shape in self._layout)
         like = next(iter(self.state.params.values()))
-        self._report = torch.zeros(size, dtype=like.dtype, device=like.device)
+        report = like.new_zeros(sum(math.prod(shape) for _, shape in layout))
         try:
-            self._replay = self.recorder.record(self._run)
+            replay = self.recorder.record(lambda: self._run(held, report))
         except RuntimeError as error:
             self._forget()
             self.state.updating = False  # what failed was written down, not done
             self._refused.add(shape)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self._say(f"the meta-step could not be recorded, steps are taken one kernel at a time: {reason}")
-            return False
-        self._recorded = shape
-        return True
+            return None
+        return _Recording(shape, held, layout, report, replay)
 
-    def _run(self) -> None:
+    def _run(self, batch: TaskBatch, report: Tensor) -> None:
         """What is recorded."""
-        found = mean_gradient(
-            self.problem,
-            self.state.params,
-            self._batch,
-            self.inner,
-            rates=self.state.rates,
-            micro_batch=self.micro_batch,
-        )
-        skip = (~found.finite.any()).to(torch.float32)
-        norms = self.state.update(found.gradients, skip)
+        state, size = self.state, self.micro_batch
+        found = mean_gradient(self.problem, state.params, batch, self.inner, rates=state.rates, micro_batch=size)
+        norms = state.update(found.gradients, (~found.finite.any()).to(torch.float32))
         parts = [found.losses, found.accuracies, found.finite, found.support_losses, torch.stack(list(norms.values()))]
-        self._report.copy_(torch.cat([part.flatten().to(self._report.dtype) for part in parts]))
+        report.copy_(torch.cat([part.flatten().to(report.dtype) for part in parts]))
 
-    def _read(self) -> tuple[MetaGradient, dict[str, float]]:
+    def _read(self, recording: _Recording) -> tuple[MetaGradient, dict[str, float]]:
         """What the replayed step reported, brought to the host in one copy."""
-        sizes = [int(torch.Size(shape).numel()) for _, shape in self._layout]
-        parts = self._report.cpu().split(sizes)
-        named: dict[str, Tensor] = {
-            name: part.view(shape) for (name, shape), part in zip(self._layout, parts, strict=True)
-        }
+        parts = recording.report.cpu().split([math.prod(shape) for _, shape in recording.layout])
+        named = {name: part.view(shape) for (name, shape), part in zip(recording.layout, parts, strict=True)}
         norms = named.pop("norms").tolist()
         found = MetaGradient({}, **named | {"finite": named["finite"] != 0})
         require_finite(found)
@@ -189,11 +196,9 @@ class CapturedStep:
 
     def _forget(self, why: str = "") -> None:
         """Drop what is recorded, and its memory."""
-        if why and self._recorded is not None:
+        if why and self._recording is not None:
             self._say(why)
-        self._replay = self._recorded = None
-        self.__dict__.pop("_batch", None)
-        self.__dict__.pop("_report", None)
+        self._recording = None
         self.state.optimiser.found_inf = None  # type: ignore[attr-defined]
         self.state.optimiser.zero_grad(set_to_none=True)
 

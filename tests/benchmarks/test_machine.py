@@ -39,15 +39,6 @@ def test_a_batch_of_calls_is_timed_as_one():
     assert len(calls) == 2 + 3 * 4
 
 
-def test_what_a_row_says_of_the_machine_is_what_a_run_says():
-    from metadarts.experiments import environment
-
-    assert machine.commit() == environment.commit()
-    assert machine.device_name("cpu") == environment.device_name("cpu")
-    assert machine.version("torch") == environment.version("torch")
-    assert machine.version("no such package") is None
-
-
 def test_rows_and_rehearsals_choose_triton_only_where_it_is_interpreted(monkeypatch):
     with machine.rehearsed_kernels() as name:
         assert name == "auto"

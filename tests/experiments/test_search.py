@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from metadarts.core.errors import NumericsError
+from metadarts.core.errors import NumericsError, ResourceError
 from metadarts.experiments import Experiment, RunFolder, search
 from metadarts.experiments.clock import Clock
 from metadarts.experiments.config import Training
@@ -298,7 +298,7 @@ def test_a_search_whose_steps_are_recorded_is_the_search(start, monkeypatch):
     monkeypatch.setattr("metadarts.meta.capture.CudaGraphs", Replayed)
     read = CapturedStep._read
     replays = []
-    monkeypatch.setattr(CapturedStep, "_read", lambda step: replays.append(step.state.step) or read(step))
+    monkeypatch.setattr(CapturedStep, "_read", lambda step, what: replays.append(step.state.step) or read(step, what))
     found = []
     for capture in (False, True):
         experiment, run = start({"training.meta_steps": 5, "training.capture": capture})
@@ -330,3 +330,26 @@ def test_a_search_with_recorded_steps_halves_its_parts_when_memory_runs_out(star
     experiment, run = start(settings)
     assert search(experiment, run).step == 3
     assert [line["micro_batch"] for line in run.records("memory")] == [1]
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_an_update_that_broke_off_is_neither_saved_nor_taken_again(start, monkeypatch, capture):
+    """Some parameters have moved and others not: with --fit-memory as without, there is nothing to go on with."""
+    create, taken = MetaState.create, []
+    monkeypatch.setattr(MetaState, "create", lambda *arguments: create(*arguments, on_device=True))
+    monkeypatch.setattr("metadarts.meta.capture.CudaGraphs", Replayed)
+    step = torch.optim.Adam.step
+
+    def broken(optimiser, *arguments):
+        taken.append(optimiser)
+        if len(taken) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(optimiser, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", broken)
+    settings = {"training.meta_steps": 5, "training.tasks": 2, "training.fit_memory": True, "training.capture": capture}
+    experiment, run = start(settings)
+    with pytest.raises(ResourceError, match="memory ran out"):
+        search(experiment, run)
+    assert len(taken) == 3
+    assert run.load("last").facts["step"] == 1  # written after the first step, and not since

@@ -11,31 +11,13 @@ from torch.autograd import gradgradcheck
 from metadarts.core.rng import Key
 from metadarts.ops import conv_block
 from metadarts.ops.conv_block.reference import conv_block as reference
-from metadarts.testing import OpCase, check_close
+from metadarts.testing import check_close
 from metadarts.testing.operators import check_derivatives
+from tests.opcases import conv_block_case as case
 
 VALUE = ("forward", "finish")
 FIRST = (*VALUE, "sums", "pullback", "weight_gradient")
 SECOND = (*FIRST, "input_gradient", "second", "second_finish")
-
-
-def case(
-    what: str,
-    image: tuple[int, int, int],
-    channels: tuple[int, int] = (2, 3),
-    kernel: int = 3,
-    tasks: int = 1,
-    rows: list[list[float]] | None = None,
-    **options: float,
-) -> OpCase:
-    """``image`` is (N, H, W)."""
-    inputs = {
-        "x": (tasks, *image, channels[0]),
-        "weight": (tasks, channels[1], channels[0], kernel, kernel),
-        "scale": (tasks, channels[1]),
-        "bias": (tasks, channels[1]),
-    }
-    return OpCase(what, inputs, {} if rows is None else {"rows": torch.tensor(rows, dtype=torch.float64)}, options)
 
 
 ONE_PROGRAM = [

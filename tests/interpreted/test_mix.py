@@ -9,26 +9,15 @@ from torch.autograd import gradgradcheck
 from metadarts.core.rng import Key
 from metadarts.ops import mix
 from metadarts.ops.mix.reference import mix as reference
-from metadarts.testing import OpCase, check_close
+from metadarts.testing import check_close
 from metadarts.testing.operators import check_derivatives
+from tests.opcases import mix_by_name as by_name
+from tests.opcases import mix_case as case
 
 STAGES = ("forward", "gradient", "second")
 
 
-def by_name(op, **options):
-    """Operators are checked by named inputs and one tensor; mix takes a list and returns one tensor for each edge."""
-    return lambda weights, **candidates: torch.stack(op(list(candidates.values()), weights, **options), 1)
-
-
 triton_mix, law = by_name(mix, implementation="triton"), by_name(reference)
-
-
-def case(what: str, image: tuple[int, int, int], tasks: int, edges: int, channels: int, shared: str) -> OpCase:
-    """``image`` is (N, H, W). One candidate per letter of ``shared``: s is shared by all edges, o has one for each."""
-    inputs = {"weights": (len(shared), tasks, edges)}
-    for number, letter in enumerate(shared):
-        inputs[f"y{number}"] = (tasks, 1 if letter == "s" else edges, *image, channels)
-    return OpCase(what, inputs)
 
 
 CASES = [

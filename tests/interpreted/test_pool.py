@@ -10,18 +10,11 @@ from metadarts.core.rng import Key
 from metadarts.ops import pool
 from metadarts.ops.pool.op import KINDS
 from metadarts.ops.pool.reference import pool as reference
-from metadarts.testing import OpCase, check_close
+from metadarts.testing import check_close
 from metadarts.testing.operators import check_derivatives
+from tests.opcases import pool_case as case
 
 STAGES = ("forward", "normalise", "sums", "input_gradient", "second", "finish")
-
-
-def case(
-    what: str, size: tuple[int, int, int, int, int], rows: list[list[float]] | None = None, **options: float
-) -> OpCase:
-    """``size`` is (T, N, H, W, C)."""
-    constants = {} if rows is None else {"rows": torch.tensor(rows, dtype=torch.float64)}
-    return OpCase(what, {"x": size}, constants, options)
 
 
 CASES = [

@@ -9,33 +9,11 @@ from torch.autograd import gradgradcheck
 from metadarts.core.rng import Key
 from metadarts.ops import separable
 from metadarts.ops.separable.reference import separable as reference
-from metadarts.testing import OpCase, check_close
+from metadarts.testing import check_close
 from metadarts.testing.operators import check_derivatives
+from tests.opcases import separable_case as case
 
 STAGES = ("forward", "normalise", "sums", "backward", "input_gradient", "second", "finish")
-
-
-def case(
-    what: str,
-    image: tuple[int, int, int],
-    channels: tuple[int, int] = (3, 3),
-    kernel: int = 3,
-    tasks: int = 1,
-    edges: int = 1,
-    shared: bool = False,
-    rows: list[list[float]] | None = None,
-    needed: list[list[int]] | None = None,
-    **options: float,
-) -> OpCase:
-    """``image`` is (N, H, W); kernel 0 is a projection, without a depthwise stage."""
-    inputs = {"x": (tasks, 1 if shared else edges, *image, channels[0])}
-    if kernel:
-        inputs["depthwise"] = (tasks, edges, channels[0], kernel, kernel)
-    inputs["pointwise"] = (tasks, edges, *channels)
-    constants = {} if rows is None else {"rows": torch.tensor(rows, dtype=torch.float64)}
-    if needed is not None:
-        constants["needed"] = torch.tensor(needed, dtype=torch.float64)
-    return OpCase(what, inputs, constants, options)
 
 
 CASES = [

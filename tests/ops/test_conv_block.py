@@ -9,33 +9,9 @@ from torch import nn
 from metadarts.core.rng import Key
 from metadarts.ops import conv_block, implementations
 from metadarts.ops.conv_block.reference import conv_block as reference
-from metadarts.testing import OpCase, check_close, check_op
-
-
-def shares(*counts: list[float]) -> torch.Tensor:
-    """[T, N] counts -> shares that sum to 1 over n."""
-    rows = torch.tensor(counts, dtype=torch.float64)
-    return rows / rows.sum(1, keepdim=True)
-
-
-def case(
-    what: str,
-    image: tuple[int, int, int],
-    channels: tuple[int, int] = (2, 3),
-    kernel: int = 3,
-    tasks: int = 1,
-    rows: torch.Tensor | None = None,
-    **options: float,
-) -> OpCase:
-    """``image`` is (N, H, W)."""
-    inputs = {
-        "x": (tasks, *image, channels[0]),
-        "weight": (tasks, channels[1], channels[0], kernel, kernel),
-        "scale": (tasks, channels[1]),
-        "bias": (tasks, channels[1]),
-    }
-    return OpCase(what, inputs, {} if rows is None else {"rows": rows}, options)
-
+from metadarts.testing import check_close, check_op
+from tests.opcases import conv_block_case as case
+from tests.opcases import shares
 
 CASES = [
     case("odd sizes, whose last line and column no window holds", (2, 5, 3)),

@@ -8,21 +8,9 @@ import torch
 from metadarts.core.rng import Key
 from metadarts.ops import implementations, mix
 from metadarts.ops.mix.reference import mix as reference
-from metadarts.testing import OpCase, check_close, check_op
-
-
-def by_name(op, **options):
-    """check_op names its inputs and reads one tensor; mix takes a list and returns one tensor for each edge."""
-    return lambda weights, **candidates: torch.stack(op(list(candidates.values()), weights, **options), 1)
-
-
-def case(what: str, image: tuple[int, int, int], tasks: int, edges: int, channels: int, shared: str) -> OpCase:
-    """``image`` is (N, H, W). One candidate per letter of ``shared``: s is shared by all edges, o has one for each."""
-    inputs = {"weights": (len(shared), tasks, edges)}
-    for number, letter in enumerate(shared):
-        inputs[f"y{number}"] = (tasks, 1 if letter == "s" else edges, *image, channels)
-    return OpCase(what, inputs)
-
+from metadarts.testing import check_close, check_op
+from tests.opcases import mix_by_name as by_name
+from tests.opcases import mix_case as case
 
 CASES = [
     case("one candidate", (2, 3, 1), 1, 1, 3, "o"),

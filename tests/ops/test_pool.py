@@ -11,19 +11,9 @@ from metadarts.core.rng import Key
 from metadarts.ops import bare_pool, implementations, pool
 from metadarts.ops.pool.op import KINDS
 from metadarts.ops.pool.reference import pool as reference
-from metadarts.testing import OpCase, check_close, check_op
-
-
-def shares(*counts: list[float]) -> torch.Tensor:
-    """[T, N] counts -> shares that sum to 1 over n."""
-    rows = torch.tensor(counts, dtype=torch.float64)
-    return rows / rows.sum(1, keepdim=True)
-
-
-def case(what: str, size: tuple[int, int, int, int, int], rows: torch.Tensor | None = None, **options: float) -> OpCase:
-    """``size`` is (T, N, H, W, C)."""
-    return OpCase(what, {"x": size}, {} if rows is None else {"rows": rows}, options)
-
+from metadarts.testing import check_close, check_op
+from tests.opcases import pool_case as case
+from tests.opcases import shares
 
 CASES = [
     case("odd sizes", (1, 2, 5, 3, 3)),

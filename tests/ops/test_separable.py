@@ -9,37 +9,9 @@ from torch import nn
 from metadarts.core.rng import Key
 from metadarts.ops import implementations, separable
 from metadarts.ops.separable.reference import separable as reference
-from metadarts.testing import OpCase, check_close, check_op
-
-
-def shares(*counts: list[float]) -> torch.Tensor:
-    """[T, N] counts -> shares that sum to 1 over n."""
-    rows = torch.tensor(counts, dtype=torch.float64)
-    return rows / rows.sum(1, keepdim=True)
-
-
-def case(
-    what: str,
-    image: tuple[int, int, int],
-    channels: tuple[int, int] = (3, 3),
-    kernel: int = 3,
-    tasks: int = 1,
-    edges: int = 1,
-    shared: bool = False,
-    rows: torch.Tensor | None = None,
-    needed: list[list[int]] | None = None,
-    **options: float,
-) -> OpCase:
-    """``image`` is (N, H, W); kernel 0 is a projection, without a depthwise stage."""
-    inputs = {"x": (tasks, 1 if shared else edges, *image, channels[0])}
-    if kernel:
-        inputs["depthwise"] = (tasks, edges, channels[0], kernel, kernel)
-    inputs["pointwise"] = (tasks, edges, *channels)
-    constants = {} if rows is None else {"rows": rows}
-    if needed is not None:
-        constants["needed"] = torch.tensor(needed, dtype=torch.float64)
-    return OpCase(what, inputs, constants, options)
-
+from metadarts.testing import check_close, check_op
+from tests.opcases import separable_case as case
+from tests.opcases import shares
 
 CASES = [
     case("odd sizes", (2, 5, 3)),

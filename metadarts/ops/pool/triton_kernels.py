@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from metadarts.ops.gpu.launch import Kernel
+from metadarts.ops.gpu.normal import pullback_sums
 from metadarts.ops.gpu.pixels import place_of, read, write
 from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_moments, store_row, sum_of_parts
 from metadarts.ops.gpu.tiles import power_of_two, tiling, types, wide_memory
@@ -173,26 +174,6 @@ def _normalise(
 
 
 @triton.jit
-def _sums(g, y, parts, pixels, channels, programs, P: tl.constexpr, C: tl.constexpr, ACC: tl.constexpr):
-    """A program's part of S(g) and S(g y)."""
-    group, program = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    c = tl.program_id(2) * C + tl.arange(0, C)
-    in_c = c < channels
-    g += group * (pixels * channels)
-    y += group * (pixels * channels)
-    total = tl.zeros([P, C], ACC)
-    total_y = tl.zeros([P, C], ACC)
-    for start in range(program * P, pixels, programs * P):
-        p = start + tl.arange(0, P)
-        upstream = read(g, p, p < pixels, channels, c, in_c, ACC)
-        total += upstream
-        total_y += upstream * read(y, p, p < pixels, channels, c, in_c, ACC)
-    parts += (group * programs + program) * (2 * channels)
-    store_row(parts, 0, channels, c, in_c, tl.sum(total, 0))
-    store_row(parts, 1, channels, c, in_c, tl.sum(total_y, 0))
-
-
-@triton.jit
 def _input_gradient(
     g, y, r, which, shares, pull_r, sums, dx, images, high, wide, h, w, channels, programs,
     MAXIMUM: tl.constexpr, STRIDE: tl.constexpr, WINDOWS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
@@ -338,7 +319,7 @@ def _finish(
 
 
 _FORWARD, _NORMALISE = Kernel(_forward, "pool.forward"), Kernel(_normalise, "pool.normalise")
-_SUMS, _INPUT = Kernel(_sums, "pool.sums"), Kernel(_input_gradient, "pool.input_gradient")
+_SUMS, _INPUT = Kernel(pullback_sums, "pool.sums"), Kernel(_input_gradient, "pool.input_gradient")
 _SECOND, _FINISH = Kernel(_second, "pool.second"), Kernel(_finish, "pool.finish")
 
 
@@ -415,7 +396,7 @@ def gradient(
     sums, d_x = plan.parts(y, 2), y.new_empty(size)
     pixels = plan.images * plan.high * plan.wide  # of x, which at stride 2 has four times those of y
     programs = tiling(plan.tasks, pixels, plan.tile["C"], y.device).programs
-    _SUMS(plan.grid, g, y, sums, plan.images * plan.h * plan.w, plan.channels, plan.programs, **plan.tile)
+    _SUMS(plan.grid, g, y, None, sums, plan.images * plan.h * plan.w, plan.channels, plan.programs, **plan.tile)
     _INPUT(
         (plan.tasks, programs, plan.blocks), g, y, r, which, shares, pull_r, sums, d_x, *plan.sizes,
         WINDOWS=-(-3 // options.stride), PROGRAMS=plan.padded, **plan.window, **plan.tile,

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from metadarts.ops.gpu.launch import Kernel, interpreting
+from metadarts.ops.gpu.normal import pullback_sums
 from metadarts.ops.gpu.pixels import place_of, read, write
 from metadarts.ops.gpu.sums import merge_moments, moments_of_parts, store_moments, store_row, sum_of_parts
 from metadarts.ops.gpu.tiles import power_of_two, tiling, types, wide, wide_memory
@@ -180,31 +181,6 @@ def _normalise(
         else:
             u = read(y, p, ok, outer, o, in_o, ACC)
         write(y, p, ok, outer, o, in_o, (u - mean[None, :]) * inverse[None, :])
-
-
-@triton.jit
-def _sums(
-    g, y, needed, parts, pixels, outer, programs, P: tl.constexpr, O: tl.constexpr, ACC: tl.constexpr
-):  # fmt: skip
-    """A program's part of S(g) and S(g y)."""
-    group, program = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    o = tl.program_id(2) * O + tl.arange(0, O)
-    in_o = o < outer
-    if needed is not None:
-        if tl.load(needed + group) == 0:
-            return
-    g += group * (pixels * outer)
-    y += group * (pixels * outer)
-    total = tl.zeros([P, O], ACC)
-    total_y = tl.zeros([P, O], ACC)
-    for start in range(program * P, pixels, programs * P):
-        p = start + tl.arange(0, P)
-        upstream = read(g, p, p < pixels, outer, o, in_o, ACC)
-        total += upstream
-        total_y += upstream * read(y, p, p < pixels, outer, o, in_o, ACC)
-    parts += (group * programs + program) * (2 * outer)
-    store_row(parts, 0, outer, o, in_o, tl.sum(total, 0))
-    store_row(parts, 1, outer, o, in_o, tl.sum(total_y, 0))
 
 
 @triton.jit
@@ -491,7 +467,7 @@ def _finish(
 
 
 _FORWARD, _NORMALISE = Kernel(_forward, "separable.forward"), Kernel(_normalise, "separable.normalise")
-_SUMS, _BACKWARD = Kernel(_sums, "separable.sums"), Kernel(_backward, "separable.backward")
+_SUMS, _BACKWARD = Kernel(pullback_sums, "separable.sums"), Kernel(_backward, "separable.backward")
 _INPUT = Kernel(_input_gradient, "separable.input_gradient")
 _SECOND, _FINISH = Kernel(_second, "separable.second"), Kernel(_finish, "separable.finish")
 
@@ -698,7 +674,7 @@ def _sums_of(g: Tensor, y: Tensor, needed: Tensor | None, plan: _Plan) -> Tensor
     sums = wide_memory(y, plan.groups, plan.programs, 2, plan.outer)
     _SUMS(
         (plan.groups, plan.programs, plan.blocks_o), g, y, needed, sums, plan.images * plan.pixels, plan.outer,
-        plan.programs, P=plan.tile, O=plan.block_o, **plan.acc, num_warps=plan.warps,
+        plan.programs, P=plan.tile, C=plan.block_o, **plan.acc, num_warps=plan.warps,
     )  # fmt: skip
     return sums
 
