@@ -2,8 +2,8 @@
 
 One task and a few inner steps are enough: everything that grows with the work grows linearly, in the tasks of a pass
 and in the inner steps. Counting the tensors that are alive would not be: a heap that serves large and small blocks in
-turn holds more, and ever more with every recomputed step. The shares stay the same when all blocks are so many times
-larger, so one task shows them. On a card it is the caching allocator that is looked at.
+turn holds more. The shares stay the same when all blocks are so many times larger, so one task shows them. On a card it
+is the caching allocator that is looked at.
 """
 
 from __future__ import annotations
@@ -66,10 +66,16 @@ class Growth:
 
 @dataclass
 class _Watched:
-    """A problem that writes down the growth whenever a support loss and a query loss are begun."""
+    """A problem that writes down the growth whenever a support loss and a query loss are begun, and what a step moves.
+
+    Args:
+        moved: bytes of the parameters of one task that the inner loop moves.
+    """
 
     problem: Problem
+    inner: InnerLoop
     growth: Growth
+    moved: int = 0
     support: list[int] = field(default_factory=list)
     query: list[int] = field(default_factory=list)
 
@@ -80,6 +86,7 @@ class _Watched:
     def support_loss(self, params: Params, batch: TaskBatch) -> Tensor:
         if not self.query:  # until then each step begins its loss once; afterwards only recomputed ones do
             self.support.append(self.growth.now())
+            self.moved = sum(tensor.nbytes for name, tensor in params.items() if self.inner.adapts(name))
         return self.problem.support_loss(params, batch)
 
     def query_loss(self, params: Params, batch: TaskBatch) -> tuple[Tensor, Tensor]:
@@ -97,7 +104,7 @@ class Footprint:
         data: images and labels.
         outside: peak of all that surrounds the inner steps (prototypes, query pass, outer backward).
         stored: what an inner step holds until its outer backward.
-        recomputed: what it holds when it is to be recomputed.
+        recomputed: what it holds when it is to be recomputed: parameters that it moves, and the rule's memory of them.
         again: peak of all that surrounds recomputed inner steps, the recomputing of one included.
     """
 
@@ -141,7 +148,7 @@ def footprint(
 
     def probe(steps: int, recomputed: int) -> tuple[_Watched, int]:
         with Growth(one.support_images.device) as growth:
-            watched, loop = _Watched(problem, growth), replace(inner, steps=steps, checkpoint=recomputed)
+            watched, loop = _Watched(problem, inner, growth), replace(inner, steps=steps, checkpoint=recomputed)
             try:
                 meta_gradient(watched, params, one, loop, rates=rates, engine=engine)
             except NumericsError:  # as after more steps than the search has: the memory was taken all the same
@@ -159,7 +166,8 @@ def footprint(
     if not again:
         return found
     watched, peak = probe(PASSING_STEPS, PASSING_STEPS)
-    left = max(0, (watched.query[0] - watched.support[1]) // (PASSING_STEPS - 1))
+    # What it began with, and no more (`metadarts.adapt.recompute`): less than a heap's growth could show.
+    left = watched.moved * (1 + len(inner.make_rule().init({})))
     return replace(found, recomputed=left, again=max(0, peak - PASSING_STEPS * left))
 
 

@@ -14,6 +14,7 @@ import torch
 from metadarts.adapt import InnerLoop
 from metadarts.core.errors import ConfigError, ResourceError
 from metadarts.core.rng import Key
+from metadarts.core.types import is_alpha
 from metadarts.experiments import Config, RunFolder, search, with_settings
 from metadarts.experiments.footprint import PASSING_STEPS, Footprint, Growth, bytes_of, footprint
 from metadarts.experiments.memory import resident_bytes, usable_bytes
@@ -174,8 +175,11 @@ def test_recomputing_changes_no_bit():
         assert all(torch.equal(results[0][name], other[name]) for name in other)
 
 
+LEAK = 10**9
+
+
 class Leaking:
-    """A problem on a made-up heap, where each support loss leaves 7 bytes."""
+    """A problem on a made-up heap, which each support loss makes larger by `LEAK` bytes."""
 
     def __init__(self):
         learner = tiny_learner(nodes=1)
@@ -183,18 +187,23 @@ class Leaking:
         self.start, self.query_loss, self.learner, self.heap = learner.start, learner.query_loss, learner, 1000
 
     def support_loss(self, params, batch):
-        self.heap += 7
+        self.heap += LEAK
         return self.learner.support_loss(params, batch)
 
 
-def test_a_probe_takes_steps_apart_by_the_beginnings_of_their_losses(monkeypatch):
-    """A recomputed step begins its loss once before the query pass, and once after."""
+@pytest.mark.parametrize(("rule", "copies"), [("sgd", 1), ("momentum", 2), ("adam", 3)])
+def test_a_probe_takes_steps_apart(monkeypatch, rule, copies):
+    """A stored step is what the heap grew by between two losses; a recomputed one the parameters it moves, and the
+    rule's memory of them. It begins its loss once before the query pass, and once after.
+    """
     problem = Leaking()
     monkeypatch.setattr("metadarts.experiments.footprint.resident_bytes", lambda device: problem.heap)
-    batch = random_tasks(Key.from_seed(0), tasks=1)
-    found = footprint(problem, problem.params, batch, InnerLoop(5, weight_rate=0.01, alpha_rate=0.1))
-    assert (found.stored, found.outside) == (7, 0)
-    assert (found.recomputed, found.again) == (7, PASSING_STEPS * 7)
+    batch, inner = random_tasks(Key.from_seed(0), tasks=1), InnerLoop(5, rule, weight_rate=0.01, alpha_rate=0.0)
+    start = problem.start({name: tensor.unsqueeze(0) for name, tensor in problem.params.items()}, batch)
+    held = copies * sum(tensor.nbytes for name, tensor in start.items() if not is_alpha(name))
+    found = footprint(problem, problem.params, batch, inner)
+    assert (found.stored, found.outside) == (LEAK, 0)
+    assert (found.recomputed, found.again) == (held, 2 * PASSING_STEPS * LEAK - PASSING_STEPS * held)
 
 
 def planned(experiment, plan):
