@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -34,6 +35,12 @@ class Answer(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fonts() -> None:
+    """matplotlib's list of fonts, which it makes once per machine and not without a word: no test may be the first."""
+    importlib.import_module("matplotlib.font_manager")
 
 
 @pytest.fixture(scope="session")
