@@ -250,6 +250,36 @@ PRESETS: dict[str, dict[str, Any]] = {
         "inner.alpha_rate": 10.0,
         "outer.final": 0.02,
     },
+    "start-glyphs": {
+        "training.meta_steps": 1500,
+        "training.tasks": 2,
+        "training.validations": 5,
+        "training.validation_tasks": 60,
+        "tasks.train_ways": 12,
+        "tasks.shots": 3,
+        "tasks.queries": 3,
+        "model.head": "prototype",
+        "model.bn": "support",
+        "inner.steps": 1,
+        "inner.weight_rate": 0.1,
+        "inner.alpha_rate": 10.0,
+        "outer.final": 0.02,
+    },
+    "start-cifar-fs": {
+        "training.meta_steps": 2400,
+        "training.tasks": 2,
+        "training.validations": 6,
+        "training.validation_tasks": 60,
+        "tasks.train_ways": 10,
+        "tasks.shots": 5,
+        "tasks.queries": 5,
+        "model.head": "prototype",
+        "model.bn": "support",
+        "inner.steps": 1,
+        "inner.weight_rate": 0.05,
+        "inner.alpha_rate": 10.0,
+        "outer.final": 0.02,
+    },
     "tnas": {
         "training.meta_steps": 12500,
         "tasks.queries": 15,
@@ -258,7 +288,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "inner.alpha_rate": 30.0,
     },
 }
-"""Named settings; `metadarts search --preset NAME`. `tnas` is the paper's search (Lian et al., 2020)."""
+"""Named settings; `metadarts search --preset NAME`. `tnas` is the paper's search (Lian et al., 2020); `start-*` make the
+bundled starts, under `support` statistics, since what is exported has them frozen."""
 
 
 def preset(name: str) -> dict[str, Any]:
