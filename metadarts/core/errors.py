@@ -26,6 +26,10 @@ class RunError(MetadartsError):
     """A run folder that cannot be created, read or continued."""
 
 
+class ModelError(MetadartsError):
+    """A shipped model that cannot be read, or that does not give its source's answers."""
+
+
 class NumericsError(MetadartsError):
     """A computation that left the finite numbers, or statistics that the data cannot support."""
 
