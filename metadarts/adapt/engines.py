@@ -33,7 +33,8 @@ class Batch(Protocol):
 
 
 B = TypeVar("B", bound=Batch)
-Observer = Callable[[int, Params], None]
+Observer = Callable[[int, Params], bool | None]
+"""(step, task parameters) -> True to take no further step."""
 
 
 def adapt(
@@ -45,6 +46,7 @@ def adapt(
     rates: Params | None = None,
     engine: str = "task_axis",
     observe: Observer | None = None,
+    batches: Callable[[int], B] | None = None,
 ) -> Adapted:
     """Learn every task of ``support`` from ``params`` by ``inner.steps`` steps of gradient descent.
 
@@ -55,21 +57,25 @@ def adapt(
         inner: rule, rates, order, clipping, checkpointing.
         rates: learned rates [T] or [T, K], see `rate_shapes`; None for the configured constants.
         engine: "task_axis", "loop" or "higher".
-        observe: called with (step, task parameters) before the first step and after each; "task_axis" only.
+        observe: called with (step, task parameters) before the first step and after each; once it returns True, the
+            loop ends there. "task_axis" only.
+        batches: step -> what that step learns from, for support sets too large for one; None for all of ``support``.
+            "task_axis" only.
 
     Raises:
         ConfigError: on an unknown engine, or an option that the engine does not offer.
     """
     if engine not in ENGINES:
         raise ConfigError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")
-    if engine != "task_axis" and observe is not None:
-        raise ConfigError("observe needs engine 'task_axis'")
+    for name, option in (("observe", observe), ("batches", batches)):
+        if engine != "task_axis" and option is not None:
+            raise ConfigError(f"{name} needs engine 'task_axis'")
     if engine != "task_axis" and inner.checkpoint:
         raise ConfigError(f"inner.checkpoint needs engine 'task_axis'; engine {engine!r} stores every step")
     if not any(inner.adapts(name) for name in params):
         return _stay(params, support, inner, observe)
     if engine == "task_axis":
-        return _adapt_together(loss, params, support, inner, rates, observe)
+        return _adapt_together(loss, params, support, inner, rates, observe, batches)
     return ENGINES[engine](loss, params, support, inner, rates)
 
 
@@ -77,7 +83,8 @@ def _stay(params: Params, support: Batch, inner: InnerLoop, observe: Observer | 
     """Every rate is 0: no step moves anything."""
     if observe:
         for step in range(inner.steps + 1):
-            observe(step, params)
+            if observe(step, params):
+                break
     return Adapted(params, next(iter(params.values())).new_zeros(0, support.tasks))
 
 
@@ -109,14 +116,17 @@ def _adapt_together(
     inner: InnerLoop,
     rates: Params | None,
     observe: Observer | None,
+    batches: Callable[[int], B] | None,
 ) -> Adapted:
-    rule, history = inner.make_rule(), []
+    rule = inner.make_rule()
+    history: list[Tensor] = []
     state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
     exact = inner.order == "second" and torch.is_grad_enabled()
-    if observe:
-        observe(0, params)
+    if observe and observe(0, params):
+        return Adapted(params, _stacked(history, support.tasks))
     for step in range(inner.steps):
         step_rates = rates_at(inner, rates, params, step)
+        learnt = batches(step) if batches else support
 
         def advance(
             loss: Callable[[Params, B], Tensor],
@@ -125,8 +135,9 @@ def _adapt_together(
             rates: Params,
             keep_graph: bool,
             step: int = step,
+            learnt: B = learnt,
         ) -> tuple[Params, State, Tensor]:
-            grads, losses = inner_gradients(loss, params, support, inner, keep_graph)
+            grads, losses = inner_gradients(loss, params, learnt, inner, keep_graph)
             return *rule.update(grads, state, params, rates, step), losses.detach()
 
         if exact and step < inner.checkpoint:
@@ -134,8 +145,8 @@ def _adapt_together(
         else:
             params, state, losses = advance(loss, params, state, step_rates, exact)
         history.append(losses)
-        if observe:
-            observe(step + 1, params)
+        if observe and observe(step + 1, params):
+            break
     return Adapted(params, _stacked(history, support.tasks))
 
 

@@ -66,19 +66,8 @@ class Experiment:
         return MetaState.create(params, names, self.config.inner, self.config.outer)
 
     def check_params(self, params: Params) -> None:
-        """Require that ``params`` fit the network. Raises ConfigError naming the first difference."""
-        shapes = self.network.shapes()
-        if set(params) != set(shapes):
-            odd = sorted(set(params) ^ set(shapes))[0]
-            raise ConfigError(f"checkpoint of another space or network: {odd!r} is in only one of the two")
-        for name, shape in shapes.items():
-            if tuple(params[name].shape) != shape:
-                raise ConfigError(
-                    f"checkpoint of another space or network: {name!r} has shape {tuple(params[name].shape)}, "
-                    f"the configuration says {shape}"
-                )
-            if params[name].dtype != torch.float32 or not bool(torch.isfinite(params[name]).all()):
-                raise ConfigError(f"checkpoint: {name!r} must hold finite float32 numbers, it is {params[name].dtype}")
+        """Require that ``params`` fit the network, see `require_fit`."""
+        require_fit(self.network, params)
 
     def rehearse(self) -> None:
         """Make the fresh state and one training task's support loss, so that what cannot run fails before it begins.
@@ -89,6 +78,22 @@ class Experiment:
         own = {name: tensor.unsqueeze(0) for name, tensor in state.params.items()}
         with torch.no_grad():
             self.learner.support_loss(self.learner.start(own, batch), batch)
+
+
+def require_fit(network: Network, params: Params) -> None:
+    """Require that shared ``params`` are those of ``network``. Raises ConfigError naming the first difference."""
+    shapes = network.shapes()
+    if set(params) != set(shapes):
+        odd = sorted(set(params) ^ set(shapes))[0]
+        raise ConfigError(f"checkpoint of another space or network: {odd!r} is in only one of the two")
+    for name, shape in shapes.items():
+        if tuple(params[name].shape) != shape:
+            raise ConfigError(
+                f"checkpoint of another space or network: {name!r} has shape {tuple(params[name].shape)}, "
+                f"the configuration says {shape}"
+            )
+        if params[name].dtype != torch.float32 or not bool(torch.isfinite(params[name]).all()):
+            raise ConfigError(f"checkpoint: {name!r} must hold finite float32 numbers, it is {params[name].dtype}")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Pictures as files or bytes (.svg or .png). Importing this room does not import matplotlib; drawing does."""
 
 from ._alphas import draw_alphas as draw_alphas
+from ._beside import draw_genotypes as draw_genotypes
 from ._canvas import Picture as Picture
 from ._canvas import plain as plain
 from ._cell import draw_genotype as draw_genotype
@@ -14,4 +15,5 @@ from ._looks import draw_looks as draw_looks
 from ._looks import ramp as ramp
 from ._page import Page as Page
 from ._page import Plate as Plate
+from ._sheet import draw_predictions as draw_predictions
 from ._traces import draw_alpha_history as draw_alpha_history

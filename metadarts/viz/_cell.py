@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from metadarts.core.errors import GenotypeError
@@ -12,6 +13,7 @@ from ._layout import BLOCK, OUTPUT, OUTPUT_STEP, Layout, Wire, lay_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.path import Path
 
 FAMILIES = {
@@ -23,8 +25,12 @@ FAMILIES = {
 }
 OTHER = ("#d9f0e3", "#1c7a4a")
 WIRES = ("#2b2f36", "#0d7a80", "#b3541e", "#2f7d4f", "#b0307a", "#2a6fb5")
+NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
+HALO, RIM = "#ffd23f", "#c2185b"
 PITCH, BOX, RADIUS, TERMINAL = 4.6, 1.95, 0.3, 0.62
 INCH = 0.42
+Choice = tuple[int, int, str]
+"""A kept edge as `Genotype.choices` lists it: (node, input, operation)."""
 
 
 def draw_genotype(genotype: Genotype, path: Target, title: str = "", *, inputs: int = 2) -> None:
@@ -40,13 +46,9 @@ def draw_genotype(genotype: Genotype, path: Target, title: str = "", *, inputs: 
         ConfigError: when the suffix is neither .svg nor .png.
         GenotypeError: when the genotype has no pairs at all.
     """
-    names = {"normal": "normal cell", "reduce": "reduction cell"}
-    cells = [cell for cell in names if genotype.pairs(cell)]
-    if not cells:
-        raise GenotypeError("nothing to draw: expected a genotype with at least one cell, got one without pairs")
-    layouts = {cell: lay_out(genotype.choices(cell), genotype.concat(cell), inputs) for cell in cells}
-    spans = {cell: _span(layout) for cell, layout in layouts.items()}
-    width = max(PITCH * (layout.columns - 1) + 2.2 for layout in layouts.values())
+    layouts = lay_out_cells(genotype, inputs)
+    spans = {cell: span(layout) for cell, layout in layouts.items()}
+    width = width_of(layouts)
     height = sum(top - bottom for bottom, top in spans.values()) + (0.9 if title else 0.0)
     with figure(path, width * INCH, height * INCH) as sheet:
         top = 1.0
@@ -56,25 +58,50 @@ def draw_genotype(genotype: Genotype, path: Target, title: str = "", *, inputs: 
         for cell, layout in layouts.items():
             low, high = spans[cell]
             share = (high - low) / height
-            axes = sheet.add_axes((0.0, top - share, 1.0, share))
+            axes = cell_axes(sheet, (0.0, top - share, 1.0, share), width, (low, high), cell)
             top -= share
-            axes.set(xlim=(-1.1, width - 1.1), ylim=(low, high))
-            axes.axis("off")
-            axes.text(-0.75, high - 0.35, names[cell], fontsize=9, color=FAINT, va="center")
-            _draw_cell(axes, layout, inputs)
+            draw_cell(axes, layout, inputs)
 
 
-def _span(layout: Layout) -> tuple[float, float]:
+def lay_out_cells(genotype: Genotype, inputs: int) -> dict[str, Layout]:
+    """The layout of every cell type that has pairs, the normal cell first. Raises GenotypeError when none has."""
+    cells = [cell for cell in NAMES if genotype.pairs(cell)]
+    if not cells:
+        raise GenotypeError("nothing to draw: expected a genotype with at least one cell, got one without pairs")
+    return {cell: lay_out(genotype.choices(cell), genotype.concat(cell), inputs) for cell in cells}
+
+
+def width_of(layouts: dict[str, Layout]) -> float:
+    """How wide the widest cell is, margins included; a unit is `INCH` inches."""
+    return max(PITCH * (layout.columns - 1) + 2.2 for layout in layouts.values())
+
+
+def cell_axes(
+    sheet: Figure, place: tuple[float, float, float, float], width: float, heights: tuple[float, float], cell: str
+) -> Axes:
+    """Axes at ``place`` (left, bottom, width and height as shares of the sheet) that name their cell type."""
+    axes = sheet.add_axes(place)
+    axes.set(xlim=(-1.1, width - 1.1), ylim=heights)
+    axes.axis("off")
+    axes.text(-0.75, heights[1] - 0.35, NAMES[cell], fontsize=9, color=FAINT, va="center")
+    return axes
+
+
+def span(layout: Layout) -> tuple[float, float]:
     """The lowest and highest point of a cell, with room for its name."""
     heights = [y for _, y in layout.place.values()] + [y for _, y in layout.lanes]
     return min(heights) - BLOCK / 2 - 0.25, max(heights) + BLOCK / 2 + 0.75
 
 
-def _draw_cell(axes: Axes, layout: Layout, inputs: int) -> None:
+def draw_cell(axes: Axes, layout: Layout, inputs: int, marked: Collection[Choice] = ()) -> None:
+    """Draw one cell into its axes; the operations of the ``marked`` choices stand out."""
+    arrivals = {(wire.column + 1, wire.stop): wire.state for wire in layout.wires if not wire.lane}
     for state in layout.place:
         _draw_wires(axes, layout, [wire for wire in layout.wires if wire.state == state])
     for state, boxes in layout.boxes.items():
-        _draw_node(axes, layout, state, boxes, str(state - inputs))
+        column = layout.place[state][0]
+        marks = [(state - inputs, arrivals.get((column, height)), op) in marked for op, height in boxes]
+        _draw_node(axes, layout, state, str(state - inputs), marks)
     for state in (*range(inputs), OUTPUT):
         name = "$c_{k}$" if state == OUTPUT else f"$c_{{k-{inputs - state}}}$"
         _draw_terminal(axes, layout, state, name)
@@ -125,13 +152,15 @@ def _arrow(axes: Axes, start: tuple[float, float], stop: tuple[float, float], co
     axes.annotate("", xy=stop, xytext=start, arrowprops=style | {"shrinkA": 0, "shrinkB": 0})
 
 
-def _draw_node(axes: Axes, layout: Layout, state: int, boxes: tuple[tuple[str, float], ...], name: str) -> None:
+def _draw_node(axes: Axes, layout: Layout, state: int, name: str, marks: list[bool]) -> None:
     from matplotlib.patches import Circle
 
     column, middle = layout.place[state]
     left, right = _x_in(layout, column), _x_out(layout, column)
-    for op, height in boxes:
+    for (op, height), mark in zip(layout.boxes[state], marks, strict=True):
         axes.plot([left + BOX, right - RADIUS], [height, middle], color=INK, linewidth=1.1, zorder=2)
+        if mark:
+            draw_halo(axes, left + 0.06, height, BOX - 0.06)
         _box(axes, left, height, op)
     spot, color = (right - RADIUS, middle), _color(state)
     axes.add_patch(Circle(spot, RADIUS, facecolor="white", edgecolor=color, linewidth=1.6, zorder=3))
@@ -146,6 +175,15 @@ def _box(axes: Axes, left: float, height: float, op: str) -> None:
     patch = FancyBboxPatch(corner, BOX - 0.06, 0.44, style, facecolor=face, edgecolor=edge, linewidth=0.9, zorder=3)
     axes.add_patch(patch)
     axes.text(left + BOX / 2 + 0.03, height, op, ha="center", va="center_baseline", fontsize=6.8, color=edge, zorder=4)
+
+
+def draw_halo(axes: Axes, left: float, height: float, width: float) -> None:
+    """What marks the box of ``width`` that starts at ``left``: a coloured rim around it, to be drawn before the box."""
+    from matplotlib.patches import FancyBboxPatch
+
+    corner, style = (left - 0.08, height - 0.3), "round,pad=0,rounding_size=0.2"
+    patch = FancyBboxPatch(corner, width + 0.16, 0.6, style, facecolor=HALO, edgecolor=RIM, linewidth=1.7, zorder=2.5)
+    axes.add_patch(patch)
 
 
 def _draw_terminal(axes: Axes, layout: Layout, state: int, name: str) -> None:

@@ -1,0 +1,206 @@
+"""Images of any kind, brought to the form that a start takes; what had to be converted is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadarts.core.errors import DataError
+from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+DARK, LIGHT = 64, 191
+"""Brightness up to which a background counts as dark, and from which as light."""
+
+MIXED_SIDES = (1, 3)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The images that a network takes.
+
+    Args:
+        channels: 1 grey, 3 colour.
+        height, width: pixels; equal, since images are brought to a square.
+        mean, std: per channel, in units of [0, 1] brightness; None to leave images in [0, 1].
+        background: "dark" or "light" where the images that the start was trained on agree in that, else "".
+        invert: whether a task's images are turned to their negative first, see `Form.suited`.
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    background: str = ""
+    invert: bool = False
+
+    def suited(self, pixels: NDArray[np.uint8]) -> Form:
+        """This form for a task of support ``pixels`` [n, C, H, W]: inverted where their background is the opposite."""
+        found = background(pixels)
+        return dataclasses.replace(self, invert=bool(self.background and found and found != self.background))
+
+    def floats(self, pixels: Tensor) -> Tensor:
+        """uint8 [n, C, H, W] -> what the network takes: inverted where asked for, scaled to [0, 1], normalised."""
+        images = (255 - pixels if self.invert else pixels).float() / 255.0
+        if self.mean is None or self.std is None:
+            return images
+        return (images - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
+
+
+def background(pixels: NDArray[np.uint8]) -> str:
+    """ "dark" or "light" where the borders of most images are, else ""; for uint8 [n, C, H, W]."""
+    border = np.concatenate(
+        [pixels[:, :, edge].reshape(len(pixels), -1) for edge in (0, -1)]
+        + [pixels[:, :, :, edge].reshape(len(pixels), -1) for edge in (0, -1)],
+        axis=1,
+    )
+    low, high = np.percentile(np.median(border, axis=1), [10, 90])
+    return "dark" if high <= DARK else "light" if low >= LIGHT else ""
+
+
+def to_pixels(images: Any, channels: int, size: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Images of any kind as uint8 [n, C, size, size].
+
+    Args:
+        images: an array [n, H, W], [n, H, W, 1 or 3], [n, 1 or 3, H, W] or, flattened, [n, H * H (* 3)], of uint8 or of
+            floats in 0..1 or 0..255; a tensor of such a shape; or a sequence of paths, PIL images and single arrays of
+            any sizes.
+        channels: 1 or 3.
+        size: side in pixels; the middle square is kept.
+
+    Returns:
+        The pixels, and sentences on what was converted.
+
+    Raises:
+        DataError: for what is none of these, naming the image.
+    """
+    if isinstance(images, Tensor):
+        images = images.detach().cpu().numpy()
+    notes = _Notes()
+    if isinstance(images, np.ndarray) and images.dtype != object:
+        if len(images) and images.ndim == 2:
+            images = _unflattened(images, notes)
+        if images.ndim not in (3, 4):
+            raise DataError(f"expected images [n, H, W] or [n, H, W, channels], got an array {list(images.shape)}")
+        images = list(_eight_bits(images, notes))
+    if isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
+        raise DataError(f"expected an array or a sequence of images, got {type(images).__name__}")
+    if not images:
+        raise DataError("expected at least one image, got none")
+    with strict_pillow():
+        pixels = [_fitted(image, place, channels, size, notes) for place, image in enumerate(images)]
+    return np.stack(pixels), notes.sentences(channels, size, len(pixels))
+
+
+class _Notes:
+    """What was converted, counted."""
+
+    def __init__(self) -> None:
+        self.sizes: set[tuple[int, int]] = set()
+        self.resized = self.greyed = self.coloured = 0
+        self.others: list[str] = []
+
+    def sentences(self, channels: int, size: int, count: int) -> list[str]:
+        found = list(self.others)
+        if self.resized:
+            sizes = ", ".join(f"{width}x{height}" for width, height in sorted(self.sizes)[:3])
+            more = ", ..." if len(self.sizes) > 3 else ""
+            found.append(f"{self.resized} of {count} images ({sizes}{more}) were brought to {size}x{size} pixels")
+        if self.greyed:
+            found.append(f"{self.greyed} of {count} images in colour were made grey")
+        if self.coloured:
+            found.append(f"{self.coloured} of {count} grey images were made RGB")
+        return found
+
+
+def _unflattened(rows: NDArray[Any], notes: _Notes) -> NDArray[Any]:
+    for channels in MIXED_SIDES:
+        side = round((rows.shape[1] / channels) ** 0.5)
+        if side >= 4 and side * side * channels == rows.shape[1]:
+            notes.others.append(
+                f"rows of {rows.shape[1]} numbers were read as {side}x{side} images of {channels} channel(s)"
+            )
+            shape = (len(rows), side, side) if channels == 1 else (len(rows), side, side, channels)
+            return rows.reshape(shape)
+    raise DataError(f"rows of {rows.shape[1]} numbers are no square images: give [n, H, W] or [n, H, W, 3]")
+
+
+def _eight_bits(images: NDArray[Any], notes: _Notes) -> NDArray[np.uint8]:
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype == bool:
+        return images.astype(np.uint8) * np.uint8(255)
+    if images.dtype.kind not in "iuf":
+        raise DataError(f"expected images of numbers, got dtype {images.dtype}")
+    if images.size and not bool(np.isfinite(images).all()):
+        raise DataError("images hold NaN or infinite numbers")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if low < 0 or high > 255:
+        raise DataError(f"images hold numbers from {low:g} to {high:g}; expected 0..255, or floats in 0..1")
+    if images.dtype.kind == "f" and high <= 1:
+        notes.others.append("floats in 0..1 were read as brightness and stored in 8 bits")
+        images = images * 255.0
+    rounded: NDArray[np.uint8] = np.rint(images).astype(np.uint8)
+    return rounded
+
+
+def _fitted(image: Any, place: int, channels: int, size: int, notes: _Notes) -> NDArray[np.uint8]:
+    picture = _picture(image, place, notes)
+    if picture.size != (size, size):
+        notes.resized += 1
+        notes.sizes.add(picture.size)
+    grey = picture.mode == "L"
+    notes.greyed += channels == 1 and not grey
+    notes.coloured += channels == 3 and grey
+    return fit(picture, size, channels)
+
+
+def _picture(image: Any, place: int, notes: _Notes) -> Image.Image:
+    from PIL import Image as pil
+
+    try:
+        if isinstance(image, str | os.PathLike):
+            return decode(_content(Path(image)))
+        if isinstance(image, pil.Image):
+            from io import BytesIO
+
+            store = BytesIO()
+            image.save(store, format="PNG" if image.mode != "CMYK" else "TIFF", exif=image.getexif())
+            return decode(store.getvalue())
+    except BadImage as error:
+        name = str(image) if isinstance(image, str | os.PathLike) else f"number {place}"
+        raise DataError(f"cannot decode the image {name}: {error}") from error
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy()
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"image number {place}: expected a path, a PIL image or an array, got {type(image).__name__}")
+    array = _eight_bits(image, notes)
+    if array.ndim == 3 and array.shape[-1] not in (1, 3) and array.shape[0] in (1, 3):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[-1] != 3):
+        raise DataError(
+            f"image number {place}: expected [H, W], [H, W, 1 or 3] or [1 or 3, H, W], got {list(image.shape)}"
+        )
+    return pil.fromarray(np.ascontiguousarray(array))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read the image {path} ({reason}); check its name and its rights") from error
