@@ -8,10 +8,13 @@ import typer
 
 from metadarts.core.errors import MetadartsError
 
+from .adapt import adapt
 from .demo import demo
 from .derive import derive
 from .evaluate import evaluate
+from .export import export
 from .info import info
+from .predict import predict
 from .report import report
 from .search import search
 
@@ -22,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, derive, evaluate, info, report, search):
+for verb in (adapt, demo, derive, evaluate, export, info, predict, report, search):
     app.command()(verb)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
-from metadarts.core.files import cannot_write, sync_folder
+from metadarts.core.files import cannot_write, sync, sync_folder
 from metadarts.core.rng import Key
 
 from .formats import Logits, Opened, check_name, companions, open_model, run_python_file, write
@@ -66,27 +67,21 @@ def export_model(model: Model, path: Path, format: str, source: Logits, real: Te
         RunError: when it cannot be written.
     """
     check_name(path, format)
-    folder = path.parent / f".{path.name}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    draft = folder / path.name
-    try:
-        write(model, draft)
-        pixels = torch.cat([noise(model.facts["image"], RANDOM), real])
-        check = _checked(open_model(draft), draft, source, pixels)
-        if format == "python":
-            _require("the python file, run", difference(run_python_file(draft, pixels), source(pixels)), draft)
-        for part in companions(draft):
-            part.replace(path.parent / part.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            write(model, draft)
+            pixels = torch.cat([noise(model.facts["image"], RANDOM), real])
+            check = _checked(open_model(draft), draft, source, pixels)
+            if format == "python":
+                _require("the python file, run", difference(run_python_file(draft, pixels), source(pixels)), draft)
+            for part in companions(draft):
+                sync(part)
+                part.replace(path.parent / part.name)
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        for part in folder.iterdir():
-            part.unlink(missing_ok=True)
-        folder.rmdir()
     return Check(path, *[getattr(check, name) for name in list(Check.__annotations__)[1:]])
 
 
@@ -137,7 +132,7 @@ def difference(found: Tensor, wanted: Tensor) -> float:
 def _require(what: str, apart: float, path: Path) -> None:
     if not apart <= LIMIT:
         raise ModelError(
-            f"{path.name}: {what} differs by {apart:.1e} of the largest logit, {LIMIT:.0e} is allowed; nothing is shipped"
+            f"{path.name}: {what} differs by {apart:.1e} of the largest logit, {LIMIT:.0e} is allowed; it is refused"
         )
 
 

@@ -1,8 +1,8 @@
-"""From task parameters and a support set to the tensors of a plain classifier: batch norm becomes a factor and an offset.
+"""From task parameters and a support set to a plain classifier's tensors: batch norm becomes a factor and an offset.
 
-Under the policy ``support`` a batch norm's mean m and variance v are those of the support set alone, whatever else is in
-the batch: constants of the task. So weight * (u - m) / sqrt(v + eps) + bias is affine in u, and what computes u takes it
-in, together with the edge's weight p in the mixture:
+Under the policy ``support`` a batch norm's mean m and variance v are those of the support set alone, whatever else is
+in the batch: constants of the task. So weight * (u - m) / sqrt(v + eps) + bias is affine in u, and what computes u
+takes it in, together with the edge's weight p in the mixture:
 
     s = p * weight / sqrt(v + eps),   W <- s W,   b <- p bias - s m
 

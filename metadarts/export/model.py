@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -31,7 +31,12 @@ LIMIT = 1e-5
 PROBES = 16
 """Images of noise whose logits a model carries, so that a damaged copy is told from a whole one."""
 
-MOST_CLASSES, MOST_SIDE, MOST_CHANNELS, MOST_CELLS, MOST_NODES, MOST_BYTES = 1000, 1024, 4096, 64, 16, 2**30
+MOST_CLASSES, MOST_SIDE, MOST_CHANNELS, MOST_CELLS, MOST_NODES, MOST_EDGES = 1000, 1024, 4096, 64, 16, 4096
+MOST_BYTES, MOST_TEXT = 2**30, 2**22
+"""Of a file, and of a description."""
+
+MOST_VALUES, MOST_WORK = 2**24, 2**27
+"""Numbers in the largest map of an image, and in the maps of all operations: a short description asks for little."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Model:
 
     def to_bytes(self) -> bytes:
         """The content of a .safetensors file."""
-        return save_tensors(self.tensors, metadata={KEY: json.dumps(self.facts)})
+        return save_tensors(self.tensors, metadata={KEY: json.dumps(self.facts, allow_nan=False)})
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Raises RunError."""
@@ -94,111 +99,175 @@ def read_model(path: Path) -> Model:
             raise ModelError(f"{path}: larger than {MOST_BYTES} bytes, which is no model of ours")
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
+            if text is None:
+                raise ModelError(f"{path} holds tensors but no description of a model; give a file that `export` wrote")
+            facts = read_facts(text, path)
+            if set(file.keys()) != shapes_of(facts).keys():
+                raise ModelError(f"{path}: its tensors are not those of its description; the file is damaged")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read {path} as a .safetensors file ({_first_line(error)}); export it anew") from error
-    if text is None:
-        raise ModelError(f"{path} holds tensors but no description of a model; give a file that `export` wrote")
-    model = Model(read_facts(text, path), tensors)
+    except ModelError:
+        raise
+    except Exception as error:  # the library's own, the system's, and those of types that torch lacks
+        raise ModelError(f"cannot read {path} as a .safetensors file ({first_line(error)}); export it anew") from error
+    model = Model(facts, tensors)
     check_tensors(model, path)
     return model
 
 
+def shapes_of(facts: Mapping[str, Any]) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors that a description asks for."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in Classifier(facts).state_dict().items()}
+
+
 def check_tensors(model: Model, path: Path) -> None:
     """Require that the tensors are those the description asks for, and finite. Raises ModelError."""
+    shapes = shapes_of(model.facts)
+    if model.tensors.keys() != shapes.keys():
+        raise ModelError(f"{path}: its tensors are not those of its description; the file is damaged")
     for name, tensor in model.tensors.items():
+        if tensor.shape != shapes[name]:
+            raise ModelError(f"{path}: expected {name!r} of shape {list(shapes[name])}, got {list(tensor.shape)[:8]}")
         if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{path}: {name!r} must hold finite float32 numbers; the file is damaged")
-    try:
-        model.module()
-    except RuntimeError as error:
-        raise ModelError(f"{path}: its tensors do not fit its description ({_first_line(error)})") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The gist of an error of a library's."""
     lines = str(error).splitlines()
-    return " ".join(line.strip() for line in lines[:2]) if lines else type(error).__name__
+    return " ".join(line.strip() for line in lines[:2])[:300] if lines else type(error).__name__
 
 
 def read_facts(text: str, path: Path) -> dict[str, Any]:
     """A model's description, checked. Raises ModelError saying what is wrong with it."""
+    if len(text) > MOST_TEXT:
+        raise ModelError(f"{path}: its description is longer than {MOST_TEXT} letters, which is no model of ours")
     try:
-        facts = json.loads(text)
+        facts = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        json.dumps(facts, ensure_ascii=False).encode()  # half a letter can be read, but not printed
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: its description is not JSON ({_first_line(error)})") from error
+        raise ModelError(f"{path}: its description is not JSON ({first_line(error)})") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ModelError(f"{path} is not a model of metadarts: its description does not say format {FORMAT!r}")
-    if facts.get("version") != VERSION:
-        raise ModelError(f"{path}: expected version {VERSION} of the format, got {facts.get('version')!r}; update us")
+    if not _whole(facts.get("version"), VERSION, VERSION):
+        found = _shown(facts.get("version"))
+        raise ModelError(f"{path}: expected version {VERSION} of the format, got {found}; update metadarts")
     try:
-        fault = _fault(facts)
+        fault = next(_faults(facts), "")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        fault = f"{type(error).__name__}: {_first_line(error)}"
+        fault = f"{type(error).__name__}: {first_line(error)}"
     if fault:
         raise ModelError(f"{path}: its description is damaged: {fault}")
     return facts
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
 
 
 def _whole(value: Any, least: int, most: int) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def _fault(facts: Mapping[str, Any]) -> str:
-    """What makes the description unusable; empty where nothing does."""
-    classes, image = facts["classes"], facts["image"]
+def _wholes(values: Any, least: int, most: int) -> bool:
+    return isinstance(values, list) and all(_whole(value, least, most) for value in values)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80]
+
+
+def _faults(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What makes the description unusable, the first thing first: what follows relies on it."""
+    classes, stem, cells = facts["classes"], facts["stem"], facts["cells"]
     if not (isinstance(classes, list) and 2 <= len(classes) <= MOST_CLASSES):
-        return f"classes: expected a list of 2 to {MOST_CLASSES} names"
+        yield f"classes: expected a list of 2 to {MOST_CLASSES} names"
     if not all(isinstance(name, str) for name in classes):
-        return "classes: expected names"
-    if image["channels"] not in (1, 3) or type(image["channels"]) is not int:
-        return f"image.channels: expected 1 or 3, got {image['channels']!r}"
-    if not (_whole(image["height"], 4, MOST_SIDE) and _whole(image["width"], 4, MOST_SIDE)):
-        return f"image: expected a height and width of 4 to {MOST_SIDE}"
-    if type(image["invert"]) is not bool:
-        return "image.invert: expected true or false"
-    stem, cells, noise = facts["stem"], facts["cells"], facts["probes"]
-    if not (isinstance(stem, list) and len(stem) == 2 and all(_whole(n, 1, MOST_CHANNELS) for n in stem)):
-        return "stem: expected two numbers of channels"
+        yield "classes: expected names"
+    yield from _image_faults(facts["image"])
+    if not (_wholes(stem, 1, MOST_CHANNELS) and len(stem) == 2):
+        yield "stem: expected two numbers of channels"
     if not (isinstance(cells, list) and 1 <= len(cells) <= MOST_CELLS):
-        return f"cells: expected 1 to {MOST_CELLS}"
-    if not (isinstance(noise, list) and len(noise) == PROBES and all(len(row) == len(classes) for row in noise)):
-        return f"probes: expected {PROBES} rows of logits"
-    if not all(type(value) is float and math.isfinite(value) for row in noise for value in row):
-        return "probes: expected finite numbers"
-    return _cells_fault(stem[1], cells)
+        yield f"cells: expected 1 to {MOST_CELLS}"
+    noise = facts["probes"]
+    if not (isinstance(noise, list) and len(noise) == PROBES):
+        yield f"probes: expected {PROBES} rows of logits"
+    if not all(isinstance(row, list) and len(row) == len(classes) for row in noise):
+        yield "probes: expected a logit of each class"
+    if not all(type(value) is float for row in noise for value in row):
+        yield "probes: expected finite numbers"
+    yield from _cells_faults(stem[1], cells)
+    yield from _work_faults(facts)
 
 
-def _cells_fault(incoming: int, cells: list[Any]) -> str:
+def _image_faults(image: Any) -> Iterator[str]:
+    if not (_whole(image["channels"], 1, 3) and image["channels"] != 2):
+        yield f"image.channels: expected 1 or 3, got {_shown(image['channels'])}"
+    if not (_whole(image["height"], 4, MOST_SIDE) and _whole(image["width"], 4, MOST_SIDE)):
+        yield f"image: expected a height and width of 4 to {MOST_SIDE}"
+    if type(image["invert"]) is not bool:
+        yield "image.invert: expected true or false"
+
+
+def _cells_faults(incoming: int, cells: list[Any]) -> Iterator[str]:
     before = last = incoming
     for number, cell in enumerate(cells):
         channels, concat, edges = cell["channels"], cell["concat"], cell["edges"]
         if not _whole(channels, 2, MOST_CHANNELS) or channels % 2:
-            return f"cell {number}: expected an even number of channels"
-        if cell["inputs"] != [before, last]:
-            return f"cell {number}: its inputs must have {[before, last]} channels, as the states before it"
-        if fault := _edges_fault(edges, concat):
-            return f"cell {number}: {fault}"
+            yield f"cell {number}: expected an even number of channels"
+        if not _wholes(cell["inputs"], 1, MOST_CHANNELS) or cell["inputs"] != [before, last]:
+            yield f"cell {number}: its inputs must have {[before, last]} channels, as the states before it"
+        yield from (f"cell {number}: {fault}" for fault in _edges_faults(edges, concat))
         before, last = last, channels * len(concat)
         if last > MOST_CHANNELS:
-            return f"cell {number}: more than {MOST_CHANNELS} channels"
-    return ""
+            yield f"cell {number}: more than {MOST_CHANNELS} channels"
+    if sum(len(cell["edges"]) for cell in cells) > MOST_EDGES:
+        yield f"more than {MOST_EDGES} operations"
 
 
-def _edges_fault(edges: Any, concat: Any) -> str:
+def _edges_faults(edges: Any, concat: Any) -> Iterator[str]:
     if not (isinstance(edges, list) and edges and isinstance(concat, list) and concat):
-        return "expected edges and concat"
-    if len(edges) > MOST_NODES * (MOST_NODES + 1) * len(OPERATIONS):
-        return "too many edges"
-    for node, source, name, stride in edges:
+        yield "expected edges and concat"
+    if len(edges) > MOST_EDGES:
+        yield "too many edges"
+    for edge in edges:
+        if not isinstance(edge, list) or len(edge) != 4:
+            yield f"the edge {_shown(edge)}"
+        node, source, name, stride = edge
         if not (_whole(node, 0, MOST_NODES - 1) and _whole(source, 0, node + 1)):
-            return f"an edge to node {node!r} from state {source!r}"
+            yield f"an edge to node {_shown(node)} from state {_shown(source)}"
         if not isinstance(name, str) or name not in OPERATIONS:
-            return f"unknown operation {name!r}"
-        if stride not in (1, 2) or type(stride) is not int:
-            return f"stride {stride!r}"
+            yield f"unknown operation {_shown(name)}"
+        if not _whole(stride, 1, 2 if source < 2 else 1):
+            yield f"stride {_shown(stride)} from state {source}"
+    if len({stride for _, source, _, stride in edges if source < 2}) > 1:
+        yield "edges of two strides"
     nodes = {edge[0] for edge in edges}
     if nodes != set(range(len(nodes))):
-        return "a node without an edge"
-    if len(concat) > MOST_NODES or not all(_whole(state, 0, len(nodes) + 1) for state in concat):
-        return "concat names states that are not there"
-    return ""
+        yield "a node without an edge"
+    if len(concat) > MOST_NODES + 2 or not _wholes(concat, 0, len(nodes) + 1):
+        yield "concat names states that are not there"
+    if min(concat) < 2 and _strided(edges):
+        yield "concat joins maps of two sizes"
+
+
+def _strided(edges: list[Any]) -> bool:
+    return any(stride == 2 for _, _, _, stride in edges)
+
+
+def _work_faults(facts: Mapping[str, Any]) -> Iterator[str]:
+    """A few numbers can describe a network that no machine can run."""
+    image, (first, second) = facts["image"], facts["stem"]
+    height, width = image["height"], image["width"]
+    maps = [first * height * width, second * (height // 2) * (width // 2)]
+    height, width = height // 4, width // 4
+    for cell in facts["cells"]:
+        maps += [max(cell["inputs"]) * height * width] * 4  # the states before it may be twice as high and wide
+        if _strided(cell["edges"]):
+            height, width = (height + 1) // 2, (width + 1) // 2
+        maps += [cell["channels"] * height * width] * len(cell["edges"])
+    if max(maps) > MOST_VALUES or sum(maps) > MOST_WORK:
+        yield f"maps of {max(maps)} numbers and {sum(maps)} in all for one image, more than a model of ours has"

@@ -4,8 +4,8 @@
     logits = model(pixels)                       # pixels: uint8 [N, C, H, W]
     pixels = prepare("photo.jpg", facts["image"])  # a picture in the form that the model takes
 
-or ``python THIS_FILE model.safetensors photo.jpg ...``. Batch norm is folded into the convolutions with the statistics of
-the support set, so that the answer for an image does not depend on what else is in the batch.
+or ``python THIS_FILE model.safetensors photo.jpg ...``. Batch norm is folded into the convolutions with the statistics
+of the support set, so that the answer for an image does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ class Classifier(nn.Module):
         before = x
         for cell in self.cells:
             before, x = x, cell(before, x)
-        return self.head(x.mean((2, 3)))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
 
 def build(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Classifier:
@@ -172,6 +173,8 @@ def prepare(path: str | Path, image: Mapping[str, Any]) -> Tensor:
 
     with Image.open(path) as opened:
         picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):  # 16 bits
+            picture = picture.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
         if picture.has_transparency_data:
             over_white = Image.new("RGBA", picture.size, "white")
             over_white.alpha_composite(picture.convert("RGBA"))
@@ -191,7 +194,7 @@ def main() -> None:
     model, facts = load(words.pop(0) if not WEIGHTS else Path(__file__).with_name(WEIGHTS))
     for word in words:
         share, place = model(prepare(word, facts["image"])).softmax(-1)[0].max(0)
-        print(f"{word}: {facts['classes'][int(place)]} ({float(share):.1%})")
+        sys.stdout.write(f"{word}: {facts['classes'][int(place)]} ({float(share):.1%})\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from metadarts.tasks.glyphs import glyphs as glyphs
 from metadarts.tasks.named import SOURCES as SOURCES
 from metadarts.tasks.named import open_source as open_source
 from metadarts.tasks.named import recognise as recognise
+from metadarts.tasks.npz import labelled as labelled
 from metadarts.tasks.omniglot import omniglot as omniglot
 from metadarts.tasks.raw import RawBatch as RawBatch
 from metadarts.tasks.raw import finish as finish

@@ -55,6 +55,16 @@ def npz(path: Path | None, size: int = 0, channels: int = 0, progress: Progress 
     return Source(path.stem, images, classes, split, mean=mean, std=std)
 
 
+def labelled(path: Path) -> tuple[NDArray[np.uint8], list[str], NDArray[np.int64]]:
+    """The images [n, H, W] or [n, H, W, channels] of such a file, the K names of its classes, and [n] each one's class.
+
+    Raises DataError as `npz` does; the array split is not looked at.
+    """
+    arrays = _read(path)
+    names, number = _classes(path, arrays)
+    return arrays["images"], names, number
+
+
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     headers = npz_headers(path)
     missing = NAMES - set(headers)

@@ -1,0 +1,216 @@
+"""``metadarts adapt``: learn a new task from a few images of each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import common
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from metadarts.api.labelled import Labelled
+    from metadarts.api.learn import HeldOut, Plan
+    from metadarts.api.start import Start
+    from metadarts.api.task import Solution, Step, Task
+
+ALL = "all"
+
+
+def adapt(
+    start: Annotated[str, typer.Argument(help="Run folder, a start's file, or glyphs, cifar-fs, auto.")],
+    images: Annotated[
+        Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz of images and label.")
+    ],
+    out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.")],
+    steps: Annotated[int, typer.Option(min=0, help="Inner steps on weights and alphas.")] = 10,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop in time, with the best so far.")] = None,
+    finish: Annotated[str, typer.Option(help="soft, inherited, scratch, or all: a table of the three.")] = "soft",
+    more_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of the derived cell; default: as --steps.")
+    ] = None,
+    held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of each class to measure on.")] = 0.25,
+    shots: Annotated[int | None, typer.Option(min=1, help="Learn from so many a class, measure on the rest.")] = None,
+    device: common.Device = "cpu",
+    precision: common.Precision = "fp32",
+    threads: common.Threads = 0,
+    seed: common.Seed = 0,
+) -> None:
+    """Adapt a start to your own images: weights and architecture, in seconds; then `predict` or `export` the task.
+
+    Example: metadarts adapt auto --images PHOTOS --steps 10 --out tasks/mine
+    """
+    from metadarts.api.classifier import open_support, start_facts
+    from metadarts.api.folder import save_task
+    from metadarts.api.labelled import hold_out, read_labelled
+    from metadarts.api.learn import Plan, adapt_start, check_support
+    from metadarts.api.task import FINISHES, Task
+    from metadarts.core.errors import ConfigError, nearest
+    from metadarts.experiments import RunFolder
+
+    if finish not in (*FINISHES, ALL):
+        raise ConfigError(f"--finish {finish!r}: {nearest(finish, (*FINISHES, ALL))}")
+    if device == "cuda" or precision != "fp32":
+        raise ConfigError("adapt computes on the CPU in fp32: leave out --device and --precision")
+    common.prepare(device, threads)
+    RunFolder.require_new(out)  # before minutes go into reading images
+    learnt, looked_at = hold_out(read_labelled(images), held_out, shots, seed)
+    opened, support, notes = open_support(start, learnt.images, learnt.labels, learnt.classes, seed)
+    check_support(support)
+    watched = _held_out(support.form, looked_at)
+    task = Task(support, facts={"start": start_facts(opened), "notes": notes, "measured": {}})
+    _say_task(task, opened, looked_at)
+    plan = Plan(steps, seconds)
+    soft = adapt_start(opened, support, plan, watched, _printer(watched))
+    task.solutions["soft"] = soft
+    _say_end(soft, plan)
+    chosen = FINISHES if finish == ALL else ("soft",) if finish == "soft" else ("soft", finish)
+    _finish(task, opened, plan, more_steps, chosen[1:], watched)
+    found = _measure(task, watched) if watched is not None else {}
+    if finish not in ("soft", ALL):  # what was asked for is what the folder ships first
+        task.solutions = {finish: task.solutions[finish], "soft": task.solutions["soft"]}
+    save_task(task, out, _pictures(task, opened, watched, found))
+    common.console.print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True)
+    common.console.print(
+        f"next: metadarts predict {out} IMAGE...   metadarts export {out} --format onnx --out model.onnx",
+        soft_wrap=True,
+    )
+
+
+def _held_out(form: Any, looked_at: Labelled) -> HeldOut | None:
+    import torch
+
+    from metadarts.api.form import to_pixels
+    from metadarts.api.learn import HeldOut
+
+    if not len(looked_at.labels):
+        return None
+    pixels, _ = to_pixels(looked_at.images, form.channels, form.height)
+    return HeldOut(torch.from_numpy(pixels), torch.from_numpy(looked_at.labels))
+
+
+def _say_task(task: Task, start: Start, looked_at: Labelled) -> None:
+    import torch
+
+    support = task.support
+    counts = torch.bincount(support.labels, minlength=len(support.classes)).tolist()
+    few = f"{min(counts)} to {max(counts)}" if min(counts) != max(counts) else f"{counts[0]}"
+    common.console.print(
+        f"{len(support.classes)} classes, {few} images each to learn from ({len(support.labels)} in all), "
+        f"{len(looked_at.labels)} held out; start {start.name}: {start.form.height}x{start.form.width}, "
+        f"{'grey' if start.form.channels == 1 else 'colour'}",
+        soft_wrap=True,
+    )
+    for note in task.facts["notes"]:
+        common.console.print(f"note: {note}", soft_wrap=True)
+
+
+def _printer(watched: HeldOut | None) -> Any:
+    def say(step: Step) -> None:
+        held = "" if step.accuracy is None else f"  held-out accuracy {step.accuracy:6.1%}"
+        common.console.print(f"  step {step.step:3d}  support loss {step.loss:6.3f}{held}  {step.seconds:5.1f} s")
+
+    return say
+
+
+def _say_end(solution: Solution, plan: Plan) -> None:
+    taken = solution.history[-1].step
+    if taken < plan.steps:
+        why = "time is up" if plan.seconds is not None else "the loss left the finite numbers"
+        common.console.print(f"stopped after {taken} of {plan.steps} steps: {why}")
+    if solution.kept != taken:
+        common.console.print(f"kept: the state after step {solution.kept}, whose support loss is the lowest")
+
+
+def _finish(
+    task: Task, start: Start, plan: Plan, more_steps: int | None, finishes: tuple[str, ...], watched: HeldOut | None
+) -> None:
+    """Add the discrete finishes to the task, under a bar each."""
+    from dataclasses import replace
+
+    from metadarts.api.learn import SCRATCH_STEPS, derive, from_scratch, inherited
+
+    support, soft = task.support, task.solution("soft")
+    for name in finishes:
+        steps = SCRATCH_STEPS if name == "scratch" else plan.steps if more_steps is None else more_steps
+        own = replace(plan, steps=steps)
+        with common.bar(f"finish: {name}") as shown:
+
+            def watch(step: Step, shown: common.Bar = shown, steps: int = steps) -> None:
+                shown.update(step.step / max(steps, 1), f"step {step.step}  loss {step.loss:.3f}")
+
+            if name == "inherited":
+                solution = inherited(start, support, soft, own, watch=watch, held_out=None)
+            else:
+                solution = from_scratch(start, support, derive(soft), own, watch=watch)
+        task.solutions[name] = solution
+
+
+def _measure(task: Task, watched: HeldOut) -> dict[str, Tensor]:
+    """Print what is known of every solution, and of what needs no search; hits by solution."""
+    from metadarts.api.measure import gap, measured, size_of
+    from metadarts.api.pixels import pixel_baselines
+
+    hits: dict[str, Tensor] = {}
+    common.console.print("\non held-out images (95 % intervals over images; gaps are paired):")
+    for name, solution in task.solutions.items():
+        facts, hits[name] = measured(task, solution, watched)
+        size = size_of(task.model(name))
+        task.facts["measured"][name] = facts | size
+        apart = "" if name == "soft" else "  gap to soft {:+.1%} ± {:.1%}".format(*gap(hits[name], hits["soft"]))
+        common.console.print(
+            f"  {name:9s}  {facts['accuracy']:6.1%} ± {facts['interval95']:.1%}  {size['weights']:,} weights, "
+            f"{size['flops'] / 1e6:.1f} MFLOPs an image  {solution.history[-1].seconds:.1f} s{apart}",
+            soft_wrap=True,
+        )
+    soft = task.facts["measured"]["soft"]
+    common.console.print(
+        f"statistics of the support set, as shipped: {soft['accuracy']:.1%}; of the held-out images themselves "
+        f"(transductive): {soft['transductive']:.1%}; lost by not looking at them: "
+        f"{soft['transductive'] - soft['accuracy']:+.1%}",
+        soft_wrap=True,
+    )
+    _say_pixels(task, pixel_baselines(task.support, watched))
+    return hits
+
+
+def _say_pixels(task: Task, baselines: dict[str, float]) -> None:
+    task.facts["baselines"] = baselines
+    for name, accuracy in baselines.items():
+        common.console.print(f"  {name}: {accuracy:.1%}")
+    best = max(baselines, key=baselines.__getitem__)
+    ours = max(facts["accuracy"] for facts in task.facts["measured"].values())
+    if baselines[best] >= ours:
+        common.console.print(
+            f"{best} does as well ({baselines[best]:.1%} against {ours:.1%}): this task needs no search"
+        )
+
+
+def _pictures(task: Task, start: Start, watched: HeldOut | None, hits: dict[str, Tensor]) -> dict[str, bytes]:
+    from metadarts.api.learn import derive
+    from metadarts.api.task import logits
+    from metadarts.derive import derive_genotype
+    from metadarts.experiments.evaluation import alphas_of
+    from metadarts.viz import Picture, draw_genotypes, draw_predictions
+
+    space = start.network.space
+    genotypes = [
+        ("meta-learned", derive_genotype(alphas_of(start.params), space)),
+        ("adapted", derive(task.solution("soft"))),
+    ]
+    pictures = {name: Picture(name[-4:]) for name in ("cells.png", "cells.svg")}
+    for picture in pictures.values():
+        draw_genotypes(genotypes, picture, f"{start.name}, adapted to {len(task.support.classes)} classes")
+    if watched is not None:
+        solution = task.solution()
+        shares = logits(task.support, solution.network, solution.with_axis(), watched.pixels).softmax(1)
+        best = shares.max(1)
+        sheet = pictures["predictions.png"] = Picture(".png")
+        draw_predictions(
+            watched.pixels.numpy(), watched.labels.tolist(), best.indices.tolist(), best.values.tolist(),
+            task.support.classes, sheet, f"held-out images, {solution.finish}",
+        )  # fmt: skip
+    return {name: picture.getvalue() for name, picture in pictures.items()}

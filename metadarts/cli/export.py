@@ -1,0 +1,71 @@
+"""``metadarts export``: a task as a file that anyone can run; and a check of such a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import common
+
+if TYPE_CHECKING:
+    from metadarts.export import Check
+
+
+def export(
+    task: Annotated[Path | None, typer.Argument(help="Task folder of `adapt`.")] = None,
+    format: Annotated[str, typer.Option(help="onnx, torch-export, safetensors or python.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="File to write (.onnx, .pt2, .safetensors, .py).")] = None,
+    finish: Annotated[str | None, typer.Option(help="soft, inherited or scratch; default: the task's first.")] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="Check a file that was exported earlier, and write nothing.")
+    ] = None,
+    threads: common.Threads = 0,
+) -> None:
+    """Write a task's network, preprocessing and class names inside, checked against its source.
+
+    Example: metadarts export tasks/mine --format onnx --out model.onnx
+    """
+    from metadarts.core.errors import ConfigError
+    from metadarts.export import verify as verify_file
+
+    common.prepare("cpu", threads)
+    if verify is not None:
+        if task is not None or out is not None:
+            raise ConfigError("--verify FILE checks a file and writes none: leave out the task and --out")
+        check, facts = verify_file(verify)
+        common.console.print(
+            f"{verify}: {len(facts['classes'])} classes: {', '.join(facts['classes'])}", soft_wrap=True
+        )
+        _say(check, "the logits that it carries")
+        return
+    if task is None or out is None:
+        raise ConfigError("export needs a task folder and --out FILE, or --verify FILE")
+    _say(export_task(task, out, format, finish), "its source")
+
+
+def export_task(task: Path, out: Path, format: str, finish: str | None) -> Check:
+    """Export one solution of a task folder, compared on noise and on its support images."""
+    from metadarts.api.folder import load_task
+    from metadarts.api.task import CHUNK
+    from metadarts.export import export_model
+
+    opened = load_task(task)
+    real = opened.support.pixels[:CHUNK]
+    with common.bar(f"export to {out}") as shown:
+        shown.update(0.0, "write, open again, compare")
+        check = export_model(opened.model(finish), out, format, opened.source(finish), real)
+        shown.update(1.0, "done")
+    return check
+
+
+def _say(check: Check, against: str) -> None:
+    common.console.print(
+        f"{check.path}: {check.format}, {check.size:,} bytes; on {check.images} images the largest difference from "
+        f"{against} is {check.difference:.1e} of the largest logit, and {check.alone:.1e} between an image alone "
+        "and in a batch of 64",
+        soft_wrap=True,
+    )
+    speed = ", ".join(f"{value:.1f} ms for {count}" for count, value in check.milliseconds.items())
+    common.console.print(f"latency of the file, median, {check.threads} thread(s): {speed} image(s)")

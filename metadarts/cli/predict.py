@@ -1,0 +1,76 @@
+"""``metadarts predict``: ask a task folder, or a shipped file, what is in images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import common
+
+if TYPE_CHECKING:
+    from metadarts.export import Opened
+
+AT_ONCE = 256
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Task folder of `adapt`, or a file that `export` wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    finish: Annotated[
+        str | None, typer.Option(help="Of a task folder: soft, inherited or scratch; default: its first.")
+    ] = None,
+    threads: common.Threads = 0,
+) -> None:
+    """Print the most likely class of each image; accuracy too, where folders are named as the classes are.
+
+    Example: metadarts predict model.onnx photo.jpg
+    """
+    import torch
+
+    from metadarts.api.form import to_pixels
+
+    common.prepare("cpu", threads)
+    opened = _open(model, finish)
+    files = [file for path in images for file in _files(path)]
+    classes, form = opened.facts["classes"], opened.facts["image"]
+    right = known = 0
+    for first in range(0, len(files), AT_ONCE):
+        part = files[first : first + AT_ONCE]
+        pixels, _ = to_pixels(part, form["channels"], form["height"])
+        shares = opened.logits(torch.from_numpy(pixels)).softmax(1)
+        for file, share, place in zip(part, *(found.tolist() for found in shares.max(1)), strict=True):
+            common.console.print(f"{file}: {classes[place]} ({share:.1%})", soft_wrap=True)
+            if file.parent.name in classes:
+                known, right = known + 1, right + (classes[place] == file.parent.name)
+    if known:
+        common.console.print(f"accuracy {right / known:.2%} ({right} of {known} images in folders named as a class)")
+
+
+def _open(path: Path, finish: str | None) -> Opened:
+    from metadarts.api.folder import is_task, load_task
+    from metadarts.core.errors import ConfigError
+    from metadarts.export import Opened, open_model
+
+    if is_task(path):
+        model = load_task(path).model(finish)
+        return Opened("task", model.facts, model.logits)
+    if finish is not None:
+        raise ConfigError(f"--finish chooses among the solutions of a task folder; {path} is none")
+    return open_model(path)
+
+
+def _files(path: Path) -> list[Path]:
+    """``path`` itself, or the images in it and in its folders, sorted."""
+    from metadarts.core.errors import DataError
+    from metadarts.tasks.images.pixels import image_suffixes
+
+    if not common.is_there(path):
+        raise DataError(f"there is no image {path}")
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in image_suffixes() and file.is_file())
+    if not found:
+        raise DataError(f"there is no image in {path}")
+    return found

@@ -1,0 +1,71 @@
+"""The formats a model is shipped in: how each is written, and how each is opened without executing what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from metadarts.core.errors import ModelError, nearest
+from metadarts.export.model import MOST_BYTES, Model
+
+from . import onnx_file, python_file, safetensors_file, torch_export
+from .opened import Logits as Logits
+from .opened import Opened as Opened
+from .python_file import run_python_file as run_python_file
+
+SUFFIXES = {"safetensors": ".safetensors", "python": ".py", "torch-export": ".pt2", "onnx": ".onnx"}
+"""Format -> what its files are called."""
+
+WRITERS: dict[str, Callable[[Model, Path], None]] = {
+    "safetensors": safetensors_file.write,
+    "python": python_file.write,
+    "torch-export": torch_export.write,
+    "onnx": onnx_file.write,
+}
+
+OPENERS: dict[str, Callable[[Path], Opened]] = {
+    "safetensors": safetensors_file.open_file,
+    "python": python_file.open_file,
+    "torch-export": torch_export.open_file,
+    "onnx": onnx_file.open_file,
+}
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's name stands for. Raises ModelError."""
+    for name, suffix in SUFFIXES.items():
+        if path.suffix == suffix:
+            return name
+    raise ModelError(f"{path}: expected a name ending in one of {', '.join(SUFFIXES.values())}")
+
+
+def check_name(path: Path, format: str) -> None:
+    """Require that ``path`` is named as ``format`` is. Raises ModelError."""
+    if format not in SUFFIXES:
+        raise ModelError(f"unknown format {format!r}: {nearest(format, SUFFIXES)}")
+    if path.suffix != SUFFIXES[format]:
+        raise ModelError(f"{path}: a {format} file's name ends in {SUFFIXES[format]}")
+
+
+def companions(path: Path) -> list[Path]:
+    """The files that make up the model at ``path``: a python file has its weights beside it."""
+    return [path, path.with_suffix(".safetensors")] if format_of(path) == "python" else [path]
+
+
+def write(model: Model, path: Path) -> None:
+    """Write ``model`` in the format of ``path``'s name; the caller moves it into place. Raises ModelError."""
+    WRITERS[format_of(path)](model, path)
+
+
+def open_model(path: Path) -> Opened:
+    """Open a shipped model. No code in it is executed. Raises ModelError."""
+    try:
+        there = path.is_file()
+        size = path.stat().st_size if there else 0
+    except OSError as error:
+        raise ModelError(f"cannot open {path}: {error.strerror or error}") from error
+    if not there:
+        raise ModelError(f"there is no file {path}; give a file that `export` wrote")
+    if size > MOST_BYTES:
+        raise ModelError(f"{path}: larger than {MOST_BYTES} bytes, which is no model of ours")
+    return OPENERS[format_of(path)](path)

@@ -1,0 +1,90 @@
+"""A python file that runs without metadarts: what this model is, then `plain` as it stands. Weights lie beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from metadarts.core.errors import ModelError
+from metadarts.export.model import MOST_TEXT, Model, read_model
+
+from .opened import Opened, without_grad
+
+NO_WEIGHTS = 'WEIGHTS = ""'
+
+RUN = """
+import importlib.util, sys
+from safetensors.torch import load_file, save_file
+spec = importlib.util.spec_from_file_location("shipped", sys.argv[1])
+shipped = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(shipped)
+model, facts = shipped.load(sys.argv[2])
+pixels = load_file(sys.argv[3])["pixels"]
+save_file({"logits": model(pixels).contiguous()}, sys.argv[4])
+"""
+
+
+def write(model: Model, path: Path) -> None:
+    """Write the file, and its weights beside it."""
+    weights = path.with_suffix(".safetensors")
+    weights.write_bytes(model.to_bytes())
+    path.write_text(python_text(model, weights.name), encoding="utf-8", newline="\n")
+
+
+def python_text(model: Model, weights: str) -> str:
+    """The file's content, for weights in the file called ``weights``."""
+    facts = model.facts
+    body = files("metadarts.export").joinpath("plain.py").read_text(encoding="utf-8")
+    told = [
+        f"{len(facts['classes'])} classes: {', '.join(map(ascii, facts['classes']))}",
+        f"images: {facts['image']['channels']} channel(s), {facts['image']['height']}x{facts['image']['width']} pixels",
+        f"cell: {facts.get('genotype') or 'a mixture of all operations'}",
+        f"weights: {weights}, SHA-256 {hashlib.sha256(model.to_bytes()).hexdigest()}",
+    ]
+    lines = "\n".join(f"# {_comment(line)}" for line in told)
+    return f"{lines}\n{body.replace(NO_WEIGHTS, f'WEIGHTS = {json.dumps(weights)}')}"
+
+
+def _comment(text: str) -> str:
+    """``text`` as one line of a comment, whatever the names of classes hold."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def open_file(path: Path) -> Opened:
+    """The weights beside a python file; the file is compared with what we would write, and never run.
+
+    Raises ModelError.
+    """
+    weights = path.with_suffix(".safetensors")
+    model = read_model(weights)
+    try:
+        found = path.read_text(encoding="utf-8") if path.stat().st_size <= MOST_TEXT else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read {path} ({error})") from error
+    if found != python_text(model, weights.name):
+        raise ModelError(
+            f"{path} is not what this version of metadarts writes for {weights.name}: it was edited, renamed or "
+            "written by another version. It is not run here; export it anew, or check it by running it yourself"
+        )
+    return Opened("python", model.facts, without_grad(model.module()))
+
+
+def run_python_file(path: Path, pixels: Tensor) -> Tensor:
+    """The logits that a python file we have just written computes, in a process of its own. Raises ModelError."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, told = Path(folder) / "pixels.safetensors", Path(folder) / "logits.safetensors"
+        save_file({"pixels": pixels.contiguous()}, asked)
+        words = [sys.executable, "-c", RUN, path, path.with_suffix(".safetensors"), asked, told]
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            raise ModelError(f"the python file does not run: {last[0]}")
+        return load_file(told)["logits"]

@@ -1,0 +1,46 @@
+"""What the tests of shipped models share: a small model, written once in every format."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from metadarts.export import SUFFIXES, Model
+from metadarts.export.formats import write
+from metadarts.nn import supernet
+from metadarts.spaces import darts
+
+
+@pytest.fixture(scope="session")
+def cases() -> ModuleType:
+    """The script beside this file; tests/ is no package, so it has no name to import it by."""
+    spec = importlib.util.spec_from_file_location("cases", Path(__file__).with_name("cases.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def case(cases):
+    """A supernet of one node: every operation at both strides, and quick to export."""
+    return cases.make_case(supernet(darts(nodes=1), cases.spec()), 16, invert=True, mean=0.4, std=0.3)
+
+
+@pytest.fixture(scope="session")
+def model(cases, case) -> Model:
+    return cases.ship(case, invert=True, mean=0.4, std=0.3)
+
+
+@pytest.fixture(scope="session")
+def shipped(model, tmp_path_factory) -> dict[str, Path]:
+    """Format -> a file of ``model``, to be read and not written."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    paths = {}
+    for format, suffix in SUFFIXES.items():
+        paths[format] = tmp_path_factory.mktemp(format) / f"model{suffix}"
+        write(model, paths[format])
+    return paths

@@ -1,0 +1,184 @@
+"""A file that is not its source is refused before it takes its place, and a damaged one when it is verified."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from metadarts.core.errors import ModelError, RunError
+from metadarts.export import SUFFIXES, Model, check, difference, export_model, formats, read_model, verify
+from metadarts.export.formats import companions, write
+
+FORMATS = tuple(SUFFIXES)
+
+
+@pytest.fixture(autouse=True)
+def few_runs(monkeypatch):
+    """Speed is measured, and not what is tested here."""
+    monkeypatch.setattr(check, "RUNS", 1)
+
+
+@pytest.fixture
+def export(cases, case, model, tmp_path):
+    """(format, model) -> export it to tmp_path as what came from ``case``."""
+
+    def run(format, shipped=model, folder=tmp_path / "out"):
+        return export_model(shipped, folder / f"model{SUFFIXES[format]}", format, case.source, cases.noise(case, 3))
+
+    return run
+
+
+def changed(model, by=1e-2):
+    """The model with one weight changed that counts, and what it told of itself before."""
+    bias = model.tensors["head.bias"].clone()
+    bias[1] += by * bias.abs().max()
+    return Model(model.facts, model.tensors | {"head.bias": bias})
+
+
+def copy_of(shipped, format, folder):
+    for part in companions(shipped[format]):
+        (folder / part.name).write_bytes(part.read_bytes())
+    return folder / shipped[format].name
+
+
+@pytest.mark.parametrize("format", ["safetensors", "python"])
+def test_an_export_says_what_was_checked(export, format, tmp_path):
+    found = export(format)
+    assert found.path == tmp_path / "out" / f"model{SUFFIXES[format]}"
+    assert found.format == format
+    assert found.images == check.RANDOM + 3
+    assert found.difference < 1e-5
+    assert found.alone < 1e-5
+    assert found.size == sum(part.stat().st_size for part in (tmp_path / "out").iterdir())
+    assert set(found.milliseconds) == {1, check.BATCH}
+    assert {part.name for part in (tmp_path / "out").iterdir()} == {part.name for part in companions(found.path)}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_verifies(shipped, model, format):
+    found, facts = verify(shipped[format])
+    assert (found.format, found.images) == (format, 16)
+    assert found.difference < 1e-5
+    assert facts == model.facts
+
+
+@pytest.mark.parametrize("format", ["safetensors", "python", "torch-export"])
+def test_a_model_that_is_not_its_source_is_refused_and_nothing_is_left(export, model, tmp_path, format):
+    with pytest.raises(ModelError, match="of the largest logit"):
+        export(format, changed(model))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["safetensors", "python"])
+def test_a_writer_that_errs_is_found_out_and_the_older_file_still_stands(export, model, tmp_path, monkeypatch, format):
+    path = export(format).path
+    before = {part: part.read_bytes() for part in companions(path)}
+    right = formats.WRITERS[format]
+    monkeypatch.setitem(formats.WRITERS, format, lambda model, path: right(changed(model), path))
+    with pytest.raises(ModelError, match="of the largest logit"):
+        export(format)
+    assert {part: part.read_bytes() for part in path.parent.iterdir()} == before
+
+
+def test_a_python_file_that_errs_is_found_out_by_running_it(export, monkeypatch, tmp_path):
+    """Its weights are right, and what we read of it is what we wrote."""
+    text = formats.python_file.python_text
+
+    def wrong(model, weights):
+        return text(model, weights).replace("pixels = 255 - pixels", "pixels = 254 - pixels")
+
+    monkeypatch.setattr(formats.python_file, "python_text", wrong)
+    with pytest.raises(ModelError, match="the python file, run, differs"):
+        export("python")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_writer_that_fails_leaves_nothing(export, monkeypatch, tmp_path):
+    def full(model, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(formats.WRITERS, "safetensors", full)
+    with pytest.raises(RunError, match="No space left on device; free some space"):
+        export("safetensors")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(export, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="choose another place"):
+        export("safetensors", folder=tmp_path / "file")
+
+
+def test_answers_that_depend_on_the_batch_are_refused(export, monkeypatch, cases, case, model):
+    def by_batch(path):
+        def logits(pixels):
+            found = model.logits(pixels)
+            return found if len(pixels) > 1 else found + 1e-3 * found.abs().max()
+
+        return formats.Opened("safetensors", model.facts, logits)
+
+    monkeypatch.setattr(check, "open_model", by_batch)
+    with pytest.raises(ModelError, match="an image alone, against the same in a batch"):
+        export("safetensors")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_verify_refuses_another_weight(model, shipped, tmp_path, format):
+    """The file is whole, and its description is that of the model before a weight was changed."""
+    path = tmp_path / shipped[format].name
+    if format == "onnx":
+        onnx = pytest.importorskip("onnx")
+        proto = onnx.load_model(shipped[format])
+        (bias,) = (tensor for tensor in proto.graph.initializer if tensor.name == "head.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(changed(model).tensors["head.bias"].numpy(), "head.bias"))
+        path.write_bytes(proto.SerializeToString())
+    else:
+        write(changed(model), path)
+    with pytest.raises(ModelError, match="of the largest logit"):
+        verify(path)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_verify_refuses_half_a_file(shipped, tmp_path, format, share):
+    path = copy_of(shipped, format, tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ModelError):
+        verify(path)
+
+
+def test_a_python_file_that_was_edited_is_not_taken_for_ours(shipped, tmp_path):
+    path = copy_of(shipped, "python", tmp_path)
+    path.write_text(path.read_text(encoding="utf-8").replace("/ 255.0", "/ 256.0"), encoding="utf-8")
+    with pytest.raises(ModelError, match="not what this version of metadarts writes"):
+        verify(path)
+    path.with_suffix(".safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot read"):
+        verify(path)
+
+
+def test_tensors_of_another_type_or_number_are_refused(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    for change, words in (
+        ({"mean": model.tensors["mean"].double()}, "finite float32"),
+        ({"mean": model.tensors["mean"] * torch.nan}, "finite float32"),
+        ({"mean": model.tensors["mean"].repeat(3, 1, 1)}, "of shape"),
+        ({"more": model.tensors["mean"]}, "not those of its description"),
+    ):
+        path.write_bytes(Model(model.facts, model.tensors | change).to_bytes())
+        with pytest.raises(ModelError, match=words):
+            read_model(path)
+    save_file(model.tensors, path)
+    with pytest.raises(ModelError, match="no description"):
+        read_model(path)
+
+
+def test_difference_is_relative_to_the_largest_and_never_a_nan():
+    wanted = torch.tensor([[1.0, -4.0]])
+    assert difference(torch.tensor([[1.0, -3.0]]), wanted) == 0.25
+    assert difference(torch.full((1, 2), torch.nan), wanted) == float("inf")
+    assert difference(torch.full((1, 2), torch.inf), wanted) == float("inf")
+    assert difference(torch.zeros(1, 2), torch.zeros(1, 2)) == 0.0
