@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks that it says what _EXPORTS says
+    from metadarts.api import FewShotClassifier as FewShotClassifier
     from metadarts.core.rng import Key as Key
     from metadarts.core.types import TaskBatch as TaskBatch
     from metadarts.derive import derive_genotype as derive_genotype
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 # A name may not be a room's: importing the room `adapt` binds metadarts.adapt to it, whatever stands here.
 _EXPORTS = {
     "EpisodeSampler": "metadarts.tasks",
+    "FewShotClassifier": "metadarts.api",
     "Genotype": "metadarts.spaces",
     "Key": "metadarts.core.rng",
     "NetworkSpec": "metadarts.nn",

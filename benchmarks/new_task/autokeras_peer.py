@@ -268,7 +268,7 @@ def _tuner_class() -> Any:
             if self._over():
                 model.stop_training = self.stopped = True
                 self._log(trial, stopped=True)
-                if self.epochs == 0 and self.oracle.get_best_trials(1):
+                if self.epochs == 0 and self._best() is not None:
                     raise errors.FailedTrialError("stopped by the clock in its first epoch")
 
         def on_epoch_end(self, trial: Any, model: Any, epoch: int, logs: Any = None) -> None:
@@ -282,9 +282,13 @@ def _tuner_class() -> Any:
             said = (trial.message or "").strip().splitlines()
             self._log(trial, status=str(trial.status), message=said[-1] if said else "")
             super().on_trial_end(trial)
-            best = self.oracle.get_best_trials(1)
-            if best and best[0].trial_id == trial.trial_id and not self.stopped:
-                self._fit_to_all(best[0])
+            best = self._best()
+            if best is not None and best.trial_id == trial.trial_id and not self.stopped:
+                self._fit_to_all(best)
+
+        def _best(self) -> Any:
+            """The best trial that has ended, or None; where too few have, Keras Tuner adds others."""
+            return next((trial for trial in self.oracle.get_best_trials(1) if trial.status == "COMPLETED"), None)
 
         def on_search_end(self) -> None:
             raise _SearchOver

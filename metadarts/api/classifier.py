@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise ConfigError(f"finish {self.finish!r} is unknown; {nearest(self.finish, FINISHES)}")
         plan = Plan(self.steps if steps is None else steps, self.seconds, self.weight_rate, self.alpha_rate)
         classes, labels = _labels(y)
+        if isinstance(self.random_state, bool) or not isinstance(self.random_state, Integral):
+            raise ConfigError(f"random_state: expected a whole number, got {self.random_state!r}")
         start, support, notes = open_support(self.start, X, labels, tuple(map(str, classes)), int(self.random_state))
         facts = {"start": start_facts(start), "notes": notes}
-        if classes.dtype.kind in "iu":
+        if all(type(label) is int for label in classes.tolist()):
             facts["labels"] = classes.tolist()
         task = Task(support, facts=facts)
         soft = adapt_start(start, support, plan)
         task.solutions["soft"] = soft
-        self._start, self._plan = start, plan
+        self._start: Start = start
+        self._plan: Plan = plan
         self._settle(task, classes, "soft")
         if self.finish != "soft":
             self._finish_as(self.finish, None)
@@ -110,10 +114,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         soft = task.solution("soft")
         if finish == "inherited":
             plan = self._plan if steps is None else Plan(steps, self.seconds, self.weight_rate, self.alpha_rate)
-            task.solutions[finish] = inherited(start, task.support, soft, plan)
+            solution = inherited(start, task.support, soft, plan)
         else:
             plan = Plan(SCRATCH_STEPS if steps is None else steps, self.seconds)
-            task.solutions[finish] = from_scratch(start, task.support, derive(soft), plan)
+            solution = from_scratch(start, task.support, derive(soft), plan)
+        task.solutions = {finish: solution} | {name: own for name, own in task.solutions.items() if name != finish}
         self._settle(task, self.classes_, finish)
 
     def discretise(self, finish: str = "inherited", steps: int | None = None) -> FewShotClassifier:
@@ -182,7 +187,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def load(cls, path: str | Path) -> FewShotClassifier:
         """What `save`, or `metadarts adapt`, wrote. Labels are whole numbers again, else text. Raises RunError."""
         task = load_task(Path(path))
-        finish = next(reversed(task.solutions))
+        finish = task.solution().finish  # the first: what `metadarts predict` asks, too
         classifier = cls(finish=finish, random_state=task.support.seed)
         classifier._settle(task, _saved_labels(task), finish)
         return classifier
@@ -223,12 +228,17 @@ def open_support(
 
 
 def _labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    array = np.asarray(y)
-    if array.ndim != 1:
-        raise DataError(f"expected labels [n], got an array {list(array.shape)}")
-    if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
-        raise DataError("labels hold NaN or infinite numbers")
-    classes, numbers = np.unique(array, return_inverse=True)
+    try:
+        array = np.asarray(y)
+        if array.ndim != 1:
+            raise DataError(f"expected labels [n], got an array {list(array.shape)}")
+        if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
+            raise DataError("labels hold NaN or infinite numbers")
+        classes, numbers = np.unique(array, return_inverse=True)
+    except (TypeError, ValueError) as error:  # rows of several lengths, labels without an order
+        raise DataError(f"expected labels [n] of one kind, numbers or text ({error})") from error
+    if len(set(map(str, classes))) != len(classes):
+        raise DataError("two different labels read the same as text: give every class a name of its own")
     return classes, numbers.astype(np.int64)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -26,7 +26,9 @@ from metadarts.experiments import RunFolder
 from metadarts.nn import Network, NetworkSpec, discrete_network, supernet
 from metadarts.spaces import Genotype, darts
 
-from .form import Form
+from .described import number, read_json, truth, whole
+from .form import read_form
+from .learn import MOST_CLASSES
 from .task import FINISHES, Solution, Step, Support, Task
 
 FORMAT, VERSION = "metadarts.task", 1
@@ -59,17 +61,22 @@ def save_task(task: Task, path: Path, pictures: dict[str, bytes] | None = None) 
     }
     scaffold = path.with_name(f".{path.name}-{os.getpid()}")
     try:
+        text = json.dumps(told, indent=2, allow_nan=False) + "\n"
         scaffold.mkdir(parents=True)
         write_atomically(scaffold / TENSORS, content)
-        write_atomically(scaffold / FACTS, (json.dumps(told, indent=2) + "\n").encode())
+        write_atomically(scaffold / FACTS, text.encode())
         for name, picture in (pictures or {}).items():
             write_atomically(scaffold / name, picture)
         scaffold.rename(path)
-    except (OSError, MetadartsError) as error:
+    except BaseException as error:  # an interrupt among them
         shutil.rmtree(scaffold, ignore_errors=True)
         if isinstance(error, MetadartsError):
             raise RunError(str(error).replace(str(scaffold), str(path))) from error
-        raise cannot_write(path, error) from error
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        if isinstance(error, TypeError | ValueError):  # facts that are not JSON, a name with a zero byte
+            raise RunError(f"cannot write {str(path)!r}: {error}") from error
+        raise
 
 
 def _solution_facts(solution: Solution) -> dict[str, Any]:
@@ -77,8 +84,13 @@ def _solution_facts(solution: Solution) -> dict[str, Any]:
     return {
         "genotype": None if genotype is None else str(genotype),
         "kept": solution.kept,
-        "history": [dataclasses.asdict(step) for step in solution.history],
+        "history": [dataclasses.asdict(step) | {"loss": _or_none(step.loss)} for step in solution.history],
     }
+
+
+def _or_none(loss: float) -> float | None:
+    """JSON has no numbers that are not finite."""
+    return loss if math.isfinite(loss) else None
 
 
 def is_task(path: Path) -> bool:
@@ -92,7 +104,7 @@ def is_task(path: Path) -> bool:
 def load_task(path: Path) -> Task:
     """Read a task folder. Raises RunError when it is none, or damaged."""
     try:
-        told = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        told = read_json((path / FACTS).read_text(encoding="utf-8"))
         content = (path / TENSORS).read_bytes()
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is no task folder that can be read ({error}); give what `adapt --out` named") from error
@@ -101,9 +113,11 @@ def load_task(path: Path) -> Task:
     if hashlib.sha256(content).hexdigest() != told.get("sha256"):
         raise RunError(f"{path / TENSORS} is damaged: its hash is not the one in {FACTS}")
     try:
-        return _task(told, load_tensors(content))
-    except SafetensorError as error:
+        tensors = load_tensors(content)
+    except Exception as error:  # the library's own, and those of types that torch lacks
         raise RunError(f"{path / TENSORS} is not a safetensors file ({error})") from error
+    try:
+        return _task(told, tensors)
     except MetadartsError as error:
         raise RunError(f"{path / FACTS} is damaged: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -114,43 +128,83 @@ READ = ("format", "version", "sha256", "classes", "form", "seed", "nodes", "netw
 
 
 def _task(told: dict[str, Any], tensors: Params) -> Task:
-    form, network = dict(told["form"]), dict(told["network"])
-    form |= {name: None if form[name] is None else tuple(form[name]) for name in ("mean", "std")}
-    network |= {name: tuple(network[name]) for name in ("stem", "cells")}
-    classes = tuple(told["classes"])
-    if not all(isinstance(name, str) for name in classes):
+    shape, spec = read_form(told["form"]), _spec(told["network"])
+    classes = told["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("classes: expected names")
-    shape = Form(**form)
+    if not 2 <= len(set(classes)) == len(classes) <= MOST_CLASSES:
+        raise ValueError(f"classes: expected 2 to {MOST_CLASSES}, each with a name of its own")
     pixels, labels = tensors["support/pixels"], tensors["support/labels"]
     if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != (shape.channels, shape.height, shape.width):
         raise ValueError(f"support images {pixels.dtype} {list(pixels.shape)}")
     if (
         labels.dtype != torch.int64
         or labels.shape != pixels.shape[:1]
-        or not 0 <= int(labels.min()) <= int(labels.max()) < len(classes)
+        or set(labels.tolist()) != set(range(len(classes)))
     ):
         raise ValueError(f"support labels {labels.dtype} {list(labels.shape)}")
     solutions = {
-        finish: _solution(finish, facts, NetworkSpec(**network), int(told["nodes"]), tensors, len(classes))
+        finish: _solution(finish, facts, spec, told["nodes"], tensors, len(classes))
         for finish, facts in told["solutions"].items()
     }
     if not solutions or not set(solutions) <= set(FINISHES):
         raise ValueError(f"solutions: expected some of {', '.join(FINISHES)}")
-    support = Support(shape, classes, pixels, labels, int(told["seed"]))
-    return Task(support, solutions, {name: value for name, value in told.items() if name not in READ})
+    if type(told["seed"]) is not int:
+        raise ValueError("seed: expected a whole number")
+    support = Support(shape, tuple(classes), pixels, labels, told["seed"])
+    facts = {name: value for name, value in told.items() if name not in READ}
+    for name, kind in FACT_KINDS.items():
+        if not isinstance(facts.get(name, kind()), kind):
+            raise ValueError(f"{name}: expected a {kind.__name__}")
+    return Task(support, solutions, facts)
+
+
+FACT_KINDS: dict[str, type[list[Any]] | type[dict[str, Any]]] = {"notes": list, "start": dict, "measured": dict}
+"""Of what a task keeps besides what is read, the kinds of what is used."""
+
+MOST_CHANNELS, MOST_CELLS, MOST_NODES = 4096, 64, 16
+
+
+def _spec(told: dict[str, Any]) -> NetworkSpec:
+    stem, cells = told["stem"], told["cells"]
+    if len(stem) != 2 or not isinstance(cells, list) or not 1 <= len(cells) <= MOST_CELLS:
+        raise ValueError("network: expected two numbers of stem channels, and cells")
+    if not set(cells) <= set(darts(1).cell_types):
+        raise ValueError(f"network: expected cells of the kinds {', '.join(darts(1).cell_types)}")
+    first, second = (whole(channels, 1, MOST_CHANNELS) for channels in stem)
+    return NetworkSpec(
+        in_channels=whole(told["in_channels"], 1, 3),
+        stem=(first, second),
+        channels=whole(told["channels"], 2, MOST_CHANNELS),
+        cells=tuple(cells),
+        affine=truth(told["affine"]),
+        pool_norm=truth(told["pool_norm"]),
+        head=told["head"],
+        logit_scale=number(told["logit_scale"]),
+    )
+
+
+def _step(told: dict[str, Any]) -> Step:
+    loss, accuracy = told["loss"], told["accuracy"]
+    return Step(
+        whole(told["step"], 0, 2**53),
+        math.nan if loss is None else number(loss),
+        number(told["seconds"]),
+        None if accuracy is None else number(accuracy),
+    )
 
 
 def _solution(
     finish: str, facts: dict[str, Any], spec: NetworkSpec, nodes: int, tensors: Params, ways: int
 ) -> Solution:
-    if not 1 <= nodes <= 16:
-        raise ValueError(f"nodes: {nodes}")
-    space, text = darts(nodes), facts["genotype"]
+    space, text = darts(whole(nodes, 1, MOST_NODES)), facts["genotype"]
     network = supernet(space, spec) if text is None else discrete_network(Genotype.parse(text), space, spec)
     params = {name[len(finish) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{finish}/")}
     _require_task_params(network, params, ways)
-    history = tuple(Step(**step) for step in facts["history"])
-    return Solution(finish, network, params, history, int(facts["kept"]))
+    history = tuple(map(_step, facts["history"]))
+    if not history:
+        raise ValueError("history: expected a step")
+    return Solution(finish, network, params, history, whole(facts["kept"], 0, history[-1].step))
 
 
 def _require_task_params(network: Network, params: Params, ways: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from torch import Tensor
 from metadarts.core.errors import DataError
 from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
 
+from .described import number, truth, whole
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -24,6 +26,8 @@ DARK, LIGHT = 64, 191
 """Brightness up to which a background counts as dark, and from which as light."""
 
 MIXED_SIDES = (1, 3)
+LEAST_SIDE, MOST_SIDE = 4, 1024
+BACKGROUNDS = ("", "dark", "light")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,22 @@ class Form:
         return (images - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
 
 
+def read_form(told: Mapping[str, Any]) -> Form:
+    """The form that a file describes. Raises KeyError, TypeError, ValueError, OverflowError."""
+    channels, height = told["channels"], whole(told["height"], LEAST_SIDE, MOST_SIDE)
+    if channels not in MIXED_SIDES or type(channels) is not int or whole(told["width"], height, height) != height:
+        raise ValueError(f"form: expected 1 or 3 channels, got {repr(channels)[:40]}")
+    scale = [None if told[name] is None else tuple(map(number, told[name])) for name in ("mean", "std")]
+    if any(values is not None and len(values) != channels for values in scale):
+        raise ValueError("form: expected a mean and std for each channel")
+    mean, std = scale
+    if (mean is None) != (std is None) or (std is not None and min(std) <= 0):
+        raise ValueError("form: expected mean and std together, std above 0")
+    if told["background"] not in BACKGROUNDS:
+        raise ValueError(f"form: expected a background dark, light or none, got {repr(told['background'])[:40]}")
+    return Form(channels, height, height, mean, std, told["background"], truth(told.get("invert", False)))
+
+
 def background(pixels: NDArray[np.uint8]) -> str:
     """ "dark" or "light" where the borders of most images are, else ""; for uint8 [n, C, H, W]."""
     border = np.concatenate(
@@ -86,19 +106,21 @@ def to_pixels(images: Any, channels: int, size: int) -> tuple[NDArray[np.uint8],
     Raises:
         DataError: for what is none of these, naming the image.
     """
-    if isinstance(images, Tensor):
-        images = images.detach().cpu().numpy()
+    images = _array(images)
     notes = _Notes()
-    if isinstance(images, np.ndarray) and images.dtype != object:
-        if len(images) and images.ndim == 2:
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OUT":
+        if images.ndim == 2 and len(images):
             images = _unflattened(images, notes)
         if images.ndim not in (3, 4):
             raise DataError(f"expected images [n, H, W] or [n, H, W, channels], got an array {list(images.shape)}")
-        images = list(_eight_bits(images, notes))
-    if isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
-        raise DataError(f"expected an array or a sequence of images, got {type(images).__name__}")
-    if not images:
+        images = list(images)
+    elif isinstance(images, np.ndarray) and images.ndim == 1:  # of paths, or of images of several sizes
+        images = images.tolist()
+    if isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence):
+        raise DataError(f"expected an array or a sequence of images, got {_kind(images)}")
+    if not len(images):
         raise DataError("expected at least one image, got none")
+    images = _eight_bits([_array(image) for image in images], notes)
     with strict_pillow():
         pixels = [_fitted(image, place, channels, size, notes) for place, image in enumerate(images)]
     return np.stack(pixels), notes.sentences(channels, size, len(pixels))
@@ -137,27 +159,60 @@ def _unflattened(rows: NDArray[Any], notes: _Notes) -> NDArray[Any]:
     raise DataError(f"rows of {rows.shape[1]} numbers are no square images: give [n, H, W] or [n, H, W, 3]")
 
 
-def _eight_bits(images: NDArray[Any], notes: _Notes) -> NDArray[np.uint8]:
-    if images.dtype == np.uint8:
+def _array(images: Any) -> Any:
+    """A tensor as an array, anything else as it is. Raises DataError."""
+    if not isinstance(images, Tensor):
         return images
-    if images.dtype == bool:
-        return images.astype(np.uint8) * np.uint8(255)
-    if images.dtype.kind not in "iuf":
-        raise DataError(f"expected images of numbers, got dtype {images.dtype}")
-    if images.size and not bool(np.isfinite(images).all()):
-        raise DataError("images hold NaN or infinite numbers")
-    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
-    if low < 0 or high > 255:
-        raise DataError(f"images hold numbers from {low:g} to {high:g}; expected 0..255, or floats in 0..1")
-    if images.dtype.kind == "f" and high <= 1:
+    try:
+        tensor = images.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, without data
+        raise DataError(f"expected a plain tensor of numbers ({str(error).splitlines()[0]})") from error
+
+
+def _kind(images: Any) -> str:
+    return (
+        f"an array {list(images.shape)} of {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
+    )
+
+
+def _eight_bits(images: Sequence[Any], notes: _Notes) -> list[Any]:
+    """The arrays among ``images`` as uint8; floats mean the same in all of them: 0..1 where none goes beyond it."""
+    highest = [_highest(image, place) for place, image in enumerate(images) if isinstance(image, np.ndarray)]
+    floats = [high for high in highest if high is not None]
+    factor = 255.0 if floats and max(floats) <= 1 else 1.0
+    if factor > 1:
         notes.others.append("floats in 0..1 were read as brightness and stored in 8 bits")
-        images = images * 255.0
-    rounded: NDArray[np.uint8] = np.rint(images).astype(np.uint8)
+    return [_rounded(image, factor) if isinstance(image, np.ndarray) else image for image in images]
+
+
+def _highest(image: NDArray[Any], place: int) -> float | None:
+    """The largest number of an array of floats, None for other arrays. Raises DataError for numbers out of range."""
+    if image.dtype in (np.uint8, bool) or not image.size:
+        return None
+    if image.dtype.kind not in "iuf":
+        raise DataError(f"image number {place}: expected numbers, got dtype {image.dtype}")
+    if not bool(np.isfinite(image).all()):
+        raise DataError(f"image number {place} holds NaN or infinite numbers")
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 255:
+        raise DataError(
+            f"image number {place} holds numbers from {low:g} to {high:g}; expected 0..255, or floats in 0..1"
+        )
+    return high if image.dtype.kind == "f" else None
+
+
+def _rounded(image: NDArray[Any], factor: float) -> NDArray[np.uint8]:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == bool:
+        return image.astype(np.uint8) * np.uint8(255)
+    rounded: NDArray[np.uint8] = np.rint(image * factor if image.dtype.kind == "f" else image).astype(np.uint8)
     return rounded
 
 
 def _fitted(image: Any, place: int, channels: int, size: int, notes: _Notes) -> NDArray[np.uint8]:
-    picture = _picture(image, place, notes)
+    picture = _picture(image, place)
     if picture.size != (size, size):
         notes.resized += 1
         notes.sizes.add(picture.size)
@@ -167,26 +222,20 @@ def _fitted(image: Any, place: int, channels: int, size: int, notes: _Notes) -> 
     return fit(picture, size, channels)
 
 
-def _picture(image: Any, place: int, notes: _Notes) -> Image.Image:
+def _picture(image: Any, place: int) -> Image.Image:
     from PIL import Image as pil
 
     try:
         if isinstance(image, str | os.PathLike):
             return decode(_content(Path(image)))
         if isinstance(image, pil.Image):
-            from io import BytesIO
-
-            store = BytesIO()
-            image.save(store, format="PNG" if image.mode != "CMYK" else "TIFF", exif=image.getexif())
-            return decode(store.getvalue())
+            return decode(_stored(image))
     except BadImage as error:
         name = str(image) if isinstance(image, str | os.PathLike) else f"number {place}"
         raise DataError(f"cannot decode the image {name}: {error}") from error
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
     if not isinstance(image, np.ndarray):
         raise DataError(f"image number {place}: expected a path, a PIL image or an array, got {type(image).__name__}")
-    array = _eight_bits(image, notes)
+    array = image
     if array.ndim == 3 and array.shape[-1] not in (1, 3) and array.shape[0] in (1, 3):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[-1] == 1:
@@ -196,6 +245,29 @@ def _picture(image: Any, place: int, notes: _Notes) -> Image.Image:
             f"image number {place}: expected [H, W], [H, W, 1 or 3] or [1 or 3, H, W], got {list(image.shape)}"
         )
     return pil.fromarray(np.ascontiguousarray(array))
+
+
+PLAIN_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+
+
+def _stored(image: Image.Image) -> bytes:
+    """The content of a file that holds ``image``, so that it is read as a file is. Raises BadImage."""
+    from io import BytesIO
+
+    store = BytesIO()
+    try:
+        if image.mode == "F":
+            raise BadImage("its pixels are floating-point numbers of no stated range; convert it to mode L or RGB")
+        exif = image.getexif()
+        if image.mode not in PLAIN_MODES:
+            through = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+            image = image.convert(through.get(image.mode, "RGB"))
+        image.save(store, format="PNG", exif=exif)
+    except BadImage:
+        raise
+    except Exception as error:  # a lazy decoder raises whatever it stumbles over; a closed image
+        raise BadImage(str(error) or type(error).__name__) from error
+    return store.getvalue()
 
 
 def _content(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,10 @@ def _from_csv(path: Path) -> Labelled:
     if not rows:
         raise DataError(f"{path} names no image; expected lines path,label")
     files = [row[0].strip() for row in rows]
+    places = [os.path.normpath(path.parent / file) for file in files]
+    if len(set(places)) < len(places):
+        twice = next(file for file, place in zip(files, places, strict=True) if places.count(place) > 1)
+        raise DataError(f"{path} names the image {twice} twice: name it once, or it is learnt from and measured on")
     return _sorted([path.parent / file for file in files], files, [row[1].strip() for row in rows])
 
 
@@ -109,6 +114,8 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
     Raises:
         DataError: when a class has no image left to hold out though some are asked for.
     """
+    if not 0 <= share < 1:
+        raise DataError(f"expected a share from 0 to below 1 to hold out, got {share}")
     learnt, held = [], []
     for label, name in enumerate(labelled.classes):
         rows = np.flatnonzero(labelled.labels == label)
@@ -116,9 +123,10 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
         count = len(rows) - (shots if shots is not None else max(1, round(len(rows) * (1 - share))))
         if count < 1 and (shots is not None or share):
             wanted = f"{shots} to learn from" if shots is not None else f"{share:.0%} held out"
+            way = "lower --shots" if shots is not None else "give --held-out 0 and measure nothing"
             raise DataError(
                 f"class {name!r} has {len(rows)} image(s): with {wanted} none is left to measure on; add images, "
-                "or give --held-out 0 and measure nothing"
+                f"or {way}"
             )
         held.append(rows[: max(count, 0)])
         learnt.append(rows[max(count, 0) :])

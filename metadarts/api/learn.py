@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -52,8 +53,13 @@ class Plan:
     alpha_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if type(self.steps) is not int or self.steps < 0:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, Integral) or self.steps < 0:
             raise ConfigError(f"steps: expected a whole number from 0 on, got {self.steps!r}")
+        object.__setattr__(self, "steps", int(self.steps))  # numpy's among them
+        for name in ("seconds", "weight_rate", "alpha_rate"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise ConfigError(f"{name}: expected a number or none, got {value!r}")
         if self.seconds is not None and not self.seconds > 0:
             raise ConfigError(f"seconds: expected a positive number, got {self.seconds}")
 
@@ -73,10 +79,19 @@ def check_support(support: Support) -> None:
     """Require 2 to 20 classes, each with an image. Raises DataError."""
     count = len(support.classes)
     if not 2 <= count <= MOST_CLASSES:
-        raise DataError(f"expected 2 to {MOST_CLASSES} classes, got {count}: {', '.join(support.classes[:5])}")
+        raise DataError(
+            f"expected 2 to {MOST_CLASSES} classes, got {count}: {', '.join(map(_shown, support.classes[:5]))}"
+        )
+    for name in support.classes:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):  # of a file name that is not UTF-8
+            raise DataError(f"the class name {name!a} holds half a letter, which cannot be printed: rename it")
     counts = torch.bincount(support.labels, minlength=count).tolist()
     if 0 in counts:
         raise DataError(f"class {support.classes[counts.index(0)]!r} has no image to learn from")
+
+
+def _shown(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 def adapt_start(

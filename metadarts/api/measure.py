@@ -30,7 +30,7 @@ def measured(task: Task, solution: Solution, held_out: HeldOut) -> tuple[dict[st
 
     Returns:
         "accuracy" and "interval95" (as shipped: the support set's statistics), "transductive" (those of the held-out
-        images themselves), "before" (after no step), "images".
+        images themselves), "before" (after no step), "images". The interval of a single image is None.
     """
     found = logits(task.support, solution.network, solution.with_axis(), held_out.pixels)
     own = hits(found, held_out.labels)
@@ -38,7 +38,7 @@ def measured(task: Task, solution: Solution, held_out: HeldOut) -> tuple[dict[st
     accuracy, interval = mean_and_interval(own)
     facts = {
         "accuracy": accuracy,
-        "interval95": interval,
+        "interval95": interval if math.isfinite(interval) else None,
         "before": solution.history[0].accuracy,
         "transductive": float(hits(joint, held_out.labels).mean()),
         "images": len(own),

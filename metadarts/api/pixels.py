@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -31,4 +33,5 @@ def logistic_regression(support: Support, held_out: HeldOut, c: float = 1.0) -> 
 
 def _batch(support: Support, held_out: HeldOut) -> TaskBatch:
     rows = torch.arange(len(support.labels))
-    return support.batch(rows, held_out.pixels, held_out.labels)
+    plain = replace(support, form=replace(support.form, mean=None, std=None))
+    return plain.batch(rows, held_out.pixels, held_out.labels)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
+from metadarts.adapt import rate_shapes
 from metadarts.core.errors import ConfigError, MetadartsError, RunError, nearest
 from metadarts.core.files import write_atomically
 from metadarts.core.types import Params
@@ -27,7 +28,8 @@ from metadarts.nn import Learner, Network, supernet
 from metadarts.spaces import darts
 from metadarts.tasks import Source
 
-from .form import Form, background
+from .described import read_json, whole
+from .form import Form, background, read_form
 
 FORMAT, VERSION, KEY = "metadarts.start", 1, "metadarts"
 BUNDLED = ("glyphs", "cifar-fs")
@@ -36,6 +38,7 @@ BUNDLED = ("glyphs", "cifar-fs")
 AUTO = "auto"
 PARAM, RATE = "param/", "rate/"
 _LOOKED_AT = 256
+MOST_NODES = 16
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,9 @@ def start_of_run(path: Path) -> Start:
         raise ConfigError(
             f"{path}: a run on a taskset of learn2learn keeps no record of its images' form: search on --data"
         )
-    height, width = source.size
+    side = min(source.size)  # the middle square is what `to_pixels` keeps
     rows = [int(source.classes[number].rows[0]) for number in source.class_numbers("train")[:_LOOKED_AT]]
-    form = Form(source.channels, height, width, source.mean, source.std, background(source.images[rows]))
+    form = Form(source.channels, side, side, source.mean, source.std, background(source.images[rows]))
     facts = {
         "source": config.tasks.source,
         "meta_steps": checkpoint.facts["step"],
@@ -141,10 +144,11 @@ def _read(path: Path, name: str) -> Start:
     """A start's file. Raises RunError."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            told = json.loads((file.metadata() or {}).get(KEY, "null"))
+            told = read_json((file.metadata() or {}).get(KEY, "null"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} is no start: it cannot be read as a .safetensors file ({error})") from error
+    except Exception as error:  # the library's own, the system's, and those of types that torch lacks
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RunError(f"{path} is no start: it cannot be read as a .safetensors file ({reason})") from error
     if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
         raise RunError(
             f"{path} is no start of ours: expected format {FORMAT!r}, version {VERSION}; give what `Start.save` wrote"
@@ -152,33 +156,31 @@ def _read(path: Path, name: str) -> Start:
     try:
         settings = {f"{group}.{key}": value for group, part in told["config"].items() for key, value in part.items()}
         config = with_settings(Config(), settings).check()
-        form = _form(told["form"])
+        whole(config.model.nodes, 1, MOST_NODES)
+        form = read_form(told["form"])
         facts = dict(told["facts"])
         network = supernet(darts(config.model.nodes), config.network_spec(form.channels))
         params = {key[len(PARAM) :]: tensor for key, tensor in tensors.items() if key.startswith(PARAM)}
         rates = {key[len(RATE) :]: tensor for key, tensor in tensors.items() if key.startswith(RATE)}
         require_fit(network, params)
+        _require_rates(config, params, rates)
     except MetadartsError as error:
         raise RunError(f"{path} is damaged: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{path} is damaged: its description lacks something ({type(error).__name__}: {error})"
         ) from error
     return Start(name, config, form, params, rates or None, facts)
 
 
-def _form(told: Mapping[str, Any]) -> Form:
-    channels, height, width = (told[name] for name in ("channels", "height", "width"))
-    if channels not in (1, 3) or height != width or not (type(height) is int and 4 <= height <= 1024):
-        raise ValueError(f"form: channels {channels}, {height}x{width} pixels")
-    scale = []
-    for name in ("mean", "std"):
-        values = told[name]
-        if values is not None:
-            values = tuple(float(value) for value in values)
-            if len(values) != channels or not bool(torch.tensor(values).isfinite().all()):
-                raise ValueError(f"form.{name}: {values}")
-        scale.append(values)
-    if (scale[0] is None) != (scale[1] is None) or (scale[1] is not None and min(scale[1]) <= 0):
-        raise ValueError("form: mean and std")
-    return Form(channels, height, width, scale[0], scale[1], str(told["background"]))
+def _require_rates(config: Config, params: Params, rates: Params) -> None:
+    """Require that learned rates, where there are some, are those that the configuration's inner loop has."""
+    if not rates:
+        return
+    names = [name for name in params if not name.startswith("head.")] + ["head.weight", "head.bias"]
+    shapes = {name: shape for name, (shape, _) in rate_shapes(config.inner, names).items()}
+    if {name: tuple(rate.shape) for name, rate in rates.items()} != shapes:
+        raise ValueError("its learned rates are not those of its inner loop")
+    for name, rate in rates.items():
+        if rate.dtype != torch.float32 or not bool(torch.isfinite(rate).all()):
+            raise ValueError(f"{name!r} must hold finite float32 numbers")

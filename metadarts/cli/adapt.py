@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,7 +120,8 @@ def _printer(watched: HeldOut | None) -> Any:
 def _say_end(solution: Solution, plan: Plan) -> None:
     taken = solution.history[-1].step
     if taken < plan.steps:
-        why = "time is up" if plan.seconds is not None else "the loss left the finite numbers"
+        finite = math.isfinite(solution.history[-1].loss)
+        why = "time is up" if finite else "the loss left the finite numbers"
         common.console.print(f"stopped after {taken} of {plan.steps} steps: {why}")
     if solution.kept != taken:
         common.console.print(f"kept: the state after step {solution.kept}, whose support loss is the lowest")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib import import_module
 from typing import Any
 
 import torch
 
-from metadarts import __version__
 from metadarts.core.errors import ConfigError
 from metadarts.core.machine import commit, device_name, version
 
@@ -27,7 +27,7 @@ def choose_device(name: str) -> str:
 def describe(device: str) -> dict[str, Any]:
     """Versions, device, threads and commit."""
     return {
-        "metadarts": __version__,
+        "metadarts": import_module("metadarts").__version__,  # not from above: the door names the rooms over this one
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -75,7 +75,7 @@ def export_model(model: Model, path: Path, format: str, source: Logits, real: Te
             pixels = torch.cat([noise(model.facts["image"], RANDOM), real])
             check = _checked(open_model(draft), draft, source, pixels)
             if format == "python":
-                _require("the python file, run", difference(run_python_file(draft, pixels), source(pixels)), draft)
+                _require("the python file, run,", difference(run_python_file(draft, pixels), source(pixels)), draft)
             for part in companions(draft):
                 sync(part)
                 part.replace(path.parent / part.name)

@@ -64,7 +64,8 @@ class Model:
 
     def to_bytes(self) -> bytes:
         """The content of a .safetensors file."""
-        return save_tensors(self.tensors, metadata={KEY: json.dumps(self.facts, allow_nan=False)})
+        apart = {name: tensor.detach().clone().contiguous() for name, tensor in self.tensors.items()}  # share no memory
+        return save_tensors(apart, metadata={KEY: json.dumps(self.facts, allow_nan=False)})
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Raises RunError."""

@@ -1,0 +1,75 @@
+"""Make a bundled start anew: search, pack, measure.
+
+    python -m benchmarks.build_start glyphs
+    python -m benchmarks.build_start cifar-fs --data-root CIFAR100
+
+searches with the preset of that start into runs/start-NAME (or goes on with a search that was cut off there), measures
+the best checkpoint on 600 test tasks, and writes metadarts/api/starts/NAME.safetensors. With the same seed, threads and
+versions the search takes the same steps, so the file comes out the same, bit for bit. `--run RUN` packs a run that is
+there; `--check` only compares the packed file with the one in the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from metadarts.api import BUNDLED
+from metadarts.api.start import start_of_run
+from metadarts.core.errors import ConfigError
+from metadarts.experiments import RunFolder
+
+STARTS = Path(__file__).resolve().parents[1] / "metadarts" / "api" / "starts"
+MOST_BYTES = 10**6
+
+
+def search(name: str, run: Path, data_root: Path | None, threads: int) -> None:
+    """Search into ``run``, or go on with the search that is there."""
+    if run.exists():
+        words = [] if RunFolder.open(run).is_finished else ["search", "--resume", str(run), "--threads", str(threads)]
+    else:
+        place = ["--data-root", str(data_root)] if data_root else []
+        words = ["search", "--data", name, *place, "--preset", f"start-{name}", "--threads", str(threads)]
+        words += ["--out", str(run)]
+    for line in [words, ["evaluate", str(run), "--tasks", "600", "--threads", str(threads)]]:
+        if line:
+            call = "from metadarts.cli import main; main()"
+            subprocess.run([sys.executable, "-c", call, *line], check=True)
+
+
+def pack(run: Path, out: Path) -> Path:
+    """The start's file of a run. Raises ConfigError where it would be too large."""
+    start = start_of_run(run)
+    start.save(out)
+    if (size := out.stat().st_size) > MOST_BYTES:
+        out.unlink()
+        raise ConfigError(f"{out.name} would have {size} bytes; a bundled start has at most {MOST_BYTES}")
+    return out
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, search, pack."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.build_start", description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=BUNDLED)
+    parser.add_argument("--data-root", type=Path, help="where CIFAR-100 lies; without it it is downloaded")
+    parser.add_argument("--run", type=Path, help="run folder; default runs/start-NAME")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the start in the package, and leave that alone"
+    )
+    options = parser.parse_args(arguments)
+    run = options.run or Path("runs") / f"start-{options.name}"
+    search(options.name, run, options.data_root, options.threads)
+    bundled = STARTS / f"{options.name}.safetensors"
+    if options.check:
+        made = pack(run, run / "start.safetensors")
+        same = made.read_bytes() == bundled.read_bytes()
+        print(f"{made}: {'the same as' if same else 'not the same as'} the bundled start")
+        return
+    print(f"written to {pack(run, bundled)}")
+
+
+if __name__ == "__main__":
+    main()
