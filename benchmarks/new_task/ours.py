@@ -4,8 +4,8 @@
 
 FOLDER is what `benchmarks.new_task.draws` wrote. One line of JSON a draw; draws that have a line already are left out,
 so a run that was cut off goes on. "seconds" is that of `FewShotClassifier.fit` alone, kernels compiled before: reading
-the start, ten steps, freezing the statistics. Logistic regression's "best" is the best of several penalties, chosen on the
-held-out images themselves, which nobody could do: an advantage that ours does not have.
+the start, ten steps, freezing the statistics. Logistic regression's "best" is the best of several penalties, chosen on
+the held-out images themselves, which nobody could do: an advantage that ours does not have.
 """
 
 from __future__ import annotations

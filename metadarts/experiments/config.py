@@ -288,8 +288,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "inner.alpha_rate": 30.0,
     },
 }
-"""Named settings; `metadarts search --preset NAME`. `tnas` is the paper's search (Lian et al., 2020); `start-*` make the
-bundled starts, under `support` statistics, since what is exported has them frozen."""
+"""Named settings; `metadarts search --preset NAME`. `tnas` is the paper's search (Lian et al., 2020); `start-*` make
+the bundled starts, under `support` statistics, since what is exported has them frozen."""
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""The rows of `ours` and `peer` as tables: means over draws with 95 % intervals, gaps paired draw by draw.
+
+python -m benchmarks.new_task.table --ours ROWS.jsonl --peer PEER.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metadarts.api.measure import mean_and_interval
+
+from .ours import rows_of
+
+Rows = Sequence[dict[str, Any]]
+Figure = Callable[[dict[str, Any]], float]
+
+
+def figure(name: str) -> Figure:
+    """A column of a row; the mean, where a row has several."""
+
+    def value(row: dict[str, Any]) -> float:
+        found = row[name]
+        return sum(found) / len(found) if isinstance(found, list) else float(found)
+
+    return value
+
+
+COLUMNS = {
+    "before": figure("before"),
+    "after 10 steps": figure("after"),
+    "weights only": figure("weights only"),
+    "logistic regression": figure("logistic regression on pixels"),
+    "its best penalty": figure("logistic regression, best"),
+    "nearest class mean": figure("nearest class mean on pixels"),
+}
+FINISHES = {
+    "soft": figure("after"),
+    "inherited": figure("inherited"),
+    "scratch": figure("scratch"),
+    "random cells, inherited": figure("random cells, inherited"),
+    "random cell, scratch": figure("random cells, scratch"),
+    "transductive": figure("transductive"),
+}
+
+
+def settings(rows: Rows) -> list[str]:
+    """ "cifar100-5", ... in order."""
+    return sorted(
+        {row["draw"].rsplit("-", 1)[0] for row in rows}, key=lambda name: (name.split("-")[0], int(name.split("-")[1]))
+    )
+
+
+def of(rows: Rows, setting: str) -> list[dict[str, Any]]:
+    """The rows of one setting."""
+    return [row for row in rows if row["draw"].rsplit("-", 1)[0] == setting]
+
+
+def said(values: Sequence[float]) -> str:
+    """ "71.2 ± 3.4", in per cent."""
+    mean, interval = mean_and_interval(torch.tensor(values, dtype=torch.float64))
+    return f"{100 * mean:.1f} ± {100 * interval:.1f}"
+
+
+def gap(rows: Rows, one: Figure, other: Figure) -> str:
+    """How much ``one`` is above ``other``, paired over draws."""
+    values = [one(row) - other(row) for row in rows]
+    mean, interval = mean_and_interval(torch.tensor(values, dtype=torch.float64))
+    return f"{100 * mean:+.1f} ± {100 * interval:.1f}"
+
+
+def line(cells: Sequence[str]) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def tables(ours: Rows, peer: Rows) -> str:
+    """Three tables in Markdown: against others, against AutoKeras on the draws that both have, the three finishes."""
+    text = [line(["task", "draws", "seconds", *COLUMNS, "after - before"]), line(["---"] * (4 + len(COLUMNS)))]
+    for name in settings(ours):
+        own = of(ours, name)
+        seconds = sorted(row["seconds"] for row in own)
+        figures = [said([column(row) for row in own]) for column in COLUMNS.values()]
+        change = gap(own, COLUMNS["after 10 steps"], COLUMNS["before"])
+        text.append(line([name, str(len(own)), f"{seconds[len(own) // 2]:.1f}", *figures, change]))
+    by_draw = {row["draw"]: row for row in peer}
+    text += ["", line(["task", "draws", "AutoKeras, 60 times the time", "ours", "ours - AutoKeras"]), line(["---"] * 5)]
+    for name in settings(ours):
+        both = [
+            row | {"autokeras": by_draw[row["draw"]]["accuracy"]} for row in of(ours, name) if row["draw"] in by_draw
+        ]
+        if both:
+            theirs, after = figure("autokeras"), COLUMNS["after 10 steps"]
+            own, other = said([after(row) for row in both]), said([theirs(row) for row in both])
+            text.append(line([name, str(len(both)), other, own, gap(both, after, theirs)]))
+    text += [
+        "",
+        line(["task", *FINISHES, "inherited - soft", "inherited - random"]),
+        line(["---"] * (3 + len(FINISHES))),
+    ]
+    for name in settings(ours):
+        own = of(ours, name)
+        figures = [said([column(row) for row in own]) for column in FINISHES.values()]
+        lost = gap(own, FINISHES["inherited"], FINISHES["soft"])
+        won = gap(own, FINISHES["inherited"], FINISHES["random cells, inherited"])
+        text.append(line([name, *figures, lost, won]))
+    return "\n".join(text)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line and print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.new_task.table", description=__doc__.splitlines()[0])
+    parser.add_argument("--ours", type=Path, required=True)
+    parser.add_argument("--peer", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    print(tables(rows_of(options.ours), rows_of(options.peer)))
+
+
+if __name__ == "__main__":
+    main()
