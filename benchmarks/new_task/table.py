@@ -95,8 +95,8 @@ def tables(ours: Rows, peer: Rows) -> str:
         ]
         if both:
             theirs, after = figure("autokeras"), COLUMNS["after 10 steps"]
-            own, other = said([after(row) for row in both]), said([theirs(row) for row in both])
-            text.append(line([name, str(len(both)), other, own, gap(both, after, theirs)]))
+            mine, other = said([after(row) for row in both]), said([theirs(row) for row in both])
+            text.append(line([name, str(len(both)), other, mine, gap(both, after, theirs)]))
     text += [
         "",
         line(["task", *FINISHES, "inherited - soft", "inherited - random"]),

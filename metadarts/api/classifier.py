@@ -126,7 +126,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Args:
             finish: "inherited" or "scratch".
-            steps: K' steps of the discrete network; None is as many as were taken, or 200 from scratch.
+            steps: K' steps of the discrete network; None is as many as were taken, or 100 from scratch.
 
         Returns:
             A new classifier, fitted; this one stays as it is.
@@ -154,7 +154,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most likely label of each image."""
-        labels: NDArray[Any] = self.classes_[self.decision_function(X).argmax(1)]
+        places = self.decision_function(X).argmax(1)
+        labels: NDArray[Any] = self.classes_[places]
         return labels
 
     def _pixels(self, images: Any) -> Tensor:

@@ -24,7 +24,7 @@ from .start import Start
 from .task import MOST_AT_ONCE, Solution, Step, Support, accuracy, logits
 
 MOST_CLASSES = 20
-SCRATCH_STEPS, SCRATCH_RATE = 200, 3e-3
+SCRATCH_STEPS, SCRATCH_RATE = 100, 3e-3
 Watch = Callable[[Step], None]
 
 

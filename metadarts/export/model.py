@@ -32,7 +32,7 @@ PROBES = 16
 """Images of noise whose logits a model carries, so that a damaged copy is told from a whole one."""
 
 MOST_CLASSES, MOST_SIDE, MOST_CHANNELS, MOST_CELLS, MOST_NODES, MOST_EDGES = 1000, 1024, 4096, 64, 16, 4096
-MOST_BYTES, MOST_TEXT = 2**30, 2**22
+MOST_BYTES, MOST_TEXT = 2**28, 2**22
 """Of a file, and of a description."""
 
 MOST_VALUES, MOST_WORK = 2**24, 2**27

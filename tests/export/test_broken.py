@@ -61,8 +61,12 @@ def refused_or_the_same(path, answers):
         opened = open_model(path)
         verify(path)
     except ModelError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 1000
+        refusal = str(error)
+    else:
+        refusal = ""
+    if refusal:
+        assert "\n" not in refusal
+        assert len(refusal) < 1000
         return True
     pixels, wanted = answers
     assert difference(opened.logits(pixels), wanted) <= 2 * LIMIT
@@ -79,7 +83,7 @@ def test_random_bytes_are_refused(shipped, tmp_path, format, content):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@steps(12)
+@steps(8)
 @given(share=st.floats(0, 0.9999))
 def test_a_truncated_file_is_refused(shipped, tmp_path, format, share):
     path = damaged(shipped, format, tmp_path, lambda whole: whole[: int(share * len(whole))])
@@ -87,9 +91,7 @@ def test_a_truncated_file_is_refused(shipped, tmp_path, format, share):
         verify(path)
 
 
-@pytest.mark.parametrize(
-    ("format", "count"), [("safetensors", 150), ("python", 40), ("onnx", 60), ("torch-export", 10)]
-)
+@pytest.mark.parametrize(("format", "count"), [("safetensors", 60), ("python", 20), ("onnx", 40), ("torch-export", 8)])
 def test_a_changed_byte_is_refused_or_changes_nothing(shipped, tmp_path, answers, format, count):
     @steps(count)
     @given(place=st.floats(0, 0.999999), head=st.booleans(), mask=st.integers(1, 255))
@@ -140,24 +142,24 @@ def put(value, path, new):
 
 def read(text):
     """Shapes of the tensors that a description asks for, or None where it is refused; in little time either way."""
-    start = time.perf_counter()
+    start, refusal, shapes = time.perf_counter(), "", None
     try:
         shapes = shapes_of(read_facts(text, Path("file")))
     except ModelError as error:
-        assert len(str(error)) < 1000
-        shapes = None
+        refusal = str(error)
+    assert len(refusal) < 1000
     assert time.perf_counter() - start < 20
     return shapes
 
 
-@steps(300)
+@steps(200)
 @given(value=JSON)
 @example(value=[[[]]] * 1000)
 def test_any_json_for_a_description(value):
     assert read(json.dumps(value)) is None
 
 
-@steps(600)
+@steps(200)
 @given(data=st.data())
 def test_any_json_in_any_place_of_a_description(facts, data):
     path = data.draw(st.sampled_from(list(places(facts))))
@@ -268,7 +270,7 @@ def rename(program, old, new):
 
 
 def add_node(program, target, argument):
-    node = {"target": target, "inputs": [{"name": "", "arg": argument, "kind": 1}], "outputs": [], "name": "more"}
+    node = {"target": target, "inputs": [{"name": "self", "arg": argument, "kind": 1}], "outputs": [], "name": "more"}
     nodes(program).insert(0, node | {"metadata": {}, "is_hop_single_tensor_return": None})
 
 
@@ -376,6 +378,13 @@ def test_what_the_archive_says_of_weights_and_constants_is_not_given_to_torch(sh
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("name", ["torch", "self", "pixels", "relu"])
+def test_a_name_that_hides_another(shipped, tmp_path, answers, name):
+    """An identifier does no harm; where it makes nonsense of the graph, the graph is refused."""
+    graph = rewritten(shipped, tmp_path, graph=lambda program: rename(program, "linear", name))
+    refused_or_the_same(graph, answers)
+
+
 def test_the_payloads_would_work(tmp_path, marker):
     """That the files above are not refused for being harmless."""
     (tmp_path / "pickle").write_bytes(pickled(marker))
@@ -414,16 +423,20 @@ def test_a_graph_that_asks_for_more_and_more_memory(shipped, tmp_path):
         open_model(rewritten(shipped, tmp_path, graph=double))
 
 
-def test_the_pattern_of_graphs_is_exact(shipped):
-    """Any leaf of a real graph that turns into text, a large number or a list is seen."""
+@pytest.fixture(scope="module")
+def program(shipped):
     with zipfile.ZipFile(shipped["torch-export"]) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(torch_export.GRAPH))
-        program = json.loads(archive.read(name))
-    shapes = {key: list(tensor.shape) for key, tensor in torch_tensors(program).items()}
-    for path in places(program):
-        for new in ("__import__('os')", 10**30, ["x"], {"x": 1}, 1.5e300):
-            if path and path[-1] not in ("torch_version",):
-                assert torch_graph.fault_of_graph(put(program, path, new), shapes), (path, new)
+        return json.loads(archive.read(f"model/{torch_export.GRAPH}"))
+
+
+@pytest.mark.parametrize("new", ["__import__('os')", 10**30, ["x"], {"x": 1}, 1.5e300], ids=str)
+def test_the_pattern_of_graphs_is_exact(program, new):
+    """Whatever in a real graph turns into another kind of value is seen; ``torch_version`` alone is any short text."""
+    shapes = {name: list(tensor.shape) for name, tensor in torch_tensors(program).items()}
+    assert torch_graph.fault_of_graph(program, shapes) == ""
+    everywhere = [path for path in places(program) if path and path[-1] != "torch_version"]
+    for path in everywhere[:: len(everywhere) // 60]:
+        assert torch_graph.fault_of_graph(put(program, path, new), shapes), path
 
 
 def torch_tensors(program):

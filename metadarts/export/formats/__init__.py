@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metadarts.core.errors import ModelError, nearest
-from metadarts.export.model import MOST_BYTES, Model
+from metadarts.export.model import MOST_BYTES, Model, first_line
 
 from . import onnx_file, python_file, safetensors_file, torch_export
 from .opened import Logits as Logits
 from .opened import Opened as Opened
+from .opened import example
 from .python_file import run_python_file as run_python_file
 
 SUFFIXES = {"safetensors": ".safetensors", "python": ".py", "torch-export": ".pt2", "onnx": ".onnx"}
@@ -58,7 +59,7 @@ def write(model: Model, path: Path) -> None:
 
 
 def open_model(path: Path) -> Opened:
-    """Open a shipped model. No code in it is executed. Raises ModelError."""
+    """Open a shipped model, and have it answer one image. No code in it is executed. Raises ModelError."""
     try:
         there = path.is_file()
         size = path.stat().st_size if there else 0
@@ -68,4 +69,11 @@ def open_model(path: Path) -> Opened:
         raise ModelError(f"there is no file {path}; give a file that `export` wrote")
     if size > MOST_BYTES:
         raise ModelError(f"{path}: larger than {MOST_BYTES} bytes, which is no model of ours")
-    return OPENERS[format_of(path)](path)
+    opened = OPENERS[format_of(path)](path)
+    try:
+        found = opened.logits(example(opened.facts["image"], 1))
+    except Exception as error:  # each runtime has its own
+        raise ModelError(f"{path} is damaged: it cannot be run ({first_line(error)}); export it anew") from error
+    if found.shape != (1, len(opened.facts["classes"])) or not found.dtype.is_floating_point:
+        raise ModelError(f"{path} is damaged: it answers an image with {found.dtype} {list(found.shape)[:8]}")
+    return opened

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export.pt2_archive.constants import ARCHIVE_FORMAT_VALUE, ARCHIVE_VERSION_VALUE
 
 from metadarts.core.errors import ModelError
 from metadarts.export.model import (
@@ -146,8 +147,8 @@ def _archive(graph: Any, tensors: dict[str, Tensor]) -> io.BytesIO:
             WEIGHTS: json.dumps({"config": config}),
             CONSTANTS: '{"config": {}}',
             INPUTS: "",
-            "archive_format": "pt2",
-            "archive_version": "0",
+            "archive_format": ARCHIVE_FORMAT_VALUE,
+            "archive_version": ARCHIVE_VERSION_VALUE,
             "byteorder": "little",
             ".data/version": "6\n",
         }
