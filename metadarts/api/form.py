@@ -247,18 +247,25 @@ def _picture(image: Any, place: int) -> Image.Image:
     return pil.fromarray(np.ascontiguousarray(array))
 
 
-PLAIN_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+PLAIN_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+SIXTEEN_BITS = ("PNG", "PPM", "JPEG2000")
+"""Formats whose files Pillow opens as integers of 0..65535."""
 
 
 def _stored(image: Image.Image) -> bytes:
     """The content of a file that holds ``image``, so that it is read as a file is. Raises BadImage."""
     from io import BytesIO
 
+    from PIL import Image as pil
+
     store = BytesIO()
     try:
-        if image.mode == "F":
-            raise BadImage("its pixels are floating-point numbers of no stated range; convert it to mode L or RGB")
         exif = image.getexif()
+        if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
+            kind = "floating-point numbers" if image.mode == "F" else "integers"
+            raise BadImage(f"its pixels are {kind} of no stated range; convert it to mode L or RGB")
+        if image.mode == "I":
+            image = pil.fromarray(np.asarray(image).astype(np.uint16))
         if image.mode not in PLAIN_MODES:
             through = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
             image = image.convert(through.get(image.mode, "RGB"))

@@ -110,11 +110,34 @@ def test_the_observer_sees_every_step_from_the_start_to_the_end():
     assert torch.equal(seen[-1][1], result.params["x"])
 
 
+@pytest.mark.parametrize("checkpoint", [0, 3], ids=["stored", "recomputed"])
+def test_each_step_learns_from_its_own_batch(checkpoint):
+    parts = [Targets(draw(f"part {step}", 4, 3)) for step in range(3)]
+    start = {"x": START["x"].clone().requires_grad_()}
+    inner = replace(SGD, checkpoint=checkpoint)
+    result = adapt(bowl, start, TASKS, inner, batches=parts.__getitem__)
+    expected = START["x"]
+    for part in parts:
+        expected = expected - 0.1 * CURVATURE * (expected - part.points)
+    torch.testing.assert_close(result.params["x"], expected, rtol=1e-13, atol=1e-13)
+    (grad,) = torch.autograd.grad(result.params["x"].sum(), start["x"])
+    torch.testing.assert_close(grad, ((1.0 - 0.1 * CURVATURE) ** 3).expand(4, 3), rtol=1e-13, atol=0.0)
+
+
+@pytest.mark.parametrize("stop", [0, 2])
+def test_an_observer_that_returns_true_ends_the_loop(stop):
+    shorter = adapt(bowl, START, TASKS, replace(SGD, steps=stop))
+    result = adapt(bowl, START, TASKS, SGD, observe=lambda step, params: step == stop)
+    assert torch.equal(result.params["x"], shorter.params["x"])
+    assert len(result.losses) == stop
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"engine": "task-axis"}, "unknown engine 'task-axis': did you mean 'task_axis'"),
         ({"engine": "loop", "observe": lambda step, params: None}, "observe needs engine 'task_axis'"),
+        ({"engine": "higher", "batches": lambda step: TASKS}, "batches needs engine 'task_axis'"),
         ({"engine": "higher", "rates": {"rates.weights": torch.ones(4)}}, "neither learned rates nor clipping"),
     ],
 )

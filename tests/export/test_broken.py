@@ -290,9 +290,9 @@ GRAPHS = {
     "a node's name that is a word of Python's": lambda p, m: rename(p, "linear", "import"),
     "a node's name of dunders": lambda p, m: rename(p, "linear", "__import__"),
     "a weight's name that is code": lambda p, m: rename(p, "p_head_bias", f"x={code(m)}"),
-    "a target that downloads": lambda p, m: add_node(p, "torch.hub.load", {"as_string": "evil/evil"}),
-    "a target that unpickles": lambda p, m: add_node(p, "torch.load", {"as_string": str(m)}),
-    "a target of another library's": lambda p, m: add_node(p, "torch.ops.evil.run.default", {"as_string": "x"}),
+    "a target that downloads": lambda p, m: add_node(p, "torch.hub.load", {"as_int": 1}),
+    "a target that unpickles": lambda p, m: add_node(p, "torch.load", {"as_int": 1}),
+    "a target of another library's": lambda p, m: add_node(p, "torch.ops.evil.run.default", {"as_int": 1}),
     "a target that writes": lambda p, m: add_node(p, "torch.ops.aten.add_.Tensor", {"as_int": 1}),
     "an operator as an argument": lambda p, m: nodes(p)[0]["inputs"][0].update(arg={"as_operator": "torch.hub.load"}),
     "a graph as an argument": lambda p, m: nodes(p)[0]["inputs"][0].update(
