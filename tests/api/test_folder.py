@@ -159,12 +159,13 @@ def test_damaged_tensors_with_a_hash_to_match(copy, saved, size, flip):
     else:
         content[flip] ^= 1 + size % 255
     vouch(copy, bytes(content))
+    said = ""
     try:
         load_task(copy).model()
     except RunError as error:
-        assert "\n" not in str(error)
-    else:
-        assert flip is not None
+        said = str(error)
+    assert said or flip is not None, "a file cut short is never whole"
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(
@@ -221,10 +222,13 @@ def test_hostile_values_are_refused_or_can_be_used(copy, saved, data):
     else:
         group[place[-1]] = data.draw(JSON)
     (copy / FACTS).write_text(json.dumps(told))
+    found, said = Task(None), ""
     try:
         found = load_task(copy)
     except RunError as error:
-        assert "\n" not in str(error)
+        said = str(error)
+    assert "\n" not in said
+    if said:
         return
     for finish in found.solutions:
         found.model(finish).to_bytes()
