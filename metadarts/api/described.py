@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
+
+from metadarts.core.errors import DataError
 
 
 def read_json(text: str) -> Any:
@@ -19,6 +22,13 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is no finite number")
     return value
+
+
+def require_printable(names: Iterable[str]) -> None:
+    """Require names of classes that can be written. Raises DataError."""
+    for name in names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):  # of a file name that is not UTF-8
+            raise DataError(f"the class name {name!a} holds half a letter, which cannot be printed: rename it")
 
 
 def whole(value: Any, least: int, most: int) -> int:

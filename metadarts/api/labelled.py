@@ -17,6 +17,8 @@ from metadarts.core.rng import Key
 from metadarts.tasks import labelled as labelled_npz
 from metadarts.tasks.images.folders import classes_in
 
+from .described import require_printable
+
 FORMS = "a folder of class folders, a .csv file of lines path,label, or an .npz file of images and label"
 HEADER = ["path", "label"]
 
@@ -98,6 +100,7 @@ def _from_npz(path: Path) -> Labelled:
 
 def _sorted(images: Sequence[Any], names: Sequence[str], of: Sequence[str]) -> Labelled:
     classes = tuple(sorted(set(of)))
+    require_printable(classes)
     place = {name: label for label, name in enumerate(classes)}
     return Labelled(images, names, classes, np.array([place[name] for name in of], dtype=np.int64))
 

@@ -20,6 +20,7 @@ from metadarts.experiments.evaluation import alphas_of
 from metadarts.nn import Learner, Network, discrete_network, inherit
 from metadarts.spaces import Genotype
 
+from .described import require_printable
 from .start import Start
 from .task import MOST_AT_ONCE, Solution, Step, Support, accuracy, logits
 
@@ -82,9 +83,7 @@ def check_support(support: Support) -> None:
         raise DataError(
             f"expected 2 to {MOST_CLASSES} classes, got {count}: {', '.join(map(_shown, support.classes[:5]))}"
         )
-    for name in support.classes:
-        if any("\ud800" <= letter <= "\udfff" for letter in name):  # of a file name that is not UTF-8
-            raise DataError(f"the class name {name!a} holds half a letter, which cannot be printed: rename it")
+    require_printable(support.classes)
     counts = torch.bincount(support.labels, minlength=count).tolist()
     if 0 in counts:
         raise DataError(f"class {support.classes[counts.index(0)]!r} has no image to learn from")

@@ -31,7 +31,7 @@ def adapt(
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop in time, with the best so far.")] = None,
     finish: Annotated[str, typer.Option(help="soft, inherited, scratch, or all: a table of the three.")] = "soft",
     more_steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps of the derived cell; default: as --steps.")
+        int | None, typer.Option(min=0, help="Steps of the derived cell; default: as --steps, 100 from scratch.")
     ] = None,
     held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of each class to measure on.")] = 0.25,
     shots: Annotated[int | None, typer.Option(min=1, help="Learn from so many a class, measure on the rest.")] = None,
@@ -137,7 +137,8 @@ def _finish(
 
     support, soft = task.support, task.solution("soft")
     for name in finishes:
-        steps = SCRATCH_STEPS if name == "scratch" else plan.steps if more_steps is None else more_steps
+        usual = SCRATCH_STEPS if name == "scratch" else plan.steps
+        steps = usual if more_steps is None else more_steps
         own = replace(plan, steps=steps)
         with common.bar(f"finish: {name}") as shown:
 
@@ -187,7 +188,8 @@ def _say_pixels(task: Task, baselines: dict[str, float]) -> None:
     ours = max(facts["accuracy"] for facts in task.facts["measured"].values())
     if baselines[best] >= ours:
         common.console.print(
-            f"{best} does as well ({baselines[best]:.1%} against {ours:.1%}): this task needs no search"
+            f"{best} does as well ({baselines[best]:.1%} against {ours:.1%}): this task needs no search",
+            soft_wrap=True,
         )
 
 

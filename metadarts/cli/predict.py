@@ -41,11 +41,16 @@ def predict(
         pixels, _ = to_pixels(part, form["channels"], form["height"])
         shares = opened.logits(torch.from_numpy(pixels)).softmax(1)
         for file, share, place in zip(part, *(found.tolist() for found in shares.max(1)), strict=True):
-            common.console.print(f"{file}: {classes[place]} ({share:.1%})", soft_wrap=True)
+            common.console.print(f"{_shown(file)}: {classes[place]} ({share:.1%})", soft_wrap=True)
             if file.parent.name in classes:
                 known, right = known + 1, right + (classes[place] == file.parent.name)
     if known:
         common.console.print(f"accuracy {right / known:.2%} ({right} of {known} images in folders named as a class)")
+
+
+def _shown(path: Path) -> str:
+    """A name that can be printed, where it is not UTF-8."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _open(path: Path, finish: str | None) -> Opened:
