@@ -67,7 +67,7 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
         found = logits(support, solution.network, solution.with_axis(), held.pixels, bn)
         return float(hits(found, held.labels).mean())
 
-    shipped = torch.from_numpy(classifier.decision_function(arrays["held_out"]))
+    shipped = torch.from_numpy(classifier.logits(arrays["held_out"]))
     cell = inherited(opened, support, soft, plan, held_out=held)
     scratch = from_scratch(opened, support, derive(soft), Plan(SCRATCH_STEPS))
     others = _random_cells(draw.stem, opened, support, soft, plan)

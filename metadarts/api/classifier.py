@@ -18,7 +18,7 @@ from metadarts.export import SUFFIXES, Check, export_model
 from metadarts.spaces import Genotype
 
 from .folder import load_task, save_task
-from .form import to_pixels
+from .form import to_pixels, unit_floats
 from .learn import SCRATCH_STEPS, Plan, adapt_start, derive, from_scratch, inherited
 from .start import AUTO, Start, open_start, suited_start
 from .task import CHUNK, FINISHES, Support, Task
@@ -84,7 +84,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if isinstance(self.random_state, bool) or not isinstance(self.random_state, Integral):
             raise ConfigError(f"random_state: expected a whole number, got {self.random_state!r}")
         start, support, notes = open_support(self.start, X, labels, tuple(map(str, classes)), int(self.random_state))
-        facts = {"start": start_facts(start), "notes": notes}
+        facts = {"start": start_facts(start), "notes": notes, "unit floats": unit_floats(X)}
         if all(type(label) is int for label in classes.tolist()):
             facts["labels"] = classes.tolist()
         task = Task(support, facts=facts)
@@ -142,25 +142,32 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         other._finish_as(finish, steps)
         return other
 
-    def decision_function(self, X: Any) -> NDArray[np.float32]:
-        """Logits [n, classes]. An image's do not depend on the others."""
+    def logits(self, X: Any) -> NDArray[np.float32]:
+        """Logits [n, classes], in the order of ``classes_``. An image's do not depend on the others."""
         check_is_fitted(self)
         return np.concatenate([self._module(part).numpy() for part in self._pixels(X).split(CHUNK)])
 
+    def decision_function(self, X: Any) -> NDArray[np.float32]:
+        """`logits`; of two classes, as scikit-learn wants it, [n] by how much the second is above the first."""
+        found = self.logits(X)
+        return found[:, 1] - found[:, 0] if found.shape[1] == 2 else found
+
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Probabilities [n, classes], in the order of ``classes_``."""
-        shares: NDArray[np.float32] = torch.from_numpy(self.decision_function(X)).softmax(1).numpy()
+        shares: NDArray[np.float32] = torch.from_numpy(self.logits(X)).softmax(1).numpy()
         return shares
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most likely label of each image."""
-        places = self.decision_function(X).argmax(1)
+        places = self.logits(X).argmax(1)
         labels: NDArray[Any] = self.classes_[places]
         return labels
 
     def _pixels(self, images: Any) -> Tensor:
         form = self.task_.support.form
-        return torch.from_numpy(to_pixels(images, form.channels, form.height)[0])
+        unit = self.task_.facts.get("unit floats")  # an image means the same alone as among others
+        known = unit if isinstance(unit, bool) else None
+        return torch.from_numpy(to_pixels(images, form.channels, form.height, known)[0])
 
     def export(self, path: str | Path, format: str | None = None) -> Check:
         """Write the fitted model, checked against the network it was made from.

@@ -22,6 +22,9 @@ from .described import number, truth, whole
 if TYPE_CHECKING:
     from PIL import Image
 
+UNIT = 1.001
+"""Floats up to here are in 0..1: resizing overshoots by a little."""
+
 DARK, LIGHT = 64, 191
 """Brightness up to which a background counts as dark, and from which as light."""
 
@@ -90,7 +93,20 @@ def background(pixels: NDArray[np.uint8]) -> str:
     return "dark" if high <= DARK else "light" if low >= LIGHT else ""
 
 
-def to_pixels(images: Any, channels: int, size: int) -> tuple[NDArray[np.uint8], list[str]]:
+def unit_floats(images: Any) -> bool | None:
+    """Whether the floats among ``images`` lie in 0..1 (to rounding); None where there are none to tell by."""
+    images = _array(images)
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OUT":
+        images = [images]
+    elif isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
+        return None
+    arrays = [_array(image) for image in images]
+    highest = [_highest(image, place) for place, image in enumerate(arrays) if isinstance(image, np.ndarray)]
+    floats = [high for high in highest if high is not None]
+    return max(floats) <= UNIT if floats else None
+
+
+def to_pixels(images: Any, channels: int, size: int, unit: bool | None = None) -> tuple[NDArray[np.uint8], list[str]]:
     """Images of any kind as uint8 [n, C, size, size].
 
     Args:
@@ -99,6 +115,8 @@ def to_pixels(images: Any, channels: int, size: int) -> tuple[NDArray[np.uint8],
             any sizes.
         channels: 1 or 3.
         size: side in pixels; the middle square is kept.
+        unit: whether floats are in 0..1, as `unit_floats` found earlier, so that an image means the same alone as
+            among others; None to look at these.
 
     Returns:
         The pixels, and sentences on what was converted.
@@ -120,7 +138,8 @@ def to_pixels(images: Any, channels: int, size: int) -> tuple[NDArray[np.uint8],
         raise DataError(f"expected an array or a sequence of images, got {_kind(images)}")
     if not len(images):
         raise DataError("expected at least one image, got none")
-    images = _eight_bits([_array(image) for image in images], notes)
+    images = [_array(image) for image in images]
+    images = _eight_bits(images, unit_floats(images) if unit is None else unit, notes)
     with strict_pillow():
         pixels = [_fitted(image, place, channels, size, notes) for place, image in enumerate(images)]
     return np.stack(pixels), notes.sentences(channels, size, len(pixels))
@@ -176,13 +195,17 @@ def _kind(images: Any) -> str:
     )
 
 
-def _eight_bits(images: Sequence[Any], notes: _Notes) -> list[Any]:
-    """The arrays among ``images`` as uint8; floats mean the same in all of them: 0..1 where none goes beyond it."""
+def _eight_bits(images: Sequence[Any], unit: bool | None, notes: _Notes) -> list[Any]:
+    """The arrays among ``images`` as uint8; floats are in 0..1 where ``unit``, else in 0..255."""
     highest = [_highest(image, place) for place, image in enumerate(images) if isinstance(image, np.ndarray)]
     floats = [high for high in highest if high is not None]
-    factor = 255.0 if floats and max(floats) <= 1 else 1.0
-    if factor > 1:
+    factor = 255.0 if unit else 1.0
+    if floats and unit:
         notes.others.append("floats in 0..1 were read as brightness and stored in 8 bits")
+        if max(floats) > UNIT:
+            raise DataError(
+                f"floats up to {max(floats):g}, where the images learnt from were in 0..1: scale them alike"
+            )
     return [_rounded(image, factor) if isinstance(image, np.ndarray) else image for image in images]
 
 
@@ -207,7 +230,8 @@ def _rounded(image: NDArray[Any], factor: float) -> NDArray[np.uint8]:
         return image
     if image.dtype == bool:
         return image.astype(np.uint8) * np.uint8(255)
-    rounded: NDArray[np.uint8] = np.rint(image * factor if image.dtype.kind == "f" else image).astype(np.uint8)
+    scaled = np.clip(image * factor, 0, 255) if image.dtype.kind == "f" else image
+    rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
     return rounded
 
 

@@ -17,6 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from metadarts.api import FewShotClassifier
 from metadarts.api.learn import derive
 from metadarts.core.errors import ConfigError, DataError, ModelError, RunError
+from metadarts.core.rng import Key
 from metadarts.export import SUFFIXES, open_model
 
 
@@ -98,21 +99,21 @@ def test_probabilities(learnt, others):
 
 
 def test_an_image_alone_and_in_a_batch(learnt, others):
-    together = learnt.decision_function(others[0])
-    alone = np.concatenate([learnt.decision_function(others[0][place : place + 1]) for place in range(18)])
+    together = learnt.logits(others[0])
+    alone = np.concatenate([learnt.logits(others[0][place : place + 1]) for place in range(18)])
     np.testing.assert_allclose(alone, together, atol=1e-5 * np.abs(together).max())
 
 
 def test_more_images_than_are_answered_at_once(learnt, others):
     many = np.concatenate([others[0]] * 15)
-    assert learnt.decision_function(many).shape == (270, 3)
+    assert learnt.logits(many).shape == (270, 3)
 
 
 @pytest.mark.parametrize("counts", [(4, 2, 5), (40, 30)], ids=["together", "mini-batches"])
 def test_the_same_seed_gives_the_same_to_the_bit(cases, grey, others, counts):
     data = cases.images(counts)
     first, second = (FewShotClassifier(grey, steps=2, finish="inherited").fit(*data) for _ in range(2))
-    np.testing.assert_array_equal(first.decision_function(others[0]), second.decision_function(others[0]))
+    np.testing.assert_array_equal(first.logits(others[0]), second.logits(others[0]))
     for finish in ("soft", "inherited"):
         own, same = (found.task_.solution(finish).params for found in (first, second))
         assert all(torch.equal(own[name], same[name]) for name in own)
@@ -201,15 +202,15 @@ def test_steps_given_to_fit_stand_above_the_constructors(cases, grey):
 
 
 def test_discretise_makes_a_new_one_and_leaves_the_first_alone(learnt, others):
-    before = learnt.decision_function(others[0])
+    before = learnt.logits(others[0])
     discrete = learnt.discretise(steps=1)
     assert (learnt.finish_, discrete.finish_, discrete.finish) == ("soft", "inherited", "inherited")
     assert list(learnt.task_.solutions) == ["soft"]
-    np.testing.assert_array_equal(learnt.decision_function(others[0]), before)
+    np.testing.assert_array_equal(learnt.logits(others[0]), before)
     assert discrete.genotype_ == learnt.genotype_ == derive(learnt.task_.solution("soft"))
     assert len(discrete.history_) == 2
     assert discrete.score(*others) > 0.5
-    assert not np.array_equal(discrete.decision_function(others[0]), before)
+    assert not np.array_equal(discrete.logits(others[0]), before)
 
 
 def test_from_scratch_learns_the_derived_cell_anew(learnt, others):
@@ -228,7 +229,7 @@ def test_a_finish_that_is_no_discrete_one(learnt, finish):
 def test_finish_in_the_constructor_is_fit_and_discretise_in_one(cases, grey, learnt, others):
     together = FewShotClassifier(grey, steps=2, finish="inherited").fit(*cases.images((4, 2, 5)))
     apart = learnt.discretise()
-    np.testing.assert_array_equal(together.decision_function(others[0]), apart.decision_function(others[0]))
+    np.testing.assert_array_equal(together.logits(others[0]), apart.logits(others[0]))
 
 
 @pytest.mark.parametrize("names", [[10, 20, 30], ["a", "b", "c"]], ids=["ints", "strings"])
@@ -244,7 +245,7 @@ def test_saved_and_loaded_it_is_the_same(cases, grey, others, tmp_path, names, f
     assert loaded.history_ == found.history_
     assert loaded.genotype_ == found.genotype_
     assert loaded.notes_ == found.notes_
-    np.testing.assert_array_equal(loaded.decision_function(others[0]), found.decision_function(others[0]))
+    np.testing.assert_array_equal(loaded.logits(others[0]), found.logits(others[0]))
     assert loaded.score(others[0], names[others[1]]) == found.score(others[0], names[others[1]])
 
 
@@ -267,12 +268,12 @@ def test_more_than_512_images_saved_and_loaded(cases, grey, others, tmp_path):
     found.save(tmp_path / "task")
     loaded = FewShotClassifier.load(tmp_path / "task")
     assert len(loaded.task_.support.labels) == 512
-    np.testing.assert_array_equal(loaded.decision_function(others[0]), found.decision_function(others[0]))
+    np.testing.assert_array_equal(loaded.logits(others[0]), found.logits(others[0]))
 
 
 def test_pickled_and_back(learnt, others):
     copy = pickle.loads(pickle.dumps(learnt))  # noqa: S301 - our own, as scikit-learn's users keep theirs
-    np.testing.assert_array_equal(copy.decision_function(others[0]), learnt.decision_function(others[0]))
+    np.testing.assert_array_equal(copy.logits(others[0]), learnt.logits(others[0]))
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +297,7 @@ def test_a_shipped_one_predicts_the_same(finished, others, tmp_path, format, fin
     opened = open_model(path)
     logits = opened.logits(torch.tensor(others[0][:, None]))
     assert opened.facts["classes"] == ["0", "1", "2"]
-    wanted = found.decision_function(others[0])
+    wanted = found.logits(others[0])
     np.testing.assert_allclose(logits, wanted, atol=1e-5 * np.abs(wanted).max())
     assert (found.classes_[logits.argmax(1)] == found.predict(others[0])).all()
 
@@ -313,9 +314,7 @@ def test_colour_images_channels_last_or_first(cases, colour):
     pixels, labels = cases.images((4, 4), channels=3)
     last = FewShotClassifier(colour, steps=1).fit(pixels, labels)
     first = FewShotClassifier(colour, steps=1).fit(pixels.transpose(0, 3, 1, 2), labels)
-    np.testing.assert_array_equal(
-        last.decision_function(pixels), first.decision_function(torch.tensor(pixels).permute(0, 3, 1, 2))
-    )
+    np.testing.assert_array_equal(last.logits(pixels), first.logits(torch.tensor(pixels).permute(0, 3, 1, 2)))
 
 
 def test_notes_say_what_was_converted(cases, grey, dark):
@@ -330,7 +329,7 @@ def test_notes_say_what_was_converted(cases, grey, dark):
     assert found.model_.facts["image"]["invert"] is True
     turned = FewShotClassifier(dark, steps=0).fit(255 - light, [0, 0, 1, 1])
     assert turned.notes_ == []
-    np.testing.assert_array_equal(turned.decision_function(255 - light), found.decision_function(light))
+    np.testing.assert_array_equal(turned.logits(255 - light), found.logits(light))
 
 
 def test_a_start_of_transductive_statistics_is_warned_of(cases, start, tmp_path):
@@ -343,5 +342,32 @@ def test_a_start_of_transductive_statistics_is_warned_of(cases, start, tmp_path)
 def test_a_start_of_a_shared_head(cases, others, tmp_path):
     name = cases.save_start(cases.make_start(1, model__head="shared"), tmp_path)
     found = FewShotClassifier(name, steps=3, finish="inherited").fit(*cases.images((4, 2, 5)))
-    assert found.decision_function(others[0]).shape == (18, 3)
+    assert found.logits(others[0]).shape == (18, 3)
     assert found.history_[-1]["loss"] <= found.history_[0]["loss"]
+
+
+def test_a_dark_float_image_means_the_same_alone_as_among_others_and_slight_overshoots_are_clipped(grey):
+    key = Key.from_seed(3).child("floats")
+    images = key.numpy().uniform(0, 1, (8, 16, 16))
+    bright = images * 200.0
+    fitted = FewShotClassifier(grey, steps=1).fit(bright, [0, 1] * 4)
+    dark = bright[:1] / 300.0
+    assert dark.max() <= 1
+    np.testing.assert_allclose(fitted.logits(dark), fitted.logits(np.concatenate([dark, bright]))[:1], atol=1e-5)
+    unit = FewShotClassifier(grey, steps=1).fit(images, [0, 1] * 4)
+    over = images.copy()
+    over[0, 0, 0] = 1.0005
+    np.testing.assert_allclose(unit.logits(np.minimum(over, 1.0)), unit.logits(over), atol=1e-5)
+    with pytest.raises(DataError, match=r"scale them alike"):
+        unit.logits(bright)
+
+
+def test_two_classes_have_one_decision_value_and_a_roc_curve(grey):
+    from sklearn.metrics import roc_auc_score
+
+    images = Key.from_seed(4).child("auc").numpy().integers(0, 256, (12, 16, 16)).astype(np.uint8)
+    labels = [0, 1] * 6
+    fitted = FewShotClassifier(grey, steps=1).fit(images, labels)
+    assert fitted.decision_function(images).shape == (12,)
+    assert ((fitted.decision_function(images) > 0) == fitted.predict(images)).all()
+    assert 0 <= roc_auc_score(labels, fitted.decision_function(images)) <= 1

@@ -138,7 +138,7 @@ def test_a_finished_run_is_a_start(cases, run, tmp_path):
     assert str(run.parent).encode() not in (tmp_path / "packed.safetensors").read_bytes()
     data = cases.images((3, 3))
     one, two = (FewShotClassifier(str(own), steps=1).fit(*data) for own in (run, tmp_path / "packed.safetensors"))
-    np.testing.assert_array_equal(one.decision_function(data[0]), two.decision_function(data[0]))
+    np.testing.assert_array_equal(one.logits(data[0]), two.logits(data[0]))
 
 
 def test_what_is_no_run(tmp_path):
