@@ -1,4 +1,4 @@
-"""The rows of `ours` and `peer` as tables: means over draws with 95 % intervals, gaps paired draw by draw.
+"""The rows of `ours` and `peer` as tables: means over draws, 95 % intervals (Student's t), gaps paired draw by draw.
 
 python -m benchmarks.new_task.table --ours ROWS.jsonl --peer PEER.jsonl
 """
@@ -6,13 +6,13 @@ python -m benchmarks.new_task.table --ours ROWS.jsonl --peer PEER.jsonl
 from __future__ import annotations
 
 import argparse
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from metadarts.api.measure import mean_and_interval
+from scipy.stats import t
 
 from .ours import rows_of
 
@@ -60,17 +60,26 @@ def of(rows: Rows, setting: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["draw"].rsplit("-", 1)[0] == setting]
 
 
+def over_draws(values: Sequence[float]) -> tuple[float, str]:
+    """The mean, and half a 95 % interval by Student's t as text, since draws are few; none for a single draw."""
+    count = len(values)
+    mean = sum(values) / count
+    if count < 2:
+        return mean, ""
+    return mean, f" ± {100 * float(t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count):.1f}"
+
+
 def said(values: Sequence[float]) -> str:
     """ "71.2 ± 3.4", in per cent."""
-    mean, interval = mean_and_interval(torch.tensor(values, dtype=torch.float64))
-    return f"{100 * mean:.1f} ± {100 * interval:.1f}"
+    mean, interval = over_draws(values)
+    return f"{100 * mean:.1f}{interval}"
 
 
 def gap(rows: Rows, one: Figure, other: Figure) -> str:
     """How much ``one`` is above ``other``, paired over draws."""
     values = [one(row) - other(row) for row in rows]
-    mean, interval = mean_and_interval(torch.tensor(values, dtype=torch.float64))
-    return f"{100 * mean:+.1f} ± {100 * interval:.1f}"
+    mean, interval = over_draws(values)
+    return f"{100 * mean:+.1f}{interval}"
 
 
 def line(cells: Sequence[str]) -> str:
