@@ -6,7 +6,7 @@
 searches with the preset of that start into runs/start-NAME (or goes on with a search that was cut off there), measures
 the best checkpoint on 600 test tasks, and writes metadarts/api/starts/NAME.safetensors. With the same seed, threads and
 versions the search takes the same steps, so the file comes out the same, bit for bit. `--run RUN` packs a run that is
-there; `--check` only compares the packed file with the one in the package.
+there; `--check` compares the file with the one in the package, which it leaves alone.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def search(name: str, run: Path, data_root: Path | None, threads: int) -> None:
 
 def pack(run: Path, out: Path) -> Path:
     """The start's file of a run. Raises ConfigError where it would be too large."""
-    start = start_of_run(run)
-    start.save(out)
-    if (size := out.stat().st_size) > MOST_BYTES:
-        out.unlink()
+    draft = out.with_suffix(".draft")
+    start_of_run(run).save(draft)
+    if (size := draft.stat().st_size) > MOST_BYTES:
+        draft.unlink()
         raise ConfigError(f"{out.name} would have {size} bytes; a bundled start has at most {MOST_BYTES}")
-    return out
+    return draft.replace(out)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,10 +26,13 @@ from metadarts.api.measure import hits, size_of
 from metadarts.api.pixels import logistic_regression, pixel_baselines
 from metadarts.api.start import open_start
 from metadarts.api.task import Solution, Support, logits
+from metadarts.core.errors import ConfigError
 from metadarts.core.files import append_line
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.spaces import random_genotype
+
+from .peer import read_rows
 
 STARTS = {"cifar100": "cifar-fs", "omniglot": "glyphs", "glyphs": "glyphs"}
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -40,11 +43,6 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     """A draw's arrays."""
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of rows; none where it is not there yet."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def order(name: str) -> tuple[int, str]:
@@ -76,6 +74,7 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
     return {
         "draw": draw.stem,
         "start": start,
+        "steps": steps,
         "seconds": seconds,
         "before": score(adapt_start(opened, support, Plan(0))),
         "after": float(hits(shipped, held.labels).mean()),
@@ -120,15 +119,20 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     starts = STARTS | dict(pair.split("=", 1) for pair in options.start)
-    done = {row["draw"] for row in rows_of(options.out)}
-    names = sorted((path.stem for path in options.draws.glob("*.npz")), key=order)
+    before = read_rows(options.out)
+    done = {row["draw"] for row in before}
+    if odd := [row for row in before if (row["steps"], row["threads"]) != (options.steps, options.threads)]:
+        raise ConfigError(
+            f"{options.out}: {odd[0]['draw']} was measured with {odd[0]['steps']} steps on {odd[0]['threads']} "
+            "thread(s); rows of one file are measured alike: give --out another name"
+        )
+    names = sorted((path.stem for path in options.draws.glob("*.npz") if path.stem not in done), key=order)
     for name in names:
-        if name in done:
-            continue
-        start = starts[name.split("-")[0]]
+        draw, start = options.draws / f"{name}.npz", starts[name.split("-")[0]]
         if name == names[0]:
-            measure(options.draws / f"{name}.npz", start, 1)  # compiles the kernels
-        row = measure(options.draws / f"{name}.npz", start, options.steps)
+            arrays = read(draw)
+            FewShotClassifier(start, steps=1).fit(arrays["support"], arrays["support_labels"])  # compiles the kernels
+        row = measure(draw, start, options.steps)
         append_line(options.out, json.dumps(row))
         print(f"{name}: {row['seconds']:.1f} s, before {row['before']:.1%}, after {row['after']:.1%}", flush=True)
 

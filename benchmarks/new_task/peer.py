@@ -3,8 +3,9 @@
     python -m benchmarks.new_task.peer --python AK/bin/python --draws FOLDER --seconds-from ROWS.jsonl --out PEER.jsonl
 
 AK is the environment that `autokeras_peer` describes, FOLDER what `draws` has written. A line of ROWS.jsonl has at
-least `draw` ("cifar100-5-0") and `seconds`; where a draw is in several lines, the last one counts. A draw that is in
-PEER.jsonl is not done again, so this can be stopped at any time and started anew.
+least `draw` ("cifar100-5-0"), `seconds`, and `threads`, of which AutoKeras gets as many; where a draw is in several
+lines, the last one counts. A draw that is in PEER.jsonl is not done again, so this can be stopped at any time and
+started anew.
 """
 
 from __future__ import annotations
@@ -76,14 +77,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", type=Path, required=True, help="folder of the draws")
     parser.add_argument("--seconds-from", type=Path, required=True, help="rows of our own fit")
     parser.add_argument("--times", type=float, default=60.0, help="so many times our seconds")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="file of rows to add to")
     parser.add_argument("--only", type=int, help="draws 0 to ONLY - 1 of every domain and ways")
     options = parser.parse_args(arguments)
-    left = jobs(read_rows(options.seconds_from), read_rows(options.out), options.times, options.only)
+    ours = read_rows(options.seconds_from)
+    threads = {row["threads"] for row in ours}
+    if len(threads) != 1:
+        raise DataError(f"{options.seconds_from}: expected rows on one number of threads, got {sorted(threads)}")
+    left = jobs(ours, read_rows(options.out), options.times, options.only)
     print(f"{len(left)} draws to do, {sum(job.seconds for job in left) / 60:.0f} minutes", flush=True)
     for job in left:
-        run(job, options.python, options.draws, options.threads, options.out)
+        run(job, options.python, options.draws, max(threads), options.out)
 
 
 if __name__ == "__main__":

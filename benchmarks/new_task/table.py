@@ -14,7 +14,7 @@ from typing import Any
 
 from scipy.stats import t
 
-from .ours import rows_of
+from .peer import read_rows
 
 Rows = Sequence[dict[str, Any]]
 Figure = Callable[[dict[str, Any]], float]
@@ -37,6 +37,15 @@ COLUMNS = {
     "logistic regression": figure("logistic regression on pixels"),
     "its best penalty": figure("logistic regression, best"),
     "nearest class mean": figure("nearest class mean on pixels"),
+}
+PAIRED = {
+    "after - before": ("after 10 steps", "before"),
+    "after - weights only": ("after 10 steps", "weights only"),
+}
+CELLS = {
+    "inherited - soft": ("inherited", "soft"),
+    "inherited - random": ("inherited", "random cells, inherited"),
+    "scratch - random": ("scratch", "random cell, scratch"),
 }
 FINISHES = {
     "soft": figure("after"),
@@ -89,18 +98,21 @@ def line(cells: Sequence[str]) -> str:
 
 def tables(ours: Rows, peer: Rows) -> str:
     """Three tables in Markdown: against others, against AutoKeras on the draws that both have, the three finishes."""
-    text = [line(["task", "draws", "seconds", *COLUMNS, "after - before"]), line(["---"] * (4 + len(COLUMNS)))]
+    text = [line(["task", "draws", "seconds (most)", *COLUMNS, *PAIRED]), line(["---"] * (5 + len(COLUMNS)))]
     for name in settings(ours):
         own = of(ours, name)
         seconds = sorted(row["seconds"] for row in own)
         figures = [said([column(row) for row in own]) for column in COLUMNS.values()]
-        change = gap(own, COLUMNS["after 10 steps"], COLUMNS["before"])
-        text.append(line([name, str(len(own)), f"{seconds[len(own) // 2]:.1f}", *figures, change]))
+        change = [gap(own, COLUMNS[one], COLUMNS[other]) for one, other in PAIRED.values()]
+        time = f"{statistics.median(seconds):.1f} ({seconds[-1]:.1f})"
+        text.append(line([name, str(len(own)), time, *figures, *change]))
     by_draw = {row["draw"]: row for row in peer}
     text += ["", line(["task", "draws", "AutoKeras, 60 times the time", "ours", "ours - AutoKeras"]), line(["---"] * 5)]
-    for name in settings(ours):
+    shared = [row for row in ours if row["draw"] in by_draw]
+    for name in [*settings(ours), "all"]:
         both = [
-            row | {"autokeras": by_draw[row["draw"]]["accuracy"]} for row in of(ours, name) if row["draw"] in by_draw
+            row | {"autokeras": by_draw[row["draw"]]["accuracy"]}
+            for row in (shared if name == "all" else of(shared, name))
         ]
         if both:
             theirs, after = figure("autokeras"), COLUMNS["after 10 steps"]
@@ -108,15 +120,15 @@ def tables(ours: Rows, peer: Rows) -> str:
             text.append(line([name, str(len(both)), other, mine, gap(both, after, theirs)]))
     text += [
         "",
-        line(["task", *FINISHES, "inherited - soft", "inherited - random"]),
-        line(["---"] * (3 + len(FINISHES))),
+        line(["task", *FINISHES, *CELLS]),
+        line(["---"] * (1 + len(FINISHES) + len(CELLS))),
     ]
     for name in settings(ours):
         own = of(ours, name)
         figures = [said([column(row) for row in own]) for column in FINISHES.values()]
-        lost = gap(own, FINISHES["inherited"], FINISHES["soft"])
-        won = gap(own, FINISHES["inherited"], FINISHES["random cells, inherited"])
-        text.append(line([name, *figures, lost, won]))
+        text.append(
+            line([name, *figures, *(gap(own, FINISHES[one], FINISHES[other]) for one, other in CELLS.values())])
+        )
     return "\n".join(text)
 
 
@@ -126,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ours", type=Path, required=True)
     parser.add_argument("--peer", type=Path, required=True)
     options = parser.parse_args(arguments)
-    print(tables(rows_of(options.ours), rows_of(options.peer)))
+    print(tables(read_rows(options.ours), read_rows(options.peer)))
 
 
 if __name__ == "__main__":

@@ -31,10 +31,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         start: "glyphs" (28x28 grey characters), "cifar-fs" (32x32 in colour), "auto" (the first for grey images, the
             second for colour), a run folder of `metadarts search`, or a file that `Start.save` wrote.
         steps: inner steps on weights and alphas.
-        seconds: stop in time, with the best so far; None for no limit.
+        seconds: take no step that would end later, and keep the best so far; reading the images and freezing the
+            statistics come on top, and a discrete finish has as many seconds of its own. None for no limit.
         finish: "soft" (the adapted supernet), "inherited" (the derived cell with the adapted weights and as many more
             steps) or "scratch" (the derived cell trained from fresh weights on these images alone).
-        weight_rate: inner rate of the weights; None is the start's.
+        weight_rate: inner rate of the weights; None is the start's. "scratch" has its own.
         alpha_rate: inner rate of the alphas; None is the start's.
         random_state: seed of what is random: which images make a mini-batch, fresh weights.
 
@@ -85,6 +86,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise ConfigError(f"random_state: expected a whole number, got {self.random_state!r}")
         start, support, notes = open_support(self.start, X, labels, tuple(map(str, classes)), int(self.random_state))
         facts = {"start": start_facts(start), "notes": notes, "unit floats": unit_floats(X)}
+        facts["parameters"] = {**self.get_params(), "steps": plan.steps, "random_state": int(self.random_state)}
+        facts["parameters"]["start"] = str(self.start)
         if all(type(label) is int for label in classes.tolist()):
             facts["labels"] = classes.tolist()
         task = Task(support, facts=facts)
@@ -167,7 +170,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         form = self.task_.support.form
         unit = self.task_.facts.get("unit floats")  # an image means the same alone as among others
         known = unit if isinstance(unit, bool) else None
-        return torch.from_numpy(to_pixels(images, form.channels, form.height, known)[0])
+        return torch.from_numpy(to_pixels(images, form.channels, form.height, known, alone=known is None)[0])
 
     def export(self, path: str | Path, format: str | None = None) -> Check:
         """Write the fitted model, checked against the network it was made from.
@@ -196,9 +199,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """What `save`, or `metadarts adapt`, wrote. Labels are whole numbers again, else text. Raises RunError."""
         task = load_task(Path(path))
         finish = task.solution().finish  # the first: what `metadarts predict` asks, too
-        classifier = cls(finish=finish, random_state=task.support.seed)
+        kept = task.facts.get("parameters")
+        known = {name: value for name, value in kept.items() if name in PARAMETERS} if isinstance(kept, dict) else {}
+        classifier = cls(**{**known, "finish": finish, "random_state": task.support.seed})
         classifier._settle(task, _saved_labels(task), finish)
         return classifier
+
+
+PARAMETERS = ("start", "steps", "seconds", "weight_rate", "alpha_rate")
+"""Of the constructor, what a saved classifier has again."""
 
 
 def _saved_labels(task: Task) -> NDArray[Any]:

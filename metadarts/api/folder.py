@@ -129,6 +129,8 @@ READ = ("format", "version", "sha256", "classes", "form", "seed", "nodes", "netw
 
 def _task(told: dict[str, Any], tensors: Params) -> Task:
     shape, spec = read_form(told["form"]), _spec(told["network"])
+    if spec.in_channels != shape.channels:
+        raise ValueError(f"a network for {spec.in_channels} channel(s), images of {shape.channels}")
     classes = told["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("classes: expected names")

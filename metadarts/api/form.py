@@ -106,7 +106,9 @@ def unit_floats(images: Any) -> bool | None:
     return max(floats) <= UNIT if floats else None
 
 
-def to_pixels(images: Any, channels: int, size: int, unit: bool | None = None) -> tuple[NDArray[np.uint8], list[str]]:
+def to_pixels(
+    images: Any, channels: int, size: int, unit: bool | None = None, alone: bool = False
+) -> tuple[NDArray[np.uint8], list[str]]:
     """Images of any kind as uint8 [n, C, size, size].
 
     Args:
@@ -117,6 +119,7 @@ def to_pixels(images: Any, channels: int, size: int, unit: bool | None = None) -
         size: side in pixels; the middle square is kept.
         unit: whether floats are in 0..1, as `unit_floats` found earlier, so that an image means the same alone as
             among others; None to look at these.
+        alone: look at each image by itself for that, in place of ``unit``.
 
     Returns:
         The pixels, and sentences on what was converted.
@@ -139,7 +142,10 @@ def to_pixels(images: Any, channels: int, size: int, unit: bool | None = None) -
     if not len(images):
         raise DataError("expected at least one image, got none")
     images = [_array(image) for image in images]
-    images = _eight_bits(images, unit_floats(images) if unit is None else unit, notes)
+    if alone:
+        images = [part for image in images for part in _eight_bits([image], unit_floats([image]), notes)]
+    else:
+        images = _eight_bits(images, unit_floats(images) if unit is None else unit, notes)
     with strict_pillow():
         pixels = [_fitted(image, place, channels, size, notes) for place, image in enumerate(images)]
     return np.stack(pixels), notes.sentences(channels, size, len(pixels))

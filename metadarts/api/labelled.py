@@ -110,12 +110,13 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
 
     Args:
         labelled: all images.
-        share: of each class to hold out, 0 to below 1, rounded; at least one image of a class is learnt from.
+        share: of each class to hold out, 0 to below 1, rounded, but at least one image; at least one is learnt from, so
+            that a class of a single image is not measured.
         shots: learn from so many of each class, and hold out the rest; None for ``share``.
         seed: of the draw.
 
     Raises:
-        DataError: when a class has no image left to hold out though some are asked for.
+        DataError: when a class has fewer images than ``shots`` and one more, or no class has any to hold out.
     """
     if not 0 <= share < 1:
         raise DataError(f"expected a share from 0 to below 1 to hold out, got {share}")
@@ -123,14 +124,17 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
     for label, name in enumerate(labelled.classes):
         rows = np.flatnonzero(labelled.labels == label)
         rows = rows[Key.from_seed(seed).child("held out", name).permutation(len(rows))]
-        count = len(rows) - (shots if shots is not None else max(1, round(len(rows) * (1 - share))))
-        if count < 1 and (shots is not None or share):
-            wanted = f"{shots} to learn from" if shots is not None else f"{share:.0%} held out"
-            way = "lower --shots" if shots is not None else "give --held-out 0 and measure nothing"
+        if shots is not None:
+            count = len(rows) - shots
+        else:
+            count = min(len(rows) - 1, max(1, len(rows) - round(len(rows) * (1 - share)))) if share else 0
+        if shots is not None and count < 1:
             raise DataError(
-                f"class {name!r} has {len(rows)} image(s): with {wanted} none is left to measure on; add images, "
-                f"or {way}"
+                f"class {name!r} has {len(rows)} image(s): with {shots} to learn from none is left to measure on; "
+                "add images, or lower --shots"
             )
-        held.append(rows[: max(count, 0)])
-        learnt.append(rows[max(count, 0) :])
+        held.append(rows[:count])
+        learnt.append(rows[count:])
+    if share and shots is None and not any(map(len, held)):
+        raise DataError("every class has one image: none is left to measure on; add images, or give --held-out 0")
     return tuple(labelled.take(np.sort(np.concatenate(part))) for part in (learnt, held))  # type: ignore[return-value]

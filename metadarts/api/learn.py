@@ -43,9 +43,10 @@ class Plan:
 
     Args:
         steps: inner steps.
-        seconds: stop after so many seconds, with the best so far; None for no limit.
+        seconds: take no step that would end later, and keep the best so far; looks at held-out images do not count.
+            None for no limit.
         weight_rate: of the weights; None is the start's.
-        alpha_rate: of the alphas; None is the start's.
+        alpha_rate: of the alphas; None is the start's. Naming either sets learned rates aside.
     """
 
     steps: int = 10

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from metadarts.export import Model
+from metadarts.meta import interval95
 
 from .learn import HeldOut
 from .task import Solution, Task, logits
+
+ENOUGH = 20
+"""Images from which on a gap has an interval."""
 
 
 def hits(found: Tensor, labels: Tensor) -> Tensor:
@@ -19,26 +23,30 @@ def hits(found: Tensor, labels: Tensor) -> Tensor:
     return (found.argmax(1) == labels).double()
 
 
-def mean_and_interval(values: Tensor) -> tuple[float, float]:
-    """Mean over images and half a 95 % interval: 1.96 standard errors; infinite below two images."""
-    count = len(values)
-    return float(values.mean()), 1.96 * float(values.std()) / math.sqrt(count) if count > 1 else math.inf
+def wilson(right: float, count: int) -> tuple[float, float]:
+    """A 95 % interval of a share of ``right`` among ``count`` images, which holds near 0 and 1 and for few images too.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    """
+    share, z = right / count, 1.96
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def measured(task: Task, solution: Solution, held_out: HeldOut) -> tuple[dict[str, Any], Tensor]:
     """The accuracy of a solution on held-out images, under both policies of batch norm; and its hits [N].
 
     Returns:
-        "accuracy" and "interval95" (as shipped: the support set's statistics), "transductive" (those of the held-out
-        images themselves), "before" (after no step), "images". The interval of a single image is None.
+        "accuracy" and "interval95", from and to (as shipped: the support set's statistics), "transductive" (those of
+        the held-out images themselves), "before" (after no step), "images".
     """
     found = logits(task.support, solution.network, solution.with_axis(), held_out.pixels)
     own = hits(found, held_out.labels)
     joint = logits(task.support, solution.network, solution.with_axis(), held_out.pixels, "transductive")
-    accuracy, interval = mean_and_interval(own)
     facts = {
-        "accuracy": accuracy,
-        "interval95": interval if math.isfinite(interval) else None,
+        "accuracy": float(own.mean()),
+        "interval95": wilson(float(own.sum()), len(own)),
         "before": solution.history[0].accuracy,
         "transductive": float(hits(joint, held_out.labels).mean()),
         "images": len(own),
@@ -46,9 +54,14 @@ def measured(task: Task, solution: Solution, held_out: HeldOut) -> tuple[dict[st
     return facts, own
 
 
-def gap(own: Tensor, other: Tensor) -> tuple[float, float]:
-    """How much more often ``own`` [N] hits than ``other`` on the same images, and half a 95 % interval, paired."""
-    return mean_and_interval(own - other)
+def gap(own: Tensor, other: Tensor) -> str:
+    """How much more often ``own`` [N] hits than ``other`` on the same images, and half a 95 % interval, paired.
+
+    Below `ENOUGH` images 1.96 standard errors say nothing, and the text has no interval.
+    """
+    apart = own - other
+    text = f"{float(apart.mean()):+.1%}"
+    return f"{text} ± {interval95(apart):.1%}" if len(apart) >= ENOUGH else text
 
 
 def size_of(model: Model) -> dict[str, int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metadarts.api.task import Solution, Step, Task
 
 ALL = "all"
+HELD_OUT = 0.25
 
 
 def adapt(
@@ -28,12 +29,16 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.")],
     steps: Annotated[int, typer.Option(min=0, help="Inner steps on weights and alphas.")] = 10,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop in time, with the best so far.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Take no step that would end later; keep the best so far.")
+    ] = None,
     finish: Annotated[str, typer.Option(help="soft, inherited, scratch, or all: a table of the three.")] = "soft",
     more_steps: Annotated[
         int | None, typer.Option(min=0, help="Steps of the derived cell; default: as --steps, 100 from scratch.")
     ] = None,
-    held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of each class to measure on.")] = 0.25,
+    held_out: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9, help="Share of each class to measure on; default: 0.25.")
+    ] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Learn from so many a class, measure on the rest.")] = None,
     device: common.Device = "cpu",
     precision: common.Precision = "fp32",
@@ -54,11 +59,15 @@ def adapt(
 
     if finish not in (*FINISHES, ALL):
         raise ConfigError(f"--finish {finish!r}: {nearest(finish, (*FINISHES, ALL))}")
-    if device == "cuda" or precision != "fp32":
+    if device not in ("auto", "cpu") or precision != "fp32":
         raise ConfigError("adapt computes on the CPU in fp32: leave out --device and --precision")
-    common.prepare(device, threads)
+    if more_steps is not None and finish == "soft":
+        raise ConfigError("--more-steps are those of a derived cell: give --finish inherited, scratch or all with it")
+    if held_out is not None and shots is not None:
+        raise ConfigError("give --held-out or --shots, not both: each says which images are learnt from")
+    common.prepare("cpu", threads)
     RunFolder.require_new(out)  # before minutes go into reading images
-    learnt, looked_at = hold_out(read_labelled(images), held_out, shots, seed)
+    learnt, looked_at = hold_out(read_labelled(images), HELD_OUT if held_out is None else held_out, shots, seed)
     opened, support, notes = open_support(start, learnt.images, learnt.labels, learnt.classes, seed)
     check_support(support)
     watched = _held_out(support.form, looked_at)
@@ -70,10 +79,13 @@ def adapt(
     _say_end(soft, plan)
     chosen = FINISHES if finish == ALL else ("soft",) if finish == "soft" else ("soft", finish)
     _finish(task, opened, plan, more_steps, chosen[1:], watched)
-    found = _measure(task, watched) if watched is not None else {}
+    if watched is not None:
+        _measure(task, "soft" if finish == ALL else finish, watched)
+    else:
+        _say_sizes(task)
     if finish not in ("soft", ALL):  # what was asked for is what the folder ships first
         task.solutions = {finish: task.solutions[finish], "soft": task.solutions["soft"]}
-    save_task(task, out, _pictures(task, opened, watched, found))
+    save_task(task, out, _pictures(task, opened, watched))
     common.console.print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True)
     common.console.print(
         f"next: metadarts predict {out} IMAGE...   metadarts export {out} --format onnx --out model.onnx",
@@ -146,46 +158,68 @@ def _finish(
                 shown.update(step.step / max(steps, 1), f"step {step.step}  loss {step.loss:.3f}")
 
             if name == "inherited":
-                solution = inherited(start, support, soft, own, watch=watch, held_out=None)
+                solution = inherited(start, support, soft, own, watch=watch)
             else:
                 solution = from_scratch(start, support, derive(soft), own, watch=watch)
         task.solutions[name] = solution
 
 
-def _measure(task: Task, watched: HeldOut) -> dict[str, Tensor]:
-    """Print what is known of every solution, and of what needs no search; hits by solution."""
+def _measure(task: Task, finish: str, watched: HeldOut) -> None:
+    """Print what is known of every solution, and of what needs no search.
+
+    Args:
+        finish: the solution that the folder ships first.
+    """
     from metadarts.api.measure import gap, measured, size_of
     from metadarts.api.pixels import pixel_baselines
 
     hits: dict[str, Tensor] = {}
-    common.console.print("\non held-out images (95 % intervals over images; gaps are paired):")
+    common.console.print("\non held-out images (95 % intervals over images: Wilson's; gaps are paired):")
     for name, solution in task.solutions.items():
         facts, hits[name] = measured(task, solution, watched)
         size = size_of(task.model(name))
         task.facts["measured"][name] = facts | size
-        apart = "" if name == "soft" else "  gap to soft {:+.1%} ± {:.1%}".format(*gap(hits[name], hits["soft"]))
+        apart = "" if name == "soft" else f"  gap to soft {gap(hits[name], hits['soft'])}"
+        low, high = facts["interval95"]
         common.console.print(
-            f"  {name:9s}  {facts['accuracy']:6.1%} ± {facts['interval95']:.1%}  {size['weights']:,} weights, "
-            f"{size['flops'] / 1e6:.1f} MFLOPs an image  {solution.history[-1].seconds:.1f} s{apart}",
+            f"  {name:9s}  {facts['accuracy']:6.1%} ({low:.1%} to {high:.1%})  {said_size(size)}  "
+            f"{solution.history[-1].seconds:.1f} s{apart}",
             soft_wrap=True,
         )
-    soft = task.facts["measured"]["soft"]
+    shipped = task.facts["measured"][finish]
     common.console.print(
-        f"statistics of the support set, as shipped: {soft['accuracy']:.1%}; of the held-out images themselves "
-        f"(transductive): {soft['transductive']:.1%}; lost by not looking at them: "
-        f"{soft['transductive'] - soft['accuracy']:+.1%}",
+        f"{finish}, as shipped, with the statistics of the support set: {shipped['accuracy']:.1%}; with those of the "
+        f"held-out images themselves (transductive): {shipped['transductive']:.1%}; lost by not looking at them: "
+        f"{shipped['transductive'] - shipped['accuracy']:+.1%}",
         soft_wrap=True,
     )
-    _say_pixels(task, pixel_baselines(task.support, watched))
-    return hits
+    _say_pixels(task, finish, pixel_baselines(task.support, watched))
 
 
-def _say_pixels(task: Task, baselines: dict[str, float]) -> None:
+def said_size(size: dict[str, int]) -> str:
+    """The size of a network in words."""
+    return f"{size['weights']:,} weights, {size['flops'] / 1e6:.1f} MFLOPs an image"
+
+
+def _say_sizes(task: Task) -> None:
+    from metadarts.api.measure import size_of
+
+    common.console.print("no image is held out, so no accuracy is known:")
+    for name, solution in task.solutions.items():
+        size = size_of(task.model(name))
+        task.facts["measured"][name] = dict(size)
+        seconds, loss = solution.history[-1].seconds, solution.history[solution.kept].loss
+        common.console.print(
+            f"  {name:9s}  support loss {loss:.3f}  {said_size(size)}  {seconds:.1f} s", soft_wrap=True
+        )
+
+
+def _say_pixels(task: Task, finish: str, baselines: dict[str, float]) -> None:
     task.facts["baselines"] = baselines
     for name, accuracy in baselines.items():
         common.console.print(f"  {name}: {accuracy:.1%}")
     best = max(baselines, key=baselines.__getitem__)
-    ours = max(facts["accuracy"] for facts in task.facts["measured"].values())
+    ours = task.facts["measured"][finish]["accuracy"]  # what is shipped
     if baselines[best] >= ours:
         common.console.print(
             f"{best} does as well ({baselines[best]:.1%} against {ours:.1%}): this task needs no search",
@@ -193,7 +227,7 @@ def _say_pixels(task: Task, baselines: dict[str, float]) -> None:
         )
 
 
-def _pictures(task: Task, start: Start, watched: HeldOut | None, hits: dict[str, Tensor]) -> dict[str, bytes]:
+def _pictures(task: Task, start: Start, watched: HeldOut | None) -> dict[str, bytes]:
     from metadarts.api.learn import derive
     from metadarts.api.task import logits
     from metadarts.derive import derive_genotype

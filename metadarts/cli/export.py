@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def export(
     task: Annotated[Path | None, typer.Argument(help="Task folder of `adapt`.")] = None,
-    format: Annotated[str, typer.Option(help="onnx, torch-export, safetensors or python.")] = "onnx",
+    format: Annotated[
+        str | None, typer.Option(help="onnx, torch-export, safetensors or python; default: what --out ends in.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write (.onnx, .pt2, .safetensors, .py).")] = None,
     finish: Annotated[str | None, typer.Option(help="soft, inherited or scratch; default: the task's first.")] = None,
     verify: Annotated[
@@ -32,8 +34,8 @@ def export(
 
     common.prepare("cpu", threads)
     if verify is not None:
-        if task is not None or out is not None:
-            raise ConfigError("--verify FILE checks a file and writes none: leave out the task and --out")
+        if any(option is not None for option in (task, out, format, finish)):
+            raise ConfigError("--verify FILE checks a file and writes none: leave out the task and the other options")
         check, facts = verify_file(verify)
         common.console.print(
             f"{verify}: {len(facts['classes'])} classes: {', '.join(facts['classes'])}", soft_wrap=True
@@ -45,8 +47,11 @@ def export(
     _say(export_task(task, out, format, finish), "its source")
 
 
-def export_task(task: Path, out: Path, format: str, finish: str | None) -> Check:
+def export_task(task: Path, out: Path, format: str | None, finish: str | None) -> Check:
     """Export one solution of a task folder, compared on noise and on its support images."""
+    from metadarts.export import SUFFIXES
+
+    format = format or next((name for name, suffix in SUFFIXES.items() if suffix == out.suffix), "onnx")
     from metadarts.api.folder import load_task
     from metadarts.api.task import CHUNK
     from metadarts.export import export_model

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,32 @@ from metadarts.core.errors import ModelError
 from metadarts.core.files import cannot_write, sync, sync_folder
 from metadarts.core.rng import Key
 
-from .formats import Logits, Opened, check_name, companions, open_model, run_python_file, write
+from .formats import (
+    Logits,
+    Opened,
+    check_name,
+    check_weights_place,
+    companions,
+    open_model,
+    run_python_file,
+    write,
+)
 from .model import LIMIT, Model, probes
 
 BATCH = 64
 RANDOM = 128
 """Images of noise on which a file is compared with its source."""
 
+ALONE = 8
+"""Images that are also given alone, half of them real ones where there are any."""
+
 RUNS = 15
+
+EXPORT_ADVICE = (
+    "the support images hardly differ, so that batch norm divides by almost nothing, or what wrote the file errs; "
+    "give more varied images, or choose another format"
+)
+VERIFY_ADVICE = "the file was changed, or another version of its runtime computes otherwise; export it anew"
 
 
 @dataclass(frozen=True)
@@ -36,8 +57,8 @@ class Check:
         format: its format.
         size: bytes, of all its files.
         images: on how many images it was compared.
-        difference: the largest difference of a logit, relative to the largest logit; from the source, or of `verify`
-            from the logits that the file carries.
+        difference: the largest difference of a logit, relative to its image's largest logit (see `difference`); from
+            the source, or of `verify` from the logits that the file carries.
         alone: the same between an image alone and in a batch of `BATCH`.
         milliseconds: batch size -> median seconds of a call, in thousandths, on ``threads`` threads.
     """
@@ -57,32 +78,58 @@ def export_model(model: Model, path: Path, format: str, source: Logits, real: Te
 
     Args:
         model: what is to be shipped.
-        path: the file; one that is there is replaced once the new one is known to be right.
+        path: the file; one that is there is replaced once the new one is known to be right. A python file's weights
+            lie beside it, and replace none but those of the python file that stands there.
         format: a key of `SUFFIXES`.
         source: the logits [N, classes] of uint8 pixels [N, C, H, W] by the network that ``model`` was made from.
         real: uint8 images to compare on, besides noise.
 
     Raises:
-        ModelError: when the file does not give its source's answers to within `LIMIT`, or cannot be made.
+        ModelError: when the file does not give its source's answers to within `LIMIT`, or cannot be made, or would replace
+            another file's weights.
         RunError: when it cannot be written.
     """
     check_name(path, format)
+    if format == "python":
+        check_weights_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:
             draft = Path(folder) / path.name
             write(model, draft)
-            pixels = torch.cat([noise(model.facts["image"], RANDOM), real])
-            check = _checked(open_model(draft), draft, source, pixels)
+            drawn = noise(model.facts["image"], RANDOM)
+            check = _checked(open_model(draft), draft, source, drawn, real, EXPORT_ADVICE)
             if format == "python":
-                _require("the python file, run,", difference(run_python_file(draft, pixels), source(pixels)), draft)
-            for part in companions(draft):
-                sync(part)
-                part.replace(path.parent / part.name)
+                pixels = torch.cat([drawn, real])
+                apart = difference(run_python_file(draft, pixels), source(pixels))
+                _require("the python file, run,", apart, draft, EXPORT_ADVICE)
+            _move(companions(draft)[::-1], path.parent)  # weights before what reads them
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     return Check(path, *[getattr(check, name) for name in list(Check.__annotations__)[1:]])
+
+
+def _move(parts: list[Path], folder: Path) -> None:
+    """Move ``parts`` to ``folder``; where one cannot be moved, the places of those before it are as they were."""
+    for part in parts:
+        sync(part)
+    undo: list[Callable[[], object]] = []
+    try:
+        for part in parts:
+            place, older = folder / part.name, part.with_name(f"{part.name}.older")
+            if part is not parts[-1] and (place.exists() or place.is_symlink()):
+                shutil.copy2(place, older, follow_symlinks=False)
+                back: Callable[[], object] = partial(older.replace, place)
+            else:
+                back = partial(place.unlink, missing_ok=True)
+            part.replace(place)
+            undo.append(back)
+    except BaseException:
+        for back in undo:
+            with suppress(OSError):
+                back()
+        raise
 
 
 def verify(path: Path) -> tuple[Check, dict[str, Any]]:
@@ -96,20 +143,25 @@ def verify(path: Path) -> tuple[Check, dict[str, Any]]:
     """
     opened = open_model(path)
     told = torch.tensor(opened.facts["probes"])
-    return _checked(opened, path, lambda pixels: told, probes(opened.facts["image"])), opened.facts
+    drawn = probes(opened.facts["image"])
+    return _checked(opened, path, lambda pixels: told, drawn, drawn[:0], VERIFY_ADVICE), opened.facts
 
 
-def _checked(opened: Opened, path: Path, source: Logits, pixels: Tensor) -> Check:
+def _checked(opened: Opened, path: Path, source: Logits, drawn: Tensor, real: Tensor, advice: str) -> Check:
+    """Compare on noise, ``drawn``, and on ``real`` images; ``advice`` is for who is refused."""
+    pixels = torch.cat([drawn, real])
     found = torch.cat([_answer(opened, part) for part in pixels.split(BATCH)])
     wanted = source(pixels)
     if found.shape != wanted.shape:
         raise ModelError(f"{path}: expected logits {list(wanted.shape)}, got {list(found.shape)}; the file is damaged")
     apart = difference(found, wanted)
-    _require("the file", apart, path)
-    batch = pixels[torch.arange(BATCH) % len(pixels)]
-    together = _answer(opened, batch)
-    alone = difference(torch.cat([_answer(opened, image) for image in batch[:8].split(1)]), together[:8])
-    _require("an image alone, against the same in a batch,", alone, path)
+    _require("the file", apart, path, advice)
+    some = real[:: max(1, 2 * len(real) // ALONE)][: ALONE // 2]
+    batch = torch.cat([some, drawn[: ALONE - len(some)], pixels])
+    batch = batch[torch.arange(BATCH) % len(batch)]
+    together = _answer(opened, batch)[:ALONE]
+    alone = difference(torch.cat([_answer(opened, image) for image in batch[:ALONE].split(1)]), together)
+    _require("an image alone, against the same in a batch,", alone, path, advice)
     size = sum(part.stat().st_size for part in companions(path))
     speed = {count: _milliseconds(opened.logits, batch[:count]) for count in (1, BATCH)}
     return Check(path, opened.format, size, len(pixels), apart, alone, speed, torch.get_num_threads())
@@ -124,15 +176,26 @@ def _answer(opened: Opened, pixels: Tensor) -> Tensor:
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, relative to the largest of ``wanted``; infinite where something is not finite."""
-    apart = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
+    """The largest over the images of: the largest difference of a logit, relative to the image's largest logit.
+
+    An image whose largest logit is below a thousandth of the largest of all images counts with that thousandth: logits
+    that nearly cancel are not known to as many digits. Infinite where something is not finite.
+
+    Args:
+        found: logits [N, classes].
+        wanted: the same, of the source.
+    """
+    largest = wanted.abs().amax(-1)
+    scale = largest.clamp(min=max(1e-3 * float(largest.max()), 1e-30))
+    apart = float(((found - wanted).abs().amax(-1) / scale).max())
     return apart if apart == apart else float("inf")
 
 
-def _require(what: str, apart: float, path: Path) -> None:
+def _require(what: str, apart: float, path: Path, advice: str) -> None:
     if not apart <= LIMIT:
         raise ModelError(
-            f"{path.name}: {what} differs by {apart:.1e} of the largest logit, {LIMIT:.0e} is allowed; it is refused"
+            f"{path.name}: {what} differs by {apart:.1e} of an image's largest logit, {LIMIT:.0e} is allowed; it is "
+            f"refused: {advice}"
         )
 
 

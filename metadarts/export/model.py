@@ -26,7 +26,7 @@ KEY = "metadarts"
 """Where each format keeps the description, as JSON."""
 
 LIMIT = 1e-5
-"""The largest difference from the source, relative to the largest logit, with which a model is shipped."""
+"""The largest difference from the source with which a model is shipped, relative to an image's largest logit."""
 
 PROBES = 16
 """Images of noise whose logits a model carries, so that a damaged copy is told from a whole one."""

@@ -371,3 +371,19 @@ def test_two_classes_have_one_decision_value_and_a_roc_curve(grey):
     assert fitted.decision_function(images).shape == (12,)
     assert ((fitted.decision_function(images) > 0) == fitted.predict(images)).all()
     assert 0 <= roc_auc_score(labels, fitted.decision_function(images)) <= 1
+
+
+def test_after_a_fit_on_bytes_a_float_image_means_the_same_alone_as_among_others(grey):
+    images = Key.from_seed(5).child("bytes").numpy().integers(0, 256, (8, 16, 16)).astype(np.uint8)
+    fitted = FewShotClassifier(grey, steps=1).fit(images, [0, 1] * 4)
+    dark, bright = images[:1] / 255.0, images[1:].astype(np.float64)
+    np.testing.assert_allclose(fitted.logits(dark), fitted.logits(images[:1]), atol=1e-5)
+    np.testing.assert_allclose(fitted.logits(np.concatenate([dark, bright]))[:1], fitted.logits(dark), atol=1e-5)
+
+
+def test_a_loaded_classifier_has_the_parameters_it_was_made_with(grey, tmp_path):
+    images = Key.from_seed(6).child("saved").numpy().integers(0, 256, (8, 16, 16)).astype(np.uint8)
+    fitted = FewShotClassifier(grey, steps=3, alpha_rate=2.0, random_state=4).fit(images, [0, 1] * 4, steps=1)
+    fitted.save(tmp_path / "task")
+    loaded = FewShotClassifier.load(tmp_path / "task")
+    assert loaded.get_params() == fitted.get_params() | {"steps": 1}

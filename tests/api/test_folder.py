@@ -258,3 +258,12 @@ def test_a_description_that_cannot_be(copy, place, value):
     (copy / FACTS).write_text(json.dumps(told))
     with pytest.raises(RunError, match="is damaged"):
         load_task(copy)
+
+
+def test_a_network_for_other_channels_than_the_images_have_is_refused(task, tmp_path):
+    save_task(task, tmp_path / "task")
+    told = json.loads((tmp_path / "task" / FACTS).read_text())
+    told["network"]["in_channels"] = 4 - told["form"]["channels"]  # 3 for 1, 1 for 3
+    (tmp_path / "task" / FACTS).write_text(json.dumps(told))
+    with pytest.raises(RunError, match="is damaged .*channel"):
+        load_task(tmp_path / "task")

@@ -211,10 +211,17 @@ def test_seeds_and_other_classes():
     assert list(first) == [name for name in more if name[0] in "01"], "a class more changes nothing for the others"
 
 
+def test_a_class_of_one_image_is_learnt_and_not_measured_and_one_of_two_gives_one():
+    own, other = hold_out(labelled(4, 1, 2), 0.25, None, 0)
+    assert np.bincount(own.labels, minlength=3).tolist() == [3, 1, 1]
+    assert np.bincount(other.labels, minlength=3).tolist() == [1, 0, 1]
+    with pytest.raises(DataError, match="every class has one image"):
+        hold_out(labelled(1, 1), 0.25, None, 0)
+
+
 @pytest.mark.parametrize(
     ("share", "shots", "words"),
     [
-        (0.25, None, "class 'b' has 1 image(s): with 25% held out none is left to measure on"),
         (0.25, 1, "class 'b' has 1 image(s): with 1 to learn from none is left"),
         (0.0, 9, "lower --shots"),
         (float("nan"), None, "expected a share from 0"),

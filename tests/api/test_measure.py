@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import pytest
 import torch
 
 from metadarts.api.learn import HeldOut, Plan, adapt_start
-from metadarts.api.measure import gap, mean_and_interval, measured, size_of
+from metadarts.api.measure import gap, measured, size_of, wilson
 from metadarts.api.pixels import pixel_baselines
 from metadarts.api.task import Task, logits
 
 
-def test_an_interval_is_196_standard_errors():
-    mean, interval = mean_and_interval(torch.tensor([1.0, 0.0, 1.0, 1.0]))
-    assert (mean, interval) == (0.75, pytest.approx(1.96 * 0.5 / 2))
-    assert mean_and_interval(torch.tensor([1.0]))[1] == math.inf
+def test_an_interval_of_a_share_is_wilson_s():
+    low, high = wilson(8, 10)  # the textbook's example: 0.49 to 0.94
+    assert (round(low, 2), round(high, 2)) == (0.49, 0.94)
+    low, high = wilson(10, 10)
+    assert (round(low, 2), high) == (0.72, 1.0), "all right is no certainty"
+    assert wilson(0, 1)[0] == 0.0
 
 
-def test_a_gap_is_paired():
+def test_a_gap_is_paired_and_has_no_interval_where_images_are_few():
     one, other = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0])
-    assert gap(one, one) == (0.0, 0.0)
-    assert gap(one, other) == (pytest.approx(1 / 3), pytest.approx(1.96 / 3))
+    assert gap(one, one) == "+0.0%"
+    assert gap(one, other) == "+33.3%"
+    many, worse = torch.ones(100), torch.tensor([1.0, 0.0] * 50)
+    assert gap(many, worse) == "+50.0% ± 9.8%"
+    assert gap(worse, worse) == "+0.0% ± 0.0%"
 
 
 def test_a_solution_is_measured_under_both_policies(cases, start, support):
@@ -37,12 +40,12 @@ def test_a_solution_is_measured_under_both_policies(cases, start, support):
     assert facts["before"] == solution.history[0].accuracy
 
 
-def test_a_single_image_has_no_interval_and_its_facts_stay_json(cases, start, support):
+def test_facts_of_a_single_image_stay_json(cases, start, support):
     watched = cases.held_out_of(support)
     solution = adapt_start(start, support, Plan(0))
     task = Task(support, {"soft": solution})
     facts, _ = measured(task, solution, HeldOut(watched.pixels[:1], watched.labels[:1]))
-    assert facts["interval95"] is None
+    assert facts["interval95"][1] - facts["interval95"][0] > 0.5
     replace(task, facts={"measured": {"soft": facts}}).model().to_bytes()
 
 

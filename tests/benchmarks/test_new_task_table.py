@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from benchmarks.new_task import table
-from benchmarks.new_task.ours import order, rows_of
+from benchmarks.new_task.ours import order
 
 
 def test_intervals_are_student_s():
@@ -31,9 +29,3 @@ def test_settings_are_ordered_by_domain_and_ways():
 
 def test_draws_are_taken_by_number_first():
     assert sorted(["b-3-1", "b-12-0", "a-3-10"], key=order) == ["b-12-0", "b-3-1", "a-3-10"]
-
-
-def test_a_file_of_rows_that_is_not_there_is_empty(tmp_path):
-    assert rows_of(tmp_path / "none.jsonl") == []
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"draw": "a"}) + "\n")
-    assert rows_of(tmp_path / "rows.jsonl") == [{"draw": "a"}]

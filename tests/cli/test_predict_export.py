@@ -153,7 +153,8 @@ def test_a_file_whose_name_is_not_utf_8(metadarts, task, tmp_path):
         (("export", "--verify", "/nowhere.onnx"), "there is no file"),
         (("export", "{tmp}", "--out", "{tmp}/a.onnx"), "is no task folder"),
         (("export", "{task}", "--out", "{tmp}/a.onnx", "--format", "onxx"), "did you mean 'onnx'?"),
-        (("export", "{task}", "--out", "{tmp}/a.pt2"), "a onnx file's name ends in .onnx"),
+        (("export", "{task}", "--out", "{tmp}/a.pt2", "--format", "onnx"), "a onnx file's name ends in .onnx"),
+        (("export", "--verify", "{tmp}/a.onnx", "--finish", "soft"), "leave out the task and the other options"),
         (("export", "{task}", "--out", "{task}/task.json/a.onnx"), "cannot write"),
     ],
 )

@@ -510,7 +510,58 @@ def more_and_more_memory(onnx, proto, folder):
         proto.graph.node.insert(1 + turn, onnx.helper.make_node("Concat", [source] * 2, [f"twice_{turn}"], axis=1))
 
 
+def a_larger_batch(onnx, proto, folder, told=False):
+    """The sizes of what is inferred have names, as the batch has; ``told``: the file itself says that it is the batch."""
+    first = proto.graph.node[0].output[0]
+    for turn in range(40):
+        source, out = f"twice_{turn - 1}" if turn else first, f"twice_{turn}"
+        proto.graph.node.insert(1 + turn, onnx.helper.make_node("Concat", [source] * 2, [out], axis=0))
+        if told:
+            proto.graph.value_info.append(onnx.helper.make_tensor_value_info(out, 1, ["batch", 1, 16, 16]))
+
+
+def a_larger_batch_that_is_told_to_be_none(onnx, proto, folder):
+    a_larger_batch(onnx, proto, folder, told=True)
+
+
+def the_batch_twice(onnx, proto, folder):
+    logits = proto.graph.output[0].name
+    proto.graph.node.extend(
+        [
+            onnx.helper.make_node("Transpose", [logits], ["across"], perm=[1, 0]),
+            onnx.helper.make_node("MatMul", [logits, "across"], ["square"]),
+        ]
+    )
+
+
+def an_output_that_is_told_to_be_small(onnx, proto, folder):
+    """How much is padded is not known before it runs."""
+    tensor = onnx.numpy_helper.from_array(torch.tensor([0.0, 0.0, 0.0, 1.0]).numpy(), "much")
+    proto.graph.initializer.append(tensor)
+    node = next(node for node in proto.graph.node if "logits" in node.output)
+    node.output[0] = "small"
+    proto.graph.node.extend(
+        [
+            onnx.helper.make_node("Cast", ["much"], ["whole"], to=7),
+            onnx.helper.make_node("Pad", ["small", "whole"], ["padded"]),
+            onnx.helper.make_node("Slice", ["padded", "starts", "ends"], ["logits"]),
+        ]
+    )
+    for name, value in (("starts", [0, 0]), ("ends", [2**31, 4])):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(torch.tensor(value).numpy(), name))
+
+
+def a_batch_of_a_size(onnx, proto, folder):
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def images_of_any_size(onnx, proto, folder):
+    proto.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "batch"
+
+
 ONNX = (
+    a_larger_batch, a_larger_batch_that_is_told_to_be_none, the_batch_twice, an_output_that_is_told_to_be_small,
+    a_batch_of_a_size, images_of_any_size,
     data_outside, data_outside_in_a_constant, a_domain_of_its_own, an_operator_of_its_own, an_operator_of_another_kind,
     a_graph_inside, a_function, a_second_input, no_description, more_and_more_memory,
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -65,7 +67,7 @@ def test_every_format_verifies(shipped, model, format):
 
 @pytest.mark.parametrize("format", ["safetensors", "python", "torch-export"])
 def test_a_model_that_is_not_its_source_is_refused_and_nothing_is_left(export, model, tmp_path, format):
-    with pytest.raises(ModelError, match="of the largest logit"):
+    with pytest.raises(ModelError, match="of an image's largest logit.* give more varied images"):
         export(format, changed(model))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -76,7 +78,7 @@ def test_a_writer_that_errs_is_found_out_and_the_older_file_still_stands(export,
     before = {part: part.read_bytes() for part in companions(path)}
     right = formats.WRITERS[format]
     monkeypatch.setitem(formats.WRITERS, format, lambda model, path: right(changed(model), path))
-    with pytest.raises(ModelError, match="of the largest logit"):
+    with pytest.raises(ModelError, match="of an image's largest logit"):
         export(format)
     assert {part: part.read_bytes() for part in path.parent.iterdir()} == before
 
@@ -124,6 +126,129 @@ def test_answers_that_depend_on_the_batch_are_refused(export, monkeypatch, cases
         export("safetensors")
 
 
+@pytest.mark.parametrize("real", [0, 1, 3, 5, 64])
+def test_real_images_and_noise_are_given_alone(cases, case, model, real, tmp_path, monkeypatch):
+    """Real ones are all black here; they are taken from the whole of them, one of each class where these follow."""
+    alone = []
+
+    def by_batch(path):
+        def logits(pixels):
+            alone.extend([pixels] * (len(pixels) == 1))
+            return model.logits(pixels)
+
+        return formats.Opened("safetensors", model.facts, logits)
+
+    monkeypatch.setattr(check, "open_model", by_batch)
+    monkeypatch.setattr(check, "RANDOM", 64)
+    monkeypatch.setattr(check, "_milliseconds", lambda logits, pixels: 0.0)
+    black = torch.zeros((real, *case.images.shape[1:]), dtype=torch.uint8)
+    black[:, 0, 0, 0] = torch.arange(real)
+    export_model(model, tmp_path / "model.safetensors", "safetensors", case.source, black)
+    alone = [pixels for pixels in alone[-8:]]
+    assert len(alone) == 8
+    found = [int(pixels[0, 0, 0, 0]) for pixels in alone if not pixels[0, 0, 1:].any()]
+    assert found == {0: [], 1: [0], 3: [0, 1, 2], 5: [0, 1, 2, 3], 64: [0, 16, 32, 48]}[real]
+
+
+def test_answers_that_depend_on_the_batch_for_real_images_only_are_refused(export, monkeypatch, cases, case, model):
+    real = cases.noise(case, 3)
+
+    def by_batch(path):
+        def logits(pixels):
+            found = model.logits(pixels)
+            wrong = len(pixels) == 1 and any(torch.equal(pixels[0], image) for image in real)
+            return found + 1e-3 * found.abs().max() * wrong
+
+        return formats.Opened("safetensors", model.facts, logits)
+
+    monkeypatch.setattr(check, "open_model", by_batch)
+    with pytest.raises(ModelError, match="an image alone, against the same in a batch"):
+        export("safetensors")
+
+
+# --- the two files of a python export ---
+
+
+def files_of(folder):
+    return {part.name: part.read_bytes() if part.is_file() else None for part in folder.iterdir()}
+
+
+def test_a_python_file_that_cannot_be_moved_leaves_no_weights(export, tmp_path):
+    (tmp_path / "out" / "model.py").mkdir(parents=True)
+    with pytest.raises(RunError, match="cannot write"):
+        export("python")
+    assert files_of(tmp_path / "out") == {"model.py": None}
+
+
+def test_weights_that_cannot_be_moved_leave_the_older_python_file(export, tmp_path):
+    path = export("python").path
+    path.with_suffix(".safetensors").unlink()
+    path.with_suffix(".safetensors").mkdir()
+    path.write_text(path.read_text(encoding="utf-8") + "# older\n", encoding="utf-8")
+    before = files_of(tmp_path / "out")
+    with pytest.raises(RunError, match="cannot write"):
+        export("python")
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_later_part_that_cannot_be_moved_leaves_the_older_pair(tmp_path):
+    (tmp_path / "new").mkdir()
+    for folder, content in ((tmp_path, "old"), (tmp_path / "new", "new")):
+        (folder / "a").write_text(content)
+    (tmp_path / "real").write_text("a link's")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "last").mkdir()
+    for name in ("link", "more", "last"):
+        (tmp_path / "new" / name).write_text("new")
+    with pytest.raises(OSError, match="irectory"):
+        check._move([tmp_path / "new" / name for name in ("a", "link", "more", "last")], tmp_path)
+    assert (tmp_path / "a").read_text() == "old"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "a link's"
+    assert {part.name for part in tmp_path.iterdir()} == {"a", "link", "real", "last", "new"}
+
+
+@pytest.mark.parametrize("beside", ["nothing", "a stranger", "no text", "a folder", "another's"])
+def test_weights_of_another_export_are_not_replaced(export, tmp_path, beside):
+    weights = export("safetensors").path
+    script = weights.with_suffix(".py")
+    if beside == "a stranger":
+        script.write_text("print('model.safetensors')\n")
+    elif beside == "no text":
+        script.write_bytes(b"\xff\xfe")
+    elif beside == "a folder":
+        script.mkdir()
+    elif beside == "another's":
+        script.write_text('WEIGHTS = "other.safetensors"  # the file of weights\n')
+    before = files_of(tmp_path / "out")
+    with pytest.raises(ModelError, match="give the python file another name"):
+        export("python")
+    assert files_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["Größe 😀.py", "it's \"7\".py", "\u2028.py"])
+def test_a_python_file_of_any_name_finds_its_weights_and_is_replaced(cases, case, model, tmp_path, name):
+    path = tmp_path / name
+    export_model(model, path, "python", case.source, cases.noise(case, 3))
+    earlier = path.read_text(encoding="utf-8").replace(
+        ascii(path.with_suffix(".safetensors").name), json.dumps(path.with_suffix(".safetensors").name)
+    )
+    path.write_text(earlier, encoding="utf-8")  # as earlier versions wrote it
+    export_model(model, path, "python", case.source, cases.noise(case, 3))
+    export_model(model, path, "python", case.source, cases.noise(case, 3))
+    assert verify(path)[0].format == "python"
+
+
+def test_a_python_file_that_names_other_weights_is_found_out(export, monkeypatch, tmp_path):
+    text = formats.python_file.python_text
+    monkeypatch.setattr(
+        formats.python_file, "python_text", lambda model, weights: text(model, "other.safetensors")
+    )
+    with pytest.raises(ModelError, match="the python file does not run"):
+        export("python")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_verify_refuses_another_weight(model, shipped, tmp_path, format):
     """The file is whole, and its description is that of the model before a weight was changed."""
@@ -136,7 +261,7 @@ def test_verify_refuses_another_weight(model, shipped, tmp_path, format):
         path.write_bytes(proto.SerializeToString())
     else:
         write(changed(model), path)
-    with pytest.raises(ModelError, match="of the largest logit"):
+    with pytest.raises(ModelError, match="of an image's largest logit.* export it anew"):
         verify(path)
 
 
@@ -174,6 +299,17 @@ def test_tensors_of_another_type_or_number_are_refused(model, tmp_path):
     save_file(model.tensors, path)
     with pytest.raises(ModelError, match="no description"):
         read_model(path)
+
+
+def test_a_loud_image_does_not_excuse_another():
+    wanted = torch.tensor([[1.0, -4.0], [1000.0, 0.0]])
+    assert difference(wanted + torch.tensor([[0.0, 1.0], [0.0, 0.0]]), wanted) == 0.25
+    assert difference(wanted + torch.tensor([[0.0, 0.0], [0.0, 1.0]]), wanted) == pytest.approx(1e-3)
+
+
+def test_an_image_of_tiny_logits_counts_with_a_thousandth_of_the_largest():
+    wanted = torch.tensor([[0.0, 0.0], [1000.0, 0.0]])
+    assert difference(torch.tensor([[0.0, 0.5], [1000.0, 0.0]]), wanted) == 0.5
 
 
 def test_difference_is_relative_to_the_largest_and_never_a_nan():

@@ -12,6 +12,7 @@ from . import onnx_file, python_file, safetensors_file, torch_export
 from .opened import Logits as Logits
 from .opened import Opened as Opened
 from .opened import example
+from .python_file import check_weights_place as check_weights_place
 from .python_file import run_python_file as run_python_file
 
 SUFFIXES = {"safetensors": ".safetensors", "python": ".py", "torch-export": ".pt2", "onnx": ".onnx"}

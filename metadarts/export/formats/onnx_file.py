@@ -121,11 +121,26 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _check_sizes(onnx: Any, proto: Any) -> None:
-    """Require that the size of every map is known and a classifier's: a short graph can ask for any memory."""
+    """Require that the size of every map is known and a classifier's: a short graph can ask for any memory.
+
+    One dimension alone may be a symbol: the first, and the symbol must be the batch's. Every other symbol is a size that
+    could not be followed. What the file itself says of sizes, but for its images', is taken out first: it would be
+    believed wherever the size cannot be followed.
+    """
+    proto.graph.ClearField("value_info")
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    first, *rest = proto.graph.input[0].type.tensor_type.shape.dim
+    batch = first.dim_param
+    if not batch or any(dim.dim_value < 1 for dim in rest):
+        raise ValueError("its input is not images of one size in a batch of any")
     inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True).graph
     known = {value.name: value for value in (*inferred.value_info, *inferred.output)}
     for node in proto.graph.node:
         for name in node.output:
-            sizes = [dim.dim_value for dim in known[name].type.tensor_type.shape.dim if not dim.dim_param]
-            if 0 in sizes or prod(sizes) > MOST_VALUES:
+            kind = known[name].type.tensor_type
+            dims = list(kind.shape.dim)
+            if dims and dims[0].dim_param == batch:
+                del dims[0]
+            sizes = [dim.dim_value for dim in dims]  # 0 of a symbol
+            if not kind.HasField("shape") or min(sizes, default=1) < 1 or prod(sizes) > MOST_VALUES:
                 raise ValueError(f"a map {name[:40]!r} of sizes {sizes[:8]}")

@@ -22,13 +22,14 @@ NO_WEIGHTS = 'WEIGHTS = ""'
 
 RUN = """
 import importlib.util, sys
+from pathlib import Path
 from safetensors.torch import load_file, save_file
 spec = importlib.util.spec_from_file_location("shipped", sys.argv[1])
 shipped = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(shipped)
-model, facts = shipped.load(sys.argv[2])
-pixels = load_file(sys.argv[3])["pixels"]
-save_file({"logits": model(pixels).contiguous()}, sys.argv[4])
+model, facts = shipped.load(Path(sys.argv[1]).with_name(shipped.WEIGHTS))
+pixels = load_file(sys.argv[2])["pixels"]
+save_file({"logits": model(pixels).contiguous()}, sys.argv[3])
 """
 
 
@@ -50,7 +51,28 @@ def python_text(model: Model, weights: str) -> str:
         f"weights: {weights}, SHA-256 {hashlib.sha256(model.to_bytes()).hexdigest()}",
     ]
     lines = "\n".join(f"# {_comment(line)}" for line in told)
-    return f"{lines}\n{body.replace(NO_WEIGHTS, f'WEIGHTS = {json.dumps(weights)}')}"
+    return f"{lines}\n{body.replace(NO_WEIGHTS, f'WEIGHTS = {ascii(weights)}')}"
+
+
+def check_weights_place(path: Path) -> None:
+    """Require that a python file at ``path`` replaces no weights but those of one that stands there. Raises ModelError."""
+    weights = path.with_suffix(".safetensors")
+    if (weights.exists() or weights.is_symlink()) and not _names(path, weights.name):
+        raise ModelError(
+            f"{weights} is there already and {path.name} does not name it as its weights: it would be replaced by "
+            "theirs; give the python file another name, or move that file away"
+        )
+
+
+def _names(path: Path, weights: str) -> bool:
+    """Whether the python file at ``path``, if there is one, has ``weights`` as its weights."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size <= MOST_TEXT else ""
+    except (OSError, UnicodeDecodeError):
+        return False
+    # earlier versions wrote the name as JSON
+    starts = tuple(f"WEIGHTS = {name}  #" for name in (ascii(weights), json.dumps(weights)))
+    return any(line.startswith(starts) for line in text.splitlines())
 
 
 def _comment(text: str) -> str:
@@ -82,7 +104,7 @@ def run_python_file(path: Path, pixels: Tensor) -> Tensor:
     with tempfile.TemporaryDirectory() as folder:
         asked, told = Path(folder) / "pixels.safetensors", Path(folder) / "logits.safetensors"
         save_file({"pixels": pixels.contiguous()}, asked)
-        words = [sys.executable, "-c", RUN, path, path.with_suffix(".safetensors"), asked, told]
+        words = [sys.executable, "-c", RUN, path, asked, told]
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
