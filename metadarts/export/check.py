@@ -85,8 +85,8 @@ def export_model(model: Model, path: Path, format: str, source: Logits, real: Te
         real: uint8 images to compare on, besides noise.
 
     Raises:
-        ModelError: when the file does not give its source's answers to within `LIMIT`, or cannot be made, or would replace
-            another file's weights.
+        ModelError: when the file does not give its source's answers to within `LIMIT`, cannot be made, or would replace
+            the weights of another export.
         RunError: when it cannot be written.
     """
     check_name(path, format)

@@ -56,7 +56,10 @@ def damaged(shipped, format, folder, change):
 
 
 def refused_or_the_same(path, answers):
-    """Whether the file is refused, on opening or by `verify`; otherwise its answers must be the model's."""
+    """Whether the file is refused, on opening or by `verify`; otherwise its answers must be the model's.
+
+    `verify` knows 16 images to `LIMIT`: on others, a late digit of one weight may count some times as much.
+    """
     try:
         opened = open_model(path)
         verify(path)
@@ -69,7 +72,7 @@ def refused_or_the_same(path, answers):
         assert len(refusal) < 1000
         return True
     pixels, wanted = answers
-    assert difference(opened.logits(pixels), wanted) <= 2 * LIMIT
+    assert difference(opened.logits(pixels), wanted) <= 10 * LIMIT
     return False
 
 
@@ -511,7 +514,7 @@ def more_and_more_memory(onnx, proto, folder):
 
 
 def a_larger_batch(onnx, proto, folder, told=False):
-    """The sizes of what is inferred have names, as the batch has; ``told``: the file itself says that it is the batch."""
+    """A size that cannot be followed gets a name, as the batch has; ``told``: the file says that it is the batch."""
     first = proto.graph.node[0].output[0]
     for turn in range(40):
         source, out = f"twice_{turn - 1}" if turn else first, f"twice_{turn}"

@@ -67,7 +67,7 @@ def test_every_format_verifies(shipped, model, format):
 
 @pytest.mark.parametrize("format", ["safetensors", "python", "torch-export"])
 def test_a_model_that_is_not_its_source_is_refused_and_nothing_is_left(export, model, tmp_path, format):
-    with pytest.raises(ModelError, match="of an image's largest logit.* give more varied images"):
+    with pytest.raises(ModelError, match=r"of an image's largest logit.* give more varied images"):
         export(format, changed(model))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -144,8 +144,7 @@ def test_real_images_and_noise_are_given_alone(cases, case, model, real, tmp_pat
     black = torch.zeros((real, *case.images.shape[1:]), dtype=torch.uint8)
     black[:, 0, 0, 0] = torch.arange(real)
     export_model(model, tmp_path / "model.safetensors", "safetensors", case.source, black)
-    alone = [pixels for pixels in alone[-8:]]
-    assert len(alone) == 8
+    alone = alone[-8:]  # the comparison may end in a batch of one
     found = [int(pixels[0, 0, 0, 0]) for pixels in alone if not pixels[0, 0, 1:].any()]
     assert found == {0: [], 1: [0], 3: [0, 1, 2], 5: [0, 1, 2, 3], 64: [0, 16, 32, 48]}[real]
 
@@ -226,24 +225,21 @@ def test_weights_of_another_export_are_not_replaced(export, tmp_path, beside):
     assert files_of(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("name", ["Größe 😀.py", "it's \"7\".py", "\u2028.py"])
+@pytest.mark.parametrize("name", ["Größe 😀.py", 'it\'s "7".py', "\u2028.py"])
 def test_a_python_file_of_any_name_finds_its_weights_and_is_replaced(cases, case, model, tmp_path, name):
     path = tmp_path / name
-    export_model(model, path, "python", case.source, cases.noise(case, 3))
+    write(model, path)
     earlier = path.read_text(encoding="utf-8").replace(
         ascii(path.with_suffix(".safetensors").name), json.dumps(path.with_suffix(".safetensors").name)
     )
     path.write_text(earlier, encoding="utf-8")  # as earlier versions wrote it
-    export_model(model, path, "python", case.source, cases.noise(case, 3))
     export_model(model, path, "python", case.source, cases.noise(case, 3))
     assert verify(path)[0].format == "python"
 
 
 def test_a_python_file_that_names_other_weights_is_found_out(export, monkeypatch, tmp_path):
     text = formats.python_file.python_text
-    monkeypatch.setattr(
-        formats.python_file, "python_text", lambda model, weights: text(model, "other.safetensors")
-    )
+    monkeypatch.setattr(formats.python_file, "python_text", lambda model, weights: text(model, "other.safetensors"))
     with pytest.raises(ModelError, match="the python file does not run"):
         export("python")
     assert list((tmp_path / "out").iterdir()) == []
@@ -261,7 +257,7 @@ def test_verify_refuses_another_weight(model, shipped, tmp_path, format):
         path.write_bytes(proto.SerializeToString())
     else:
         write(changed(model), path)
-    with pytest.raises(ModelError, match="of an image's largest logit.* export it anew"):
+    with pytest.raises(ModelError, match=r"of an image's largest logit.* export it anew"):
         verify(path)
 
 

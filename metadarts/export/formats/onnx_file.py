@@ -123,9 +123,9 @@ def _tensors(graph: Any) -> Iterator[Any]:
 def _check_sizes(onnx: Any, proto: Any) -> None:
     """Require that the size of every map is known and a classifier's: a short graph can ask for any memory.
 
-    One dimension alone may be a symbol: the first, and the symbol must be the batch's. Every other symbol is a size that
-    could not be followed. What the file itself says of sizes, but for its images', is taken out first: it would be
-    believed wherever the size cannot be followed.
+    One dimension alone may be a symbol: the first, and the symbol must be the batch's. Every other symbol is a size
+    that could not be followed. What the file itself says of sizes, but for its images', is taken out first: it would
+    be believed wherever the size cannot be followed.
     """
     proto.graph.ClearField("value_info")
     proto.graph.output[0].type.tensor_type.ClearField("shape")

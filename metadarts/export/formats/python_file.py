@@ -51,11 +51,11 @@ def python_text(model: Model, weights: str) -> str:
         f"weights: {weights}, SHA-256 {hashlib.sha256(model.to_bytes()).hexdigest()}",
     ]
     lines = "\n".join(f"# {_comment(line)}" for line in told)
-    return f"{lines}\n{body.replace(NO_WEIGHTS, f'WEIGHTS = {ascii(weights)}')}"
+    return f"{lines}\n{body.replace(NO_WEIGHTS, f'WEIGHTS = {weights!a}')}"
 
 
 def check_weights_place(path: Path) -> None:
-    """Require that a python file at ``path`` replaces no weights but those of one that stands there. Raises ModelError."""
+    """Require that weights beside ``path``, if there are any, are those of the python file there. Raises ModelError."""
     weights = path.with_suffix(".safetensors")
     if (weights.exists() or weights.is_symlink()) and not _names(path, weights.name):
         raise ModelError(
