@@ -68,8 +68,8 @@ def export_task(task: Path, out: Path, format: str | None, finish: str | None) -
 def _say(check: Check, against: str) -> None:
     common.console.print(
         f"{check.path}: {check.format}, {check.size:,} bytes; on {check.images} images the largest difference from "
-        f"{against} is {check.difference:.1e} of the image's largest logit, and {check.alone:.1e} between an image alone "
-        "and in a batch of 64",
+        f"{against} is {check.difference:.1e} of the image's largest logit, and {check.alone:.1e} between an image "
+        "alone and in a batch of 64",
         soft_wrap=True,
     )
     speed = ", ".join(f"{value:.1f} ms for {count}" for count, value in check.milliseconds.items())

@@ -265,5 +265,5 @@ def test_a_network_for_other_channels_than_the_images_have_is_refused(task, tmp_
     told = json.loads((tmp_path / "task" / FACTS).read_text())
     told["network"]["in_channels"] = 4 - told["form"]["channels"]  # 3 for 1, 1 for 3
     (tmp_path / "task" / FACTS).write_text(json.dumps(told))
-    with pytest.raises(RunError, match="is damaged .*channel"):
+    with pytest.raises(RunError, match=r"is damaged .*channel"):
         load_task(tmp_path / "task")
