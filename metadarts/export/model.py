@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ from metadarts.core.types import Params
 from .plain import OPERATIONS, Classifier, build
 
 FORMAT, VERSION = "metadarts.model", 1
+DIGEST = "tensors_sha256"
+"""Where the description keeps the hash of the tensors."""
+
 KEY = "metadarts"
 """Where each format keeps the description, as JSON."""
 
@@ -80,10 +84,20 @@ def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str
         tensors: with "mean" and "std" [C, 1, 1].
         facts: "classes", "image", and what else is to be kept.
     """
-    told = {"format": FORMAT, "version": VERSION, **facts, **structure}
+    told = {"format": FORMAT, "version": VERSION, **facts, **structure, DIGEST: digest(tensors)}
     model = Model(told, tensors)
     logits = model.logits(probes(told["image"]))
     return Model(told | {"probes": logits.double().tolist()}, tensors)
+
+
+def digest(tensors: Params) -> str:
+    """The hash of tensors by name, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
 
 
 def probes(image: Mapping[str, Any]) -> Tensor:
@@ -131,6 +145,8 @@ def check_tensors(model: Model, path: Path) -> None:
             raise ModelError(f"{path}: expected {name!r} of shape {list(shapes[name])}, got {list(tensor.shape)[:8]}")
         if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{path}: {name!r} must hold finite float32 numbers; the file is damaged")
+    if digest(model.tensors) != model.facts.get(DIGEST):
+        raise ModelError(f"{path} is damaged: the hash of its tensors is not the one that it carries; export it anew")
 
 
 def first_line(error: Exception) -> str:

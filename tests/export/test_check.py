@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from metadarts.core.errors import ModelError, RunError
 from metadarts.export import SUFFIXES, Model, check, difference, export_model, formats, read_model, verify
-from metadarts.export.formats import companions, write
+from metadarts.export.formats import companions, onnx_file, write
+from metadarts.export.model import DIGEST, digest
 
 FORMATS = tuple(SUFFIXES)
 
@@ -35,7 +36,8 @@ def changed(model, by=1e-2):
     """The model with one weight changed that counts, and what it told of itself before."""
     bias = model.tensors["head.bias"].clone()
     bias[1] += by * bias.abs().max()
-    return Model(model.facts, model.tensors | {"head.bias": bias})
+    tensors = model.tensors | {"head.bias": bias}
+    return Model(model.facts | {DIGEST: digest(tensors)}, tensors)
 
 
 def copy_of(shipped, format, folder):
@@ -254,10 +256,28 @@ def test_verify_refuses_another_weight(model, shipped, tmp_path, format):
         proto = onnx.load_model(shipped[format])
         (bias,) = (tensor for tensor in proto.graph.initializer if tensor.name == "head.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(changed(model).tensors["head.bias"].numpy(), "head.bias"))
+        onnx.helper.set_model_props(proto, props_of(proto) | {"sha256": onnx_file.digest(proto)})
         path.write_bytes(proto.SerializeToString())
     else:
         write(changed(model), path)
     with pytest.raises(ModelError, match=r"of an image's largest logit.* export it anew"):
+        verify(path)
+
+
+def props_of(proto):
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_last_bit_of_a_weight_is_seen(model, shipped, tmp_path, format):
+    """Too little for the probes; the hash sees it."""
+    path = copy_of(shipped, format, tmp_path)
+    part = companions(path)[-1]
+    whole = bytearray(part.read_bytes())
+    place = bytes(whole).index(model.tensors["head.bias"].numpy().tobytes())
+    whole[place] ^= 1
+    part.write_bytes(bytes(whole))
+    with pytest.raises(ModelError, match=r"damaged|CRC"):
         verify(path)
 
 

@@ -126,7 +126,7 @@ def test_onnx_holds_one_graph_of_the_standard_domain(shipped):
     assert [entry.domain for entry in proto.opset_import] == [""]
     assert not proto.functions
     assert not any(tensor.external_data for tensor in proto.graph.initializer)
-    assert [entry.key for entry in proto.metadata_props] == ["metadarts"]
+    assert [entry.key for entry in proto.metadata_props] == ["metadarts", "sha256"]
     assert not any(len(node.metadata_props) or node.doc_string for node in proto.graph.node)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from math import prod
@@ -21,6 +22,15 @@ OPERATORS = frozenset(
     + ("MaxPool", "Mul", "Pad", "ReduceMean", "Relu", "Reshape", "Slice", "Sub", "Transpose")
 )
 """All that the graph of a classifier calls: none holds a graph of its own, reads a file or repeats."""
+
+
+DIGEST = "sha256"
+"""Under which name a file keeps the hash of its graph."""
+
+
+def digest(proto: Any) -> str:
+    """The hash of a model's graph, weights included: a damaged file must not reach parsers that abort on it."""
+    return hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _packages() -> Any:
@@ -47,7 +57,8 @@ def write(model: Model, path: Path) -> None:
         raise ModelError("torch's exporter made no ONNX program")
     proto = program.model_proto
     _strip(proto)
-    onnx.helper.set_model_props(proto, {KEY: json.dumps(model.facts, allow_nan=False)})
+    told = {KEY: json.dumps(model.facts, allow_nan=False), DIGEST: digest(proto)}
+    onnx.helper.set_model_props(proto, told)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
 
@@ -70,6 +81,8 @@ def open_file(path: Path) -> Opened:
         fault = next(_faults(proto), "")
     except Exception as error:  # protobuf's own errors
         raise ModelError(f"cannot read {path} as an ONNX file ({type(error).__name__}); export it anew") from error
+    if KEY in found and found.get(DIGEST) != digest(proto):
+        raise ModelError(f"{path} is damaged: the hash of its graph is not the one that it carries; export it anew")
     if KEY not in found:
         raise ModelError(f"{path} holds no description of a model; give a file that `export` wrote")
     if fault:
