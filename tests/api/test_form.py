@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -47,7 +47,7 @@ COLOUR = draw.integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.uint8)
     ],
 )
 def test_grey_images_of_every_kind(given, notes):
-    pixels, found = to_pixels(images, 1, SIDE)
+    pixels, found = to_pixels(given, 1, SIDE)
     np.testing.assert_array_equal(pixels, GREY[:, None])
     assert pixels.dtype == np.uint8
     assert found == notes
@@ -98,7 +98,7 @@ def test_kinds_may_be_mixed(files):
 
 def test_sizes_may_differ_and_are_told():
     given = [np.full((10, 20), 7, np.uint8), np.full((8, 8), 9, np.uint8), np.full((30, 6, 3), 11, np.uint8)]
-    pixels, notes = to_pixels(images, 1, SIDE)
+    pixels, notes = to_pixels(given, 1, SIDE)
     assert [np.unique(image).tolist() for image in pixels] == [[7], [9], [11]]
     assert notes == [
         "2 of 3 images (6x30, 20x10) were brought to 8x8 pixels",
@@ -130,8 +130,8 @@ def test_floats_mean_the_same_in_all_images_of_a_sequence():
     """One image may be nearly black where others are not: it is not blown up by itself."""
     nearly_black, light = np.zeros((SIDE, SIDE)), np.full((SIDE, SIDE), 200.0)
     nearly_black[0, 0] = 1.0
-    for images in ([nearly_black, light], np.stack([nearly_black, light])):
-        pixels, notes = to_pixels(images, 1, SIDE)
+    for given in ([nearly_black, light], np.stack([nearly_black, light])):
+        pixels, notes = to_pixels(given, 1, SIDE)
         assert pixels[0].max() == 1
         assert notes == []
 
@@ -224,7 +224,7 @@ def closed():
 )
 def test_what_is_no_image(given, words):
     with pytest.raises(DataError) as raised:
-        to_pixels(images, 1, SIDE)
+        to_pixels(given, 1, SIDE)
     assert words in str(raised.value)
 
 
@@ -315,8 +315,13 @@ def test_a_form_that_lacks_something(missing):
         read_form({name: value for name, value in GOOD.items() if name != missing})
 
 
-@settings(derandomize=True, deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
+@hypothesis.settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
     kind=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"]),
     place=st.floats(0, 0.9999),
     mask=st.integers(1, 255),
