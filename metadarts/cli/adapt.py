@@ -87,6 +87,9 @@ def adapt(
         task.solutions = {finish: task.solutions[finish], "soft": task.solutions["soft"]}
     save_task(task, out, _pictures(task, opened, watched))
     common.console.print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True)
+    if len(task.solutions) > 1:
+        first, *others = task.solutions
+        common.console.print(f"predict and export take {first}, or with --finish {' or '.join(others)}")
     common.console.print(
         f"next: metadarts predict {out} IMAGE...   metadarts export {out} --format onnx --out model.onnx",
         soft_wrap=True,
@@ -117,6 +120,10 @@ def _say_task(task: Task, start: Start, looked_at: Labelled) -> None:
         f"{'grey' if start.form.channels == 1 else 'colour'}",
         soft_wrap=True,
     )
+    missed = sorted(set(range(len(support.classes))) - set(looked_at.labels.tolist())) if len(looked_at.labels) else []
+    if missed:
+        names = ", ".join(support.classes[label] for label in missed)
+        common.console.print(f"note: no image is held out of {names}: not measured", soft_wrap=True)
     for note in task.facts["notes"]:
         common.console.print(f"note: {note}", soft_wrap=True)
 

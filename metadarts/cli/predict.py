@@ -45,7 +45,11 @@ def predict(
             if file.parent.name in classes:
                 known, right = known + 1, right + (classes[place] == file.parent.name)
     if known:
-        common.console.print(f"accuracy {right / known:.2%} ({right} of {known} images in folders named as a class)")
+        common.console.print(
+            f"accuracy {right / known:.2%} ({right} of {known} images in folders named as a class; "
+            "those that it learned from count too)",
+            soft_wrap=True,
+        )
 
 
 def _shown(path: Path) -> str:

@@ -24,6 +24,7 @@ from .formats import (
     Logits,
     Opened,
     check_name,
+    check_no_python_file,
     check_weights_place,
     companions,
     open_model,
@@ -92,6 +93,8 @@ def export_model(model: Model, path: Path, format: str, source: Logits, real: Te
     check_name(path, format)
     if format == "python":
         check_weights_place(path)
+    elif format == "safetensors":
+        check_no_python_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:

@@ -1,11 +1,11 @@
 """A shipped classifier in plain PyTorch: it needs torch and safetensors, and Pillow to read pictures. Nothing else.
 
     model, facts = load("model.safetensors")
-    logits = model(pixels)                       # pixels: uint8 [N, C, H, W]
-    pixels = prepare("photo.jpg", facts["image"])  # a picture in the form that the model takes
+    pixels = prepare("photo.jpg", facts["image"])  # a picture in the form that the model takes: uint8 [1, C, H, W]
+    logits = model(pixels)
 
-or ``python THIS_FILE model.safetensors photo.jpg ...``. Batch norm is folded into the convolutions with the statistics
-of the support set, so that the answer for an image does not depend on what else is in the batch.
+or ``python THIS_FILE [model.safetensors] photo.jpg ...``. Batch norm is folded into the convolutions with the
+statistics of the support set, so that the answer for an image does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -191,7 +191,12 @@ def prepare(path: str | Path, image: Mapping[str, Any]) -> Tensor:
 def main() -> None:
     """Print the most likely class of each picture, and its probability."""
     words = sys.argv[1:]
-    model, facts = load(words.pop(0) if not WEIGHTS else Path(__file__).with_name(WEIGHTS))
+    weights = str(Path(__file__).with_name(WEIGHTS)) if WEIGHTS else ""
+    if words and words[0].endswith(".safetensors"):
+        weights = words.pop(0)
+    if not (weights and words):
+        raise SystemExit("usage: python THIS_FILE [model.safetensors] photo.jpg ...")
+    model, facts = load(weights)
     for word in words:
         share, place = model(prepare(word, facts["image"])).softmax(-1)[0].max(0)
         sys.stdout.write(f"{word}: {facts['classes'][int(place)]} ({float(share):.1%})\n")

@@ -101,7 +101,7 @@ def test_a_file_is_verified(metadarts, shipped, format):
 def test_accuracy_where_folders_are_named_as_classes(metadarts, task, images, tmp_path):
     answer = metadarts("predict", task, images)
     right = sum(Path(path).parent.name == found for path, found, _ in predictions(answer))
-    assert f"accuracy {right / 9:.2%} ({right} of 9 images in folders named as a class)" in answer.out
+    assert f"accuracy {right / 9:.2%} ({right} of 9 images in folders named as a class;" in answer.out
     shutil.copy(images / "ant" / "00.png", tmp_path / "unknown.png")
     answer = metadarts("predict", task, tmp_path / "unknown.png", tmp_path / "unknown.png")
     assert len(predictions(answer)) == 2

@@ -334,3 +334,12 @@ def test_difference_is_relative_to_the_largest_and_never_a_nan():
     assert difference(torch.full((1, 2), torch.nan), wanted) == float("inf")
     assert difference(torch.full((1, 2), torch.inf), wanted) == float("inf")
     assert difference(torch.zeros(1, 2), torch.zeros(1, 2)) == 0.0
+
+
+def test_a_safetensors_export_does_not_take_the_weights_from_under_a_python_file(export, tmp_path):
+    export("python")
+    weights = tmp_path / "out" / "model.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(ModelError, match=r"holds the weights of model\.py"):
+        export("safetensors")
+    assert weights.read_bytes() == before

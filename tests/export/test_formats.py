@@ -276,3 +276,15 @@ def test_prepare_leaves_a_picture_of_the_right_size_alone(tmp_path):
     (tmp_path / "picture").write_bytes(content.getvalue())
     found = prepare(tmp_path / "picture", {"channels": 3, "height": 16, "width": 16})
     assert np.array_equal(found[0].permute(1, 2, 0).numpy(), np.asarray(picture))
+
+
+def test_the_python_file_says_how_to_use_it_and_takes_its_weights_by_name_too(shipped, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (20, 20), 90).save(tmp_path / "photo.png")
+    file, weights = shipped["python"], shipped["python"].with_suffix(".safetensors")
+    for words, code in (((), 1), ((tmp_path / "photo.png",), 0), ((weights, tmp_path / "photo.png"), 0)):
+        done = subprocess.run([sys.executable, file, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert ("usage: " in done.stderr) if code else ("photo.png: " in done.stdout)
+        assert "Traceback" not in done.stderr

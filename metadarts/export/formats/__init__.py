@@ -12,6 +12,7 @@ from . import onnx_file, python_file, safetensors_file, torch_export
 from .opened import Logits as Logits
 from .opened import Opened as Opened
 from .opened import example
+from .python_file import check_no_python_file as check_no_python_file
 from .python_file import check_weights_place as check_weights_place
 from .python_file import run_python_file as run_python_file
 
@@ -67,7 +68,7 @@ def open_model(path: Path) -> Opened:
     except OSError as error:
         raise ModelError(f"cannot open {path}: {error.strerror or error}") from error
     if not there:
-        raise ModelError(f"there is no file {path}; give a file that `export` wrote")
+        raise ModelError(f"there is no file {path}; give a file that `export` wrote, or a task folder")
     if size > MOST_BYTES:
         raise ModelError(f"{path}: larger than {MOST_BYTES} bytes, which is no model of ours")
     opened = OPENERS[format_of(path)](path)

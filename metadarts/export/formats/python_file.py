@@ -57,14 +57,21 @@ def python_text(model: Model, weights: str) -> str:
 def check_weights_place(path: Path) -> None:
     """Require that weights beside ``path``, if there are any, are those of the python file there. Raises ModelError."""
     weights = path.with_suffix(".safetensors")
-    if (weights.exists() or weights.is_symlink()) and not _names(path, weights.name):
+    if (weights.exists() or weights.is_symlink()) and not names_weights(path, weights.name):
         raise ModelError(
             f"{weights} is there already and {path.name} does not name it as its weights: it would be replaced by "
             "theirs; give the python file another name, or move that file away"
         )
 
 
-def _names(path: Path, weights: str) -> bool:
+def check_no_python_file(path: Path) -> None:
+    """Require that no python file lives on the weights at ``path``. Raises ModelError."""
+    file = path.with_suffix(".py")
+    if names_weights(file, path.name):
+        raise ModelError(f"{path} holds the weights of {file.name}, which would run with others: give another name")
+
+
+def names_weights(path: Path, weights: str) -> bool:
     """Whether the python file at ``path``, if there is one, has ``weights`` as its weights."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size <= MOST_TEXT else ""
@@ -93,8 +100,8 @@ def open_file(path: Path) -> Opened:
         raise ModelError(f"cannot read {path} ({error})") from error
     if found != python_text(model, weights.name):
         raise ModelError(
-            f"{path} is not what this version of metadarts writes for {weights.name}: it was edited, renamed or "
-            "written by another version. It is not run here; export it anew, or check it by running it yourself"
+            f"{path} is not what this version of metadarts writes for {weights.name}: one of the two was edited, "
+            "renamed or written by another version. It is not run here; export it anew, or check it by running it yourself"
         )
     return Opened("python", model.facts, without_grad(model.module()))
 
