@@ -101,7 +101,8 @@ def open_file(path: Path) -> Opened:
     if found != python_text(model, weights.name):
         raise ModelError(
             f"{path} is not what this version of metadarts writes for {weights.name}: one of the two was edited, "
-            "renamed or written by another version. It is not run here; export it anew, or check it by running it yourself"
+            "renamed or written by another version. It is not run here; export it anew, or check it by running it "
+            "yourself"
         )
     return Opened("python", model.facts, without_grad(model.module()))
 
