@@ -23,8 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metadarts.api import FewShotClassifier
-from metadarts.api.measure import hits
-from metadarts.api.task import Task
+from metadarts.api.task import Task, hits
 from metadarts.core.files import append_line
 from metadarts.core.machine import commit, version
 from metadarts.export import SUFFIXES, difference, export_model, open_model

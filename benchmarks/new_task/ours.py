@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from metadarts.api import FewShotClassifier
 from metadarts.api.learn import SCRATCH_STEPS, HeldOut, Plan, adapt_start, derive, from_scratch, inherited
-from metadarts.api.measure import hits, size_of
+from metadarts.api.measure import size_of
 from metadarts.api.pixels import logistic_regression, pixel_baselines
 from metadarts.api.start import open_start
-from metadarts.api.task import Solution, Support, logits
+from metadarts.api.task import Solution, Support, hits, logits
 from metadarts.core.errors import ConfigError
 from metadarts.core.files import append_line
 from metadarts.core.machine import commit, device_name, version

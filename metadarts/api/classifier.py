@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, DataError, nearest
-from metadarts.export import SUFFIXES, Check, export_model
+from metadarts.export import Check, export_model
 from metadarts.spaces import Genotype
 
 from .folder import load_task, save_task
@@ -183,11 +183,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             ModelError: when the file's answers are not the network's, or a package for the format is missing.
         """
         check_is_fitted(self)
-        path = Path(path)
-        chosen = format or next((name for name, end in SUFFIXES.items() if end == path.suffix), path.suffix)
-        return export_model(
-            self.model_, path, chosen, self.task_.source(self.finish_), self.task_.support.pixels[:CHUNK]
-        )
+        real = self.task_.support.pixels[:CHUNK]
+        return export_model(self.model_, Path(path), format, self.task_.source(self.finish_), real)
 
     def save(self, path: str | Path) -> None:
         """Write a task folder, which `metadarts predict` and `metadarts export` take too; it must not exist."""

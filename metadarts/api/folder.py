@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from metadarts.core.described import number, read_json, truth, whole
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.core.files import cannot_write, write_atomically
 from metadarts.core.types import Params
@@ -26,7 +27,6 @@ from metadarts.experiments import RunFolder
 from metadarts.nn import Network, NetworkSpec, discrete_network, supernet
 from metadarts.spaces import Genotype, darts
 
-from .described import number, read_json, truth, whole
 from .form import read_form
 from .learn import MOST_CLASSES
 from .task import FINISHES, Solution, Step, Support, Task

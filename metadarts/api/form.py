@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metadarts.core.described import number, truth, whole
 from metadarts.core.errors import DataError
 from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
-
-from .described import number, truth, whole
 
 if TYPE_CHECKING:
     from PIL import Image

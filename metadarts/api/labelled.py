@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metadarts.core.described import require_printable
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.tasks import labelled as labelled_npz
 from metadarts.tasks.images.folders import classes_in
-
-from .described import require_printable
 
 FORMS = "a folder of class folders, a .csv file of lines path,label, or an .npz file of images and label"
 HEADER = ["path", "label"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metadarts.adapt import InnerLoop, adapt
+from metadarts.core.described import require_printable
 from metadarts.core.errors import ConfigError, DataError, NumericsError
 from metadarts.core.types import Params
 from metadarts.derive import derive_genotype
@@ -20,9 +21,8 @@ from metadarts.experiments.evaluation import alphas_of
 from metadarts.nn import Learner, Network, discrete_network, inherit
 from metadarts.spaces import Genotype
 
-from .described import require_printable
 from .start import Start
-from .task import MOST_AT_ONCE, Solution, Step, Support, accuracy, logits
+from .task import MOST_AT_ONCE, Solution, Step, Support, hits, logits
 
 MOST_CLASSES = 20
 SCRATCH_STEPS, SCRATCH_RATE = 100, 3e-3
@@ -104,7 +104,7 @@ def adapt_start(
         NumericsError: when the first support loss is not finite already.
     """
     check_support(support)
-    params = _task_params(Learner(start.network, "support"), start.params, support)
+    params = _task_params(start.learner, start.params, support)
     return _learn("soft", start.network, params, support, plan.inner(start), plan, held_out, watch, plan.rates(start))
 
 
@@ -188,7 +188,7 @@ def _learn(
 def _look(network: Network, params: Params, support: Support, held_out: HeldOut | None) -> Callable[[], float | None]:
     if held_out is None:
         return lambda: None
-    return lambda: accuracy(logits(support, network, params, held_out.pixels), held_out.labels)
+    return lambda: float(hits(logits(support, network, params, held_out.pixels), held_out.labels).mean())
 
 
 class _Keeper:

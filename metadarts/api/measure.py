@@ -12,15 +12,10 @@ from metadarts.export import Model
 from metadarts.meta import interval95
 
 from .learn import HeldOut
-from .task import Solution, Task, logits
+from .task import Solution, Task, hits, logits
 
 ENOUGH = 20
 """Images from which on a gap has an interval."""
-
-
-def hits(found: Tensor, labels: Tensor) -> Tensor:
-    """[N] 1.0 where the largest logit is the label's, else 0.0."""
-    return (found.argmax(1) == labels).double()
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
 from metadarts.adapt import rate_shapes
+from metadarts.core.described import read_json, whole
 from metadarts.core.errors import ConfigError, MetadartsError, RunError, nearest
 from metadarts.core.files import write_atomically
 from metadarts.core.types import Params
@@ -28,7 +29,6 @@ from metadarts.nn import Learner, Network, supernet
 from metadarts.spaces import darts
 from metadarts.tasks import Source
 
-from .described import read_json, whole
 from .form import Form, background, read_form
 
 FORMAT, VERSION, KEY = "metadarts.start", 1, "metadarts"
@@ -69,7 +69,7 @@ class Start:
     @property
     def learner(self) -> Learner:
         """Under the policy `support`: whatever it was trained under, what is shipped has its statistics frozen."""
-        return Learner(self.network, "support", self.config.model.precision)
+        return Learner(self.network, "support")
 
     def save(self, path: Path) -> None:
         """Write it as one .safetensors file. Raises RunError."""

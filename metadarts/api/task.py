@@ -189,6 +189,6 @@ def logits(support: Support, network: Network, params: Params, pixels: Tensor, b
         return torch.cat([learner.query_logits(params, support.batch(support.frozen, part))[0] for part in parts])
 
 
-def accuracy(found: Tensor, labels: Tensor) -> float:
-    """The share of rows of logits [N, classes] whose largest is the label's."""
-    return float((found.argmax(1) == labels).double().mean())
+def hits(found: Tensor, labels: Tensor) -> Tensor:
+    """[N] 1.0 where the largest of logits [N, classes] is the label's, else 0.0."""
+    return (found.argmax(1) == labels).double()

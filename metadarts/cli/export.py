@@ -49,12 +49,6 @@ def export(
 
 def export_task(task: Path, out: Path, format: str | None, finish: str | None) -> Check:
     """Export one solution of a task folder, compared on noise and on its support images."""
-    from metadarts.export import SUFFIXES
-
-    ending = f".{format}"
-    if format is not None and format not in SUFFIXES:  # py, pt2: the ending says it as well
-        format = next((name for name, suffix in SUFFIXES.items() if suffix == ending), format)
-    format = format or next((name for name, suffix in SUFFIXES.items() if suffix == out.suffix), "onnx")
     from metadarts.api.folder import load_task
     from metadarts.api.task import CHUNK
     from metadarts.export import export_model

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from .formats import (
     check_no_python_file,
     check_weights_place,
     companions,
+    format_of,
     open_model,
     run_python_file,
     write,
@@ -74,14 +75,14 @@ class Check:
     threads: int
 
 
-def export_model(model: Model, path: Path, format: str, source: Logits, real: Tensor) -> Check:
+def export_model(model: Model, path: Path, format: str | None, source: Logits, real: Tensor) -> Check:
     """Write ``model`` to ``path`` in ``format``, after comparing the written file with its source.
 
     Args:
         model: what is to be shipped.
         path: the file; one that is there is replaced once the new one is known to be right. A python file's weights
             lie beside it, and replace none but those of the python file that stands there.
-        format: a key of `SUFFIXES`.
+        format: a key of `SUFFIXES`; None: what the path ends in.
         source: the logits [N, classes] of uint8 pixels [N, C, H, W] by the network that ``model`` was made from.
         real: uint8 images to compare on, besides noise.
 
@@ -90,6 +91,7 @@ def export_model(model: Model, path: Path, format: str, source: Logits, real: Te
             the weights of another export.
         RunError: when it cannot be written.
     """
+    format = format_of(path) if format is None else format
     check_name(path, format)
     if format == "python":
         check_weights_place(path)
@@ -110,7 +112,7 @@ def export_model(model: Model, path: Path, format: str, source: Logits, real: Te
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
-    return Check(path, *[getattr(check, name) for name in list(Check.__annotations__)[1:]])
+    return replace(check, path=path)
 
 
 def _move(parts: list[Path], folder: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from metadarts.core.described import read_json
 from metadarts.core.errors import ModelError
 from metadarts.core.files import write_atomically
 from metadarts.core.rng import Key
@@ -160,8 +161,7 @@ def read_facts(text: str, path: Path) -> dict[str, Any]:
     if len(text) > MOST_TEXT:
         raise ModelError(f"{path}: its description is longer than {MOST_TEXT} letters, which is no model of ours")
     try:
-        facts = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        json.dumps(facts, ensure_ascii=False).encode()  # half a letter can be read, but not printed
+        facts = read_json(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: its description is not JSON ({first_line(error)})") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -176,13 +176,6 @@ def read_facts(text: str, path: Path) -> dict[str, Any]:
     if fault:
         raise ModelError(f"{path}: its description is damaged: {fault}")
     return facts
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return value
 
 
 def _whole(value: Any, least: int, most: int) -> bool:

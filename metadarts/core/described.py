@@ -1,4 +1,4 @@
-"""The JSON that describes a start or a task, read with care: a file may come from anyone."""
+"""JSON that describes what lies beside it in a file, read with care: the file may come from anyone."""
 
 from __future__ import annotations
 
