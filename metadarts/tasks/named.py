@@ -14,7 +14,7 @@ from metadarts.tasks.imagenet import PICKLES, mini_imagenet, tiered_imagenet
 from metadarts.tasks.images.store import Progress
 from metadarts.tasks.npz import FORM, NAMES, npz
 from metadarts.tasks.npz_headers import npz_headers
-from metadarts.tasks.omniglot import ARRAYS, is_place, omniglot
+from metadarts.tasks.omniglot import ARRAYS, is_place, omniglot, omniglot_random
 from metadarts.tasks.source import Source
 
 LARGEST = 1024
@@ -31,9 +31,17 @@ def _omniglot(place: Path | None, size: int = 0, channels: int = 0, progress: Pr
     return omniglot(place, download=place is None)  # into the cache, when no place is named
 
 
+def _omniglot_random(
+    place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None
+) -> Source:
+    _require_small_grey("omniglot-1200", size, channels)
+    return omniglot_random(place, download=place is None)
+
+
 SOURCES: dict[str, Callable[..., Source]] = {
     "glyphs": _glyphs,
     "omniglot": _omniglot,
+    "omniglot-1200": _omniglot_random,
     "cifar-fs": cifar_fs,
     "fc100": fc100,
     "mini-imagenet": mini_imagenet,

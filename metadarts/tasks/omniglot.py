@@ -1,10 +1,11 @@
-"""Omniglot (Lake et al. 2015), 28x28, with the few-shot split of Vinyals et al. (2016); rotations are classes."""
+"""Omniglot (Lake et al. 2015), 28x28; rotations are classes. Two few-shot splits: that of Vinyals et al. (2016), and
+the one that MAML and T-NAS describe, 1,200 random characters against the rest."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
 from metadarts.core.files import default_cache
+from metadarts.core.rng import Key
 from metadarts.tasks import cache
 from metadarts.tasks.npz_headers import Header, npz_headers
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
@@ -22,6 +24,8 @@ SIZE = 28
 IMAGES = 1623 * 20
 ARRAYS = frozenset({"images", "character", "drawer", "character_vinyals"})
 _PARTS = ("images_background", "images_evaluation")
+RANDOM_TRAINING, RANDOM_VALIDATION = 1200, 100
+"""Characters that T-NAS trains on, and how many of them are kept to choose a checkpoint by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,27 @@ def omniglot(data: Path | None = None, download: bool = False) -> Source:
     with suppress(OSError):  # a folder that cannot be written to costs only reading it again
         cache.write_npz(place / FILE, vars(drawings))
     return build_source(drawings)
+
+
+def omniglot_random(data: Path | None = None, download: bool = False) -> Source:
+    """Omniglot as T-NAS describes it (Lian et al., 2020, section 4.1, after MAML): 1,200 random training characters,
+    tests on the other 423, times four rotations.
+
+    Which characters, no paper says: here they are drawn once, from a fixed seed. 100 of the 1,200 are the validation
+    split, since T-NAS names none and a checkpoint must not be chosen on test classes. Arguments and errors as `omniglot`.
+    """
+    source = omniglot(data, download)
+    characters = len(source.classes) // 4
+    order = Key.from_seed(0).child("omniglot", "1200 random characters").permutation(characters)
+    cut = (RANDOM_TRAINING - RANDOM_VALIDATION, RANDOM_TRAINING)
+    if characters <= RANDOM_TRAINING:
+        raise DataError(f"expected more than {RANDOM_TRAINING} characters to split, found {characters}")
+    parts = {"train": order[: cut[0]], "val": order[cut[0] : cut[1]], "test": order[cut[1] :]}
+    split = {
+        name: tuple(4 * int(character) + turns for character in np.sort(part) for turns in range(4))
+        for name, part in parts.items()
+    }
+    return replace(source, name="omniglot-1200", split=split)
 
 
 def is_place(folder: Path) -> bool:
