@@ -11,11 +11,13 @@ from metadarts.core.errors import MetadartsError
 from .adapt import adapt
 from .demo import demo
 from .derive import derive
+from .diagnose import diagnose
 from .evaluate import evaluate
 from .export import export
 from .info import info
 from .predict import predict
 from .report import report
+from .reproduce import reproduce
 from .search import search
 
 app = typer.Typer(
@@ -25,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (adapt, demo, derive, evaluate, export, info, predict, report, search):
+for verb in (adapt, demo, derive, diagnose, evaluate, export, info, predict, report, reproduce, search):
     app.command()(verb)
 
 

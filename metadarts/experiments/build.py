@@ -14,7 +14,7 @@ from metadarts.core.machine import allow_tf32
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.meta import MetaState
-from metadarts.nn import Learner, Network, supernet
+from metadarts.nn import Learner, Network
 from metadarts.spaces import darts
 from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
 
@@ -136,9 +136,17 @@ def build(config: Config, device: str = "cpu", progress: Callable[[int, int], No
     if device == "cuda":
         allow_tf32(config.training.tf32)
     source = _open(config, progress)
-    network = supernet(darts(config.model.nodes), config.network_spec(source.channels))
-    learner = Learner(network, config.model.bn, config.model.precision)
-    return Experiment(config, source, learner, torch.device(device))
+    return assemble(config, source, device)
+
+
+def assemble(config: Config, source: Source | Tasksets, device: str = "cpu") -> Experiment:
+    """The experiment of ``config`` on a source that is open already. Raises ConfigError."""
+    size = source.size if isinstance(source, Source) else (0, 0)
+    if config.model.network == "conv4" and not isinstance(source, Source):
+        raise ConfigError(f"model.network conv4 needs a source that says its images' size; {LIBRARY}'s do not")
+    spec = config.network_spec(source.channels, size)
+    network = Network(spec, darts(config.model.nodes), config.cell())
+    return Experiment(config, source, Learner(network, config.model.bn, config.model.precision), torch.device(device))
 
 
 def _open(config: Config, progress: Callable[[int, int], None] | None) -> Source | Tasksets:

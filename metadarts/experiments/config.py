@@ -15,9 +15,14 @@ from typing import Any
 import yaml
 
 from metadarts.adapt import ENGINES, InnerLoop
-from metadarts.core.errors import ConfigError, MetadartsError, nearest
+from metadarts.core.errors import ConfigError, GenotypeError, MetadartsError, nearest
 from metadarts.meta import OuterLoop
 from metadarts.nn import POLICIES, PRECISIONS, NetworkSpec
+from metadarts.spaces import Genotype, darts
+
+NETWORKS = ("supernet", "cell", "conv4")
+BLOCKS = 4
+"""Convolutional blocks of network "conv4"."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,13 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Model:
-    """The search network. `channels`, `nodes` and the stem as in T-NAS unless changed.
+    """The network. `channels`, `nodes` and the stem as in T-NAS unless changed.
 
     Args:
+        network: "supernet"; "cell", the discrete network of ``genotype``; or "conv4", MAML's four convolutional blocks
+            of ``channels`` channels each, without cells.
+        genotype: of "cell", as DARTS writes it.
+        pool_norm: batch norm after the pools of cells (T-NAS: in the search network, not in a derived cell's).
         channels: C of the first cell; reduction cells double it.
         nodes: intermediate nodes per cell.
         stem: channels of the two stem convolutions.
@@ -60,11 +69,14 @@ class Model:
         precision: "fp32" or "bf16"; "fp64" computes in double precision on float32 parameters, for checks.
     """
 
+    network: str = "supernet"
+    genotype: str = ""
     channels: int = 16
     nodes: int = 4
     stem: tuple[int, int] = (24, 48)
     head: str = "shared"
     affine: bool = False
+    pool_norm: bool = True
     bn: str = "transductive"
     precision: str = "fp32"
 
@@ -132,10 +144,23 @@ class Config:
     training: Training = field(default_factory=Training)
     evaluate: Evaluate = field(default_factory=Evaluate)
 
-    def network_spec(self, channels: int) -> NetworkSpec:
-        """The network for images of ``channels`` channels."""
+    def network_spec(self, channels: int, size: tuple[int, int] = (0, 0)) -> NetworkSpec:
+        """The macro structure for images of ``channels`` channels and (height, width) ``size``, which "conv4" asks."""
         model = self.model
-        return NetworkSpec(channels, model.stem, model.channels, affine=model.affine, head=model.head)
+        if model.network == "conv4":
+            flat = (size[0] // 2**BLOCKS) * (size[1] // 2**BLOCKS)
+            return NetworkSpec(channels, (model.channels,) * BLOCKS, cells=(), head=model.head, flat=flat)
+        return NetworkSpec(
+            channels, model.stem, model.channels, affine=model.affine, pool_norm=model.pool_norm, head=model.head
+        )
+
+    def cell(self) -> Genotype | None:
+        """The cell of network "cell"; None for the others. Raises GenotypeError."""
+        if self.model.network != "cell":
+            return None
+        genotype = Genotype.parse(self.model.genotype)
+        genotype.validate(darts(self.model.nodes))
+        return genotype
 
     def check(self) -> Config:
         """The same configuration, or one ConfigError that names every field out of range."""
@@ -154,6 +179,10 @@ def _faults(config: Config) -> Iterable[str]:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):
         yield f"tasks.channels: expected 0 (as found), 1 (grey) or 3 (colour), got {config.tasks.channels}"
+    if model.network not in NETWORKS:
+        yield f"model.network {model.network!r} is unknown; {nearest(model.network, NETWORKS)}"
+    if model.genotype and model.network != "cell":
+        yield f"model.genotype: network {model.network!r} has none; leave it empty, or set model.network to cell"
     if model.bn not in POLICIES:
         yield f"model.bn {model.bn!r} is unknown; {nearest(model.bn, POLICIES)}"
     if model.precision not in PRECISIONS:
@@ -164,6 +193,11 @@ def _faults(config: Config) -> Iterable[str]:
         config.network_spec(1)
     except ConfigError as error:
         yield str(error).replace("network.", "model.")
+    try:
+        if model.nodes >= 1:
+            config.cell()
+    except GenotypeError as error:
+        yield f"model.genotype: {error}"
 
 
 def _number_faults(config: Config) -> Iterable[str]:

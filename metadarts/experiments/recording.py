@@ -20,13 +20,14 @@ def step_facts(state: MetaState, result: MetaGradient, norms: dict[str, float], 
     """One outer step: figures over its finite tasks, gradient norms before clipping, entropy, skips, learned rates."""
     alphas, finite = alphas_of(state.params), result.finite
     rates = state.rates
+    skips = count_skips(derive_genotype(alphas, space)) if alphas else {}
     return {
         "loss": float(result.losses[finite].mean()),
         "accuracy": float(result.accuracies[finite].mean()),
         "finite_tasks": int(finite.sum()),
         **{f"gradient_{name}": norm for name, norm in norms.items()},
         **{f"entropy_{kind}": value for kind, value in alpha_entropy(alphas).items()},
-        **{f"skips_{kind}": count for kind, count in count_skips(derive_genotype(alphas, space)).items()},
+        **{f"skips_{kind}": count for kind, count in skips.items()},
         "support_losses": means(result.support_losses[:, finite]),
         **({"rates": {name: rate.tolist() for name, rate in rates.items()}} if rates else {}),
     }

@@ -279,7 +279,8 @@ class _Search:
 
     def _note_alphas(self) -> None:
         self.drawn = self.clock.seconds
-        self._note("alphas", **alpha_facts(self.state.params, self.space))
+        if self.experiment.network.mixes:
+            self._note("alphas", **alpha_facts(self.state.params, self.space))
 
     def _save(self) -> None:
         self.saved = self.clock.seconds

@@ -1,4 +1,5 @@
-"""Networks as pure functions of their parameters: the T-NAS stem, a row of cells, global average pooling, a head.
+"""Networks as pure functions of their parameters: the T-NAS stem, a row of cells, global average pooling, a head;
+without cells, MAML's 4CONV.
 
 The same code runs one set of parameters (no task axis) and T sets at once (leading task axis on every tensor).
 Source of the macro structure: T-NAS (Lian et al., ICLR 2020), its search network.
@@ -10,8 +11,10 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
@@ -32,25 +35,34 @@ class NetworkSpec:
 
     Args:
         in_channels: channels of an image.
-        stem: channels of the two 3x3 stem convolutions; each is followed by batch norm and 2x2 max pooling.
+        stem: channels of the 3x3 stem convolutions; each is followed by batch norm and 2x2 max pooling, with a ReLU
+            between one and the next.
         channels: channels of the first cell's nodes; reduction cells double them.
-        cells: the kinds of the cells in order.
+        cells: the kinds of the cells in order. None at all leaves a row of convolutional blocks: with a stem of four,
+            MAML's 4CONV (Finn et al., 2017, section 5.2; a bias before batch norm has no effect, and is not there).
         affine: whether batch norms of the cells have weight and bias (those of the stem always do).
         pool_norm: whether pools of the cells are followed by batch norm.
         head: "shared" (one class vector, copied for every class of a task) or "prototype" (support class means).
         logit_scale: initial logit scale of the prototype head.
+        flat: of a network without cells, how many positions its last map has: their channels side by side are the
+            features. 0 takes the mean over positions instead.
     """
 
     in_channels: int = 3
-    stem: tuple[int, int] = (24, 48)
+    stem: tuple[int, ...] = (24, 48)
     channels: int = 16
     cells: tuple[str, ...] = ("normal", "reduce")
     affine: bool = False
     pool_norm: bool = True
     head: str = "shared"
     logit_scale: float = 0.1
+    flat: int = 0
 
     def __post_init__(self) -> None:
+        if not self.stem or min(self.stem) < 1:
+            raise ConfigError(f"network.stem: expected the channels of at least one convolution, got {self.stem}")
+        if self.flat < 0 or (self.flat and self.cells):
+            raise ConfigError(f"network.flat: expected 0, or positions where there are no cells, got {self.flat}")
         if self.head not in HEADS:
             raise ConfigError(f"network.head: expected one of {', '.join(HEADS)}, got {self.head!r}")
         if self.channels % 2:
@@ -82,12 +94,19 @@ class Network:
     @property
     def features(self) -> int:
         """F, the length of the vector that reaches the head."""
-        return self.cells[-1].out_channels
+        return self.cells[-1].out_channels if self.cells else self.spec.stem[-1] * max(1, self.spec.flat)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether there are alphas: a supernet has them, a discrete network and one without cells do not."""
+        return self.genotype is None and bool(self.cells)
 
     def shapes(self) -> Shapes:
         """Names and shapes of all shared parameters (no task axis), alphas included."""
-        first, second = self.spec.stem
-        shapes: Shapes = {"stem.conv1": (first, self.spec.in_channels, 3, 3), "stem.conv2": (second, first, 3, 3)}
+        shapes: Shapes = {
+            f"stem.conv{index}": (channels, before, 3, 3)
+            for index, (before, channels) in enumerate(pairwise((self.spec.in_channels, *self.spec.stem)), start=1)
+        }
         for index, channels in enumerate(self.spec.stem, start=1):
             shapes |= {f"stem.norm{index}.weight": (channels,), f"stem.norm{index}.bias": (channels,)}
         for index, cell in enumerate(self.cells):
@@ -95,7 +114,7 @@ class Network:
         shapes |= (
             {"head.vector": (self.features,), "head.bias": ()} if self.spec.head == "shared" else {"head.scale": ()}
         )
-        if self.genotype is None:
+        if self.mixes:
             shapes |= {ALPHA_PREFIX + kind: self.space.alpha_shape for kind in self.space.cell_types}
         return shapes
 
@@ -153,6 +172,9 @@ class Network:
         self._check_statistics(count, height, width, statistics)
         x = self._stem(params, images.permute(0, 1, 3, 4, 2).contiguous(), statistics)
         mixing = self._mixing(params, weights, tasks)
+        if not self.cells:
+            x = F.relu(x)
+            return x.flatten(2) if self.spec.flat else x.mean((2, 3))
         before = x
         for index, cell in enumerate(self.cells):
             own = _under(params, f"cells.{index}.")
@@ -171,14 +193,14 @@ class Network:
         return features @ params["head.weight"].mT + params["head.bias"].unsqueeze(-2)
 
     def _stem(self, params: Params, x: Tensor, statistics: Statistics) -> Tensor:
-        for index in (1, 2):
+        for index in range(1, len(self.spec.stem) + 1):
             scale, bias = (params[f"stem.norm{index}.{part}"] for part in ("weight", "bias"))
-            x = conv_block(x, params[f"stem.conv{index}"], scale, bias, statistics.rows, rectify=index == 2)
+            x = conv_block(x, params[f"stem.conv{index}"], scale, bias, statistics.rows, rectify=index > 1)
         return x
 
     def _mixing(self, params: Params, weights: Mapping[str, Tensor] | None, tasks: int) -> dict[str, dict[int, Tensor]]:
         """cell kind -> source state -> [K, T, E] weights of the running candidates."""
-        if self.genotype is not None:
+        if not self.mixes:
             return {}
         weights = self.weights_of(params) if weights is None else weights
         running = [i for i, name in enumerate(self.space.primitives) if PRIMITIVES[name].run is not None]
@@ -194,7 +216,13 @@ class Network:
         return mixing
 
     def _check_statistics(self, count: int, height: int, width: int, statistics: Statistics) -> None:
-        for kind in ("stem", "stem", *(cell.kind for cell in self.cells)):
+        smallest = 2 ** len(self.spec.stem)
+        if min(height, width) < smallest:
+            raise NumericsError(
+                f"{len(self.spec.stem)} convolutional blocks halve an image as often and need at least "
+                f"{smallest}x{smallest} pixels, got {height}x{width}: use larger images"
+            )
+        for kind in (*("stem" for _ in self.spec.stem), *(cell.kind for cell in self.cells)):
             if kind == "stem":
                 height, width = height // 2, width // 2
             elif kind == "reduce":

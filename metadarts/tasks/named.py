@@ -31,9 +31,7 @@ def _omniglot(place: Path | None, size: int = 0, channels: int = 0, progress: Pr
     return omniglot(place, download=place is None)  # into the cache, when no place is named
 
 
-def _omniglot_random(
-    place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None
-) -> Source:
+def _omniglot_random(place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
     _require_small_grey("omniglot-1200", size, channels)
     return omniglot_random(place, download=place is None)
 

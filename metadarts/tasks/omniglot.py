@@ -85,7 +85,8 @@ def omniglot_random(data: Path | None = None, download: bool = False) -> Source:
     tests on the other 423, times four rotations.
 
     Which characters, no paper says: here they are drawn once, from a fixed seed. 100 of the 1,200 are the validation
-    split, since T-NAS names none and a checkpoint must not be chosen on test classes. Arguments and errors as `omniglot`.
+    split, since T-NAS names none and a checkpoint must not be chosen on test classes. Arguments and errors as in
+    `omniglot`.
     """
     source = omniglot(data, download)
     characters = len(source.classes) // 4

@@ -1,0 +1,160 @@
+"""``metadarts reproduce``: a table of a paper from one command, with baselines, intervals and a plain verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metadarts.core.errors import ConfigError
+
+from . import common
+from .signals import stop_on_signals
+
+if TYPE_CHECKING:
+    from metadarts.studies.reproduction import Job, Spec
+    from metadarts.studies.rows import Table
+    from metadarts.tasks import Source
+
+UNFINISHED = 3
+"""Exit code when --stop-after has stopped the work."""
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="Which table; none lists them.")] = "",
+    budget: Annotated[str, typer.Option(help="smoke (5 minutes), hour or full (as the paper).")] = "smoke",
+    data_root: common.DataRoot = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to work in; one that is there is gone on with.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of the classes; default: the paper's.")] = None,
+    shots: Annotated[list[int] | None, typer.Option(help="Measure these only, as often as needed.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, with seeds from 0 on.")] = 1,
+    stop_after: Annotated[
+        float | None, typer.Option(min=0.01, help=f"Stop after so many minutes, with exit code {UNFINISHED}.")
+    ] = None,
+    device: common.Device = "auto",
+    threads: common.Threads = 0,
+) -> None:
+    """Train and measure every method of a table on the same frozen test episodes, and say what came of it.
+
+    Writes table.md, table.json, table.png and comparisons.png into the folder. Stopped or killed, the same command
+    goes on where it was and ends with the identical table.
+
+    Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
+    """
+    from metadarts.studies.reproduction import BUDGETS, Stopped, table_named
+
+    if not table:
+        _list_tables()
+        return
+    spec = table_named(table)
+    if budget not in BUDGETS:
+        raise ConfigError(f"--budget {budget!r}: expected {', '.join(BUDGETS)}")
+    if out is None:
+        raise ConfigError("reproduce needs --out FOLDER to work in")
+    measured = _settings(spec, budget, shots)
+    chosen, name = spec.source(split)
+    resolved = common.prepare(device, threads)
+    source = _open(name, spec.place(_there(data_root)))
+    common.console.print(f"{spec.title}; {budget} budget ({BUDGETS[budget]})", soft_wrap=True)
+    common.console.print(f"split {chosen}: {spec.splits[chosen]}", soft_wrap=True)
+    with stop_on_signals() as asked, _stages() as tell:
+        deadline = None if stop_after is None else time.monotonic() + 60.0 * stop_after
+
+        def stop() -> bool:
+            return asked() or (deadline is not None and time.monotonic() >= deadline)
+
+        job = _job(spec, budget, chosen, source, spec.place(data_root), out, seeds, measured, resolved, tell, stop)
+        try:
+            found = _carried_out(job)
+        except Stopped:
+            common.console.print(f"stopped; the same command goes on from here ({out})", soft_wrap=True)
+            raise typer.Exit(asked.exit_code if asked() else UNFINISHED) from None
+    _write(found, out)
+
+
+def _list_tables() -> None:
+    from metadarts.studies.reproduction import BUDGETS, TABLES
+
+    for spec in TABLES.values():
+        common.console.print(f"{spec.name:14} {spec.title}", soft_wrap=True)
+        for split, source in spec.sources.items():
+            common.console.print(f"{'':14} --split {split} ({source}): {spec.splits[split]}", soft_wrap=True)
+    common.console.print("budgets: " + "; ".join(f"{name}: {text}" for name, text in BUDGETS.items()), soft_wrap=True)
+
+
+def _settings(spec: Spec, budget: str, shots: list[int] | None) -> tuple[int, ...]:
+    known = spec.settings(budget)
+    if odd := [number for number in shots or () if number not in known]:
+        raise ConfigError(f"--shots {odd[0]}: under the {budget} budget {spec.name} has {', '.join(map(str, known))}")
+    return tuple(number for number in known if not shots or number in shots)
+
+
+def _there(root: Path | None) -> Path | None:
+    if root is not None and not common.is_there(root):
+        raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
+    return root
+
+
+def _open(name: str, place: str) -> Source:
+    from metadarts.tasks import open_source
+
+    with common.bar(f"read {name}", quiet=True) as shown:
+
+        def tell(done: int, total: int) -> None:
+            shown.update(done / max(total, 1), f"{done}/{total} images")
+
+        return open_source(name, Path(place) if place else None, progress=tell)
+
+
+def _job(
+    spec: Spec, budget: str, split: str, source: Source, place: str, out: Path, seeds: int, shots: tuple[int, ...],
+    device: str, tell: Callable[[str, float, str], None], stop: Callable[[], bool],
+) -> Job:  # fmt: skip
+    from metadarts.studies.reproduction import Job
+
+    return Job(spec, budget, split, source, place, out, tuple(range(seeds)), shots, device, tell, stop)
+
+
+def _carried_out(job: Job) -> Table:
+    from metadarts.experiments.search import SearchStopped
+    from metadarts.studies.reproduction import Stopped, carry_out, tabulate
+
+    try:
+        return tabulate(job, carry_out(job))
+    except SearchStopped as stopped:
+        raise Stopped from stopped
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, float, str], None]]:
+    """A bar for what is being done, a new one for what comes next."""
+    with ExitStack() as stack:
+        shown: list[tuple[str, common.Bar]] = []
+
+        def tell(title: str, fraction: float, figures: str) -> None:
+            if not shown or shown[-1][0] != title:
+                stack.close()
+                shown.append((title, stack.enter_context(common.bar(title))))
+            shown[-1][1].update(fraction, figures)
+
+        yield tell
+
+
+def _write(table: Table, out: Path) -> None:
+    from metadarts.core.files import write_atomically
+    from metadarts.studies.page import table_markdown
+    from metadarts.studies.pictures import draw_comparisons, draw_table
+
+    text = table_markdown(table)
+    write_atomically(out / "table.json", table.to_json().encode())
+    write_atomically(out / "table.md", text.encode())
+    draw_table(table, out / "table.png")
+    if table.comparisons:
+        draw_comparisons(table, out / "comparisons.png")
+    common.console.print(text, soft_wrap=True)
+    common.console.print(f"written to {out}: table.md, table.json, table.png, comparisons.png", soft_wrap=True)
+    common.console.print(f"digest {table.digest}", soft_wrap=True)

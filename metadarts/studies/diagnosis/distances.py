@@ -1,0 +1,95 @@
+"""How far apart architectures are: between alphas, between cells, within a task and between tasks."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadarts.core.types import Params
+from metadarts.derive import genotype_distance
+from metadarts.spaces import Genotype
+
+from .figures import Rate
+
+Values = NDArray[np.float64]
+QUANTILE = 1.959963984540054
+"""Of the normal distribution, 97.5 %."""
+
+
+def shares_of(alphas: Params) -> Tensor:
+    """The softmax of alphas [T, E, P] by cell kind: [T, R, P] float64 on the CPU, R the edges of all cell kinds."""
+    tables = [alphas[kind].detach().cpu().double().softmax(-1) for kind in sorted(alphas)]
+    return torch.cat(tables, dim=1)
+
+
+def largest_shares(shares: Tensor) -> Values:
+    """[T] the largest share of an edge, mean over edges; ``shares`` [T, R, P]."""
+    return np.asarray(shares.amax(-1).mean(-1), dtype=np.float64)
+
+
+def variations(first: Tensor, second: Tensor) -> Values:
+    """Total variation distances [N, M] between shares [N, R, P] and [M, R, P], mean over the R edges, 0 to 1."""
+    apart = torch.cdist(first.flatten(1), second.flatten(1), p=1)
+    return np.asarray(apart / (2 * first.shape[1]), dtype=np.float64)
+
+
+def edits(first: Sequence[Genotype], second: Sequence[Genotype]) -> Values:
+    """Numbers of differing choices [N, M], see `genotype_distance`."""
+
+    @functools.cache
+    def apart(a: Genotype, b: Genotype) -> int:
+        return genotype_distance(a, b)
+
+    return np.array([[apart(a, b) for b in second] for a in first], dtype=np.float64)
+
+
+def within(distances: Values) -> Values:
+    """[N] the distances of every task's two adaptations, from those of all first to all second ones [N, N]."""
+    return np.ascontiguousarray(np.diagonal(distances))
+
+
+def between(distances: Values) -> Values:
+    """[N] every task's mean distance to the others, from [N, N]; as first and as second adaptation alike."""
+    others = distances.sum(0) + distances.sum(1) - 2 * np.diagonal(distances)
+    return np.asarray(others / (2 * (len(distances) - 1)), dtype=np.float64)
+
+
+def pair_scores(means: Values) -> Values:
+    """[N] values with the mean of ``means`` whose spread over tasks is that of a mean over pairs.
+
+    A pair has two tasks, so that every task counts twice: the mean distance m_i of task i stands for 2 m_i - mean, its
+    first-order share of the mean over pairs (Hoeffding, 1948, "A class of statistics with asymptotically normal
+    distribution", the projection of a U-statistic of degree 2). Plain ``means`` would give half the interval.
+    """
+    return np.asarray(2 * means - means.mean(), dtype=np.float64)
+
+
+def retrieved(first: Tensor, second: Tensor) -> Values:
+    """[N] whether the second displacement of task i points most nearly in the direction of its first one, 1 or 0.
+
+    The direction (cosine), as alphas of all tasks start at one place and a long way from it is far from everything.
+    Where k tasks are equally near, the own among them, the task counts 1 / k.
+
+    Args:
+        first: [N, D] displacements, one of each task.
+        second: [N, D] others of the same tasks in the same order.
+    """
+    units = [torch.nn.functional.normalize(side.double(), dim=1) for side in (second, first)]
+    alike = np.asarray(units[0] @ units[1].mT)
+    own = np.diagonal(alike)[:, None]
+    nearest = own[:, 0] >= alike.max(1)
+    return np.asarray(np.where(nearest, 1.0 / (alike == own).sum(1), 0.0), dtype=np.float64)
+
+
+def wilson(hits: float, count: int) -> Rate:
+    """The share of ``hits`` among ``count`` with its 95 % interval (Wilson, 1927); chance is 1 / ``count``."""
+    rate, square = hits / count, QUANTILE**2 / count
+    middle = (rate + square / 2) / (1 + square)
+    half = math.sqrt(square * rate * (1 - rate) + square**2 / 4) / (1 + square)
+    return Rate(rate, max(0.0, min(middle - half, rate)), min(1.0, max(middle + half, rate)), 1 / count)

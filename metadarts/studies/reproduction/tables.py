@@ -1,0 +1,219 @@
+"""The tables there are: data, settings, the paper's values, and which rows a table has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from metadarts.core.errors import ConfigError, nearest
+
+from .papers import CITATION, FC100, MINI, OMNIGLOT, Printed
+from .recipes import HEADLINE, META_CELL, RANDOM_CELL, RECIPES, TASK_CELL, Recipe, Training
+
+TASKS, QUERIES, WAYS = 600, 15, 5
+SMOKE_TASKS = 20
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One table of the literature.
+
+    Args:
+        name: as the command line has it.
+        title: one line.
+        sources: split name -> source; the first is the default.
+        splits: split name -> what a reader must know of it.
+        recipe: key of `RECIPES`.
+        printed: what the paper has.
+        shots: settings under the full budget.
+        small_shots: settings under smaller ones, all measured on one training at ``trained_shots``.
+        trained_shots: support images per class while training, under smaller budgets.
+        folders: where below a data root the data may lie.
+    """
+
+    name: str
+    title: str
+    sources: dict[str, str]
+    splits: dict[str, str]
+    recipe: str
+    printed: Printed
+    shots: tuple[int, ...]
+    small_shots: tuple[int, ...]
+    trained_shots: int
+    folders: tuple[str, ...] = ()
+    citation: str = CITATION
+
+    def settings(self, budget: str) -> tuple[int, ...]:
+        """Shots of the settings measured under ``budget``."""
+        return self.shots if budget == "full" else self.small_shots
+
+    def trained_at(self, budget: str, shots: int) -> int:
+        """Shots of the training that is measured at ``shots``: each its own under the full budget."""
+        return shots if budget == "full" else self.trained_shots
+
+    def tasks(self, budget: str) -> int:
+        """Test tasks."""
+        return SMOKE_TASKS if budget == "smoke" else TASKS
+
+    def trainings(self, budget: str) -> list[Training]:
+        """See `Recipe.trainings`."""
+        recipe: Recipe = RECIPES[self.recipe]
+        return recipe.trainings(budget)
+
+    def source(self, split: str | None) -> tuple[str, str]:
+        """(split, source) for a split that was asked for, or the default. Raises ConfigError."""
+        chosen = split or next(iter(self.sources))
+        if chosen not in self.sources:
+            raise ConfigError(f"--split {chosen!r}: {self.name} has {', '.join(self.sources)}")
+        return chosen, self.sources[chosen]
+
+    def place(self, root: Path | None) -> str:
+        """Where below ``root`` the data lie, for ``tasks.file``; empty for their usual place."""
+        if root is None:
+            return ""
+        found = next((root / folder for folder in self.folders if (root / folder).is_dir()), root)
+        return str(found.resolve())
+
+
+_CIFAR = ("cifar100",)
+TABLES = {
+    spec.name: spec
+    for spec in (
+        Spec(
+            "tnas-omniglot",
+            "T-NAS on Omniglot, 5-way",
+            {"tnas": "omniglot-1200", "vinyals": "omniglot"},
+            {
+                "tnas": "T-NAS's: 1,200 random characters for training (100 of them for validation), tests on the "
+                "other 423, times four rotations. Which characters the paper drew is not known; ours are drawn once.",
+                "vinyals": "Vinyals's: 1,028 / 172 / 423 characters, times four rotations. Not the paper's split: its "
+                "numbers are of other test classes.",
+            },
+            "omniglot",
+            OMNIGLOT,
+            (1, 5),
+            (1, 5),
+            1,
+        ),
+        Spec(
+            "tnas-fc100",
+            "T-NAS on FC100, 5-way",
+            {"published": "fc100"},
+            {"published": "Oreshkin et al.'s: 60 / 20 / 20 classes of CIFAR-100, by superclass."},
+            "small images",
+            FC100,
+            (1, 5, 10),
+            (5,),
+            5,
+            _CIFAR,
+        ),
+        Spec(
+            "cifar-fs",
+            "CIFAR-FS, 5-way (no value of T-NAS to stand beside)",
+            {"published": "cifar-fs"},
+            {"published": "Bertinetto et al.'s: 64 / 16 / 20 classes of CIFAR-100."},
+            "small images",
+            {},
+            (1, 5),
+            (5,),
+            5,
+            _CIFAR,
+            citation="none: T-NAS has no CIFAR-FS",
+        ),
+        Spec(
+            "tnas-mini",
+            "T-NAS on miniImageNet, 5-way, 84x84",
+            {"published": "mini-imagenet"},
+            {"published": "Ravi and Larochelle's: 64 / 16 / 20 classes."},
+            "large images",
+            MINI,
+            (1, 5),
+            (5,),
+            5,
+        ),
+        Spec(
+            "glyphs",
+            "built-in characters, 5-way: no paper, but no data to fetch either",
+            {"built-in": "glyphs"},
+            {"built-in": "scripts of the training, validation and test split share no character."},
+            "omniglot",
+            {},
+            (1, 5),
+            (1,),
+            1,
+            citation="none: built-in data",
+        ),
+    )
+}
+
+
+def table_named(name: str) -> Spec:
+    """A table by name. Raises ConfigError."""
+    if name not in TABLES:
+        raise ConfigError(f"unknown table {name!r}: {nearest(name, TABLES)}")
+    return TABLES[name]
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One row to measure.
+
+    Args:
+        name: short.
+        training: the training it is measured on; empty for none.
+        mode: "adapted", "unadapted" (no inner step), "cells" (each task's own cell, inherited weights) or "pixels".
+        method: what a reader reads.
+        protocol: "A", "B", "C" or "".
+        paper: the method of the paper that it stands beside; empty for none.
+        bn: another batch-norm policy than the training's.
+    """
+
+    name: str
+    training: str
+    mode: str
+    method: str
+    protocol: str = ""
+    paper: str = ""
+    bn: str = ""
+
+
+def rows_of(spec: Spec, budget: str, shots: int) -> list[RowPlan]:
+    """The rows of one setting, in the order of the table."""
+    trainings = {training.name: training for training in spec.trainings(budget)}
+    title = trainings[HEADLINE].title
+    rows = [
+        RowPlan("headline", HEADLINE, "adapted", title, "A", "T-NAS"),
+        RowPlan("headline, support statistics", HEADLINE, "adapted", f"{title}; batch norm of the support set", "A",
+                bn="support"),
+        RowPlan("headline, no steps", HEADLINE, "unadapted", "supernet, no inner step", "A"),
+        RowPlan("headline, cells", HEADLINE, "cells", "each task's own cell, inherited weights", "B", "T-NAS"),
+    ]  # fmt: skip
+    papers = {
+        TASK_CELL: "T-NAS",
+        "maml": "MAML",
+        "maml-first": "MAML, first order",
+        f"auto-maml-{shots}-shot": "Auto-MAML",
+    }
+    protocols = {"headline-10": "A"} | dict.fromkeys((TASK_CELL, META_CELL, RANDOM_CELL), "C")
+    for name, training in trainings.items():
+        if name != HEADLINE:
+            rows.append(RowPlan(name, name, "adapted", training.title, protocols.get(name, ""), papers.get(name, "")))
+    rows.append(RowPlan("pixels", "", "pixels", "nearest class mean of pixels"))
+    return rows
+
+
+COMPARISONS = (
+    ("headline-10", "maml", "equal wall-clock; MAML as its paper trains it"),
+    ("headline-10", "maml-equal", "equal meta-updates; MAML as its paper trains it"),
+    ("headline-10", "maml-ours", "equal wall-clock, equal recipe"),
+    ("headline", "maml-ours", "equal meta-updates, equal recipe"),
+    ("headline", "maml", "as in the paper: T-NAS against MAML; the headline has six times the time"),
+    ("headline", "headline-10", "six times the time"),
+    ("headline", "headline, no steps", "what the inner steps add"),
+    ("headline", "headline, cells", "what discretising costs: A against B"),
+    ("headline", TASK_CELL, "A against C"),
+    (TASK_CELL, META_CELL, "C: what adapting the architecture to tasks adds"),
+    (META_CELL, RANDOM_CELL, "C: what the search adds to chance"),
+    ("headline", "headline, support statistics", "what transductive statistics are worth"),
+)
+"""(first, second, about), where both rows are there."""

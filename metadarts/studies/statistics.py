@@ -1,0 +1,146 @@
+"""How sure a mean accuracy is when there are few trainings and many shared test tasks: a crossed bootstrap.
+
+An accuracy of this project is a table of S trainings (seeds) by T test tasks, and both were drawn: another seed would
+have trained another network, another draw would have tested it on other tasks. Every draw of the bootstrap therefore
+resamples whole rows and whole columns (the pigeonhole bootstrap: Owen, "The pigeonhole bootstrap", 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metadarts.core.errors import NumericsError
+from metadarts.core.rng import Key
+
+Values = NDArray[np.float64]
+DRAWS = 10_000
+TAILS = (0.025, 0.975)
+CELLS = 1_000_000
+"""How many resampled tasks are held at once: 8 MB of them."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval, as fractions of 1 (or, for a difference, from -1 to 1).
+
+    Args:
+        mean: the mean of all values.
+        low: lower end of the interval, at most ``mean``.
+        high: upper end, at least ``mean``.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def contains(self, value: float) -> bool:
+        """Whether ``value`` lies in the interval, its ends included."""
+        return self.low <= value <= self.high
+
+
+def estimate(values: Values, key: Key, draws: int = DRAWS) -> Estimate:
+    """The mean over seeds and tasks, and its 95 % percentile interval over resampled seeds and resampled tasks.
+
+    With one seed only tasks are resampled: the interval then says nothing about another training. With few seeds the
+    interval is too narrow, as S seeds resampled show (S - 1) / S of the variance between trainings: half with two.
+
+    Args:
+        values: [S, T] one accuracy per training seed and test task.
+        key: the draws; the same key gives the same interval.
+        draws: how often seeds and tasks are resampled.
+
+    Raises:
+        NumericsError: without a seed, a task or a draw, or when a value is not finite.
+    """
+    values = _checked(values, "the values", draws)
+    seeds, tasks = _Resampled(key.child("seeds"), len(values)), _Resampled(key.child("tasks"), values.shape[1])
+    sizes = _chunks(draws, values.shape[1])
+    means = [_means(seeds.counts(size), values, tasks.counts(size)) for size in sizes]
+    return _interval(values.mean(), np.concatenate(means), values.min(), values.max())
+
+
+def paired(a: Values, b: Values, key: Key, draws: int = DRAWS) -> Estimate:
+    """The mean of ``a`` less that of ``b``, measured on the same test tasks, with its 95 % percentile interval.
+
+    Each draw takes the same resampled tasks for both, so that what makes a task hard for both cancels; the seeds of
+    each are resampled on their own, as the trainings are independent. Where ``b`` was made from the very trainings of
+    ``a``, and so is good or bad with it, the interval is wider than it need be.
+
+    Args:
+        a: [Sa, T] one accuracy per training seed and test task.
+        b: [Sb, T] the same of the other method, its tasks in the same order.
+        key: the draws.
+        draws: how often seeds and tasks are resampled.
+
+    Raises:
+        NumericsError: as `estimate`, or when the two were not measured on equally many tasks.
+    """
+    a, b = _checked(a, "the first values", draws), _checked(b, "the second values", draws)
+    if a.shape[1] != b.shape[1]:
+        given = f"{a.shape[1]} and {b.shape[1]}"
+        raise NumericsError(f"expected two methods on the same tasks, got {given}: measure both on the same episodes")
+    firsts, seconds = _Resampled(key.child("seeds"), len(a)), _Resampled(key.child("seeds", "second"), len(b))
+    tasks = _Resampled(key.child("tasks"), a.shape[1])
+    differences = []
+    for size in _chunks(draws, a.shape[1]):
+        shared = tasks.counts(size)
+        differences.append(_means(firsts.counts(size), a, shared) - _means(seconds.counts(size), b, shared))
+    least, most = a.min() - b.max(), a.max() - b.min()
+    return _interval(a.mean() - b.mean(), np.concatenate(differences), least, most)
+
+
+def overlap(a: Estimate, b: Estimate) -> bool:
+    """Whether the two intervals share a point. Those of shared tasks may, and `paired` still tell the two apart."""
+    return a.low <= b.high and b.low <= a.high
+
+
+class _Resampled:
+    """A stream of resampled rows: how often each of ``count`` was drawn, whatever the chunks it is read in."""
+
+    def __init__(self, key: Key, count: int) -> None:
+        self._bits, self._count = key.bits(), count
+
+    def counts(self, draws: int) -> Values:
+        """[draws, count]; each row sums to the count."""
+        # Raw bits are fixed by the algorithm, which numpy's integers are not; the bias of the rest is below 1e-15.
+        drawn = self._bits.random_raw(draws * self._count).reshape(draws, self._count) % np.uint64(self._count)
+        places = drawn.astype(np.int64) + np.arange(draws)[:, None] * self._count
+        counted = np.bincount(places.ravel(), minlength=draws * self._count)
+        return counted.reshape(draws, self._count).astype(np.float64)
+
+
+def _means(seeds: Values, values: Values, tasks: Values) -> Values:
+    """[D] mean of ``values`` [S, T] under the counts ``seeds`` [D, S] and ``tasks`` [D, T]."""
+    # Not a matrix product: that of a library may change its last bit with the number of threads.
+    by_seed = np.einsum("dt,st->ds", tasks, values)
+    return np.asarray(np.einsum("ds,ds->d", seeds, by_seed) / values.size, dtype=np.float64)
+
+
+def _chunks(draws: int, tasks: int) -> Iterator[int]:
+    """Numbers of draws that add up to ``draws`` and keep memory small."""
+    most = max(CELLS // tasks, 1)
+    for start in range(0, draws, most):
+        yield min(most, draws - start)
+
+
+def _interval(mean: float, draws: Values, least: float, most: float) -> Estimate:
+    """The percentile interval around ``mean``; rounding takes nothing past ``least`` and ``most``, the values' ends."""
+    low, high = np.quantile(draws, TAILS)
+    mean, low, high = (float(min(max(value, least), most)) for value in (mean, low, high))
+    return Estimate(mean, min(low, mean), max(high, mean))
+
+
+def _checked(values: Values, name: str, draws: int) -> Values:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise NumericsError(f"{name}: expected [seeds, tasks] with at least one of each, got {list(values.shape)}")
+    if not np.isfinite(values).all():
+        bad = int(values.size - np.isfinite(values).sum())
+        raise NumericsError(f"{name}: {bad} of {values.size} accuracies are not finite: find out why before averaging")
+    if draws < 1:
+        raise NumericsError(f"expected at least one draw, got {draws}: the default is {DRAWS}")
+    return values

@@ -1,0 +1,138 @@
+"""Test episodes as a file: chosen once, named by a hash, the same for every method; an edited one is refused.
+
+Line 1 is JSON that says whose episodes they are and what they hash to; each further line is one task: its class
+numbers, and per class the image rows of its support and query images. Rows are numbers into the source, so the file is
+small and holds no pixels; the hash covers the source's content too (`episodes_sha256`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metadarts.core.described import read_json
+from metadarts.core.errors import DataError
+from metadarts.core.files import write_atomically
+from metadarts.core.rng import Key
+from metadarts.core.types import TaskBatch
+from metadarts.tasks.sampler import EpisodePlan, EpisodeSampler, episodes_sha256
+
+FORMAT = "metadarts.episodes"
+LONGEST = 1_000_000
+"""Characters that a line may have; a 20-way task of 20 images a class has some 3,000."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenEpisodes:
+    """A fixed list of tasks.
+
+    Args:
+        sampler: whose source, split and numbers they have.
+        plan: the T tasks.
+        sha256: their hash, see `episodes_sha256`.
+    """
+
+    sampler: EpisodeSampler
+    plan: EpisodePlan
+    sha256: str
+
+    @property
+    def tasks(self) -> int:
+        return self.plan.tasks
+
+    def batch(self, first: int, last: int) -> TaskBatch:
+        """Tasks ``first`` to ``last`` (exclusive)."""
+        plan = self.plan
+        return self.sampler.load(
+            EpisodePlan(plan.classes[first:last], plan.support_rows[first:last], plan.query_rows[first:last])
+        )
+
+
+def freeze(path: Path, sampler: EpisodeSampler, key: Key, tasks: int) -> FrozenEpisodes:
+    """The episodes in ``path``; where there is no such file, the first ``tasks`` of ``key`` are drawn and written.
+
+    Raises:
+        DataError: when the file is not what its hash vouches for, is of other data or numbers, or cannot be read.
+        RunError: when it cannot be written.
+    """
+    if not path.exists():
+        plan = sampler.plan(key, tasks)
+        write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in _lines(plan, sampler)).encode())
+    return thaw(path, sampler, tasks)
+
+
+def thaw(path: Path, sampler: EpisodeSampler, tasks: int) -> FrozenEpisodes:
+    """Read what `freeze` wrote: ``tasks`` episodes of ``sampler``. Raises DataError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = [read_json(line[:LONGEST]) for line in islice(file, tasks + 2)]
+        told, plan = lines[0], _plan(lines[1:])
+        vouched = dict(told)["sha256"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:
+        raise DataError(f"{path} holds no episodes that can be read ({error}); remove it to draw them anew") from error
+    expected = _header(sampler, tasks)
+    if odd := [name for name, value in expected.items() if told.get(name) != value]:
+        raise DataError(
+            f"{path} holds other episodes: {odd[0]} is {str(told.get(odd[0]))[:80]!r}, expected "
+            f"{str(expected[odd[0]])[:80]!r}; give another folder, or the data they were drawn from"
+        )
+    _require_fit(path, plan, sampler, tasks)
+    found = episodes_sha256(plan, sampler.source)
+    if found != vouched:
+        raise DataError(
+            f"{path} was changed: its episodes hash to {found[:12]}…, its first line says {str(vouched)[:12]}…; "
+            "restore the file, or remove it to draw the episodes anew"
+        )
+    return FrozenEpisodes(sampler, plan, found)
+
+
+def _lines(plan: EpisodePlan, sampler: EpisodeSampler) -> list[dict[str, Any]]:
+    digest = episodes_sha256(plan, sampler.source)
+    tasks = zip(plan.classes.tolist(), plan.support_rows.tolist(), plan.query_rows.tolist(), strict=True)
+    return [
+        _header(sampler, plan.tasks) | {"sha256": digest},
+        *({"classes": classes, "support": support, "query": query} for classes, support, query in tasks),
+    ]
+
+
+def _header(sampler: EpisodeSampler, tasks: int) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "source": sampler.source.name,
+        "content_sha256": sampler.source.content_sha256,
+        "split": sampler.split,
+        "ways": sampler.ways,
+        "shots": sampler.shots,
+        "queries": sampler.queries,
+        "tasks": tasks,
+    }
+
+
+def _plan(lines: list[Any]) -> EpisodePlan:
+    """Raises ValueError, TypeError or LookupError on lines that are no tasks."""
+    arrays = [np.array([line[name] for line in lines]) for name in ("classes", "support", "query")]
+    if any(array.dtype.kind != "i" for array in arrays):
+        raise ValueError("expected whole numbers, equally many in every task")
+    return EpisodePlan(*(array.astype(np.int64) for array in arrays))
+
+
+def _require_fit(path: Path, plan: EpisodePlan, sampler: EpisodeSampler, tasks: int) -> None:
+    """Require the shapes that ``sampler`` would give, and rows that the classes have."""
+    shapes = [array.shape for array in (plan.classes, plan.support_rows, plan.query_rows)]
+    shape = (tasks, sampler.ways)
+    expected = [shape, (*shape, sampler.shots), (*shape, sampler.queries)]
+    if shapes != expected:
+        raise DataError(f"{path} was changed: expected arrays of the shapes {expected}, found {shapes}; restore it")
+    classes, allowed = sampler.source.classes, set(sampler.source.class_numbers(sampler.split))
+    if not set(plan.classes.ravel().tolist()) <= allowed:
+        raise DataError(f"{path} was changed: it names a class that split {sampler.split!r} does not have; restore it")
+    for task, way in np.ndindex(shape):
+        rows = np.concatenate([plan.support_rows[task, way], plan.query_rows[task, way]])
+        if len(np.unique(rows)) < len(rows) or not np.isin(rows, classes[plan.classes[task, way]].rows).all():
+            raise DataError(f"{path} was changed: task {task} has an image twice or of another class; restore it")
