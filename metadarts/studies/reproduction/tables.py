@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from metadarts.core.errors import ConfigError, nearest
 
 from .papers import CITATION, FC100, MINI, OMNIGLOT, Printed
-from .recipes import HEADLINE, META_CELL, RANDOM_CELL, RECIPES, TASK_CELL, Recipe, Training
+from .recipes import (
+    HEADLINE,
+    LARGE_RECIPE,
+    META_CELL,
+    OMNIGLOT_RECIPE,
+    RANDOM_CELL,
+    SMALL_RECIPE,
+    TASK_CELL,
+    Recipe,
+    Training,
+)
 
 TASKS, QUERIES, WAYS = 600, 15, 5
 SMOKE_TASKS = 20
@@ -23,25 +33,28 @@ class Spec:
         title: one line.
         sources: split name -> source; the first is the default.
         splits: split name -> what a reader must know of it.
-        recipe: key of `RECIPES`.
+        recipe: what is trained, and how long.
         printed: what the paper has.
         shots: settings under the full budget.
         small_shots: settings under smaller ones, all measured on one training at ``trained_shots``.
         trained_shots: support images per class while training, under smaller budgets.
         folders: where below a data root the data may lie.
+        citation: of the paper.
+        episodes: (split, shots) -> the hash of the 600 frozen test episodes that docs/results.md is measured on.
     """
 
     name: str
     title: str
     sources: dict[str, str]
     splits: dict[str, str]
-    recipe: str
+    recipe: Recipe
     printed: Printed
     shots: tuple[int, ...]
     small_shots: tuple[int, ...]
     trained_shots: int
     folders: tuple[str, ...] = ()
     citation: str = CITATION
+    episodes: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def settings(self, budget: str) -> tuple[int, ...]:
         """Shots of the settings measured under ``budget``."""
@@ -57,8 +70,7 @@ class Spec:
 
     def trainings(self, budget: str) -> list[Training]:
         """See `Recipe.trainings`."""
-        recipe: Recipe = RECIPES[self.recipe]
-        return recipe.trainings(budget)
+        return self.recipe.trainings(budget)
 
     def source(self, split: str | None) -> tuple[str, str]:
         """(split, source) for a split that was asked for, or the default. Raises ConfigError."""
@@ -89,43 +101,58 @@ TABLES = {
                 "vinyals": "Vinyals's: 1,028 / 172 / 423 characters, times four rotations. Not the paper's split: its "
                 "numbers are of other test classes.",
             },
-            "omniglot",
+            OMNIGLOT_RECIPE,
             OMNIGLOT,
             (1, 5),
             (1, 5),
             1,
+            episodes={
+                ("tnas", 1): "1e638fca8208d45b50603fbbf3ca92d72893a2f2d610e45293b51230ae8d63c2",
+                ("tnas", 5): "c8b3ae594e3540eae8e57a4d9c3a0dede2d2b0102b99c6d9fd57378b33f3e11d",
+                ("vinyals", 1): "df73265968bdc2bae737a1077676931049e464ebdf9714921dcdc55a5904be7d",
+                ("vinyals", 5): "ade746a7b6adca7a2ac4e7c801ebcb1985ad92d0f0220b73d3e37e5b144fd786",
+            },
         ),
         Spec(
             "tnas-fc100",
             "T-NAS on FC100, 5-way",
             {"published": "fc100"},
             {"published": "Oreshkin et al.'s: 60 / 20 / 20 classes of CIFAR-100, by superclass."},
-            "small images",
+            SMALL_RECIPE,
             FC100,
             (1, 5, 10),
             (5,),
             5,
             _CIFAR,
+            episodes={
+                ("published", 1): "e0a68a252e8a19be7c3a205f3193901c3f34106fae6cfb96fa826b3a67cf4b0f",
+                ("published", 5): "b0f53edb5b4e1ed8e1aeb7cb651b4809ed1d72ad7cde7aa21e12f3a0f2a0c775",
+                ("published", 10): "4f49795dc687a04662da4b9871f199d46d47fd093ca9a49a814705d10be9d83f",
+            },
         ),
         Spec(
             "cifar-fs",
             "CIFAR-FS, 5-way (no value of T-NAS to stand beside)",
             {"published": "cifar-fs"},
             {"published": "Bertinetto et al.'s: 64 / 16 / 20 classes of CIFAR-100."},
-            "small images",
+            SMALL_RECIPE,
             {},
             (1, 5),
             (5,),
             5,
             _CIFAR,
             citation="none: T-NAS has no CIFAR-FS",
+            episodes={
+                ("published", 1): "c9899ee61e1db20e40608b78e0ca0c06b66056de572e3a156c641f253074d360",
+                ("published", 5): "15b58bd70b5635e68f518fd4bee154c124eb3e7f6a4943eaae074f130763658a",
+            },
         ),
         Spec(
             "tnas-mini",
             "T-NAS on miniImageNet, 5-way, 84x84",
             {"published": "mini-imagenet"},
             {"published": "Ravi and Larochelle's: 64 / 16 / 20 classes."},
-            "large images",
+            LARGE_RECIPE,
             MINI,
             (1, 5),
             (5,),
@@ -136,7 +163,7 @@ TABLES = {
             "built-in characters, 5-way: no paper, but no data to fetch either",
             {"built-in": "glyphs"},
             {"built-in": "scripts of the training, validation and test split share no character."},
-            "omniglot",
+            OMNIGLOT_RECIPE,
             {},
             (1, 5),
             (1,),

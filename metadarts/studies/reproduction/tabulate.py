@@ -15,9 +15,9 @@ from metadarts.experiments.environment import describe
 from metadarts.studies.rows import Comparison, Paper, Row, Table
 from metadarts.studies.statistics import estimate, overlap, paired
 
-from .recipes import HEADLINE, RECIPES, TASK_CELL
+from .recipes import HEADLINE, TASK_CELL
 from .runner import Finding, Findings, Job, most_frequent
-from .tables import COMPARISONS, SMOKE_TASKS, WAYS
+from .tables import COMPARISONS, SMOKE_TASKS, TASKS, WAYS
 
 BOOTSTRAP = Key.from_seed(0).child("reproduce", "bootstrap")
 
@@ -45,7 +45,7 @@ def tabulate(job: Job, findings: Findings) -> Table:
         rows=tuple(rows.values()),
         comparisons=tuple(comparisons),
         environment=describe(job.device),
-        notes=_notes(job),
+        notes=_notes(job, findings),
     )
 
 
@@ -157,7 +157,7 @@ def _compare(
     )
 
 
-def _notes(job: Job) -> tuple[str, ...]:
+def _notes(job: Job, findings: Findings) -> tuple[str, ...]:
     """What every reader of the table must know, whatever came out."""
     notes = []
     if len(job.seeds) == 1:
@@ -165,11 +165,18 @@ def _notes(job: Job) -> tuple[str, ...]:
     if job.budget == "smoke":
         notes.append(f"Smoke budget: a few updates and {SMOKE_TASKS} tasks. It shows that the command works, no more.")
     if job.budget == "hour":
-        counts = RECIPES[job.spec.recipe].steps["hour"]
+        counts = job.spec.recipe.steps["hour"]
         notes.append(
             f"Hour budget: the headline has {counts[HEADLINE]:,} meta-updates where T-NAS has 12,500, and not its "
             "recipe: tasks of more ways in training, a prototype head, one exact inner step, outer rates that fall."
         )
+    for shots, episodes in findings.episodes.items():
+        known = job.spec.episodes.get((job.split, shots))
+        if known is not None and episodes.tasks == TASKS and known != episodes.sha256:
+            notes.append(
+                f"The {shots}-shot test episodes are not those of docs/results.md ({known[:12]}…): these images are "
+                "other images, decoded or shrunk otherwise. Rows cannot be paired with those there."
+            )
     if job.budget != "full" and len(job.shots) > 1:
         notes.append(f"One training serves all settings, on {job.spec.trained_shots}-shot tasks.")
     return tuple(notes)
