@@ -37,6 +37,8 @@ LIMIT = 540
 NOTHING_TO_RUN = 5
 """Exit code of pytest without tests, and of a benchmark whose data are not there."""
 PARALLEL = ("test_operators",)
+REHEARSAL_FOLDERS = {"gpu_search": "--run", "gpu_reproduce": "--folder"}
+"""Module -> its option for the folder that a rehearsal must not share with the real thing."""
 VERSIONED = ("numpy", "torch", "triton", "higher", "learn2learn")
 
 
@@ -93,6 +95,8 @@ BENCHMARKS = (
               rehearsed=("--seconds", "0", "--threads", "1")),
     Benchmark("search_again", ("--seconds", "480"), module="gpu_search", file="search.csv",
               rehearsed=("--seconds", "30", "--threads", "1")),
+    Benchmark("reproduce", ("--seconds", "480"), module="gpu_reproduce", file="reproduce.jsonl",
+              rehearsed=("--seconds", "0", "--threads", "1")),
 )  # fmt: skip
 NAMES = ("tests", *(benchmark.name for benchmark in BENCHMARKS))
 
@@ -240,8 +244,8 @@ def run_benchmark(benchmark: Benchmark, out: Path, rehearse: bool = False, confo
     command = ["-m", benchmark.path, "--out", str(rows)]
     command += ["--rehearse", *benchmark.rehearsed] if rehearse else ["--device", "cuda", *benchmark.arguments]
     command += ["--conformed"] if conformed else []
-    if benchmark.module == "gpu_search" and rehearse:
-        command += ["--run", str(out / "run")]
+    if rehearse and benchmark.module in REHEARSAL_FOLDERS:
+        command += [REHEARSAL_FOLDERS[benchmark.module], str(out / benchmark.module)]
     how = {"TRITON_INTERPRET": "1" if benchmark.interpreted else "0", "OMP_NUM_THREADS": "1"} if rehearse else {}
     log = out / f"{benchmark.name}.txt" if rows.suffix != ".txt" else None
     return run_command(benchmark.name, command, benchmark.seconds, empty=NOTHING_TO_RUN, log=log, more=how)

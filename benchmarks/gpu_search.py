@@ -1,9 +1,10 @@
 """A real search in pieces, each of which ends by itself before a time limit: ``python -m benchmarks.gpu_search``.
 
 The search of T-NAS (Lian et al., ICLR 2020) on FC100, 5-way 5-shot: preset ``tnas``, 12,500 meta-updates of 4 tasks
-with 5 inner steps. A piece starts the run or goes on with it, stops as a signal would stop it, with a checkpoint, and
-adds a row: its steps, seconds, and what the validation classes say. Call it again until it says that the search has
-ended. Meta-steps are recorded and replayed on a GPU.
+with 5 inner steps. It is the headline of table tnas-fc100 under the full budget, in its place in that table's folder,
+so that `benchmarks.gpu_reproduce` measures it once it has ended. A piece starts the run or goes on with it, stops as a
+signal would stop it, with a checkpoint, and adds a row: its steps, seconds, and what the validation classes say. Call
+it again until it says that the search has ended. Meta-steps are recorded and replayed on a GPU.
 
 Data: ``--data-root``, or $METADARTS_DATA_DIR, or shared/data beside the checkout; the first of them that has a folder
 ``cifar100``. Without one it says so and ends with exit code 5, which `benchmarks.gpu` takes for a skip.
@@ -30,7 +31,8 @@ NOTHING_TO_RUN = 5
 VARIABLE = "METADARTS_DATA_DIR"
 NEEDS = {"PyYAML": "PyYAML", "safetensors": "safetensors", "filelock": "filelock", "tensorboard": "tensorboard",
          "matplotlib": "matplotlib", "pillow": "Pillow"}  # fmt: skip
-SEARCH: dict[str, Any] = {"tasks.source": "fc100", "tasks.ways": 5, "tasks.shots": 5}
+TABLE, SHOTS, SEEDS = "tnas-fc100", 5, 1
+FOLDER = CHECKOUT / "runs" / "gpu_fc100"
 REHEARSED: dict[str, Any] = {
     "tasks.source": "glyphs", "tasks.ways": 2, "tasks.shots": 1, "tasks.queries": 1,
     "model.channels": 2, "model.nodes": 1, "model.stem": (2, 4), "inner.steps": 1,
@@ -65,10 +67,11 @@ class Piece:
 
 
 def configured(settings: dict[str, Any]) -> Config:
-    """Preset ``tnas`` with ``settings``."""
-    from metadarts.experiments import Config, preset, with_settings
+    """The table's headline, with ``settings``."""
+    from metadarts.studies.reproduction import table_named
 
-    return with_settings(with_settings(Config(), preset("tnas")), settings).check()
+    spec = table_named(TABLE)
+    return spec.trainings("full")[0].config(spec.source(None)[1], SHOTS, 0, settings)
 
 
 def config_of(path: Path) -> Config:
@@ -189,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"search: skipped, no CIFAR-100: give --data-root, or set ${VARIABLE} to the folder that holds cifar100"
             )
             return NOTHING_TO_RUN
-        settings = SEARCH | {"tasks.file": str(root)}
+        settings = {"tasks.file": str(root)}
     settings |= {"training.meta_steps": options.meta_steps} if options.meta_steps else {}
     settings |= dict(pair.split("=", 1) for pair in options.set)
     for _ in range(options.pieces):
@@ -218,7 +221,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu" / "search.csv", help="the rows are added there")
     parser.add_argument(
-        "--run", type=Path, default=CHECKOUT / "runs" / "gpu_search", help="run folder, made or resumed"
+        "--run", type=Path, default=FOLDER / "runs" / f"headline-{SHOTS}shot-seed0", help="run folder, made or resumed"
     )
     parser.add_argument("--data-root", type=Path, default=None, help="CIFAR-100, as `metadarts search` takes it")
     parser.add_argument("--seconds", type=float, default=500.0, help="a piece stops itself after these")

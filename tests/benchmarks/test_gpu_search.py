@@ -37,7 +37,7 @@ def test_pieces_go_on_where_the_last_one_stopped(call, tmp_path, capsys):
 
 
 def test_the_search_is_the_papers_on_fc100():
-    config = gpu_search.configured(gpu_search.SEARCH)
+    config = gpu_search.configured({})
     assert (config.tasks.source, config.tasks.ways, config.tasks.shots) == ("fc100", 5, 5)
     assert (config.training.meta_steps, config.training.tasks, config.inner.steps) == (12500, 4, 5)
     assert config.training.capture

@@ -67,7 +67,7 @@ def pair_scores(means: Values) -> Values:
     first-order share of the mean over pairs (Hoeffding, 1948, "A class of statistics with asymptotically normal
     distribution", the projection of a U-statistic of degree 2). Plain ``means`` would give half the interval.
     """
-    return np.asarray(means, dtype=np.float64)
+    return np.asarray(2 * means - means.mean(), dtype=np.float64)
 
 
 def retrieved(first: Tensor, second: Tensor) -> Values:
