@@ -32,7 +32,7 @@ def diagnose(
 
     Prints one page and writes it as diagnosis.md, with diagnosis.json (also per task) and diagnosis.png beside it.
 
-    Takes about as long as six to ten evaluations of as many tasks.
+    Takes a few times as long as evaluating as many tasks: each is learnt ten times at most.
 
     Example: metadarts diagnose runs/demo --tasks 100
     """

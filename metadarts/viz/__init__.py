@@ -15,5 +15,7 @@ from ._looks import draw_looks as draw_looks
 from ._looks import ramp as ramp
 from ._page import Page as Page
 from ._page import Plate as Plate
+from ._ranges import Ranges as Ranges
+from ._ranges import draw_ranges as draw_ranges
 from ._sheet import draw_predictions as draw_predictions
 from ._traces import draw_alpha_history as draw_alpha_history

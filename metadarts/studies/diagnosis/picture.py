@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from metadarts.studies.statistics import Estimate
+from metadarts.viz import Ranges, draw_ranges
 from metadarts.viz._canvas import Target
-from metadarts.viz._ranges import Ranges, draw_ranges
 
 from .figures import Diagnosis, Variant
 
