@@ -69,7 +69,7 @@ def piece(options: argparse.Namespace, root: Path | None) -> dict[str, object]:
     source = open_source(name, root)
 
     def late() -> bool:
-        return time.monotonic() - begun > options.seconds
+        return bool(time.monotonic() - begun > options.seconds)
 
     job = Job(
         spec, budget, split, source, place, options.folder, tuple(range(SEEDS)), shots, options.device, tell, late

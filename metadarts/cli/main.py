@@ -18,6 +18,7 @@ from .info import info
 from .predict import predict
 from .report import report
 from .reproduce import reproduce
+from .results import results
 from .search import search
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (adapt, demo, derive, diagnose, evaluate, export, info, predict, report, reproduce, search):
+for verb in (adapt, demo, derive, diagnose, evaluate, export, info, predict, report, reproduce, results, search):
     app.command()(verb)
 
 

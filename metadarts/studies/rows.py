@@ -27,7 +27,7 @@ PROTOCOLS = {
     "C": "discretised and meta-trained from scratch: the derived cell as an ordinary network",
     "": "a network without architecture search",
 }
-HEADLINE, MAML, META_CELL, RANDOM_CELL = "headline", "maml", "meta-cell", "random-cell"
+HEADLINE, MAML, META_CELL, RANDOM_CELL, TASK_CELL = "headline", "maml", "meta-cell", "random-cell", "task-cell"
 """Names of rows that a page has sentences about; "maml-long" counts as "maml" too."""
 
 REPRODUCED, MISSED, TOO_SMALL = "reproduced", "not reproduced", "budget too small to say"

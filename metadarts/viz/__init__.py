@@ -7,6 +7,8 @@ from ._canvas import plain as plain
 from ._cell import draw_genotype as draw_genotype
 from ._choices import draw_choices as draw_choices
 from ._curve import draw_curve as draw_curve
+from ._forest import Branch as Branch
+from ._forest import draw_forest as draw_forest
 from ._history import Panel as Panel
 from ._history import Series as Series
 from ._history import draw_history as draw_history

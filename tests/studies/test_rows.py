@@ -197,6 +197,10 @@ def test_refuses_a_field_that_it_does_not_know() -> None:
         Table.from_json(json.dumps(told))
 
 
+NO_TABLES = ["", "[]", "{", "nan", '{"a": NaN}', "[" * 100_000, '{"a": "\\ud800"}', "1e999", "null"]
+
+
+@pytest.mark.parametrize("text", NO_TABLES)
 def test_refuses_what_is_no_table(text: str) -> None:
     with pytest.raises(DataError, match=r"expected (a|the JSON of a) table"):
         Table.from_json(text)

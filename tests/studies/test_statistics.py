@@ -51,6 +51,14 @@ def test_covers_the_true_mean_about_as_often_as_it_says() -> None:
     assert 0.90 <= hits / repetitions <= 0.985
 
 
+def test_seeds_and_tasks_are_drawn_apart() -> None:
+    """As many seeds as tasks: the same draws for both would count the diagonal twice."""
+    found = estimate(np.eye(60), KEY)
+    seeds, tasks = (KEY.child("apart", name).numpy().multinomial(60, [1 / 60] * 60, 10_000) for name in "st")
+    low, high = np.quantile((seeds * tasks).sum(1) / 60**2, (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=3 / 60**2)
+
+
 def test_an_effect_of_the_seed_widens_the_interval() -> None:
     values = crossed("seeds", 5, 300, by_seed=0.05)
     assert width(estimate(values, KEY)) > 2 * width(estimate(values.mean(0, keepdims=True), KEY))

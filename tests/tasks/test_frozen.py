@@ -18,6 +18,7 @@ from metadarts.core.errors import DataError, RunError
 from metadarts.core.rng import Key
 from metadarts.tasks import EpisodeSampler, Source
 from metadarts.tasks.frozen import freeze, thaw
+from metadarts.tasks.sampler import EpisodePlan, episodes_sha256
 
 TASKS, WAYS, SHOTS, QUERIES = 4, 3, 2, 3
 KEY = Key(("tests", "frozen"))
@@ -273,13 +274,15 @@ def test_other_numbers_or_another_source_are_refused(path, sampler, toy):
         thaw(path, replace(sampler, source=replace(toy, images=images)), TASKS)
 
 
-def test_an_edit_with_a_hash_to_match_is_still_held_against_the_source(edit, path, sampler, toy):
-    """A file whose hash was made anew is other episodes, honestly named; training classes stay out even so."""
+def test_a_hash_made_to_match_lets_no_training_class_in(edit, path, sampler):
+    """Whoever edits the first line too still meets the source: the classes must be of the split."""
 
     def forged(lines: list[Line]) -> None:
-        rows = np.arange(24)
-        lines[1].update(classes=[0, *lines[1]["classes"][1:]])
-        lines[1]["support"][0], lines[1]["query"][0] = rows[:SHOTS].tolist(), rows[SHOTS : SHOTS + QUERIES].tolist()
+        rows = list(range(24))  # of class 0, which is for training
+        lines[1]["classes"][0], lines[1]["support"][0] = 0, rows[:SHOTS]
+        lines[1]["query"][0] = rows[SHOTS : SHOTS + QUERIES]
+        arrays = [np.array([line[name] for line in lines[1:]]) for name in ("classes", "support", "query")]
+        lines[0]["sha256"] = episodes_sha256(EpisodePlan(*arrays), sampler.source)
 
     edit(forged)
     with pytest.raises(DataError, match="names a class that split 'test' does not have"):

@@ -141,9 +141,11 @@ def _compare(
 ) -> Comparison:
     a, b = rows[shots, first], rows[shots, second]
     printed = a.paper.accuracy - b.paper.accuracy if a.paper and b.paper and a.paper.method != b.paper.method else None
-    difference = paired(
-        _values(groups[shots, first]), _values(groups[shots, second]), BOOTSTRAP.child(_setting(shots), first, second)
-    )
+    one, other, key = groups[shots, first], groups[shots, second], BOOTSTRAP.child(_setting(shots), first, second)
+    if one[0].row.training == other[0].row.training:  # the same trainings: their spread is in both, and cancels
+        difference = estimate(_values(one) - _values(other), key)
+    else:
+        difference = paired(_values(one), _values(other), key)
     return Comparison(
         setting=_setting(shots),
         first=first,

@@ -1,0 +1,68 @@
+"""``metadarts results``: measured tables as one page of markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metadarts.core.errors import DataError, RunError
+
+from . import common
+
+if TYPE_CHECKING:
+    from metadarts.studies.rows import Table
+
+
+def results(
+    tables: Annotated[list[Path], typer.Argument(help="table.json files that reproduce wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The .md file to write; default: print the page.")] = None,
+) -> None:
+    """Print or write the page of measured tables: every row, every comparison, and what the figures say.
+
+    An --out that exists is replaced only if this command wrote it.
+
+    Example: metadarts results runs/fc100/table.json --out docs/results.md
+    """
+    from metadarts.core.files import write_atomically
+    from metadarts.studies.page import results_markdown
+
+    if out is not None:
+        _require_ours(out)
+    text = results_markdown([_read(path) for path in tables])
+    if out is None:
+        common.console.print(text, soft_wrap=True, end="")
+    else:
+        write_atomically(out, text.encode())
+        common.console.print(f"written to {out}", soft_wrap=True)
+
+
+def _read(path: Path) -> Table:
+    from metadarts.studies.rows import Table
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path}: {reason}; give a table.json that reproduce wrote") from error
+    try:
+        return Table.from_json(text)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _require_ours(path: Path) -> None:
+    """Require a place for the page. Raises RunError."""
+    from metadarts.studies.page import MARK
+
+    if path.suffix != ".md":
+        raise RunError(f"--out {path}: expected a name ending in .md")
+    if not common.is_there(path):
+        return
+    try:
+        ours = path.read_bytes().startswith(MARK.encode())
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}; give --out another name") from error
+    if not ours:
+        raise RunError(f"{path} exists, and results did not write it: give --out another name, or remove it first")

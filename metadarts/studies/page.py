@@ -1,0 +1,351 @@
+"""Measured tables as a page of plain words: every row, every comparison, and what the figures say and do not say."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from .rows import (
+    BUDGETS,
+    HEADLINE,
+    MAML,
+    META_CELL,
+    PROTOCOLS,
+    RANDOM_CELL,
+    REPRODUCED,
+    TASK_CELL,
+    Comparison,
+    Row,
+    Table,
+    verdict,
+)
+from .statistics import Estimate, overlap
+
+MARK = "<!-- Written by `metadarts results`: change the tables, not this page. -->"
+"""The first line of a page, by which it is told from a page that someone wrote."""
+
+QUESTIONS = {
+    (HEADLINE, MAML): "Does the headline method beat MAML",
+    (META_CELL, RANDOM_CELL): "Is the meta-learned cell better than a random cell",
+    (TASK_CELL, META_CELL): "Is a cell adapted to tasks better than the meta-learned cell",
+}
+"""What is asked of a comparison between a row of the first name and one of the second."""
+
+CLOSE = 5e-5
+"""Half of the last digit that is printed of an accuracy."""
+
+INTRODUCTION = """\
+# Results: tables of papers, measured here
+
+`metadarts reproduce` runs a table and writes `table.json`; this page is made of such files by
+`metadarts results TABLE.json ... --out docs/results.md`. Each table ends with a digest of all that was measured except
+times and machine: the same command and seed on the same machine give the same digest.
+
+**How to read the figures.** Accuracy is in percent, a difference in percentage points. Every interval is a 95 %
+percentile interval of a crossed bootstrap of 10,000 draws, which resamples the trainings (seeds) and the test tasks
+together. A row of one seed resamples tasks only: it says nothing about another training. With two or three seeds the
+spread between trainings is still understated, by a factor of one half or two thirds in its variance. All rows of a
+setting are measured on the same test tasks. A difference is paired by task, and its seeds are resampled on their own;
+it can therefore be told from 0 where the intervals of the two rows overlap.
+
+**Protocols.** What is measured after a search differs from paper to paper, and changes the figure:
+"""
+
+CAUTIONS = """\
+**Budgets.** A smoke or an hour budget is no reproduction: it trains for a small part of the paper's schedule, and says
+whether the whole way from data to table works and which way the differences point. A value that such a run does not
+reach is "budget too small to say"; only the full budget can say "not reproduced". "Reproduced" means that our interval
+reaches the paper's value less the interval printed with it.
+
+**Weaknesses of the published numbers.** The code that was published with T-NAS selects its checkpoint on the test
+tasks, which flatters the figure; here validation tasks choose. Whether batch statistics are transductive (all queries
+of a task normalised together) is not stated in the papers, and matters; here every row names its policy. The intervals
+of many published methods overlap, so that their order in a table is not established.
+"""
+
+
+def results_markdown(tables: Sequence[Table]) -> str:
+    """The page of all ``tables``: how to read them, a summary, then each as `table_markdown`."""
+    protocols = [f"- **{name}**: {text}." for name, text in PROTOCOLS.items() if name]
+    summary = [["table", "budget", "rows", "with a value of the paper", "reproduced"]]
+    summary += [[_safe(table.title), table.budget, str(len(table.rows)), *_tally(table)] for table in tables]
+    parts = [MARK, INTRODUCTION.strip(), "\n".join(protocols), CAUTIONS.strip()]
+    parts += [_grid(summary)] if tables else ["No table has been measured yet."]
+    return "\n\n".join([*parts, *(table_markdown(table).strip() for table in tables)]) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """One table: its rows by setting, how each was made, the comparisons, and what the figures say."""
+    budget = f"{table.budget} budget"
+    parts = [f"## {_safe(table.title)} ({budget})", _origin(table)]
+    for setting in table.settings:
+        rows = [row for row in table.rows if row.setting == setting]
+        parts += [f"### {_safe(setting)} ({budget})", _caption(table, setting), _grid(_lines(rows, table.budget))]
+        parts.append(_made(rows))
+    if table.comparisons:
+        told = [sentence(table, comparison) for comparison in table.comparisons]
+        parts += [f"### Compared ({budget})", _bullets(told)]
+    parts += [f"### What it says ({budget})", _bullets(findings(table))]
+    if table.notes:
+        parts += ["Notes:", _bullets(_safe(note) for note in table.notes)]
+    environment = "; ".join(f"{name} {value}" for name, value in table.environment.items())
+    parts.append(f"Measured with: {_safe(environment) or 'not recorded'}. Digest `{table.digest}`.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _origin(table: Table) -> str:
+    if table.budget == BUDGETS[-1]:
+        caution = "Measured at the full budget."
+    else:
+        caution = f"Measured at the {table.budget} budget, which is no reproduction of the paper's schedule."
+    return f"After {_safe(table.paper)}. Data: {_safe(table.source)}, {_safe(table.split)}. {caution}"
+
+
+def _caption(table: Table, setting: str) -> str:
+    one = all(len(row.seeds) == 1 for row in table.rows if row.setting == setting)
+    over = "test tasks alone, as each row is one training" if one else "seeds and test tasks"
+    return (
+        f"Accuracy on test tasks in percent, {table.budget} budget, with the 95 % interval over {over}. All rows are "
+        f"measured on the same tasks (SHA-256 `{table.episodes[setting][:12]}`)."
+    )
+
+
+def _lines(rows: Sequence[Row], budget: str) -> list[list[str]]:
+    """The head and the rows of a grid."""
+    head = ["method", "protocol", "paper", f"ours ({budget} budget)", "95 % interval", "seeds", "tasks", "batch norm",
+            "weights", "meta-updates", "search hours", "verdict"]  # fmt: skip
+    lines = [
+        [
+            _safe(row.method),
+            row.protocol or "none",
+            _printed(row),
+            f"{100 * row.estimate.mean:.2f}",
+            _interval(row.estimate),
+            str(len(row.seeds)),
+            f"{row.tasks:,}",
+            _safe(row.bn),
+            f"{row.weights:,}" + (f" + {row.alphas:,} alphas" if row.alphas else ""),
+            f"{row.meta_steps:,}",
+            f"{row.search_seconds / 3600:.2f}",
+            verdict(row, budget) or "no value in the paper",
+        ]
+        for row in rows
+    ]
+    return [head, *lines]
+
+
+def _printed(row: Row) -> str:
+    if row.paper is None:
+        return "none"
+    interval = "" if row.paper.interval is None else f" ± {100 * row.paper.interval:.2f}"
+    return f"{100 * row.paper.accuracy:.2f}{interval}"
+
+
+def _made(rows: Sequence[Row]) -> str:
+    """What is too long for a column: said once where it holds for all rows, else row by row."""
+    facts: list[tuple[str, Callable[[Row], str]]] = [
+        ("checkpoint chosen by", lambda row: row.selection),
+        ("inner steps at test time", lambda row: str(row.steps)),
+        ("seeds", lambda row: ", ".join(map(str, row.seeds))),
+        ("device", lambda row: row.device),
+    ]
+    shared = [(name, fact) for name, fact in facts if len({fact(row) for row in rows}) == 1]
+    apart = [(name, fact) for name, fact in facts if len({fact(row) for row in rows}) > 1]
+    told = [f"**all rows**: {_facts(shared, rows[0])}"] if shared else []
+    for row in rows:
+        paper = f"the paper's {row.paper.method}" if row.paper and row.paper.method != row.method else ""
+        parts = [_safe(part) for part in (paper, row.note) if part] + ([_facts(apart, row)] if apart else [])
+        if parts:
+            told.append(f"**{_safe(row.method)}**: {'; '.join(parts)}")
+    return "How the rows were made:\n\n" + _bullets(f"{text}." for text in told)
+
+
+def _facts(facts: Sequence[tuple[str, Callable[[Row], str]]], row: Row) -> str:
+    return "; ".join(f"{name}: {_safe(fact(row))}" for name, fact in facts)
+
+
+def sentence(table: Table, comparison: Comparison) -> str:
+    """A comparison in one sentence, and what its interval does not show."""
+    first, second = (_row(table, comparison, name) for name in (comparison.first, comparison.second))
+    way, size = _way(comparison.difference)
+    seconds = " and ".join(f"{value:,.0f} s" for value in comparison.seconds)
+    steps = " and ".join(f"{value:,}" for value in comparison.meta_steps)
+    cost = f"{seconds}, {steps} meta-updates" if any(comparison.meta_steps) else seconds
+    told = (
+        f"{_safe(comparison.setting)}: {_safe(first.method)} is {size} {way} {_safe(second.method)} on the same "
+        f"{first.tasks:,} tasks ({_safe(comparison.about)}: {cost}; {table.budget} budget)"
+    )
+    doubts = []
+    if comparison.difference.contains(0.0):
+        doubts.append("the interval contains 0: no difference shown")
+    if comparison.overlaps:
+        doubts.append("the intervals of the two overlap")
+    if comparison.paper is not None:
+        printed = Estimate(comparison.paper, comparison.paper, comparison.paper)
+        doubts.append(f"in the paper it is {_number(abs(comparison.paper))} points {_way(printed)[0]}")
+    return "; ".join([told, *doubts]) + "."
+
+
+def findings(table: Table) -> Iterator[str]:
+    """What the figures say, as sentences computed from them: every claim rests on an interval, or says that none does.
+
+    Args:
+        table: rows are known by the names in `QUESTIONS`, alone or with a hyphen and more behind them; the cost of
+            discretising is read off the protocols.
+    """
+    if not table.rows:
+        yield "Nothing was measured."
+    for setting in table.settings:
+        yield _best(table, [row for row in table.rows if row.setting == setting])
+    for comparison in table.comparisons:
+        for (one, other), question in QUESTIONS.items():
+            if pair := _between_families(table, comparison, one, other):
+                yield _question(table, comparison, question, pair)
+    for setting in table.settings:
+        yield from _discretising(table, setting)
+    yield from _distance(table)
+
+
+def _best(table: Table, rows: Sequence[Row]) -> str:
+    best = max(rows, key=lambda row: row.estimate.mean)
+    near = [_safe(row.method) for row in rows if row is not best and overlap(row.estimate, best.estimate)]
+    told = (
+        f"{_safe(best.setting)}: the highest mean is that of {_safe(best.method)}, {100 * best.estimate.mean:.2f} % "
+        f"{_interval(best.estimate)} ({table.budget} budget)"
+    )
+    if len(rows) == 1:
+        return f"{told}, the only row."
+    if near:
+        names = f"interval of {near[0]} overlaps" if len(near) == 1 else f"intervals of {_listed(near)} overlap"
+        return f"{told}; the {names} with it."
+    return f"{told}; no other interval overlaps with it."
+
+
+def _between_families(table: Table, comparison: Comparison, one: str, other: str) -> tuple[Estimate, Row, Row] | None:
+    """(difference, row of ``one``, row of ``other``), whichever of the two came first; None for other rows."""
+    first, second = (_row(table, comparison, name) for name in (comparison.first, comparison.second))
+    if _is_of(first, one) and _is_of(second, other):
+        return comparison.difference, first, second
+    if _is_of(first, other) and _is_of(second, one):
+        return _flipped(comparison.difference), second, first
+    return None
+
+
+def _question(table: Table, comparison: Comparison, question: str, pair: tuple[Estimate, Row, Row]) -> str:
+    difference, one, other = pair
+    answer = "not shown" if difference.contains(0.0) else "yes" if difference.mean > 0 else "no"
+    way, size = _way(difference)
+    return (
+        f"{question} in {_safe(comparison.setting)} ({_safe(comparison.about)})? {answer.capitalize()}: "
+        f"{_safe(one.method)} is {size} {way} {_safe(other.method)} ({table.budget} budget)."
+    )
+
+
+def _discretising(table: Table, setting: str) -> Iterator[str]:
+    """What A -> B and B -> C change; by paired comparisons, or by the means alone where there are none."""
+    words = {
+        ("A", "B"): "Discretising with inherited weights (A to B)",
+        ("B", "C"): "Meta-training the discrete cell from scratch (B to C)",
+        ("A", "C"): "Discretising and meta-training from scratch (A to C)",
+    }
+    for (before, after), name in words.items():
+        shown = False
+        for comparison in table.comparisons:
+            first, second = (_row(table, comparison, key) for key in (comparison.first, comparison.second))
+            protocols = (first.protocol, second.protocol)
+            if comparison.setting == setting and sorted(protocols) == [before, after]:
+                change = comparison.difference if protocols[0] == after else _flipped(comparison.difference)
+                old, new = (first, second) if protocols[0] == before else (second, first)
+                shown = True
+                yield (
+                    f"{_safe(setting)}: {name} changes accuracy by {_signed(change)}, from {_safe(old.method)} to "
+                    f"{_safe(new.method)}{'; the interval contains 0: no change shown' if change.contains(0.0) else ''}"
+                    f" ({_safe(comparison.about)}; {table.budget} budget)."
+                )
+        olds, news = (
+            [row for row in table.rows if row.setting == setting and row.protocol == protocol and _is_plain(row)]
+            for protocol in (before, after)
+        )
+        if not shown and len(olds) == len(news) == 1:
+            change_of_means = 100 * (news[0].estimate.mean - olds[0].estimate.mean)
+            yield (
+                f"{_safe(setting)}: {name} changes the mean by {change_of_means:+.2f} points, without a paired "
+                f"interval, from {_safe(olds[0].method)} to {_safe(news[0].method)} ({table.budget} budget)."
+            )
+
+
+def _distance(table: Table) -> Iterator[str]:
+    """How far the rows are from the paper's values."""
+    for setting in table.settings:
+        rows = [row for row in table.rows if row.setting == setting and row.paper]
+        if not rows:
+            continue
+        gaps = [100 * (row.estimate.mean - row.paper.accuracy) for row in rows if row.paper]
+        reached = sum(verdict(row, table.budget) == REPRODUCED for row in rows)
+        span = f"{gaps[0]:+.2f}" if len(gaps) == 1 else f"{min(gaps):+.2f} to {max(gaps):+.2f}"
+        yield (
+            f"{_safe(setting)}: our means less the paper's values are {span} points; {reached} of {len(rows)} "
+            f"{'value is' if len(rows) == 1 else 'values are'} reproduced ({table.budget} budget)."
+        )
+
+
+def _row(table: Table, comparison: Comparison, name: str) -> Row:
+    return table.row(comparison.setting, name)
+
+
+def _is_of(row: Row, family: str) -> bool:
+    return row.name == family or row.name.startswith(f"{family}-")
+
+
+def _is_plain(row: Row) -> bool:
+    """Whether the row is no control: neither a random cell nor one that no task has adapted."""
+    return not _is_of(row, RANDOM_CELL) and not _is_of(row, META_CELL)
+
+
+def _tally(table: Table) -> tuple[str, str]:
+    verdicts = Counter(verdict(row, table.budget) for row in table.rows)
+    return str(verdicts.total() - verdicts[""]), str(verdicts[REPRODUCED])
+
+
+def _flipped(difference: Estimate) -> Estimate:
+    return Estimate(-difference.mean, -difference.high, -difference.low)
+
+
+def _way(difference: Estimate) -> tuple[str, str]:
+    """("above" or "below", the size with its interval, counted that way)."""
+    below = difference.mean < 0 and abs(difference.mean) >= CLOSE
+    counted = _flipped(difference) if below else difference
+    return ("below" if below else "above"), f"{_number(counted.mean)} points {_interval(counted)}"
+
+
+def _signed(change: Estimate) -> str:
+    return f"{100 * change.mean:+.2f} points {_interval(change)}"
+
+
+def _interval(found: Estimate) -> str:
+    return f"[{_number(found.low)}, {_number(found.high)}]"
+
+
+def _number(value: float) -> str:
+    """A fraction of 1 in percent, without a sign before zero."""
+    return f"{100 * value:.2f}" if abs(value) >= CLOSE else "0.00"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _safe(text: str) -> str:
+    """``text`` as one line that markdown prints as it stands."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _bullets(texts: Iterator[str] | Sequence[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)
+
+
+def _grid(lines: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, f"|{' --- |' * len(lines[0])}", *body])

@@ -1,0 +1,307 @@
+"""A table in words and pictures: every row and doubt is told, the budget stands by every figure, nothing is made up."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
+
+from metadarts.core.errors import ConfigError, DataError, RunError
+from metadarts.studies.page import MARK, findings, results_markdown, sentence, table_markdown
+from metadarts.studies.pictures import draw_comparisons, draw_table
+from metadarts.studies.rows import Comparison, Table
+from metadarts.studies.statistics import Estimate
+from metadarts.viz import Picture
+from metadarts.viz._canvas import DPI
+from metadarts.viz._forest import Branch, draw_forest
+from tests.studies.made_tables import FIVE, ONE, around, comparison, row, table
+
+
+def told(**changed: object) -> str:
+    return "\n".join(findings(replace(table(), **changed)))
+
+
+def compared(changed: Comparison) -> str:
+    return sentence(table(), changed)
+
+
+def test_every_row_is_there_with_its_figures() -> None:
+    page = table_markdown(table())
+    for measured in table().rows:
+        mean = f"{100 * measured.estimate.mean:.2f}"
+        assert re.search(rf"\| {measured.method} \|.*\| {mean} \|", page)
+    assert (
+        "| 63.11 ± 1.00 | 60.00 | [59.00, 61.00] | 3 | 600 | transductive | 26,500 + 224 alphas | 500 | 1.00 |" in page
+    )
+    assert page.count("| budget too small to say |") == 3
+    assert page.count("| reproduced |") == 1
+    assert page.count("| no value in the paper |") == 3
+    assert table().digest in page
+    assert "abababababab" in page
+
+
+def test_all_lines_of_a_grid_have_the_same_columns() -> None:
+    grids = re.findall(r"(?:^\|.*\n)+", results_markdown([table()]), re.MULTILINE)
+    assert len(grids) == 3
+    for grid in grids:
+        assert len({line.count("|") for line in grid.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("budget", ["smoke", "hour", "full"])
+def test_the_budget_stands_by_every_figure(budget: str) -> None:
+    made = replace(table(), budget=budget)
+    page = table_markdown(made)
+    assert all(f"({budget} budget)" in line for line in page.splitlines() if line.startswith("#"))
+    assert all(f"{budget} budget)" in line for line in findings(made))
+    assert all(f"{budget} budget)" in sentence(made, one) for one in made.comparisons)
+    assert page.count(f"| ours ({budget} budget) |") == 2
+    assert ("no reproduction" in page) == (budget != "full")
+    assert ("| not reproduced |" in page) == (budget == "full")
+
+
+def test_what_all_rows_share_is_said_once_and_what_differs_row_by_row() -> None:
+    made = table()
+    page = table_markdown(made)
+    assert page.count("device: 2 CPU cores") == 2  # once a setting
+    other = (replace(made.rows[0], device="a GPU", note="cell x|y"), *made.rows[1:])
+    page = table_markdown(replace(made, rows=other))
+    assert "- **Method maml**: the paper's Printed maml; cell x\\|y; device: a GPU." in page
+    assert "- **Method headline**: the paper's Printed headline; device: 2 CPU cores." in page
+
+
+def test_a_caption_says_what_the_intervals_cover() -> None:
+    made = table()
+    assert "interval over seeds and test tasks." in table_markdown(made)
+    alone = replace(made, rows=tuple(replace(measured, seeds=(0,)) for measured in made.rows))
+    assert "interval over test tasks alone, as each row is one training." in table_markdown(alone)
+
+
+def test_a_clear_comparison() -> None:
+    clear = replace(comparison("headline-c", "headline-b", 0.035), paper=None)
+    assert compared(clear) == (
+        "5-way 5-shot: Method headline-c is 3.50 points [2.70, 4.30] above Method headline-b on the same 600 tasks "
+        "(equal wall-clock: 598 s and 601 s, 500 and 812 meta-updates; hour budget)."
+    )
+
+
+def test_a_difference_below_zero_is_counted_downwards() -> None:
+    below = compared(comparison("headline", "maml", -0.012))
+    assert "is 1.20 points [0.40, 2.00] below Method maml" in below
+    assert below.endswith("; the intervals of the two overlap; in the paper it is 1.80 points above.")
+
+
+@pytest.mark.parametrize("mean, shown", [(0.003, False), (-0.003, False), (0.0, False), (0.02, True), (-0.02, True)])
+def test_an_interval_with_0_in_it_shows_nothing(mean: float, shown: bool) -> None:
+    text = compared(comparison("headline", "maml", mean))
+    assert ("the interval contains 0: no difference shown" in text) is not shown
+
+
+@pytest.mark.parametrize("first, second, sign", [("headline", "maml", 1), ("maml", "headline", -1)])
+@pytest.mark.parametrize("mean, answer", [(0.02, "Yes: Method headline is 2.00 points [1.20, 2.80] above Method maml"),
+                                          (-0.02, "No: Method headline is 2.00 points [1.20, 2.80] below Method maml"),
+                                          (0.005, "Not shown: Method headline is 0.50 points [-0.30, 1.30] above"),
+                                          (-0.005, "Not shown: Method headline is 0.50 points [-0.30, 1.30] below"),
+                                          ])  # fmt: skip
+def test_whether_the_headline_beats_maml(first: str, second: str, sign: int, mean: float, answer: str) -> None:
+    text = told(comparisons=(comparison(first, second, sign * mean),))
+    assert f"Does the headline method beat MAML in 5-way 5-shot (equal wall-clock)? {answer}" in text
+
+
+def test_rows_of_a_family_are_asked_about_too_and_others_are_not() -> None:
+    rows = (*table().rows, row("maml-equal", 0.6), row("headline, no steps", 0.5, "A"))
+    pairs = (comparison("headline", "maml-equal", 0.02), comparison("headline", "headline, no steps", 0.1))
+    text = told(rows=rows, comparisons=pairs)
+    assert text.count("beat MAML") == 1
+    assert "Method maml-equal" in text
+
+
+@pytest.mark.parametrize("one, other, question", [
+    ("meta-cell", "random-cell", "Is the meta-learned cell better than a random cell"),
+    ("task-cell", "meta-cell", "Is a cell adapted to tasks better than the meta-learned cell"),
+])  # fmt: skip
+def test_what_the_cells_are_worth(one: str, other: str, question: str) -> None:
+    rows = (row(one, 0.62, "C"), row(other, 0.6, "C"))
+    assert f"{question} in 5-way 5-shot (equal wall-clock)? Yes" in told(
+        rows=rows, comparisons=(comparison(one, other, 0.02),)
+    )
+
+
+@pytest.mark.parametrize("first, second, sign", [("headline", "headline-b", -1), ("headline-b", "headline", 1)])
+def test_the_cost_of_discretising_is_after_less_before(first: str, second: str, sign: int) -> None:
+    text = told(comparisons=(comparison(first, second, sign * -0.032),))
+    assert "(A to B) changes accuracy by -3.20 points [-4.00, -2.40], from Method headline to Method headline-b" in text
+
+
+def test_without_a_paired_comparison_the_means_of_protocols_are_told_as_such() -> None:
+    text = told(comparisons=())
+    assert "(A to B) changes the mean by -3.20 points, without a paired interval" in text
+    assert "(B to C) changes the mean by +3.50 points" in text  # the random cell is no result of the search
+    assert "(A to C) changes the mean by +0.30 points" in text
+
+
+def test_two_rows_of_a_protocol_leave_its_cost_unsaid() -> None:
+    assert "A to" not in told(comparisons=(), rows=(*table().rows, row("headline-10", 0.5, "A")))
+
+
+def test_the_best_row_is_told_with_those_that_overlap_with_it() -> None:
+    clear = (row("maml", 0.5), row("headline", 0.6), row("pixels", 0.585))
+    best, near = told(rows=clear, comparisons=()).splitlines()[0].split("; ")
+    assert best.endswith("the highest mean is that of Method headline, 60.00 % [59.00, 61.00] (hour budget)")
+    assert near == "the interval of Method pixels overlaps with it."
+    assert "no other interval overlaps" in told(rows=clear[:2], comparisons=())
+    assert "the only row" in told(rows=clear[:1], comparisons=())
+
+
+def test_the_distance_from_the_paper() -> None:
+    text = told()
+    assert "5-way 5-shot: our means less the paper's values are -4.68 to -0.50 points; 1 of 3 values are" in text
+    assert "5-way 1-shot: our means less the paper's values are -3.70 points; 0 of 1 value is reproduced" in text
+
+
+def test_an_empty_table_says_so() -> None:
+    empty = replace(table(), rows=(), comparisons=(), notes=())
+    assert "- Nothing was measured." in table_markdown(empty)
+    assert "No table has been measured yet." in results_markdown([])
+
+
+def test_text_from_a_table_cannot_break_the_page() -> None:
+    nasty = "a | b\n# c <script> `d` [e](f) *g*"
+    made = table()
+    page = table_markdown(replace(made, title=nasty, rows=(replace(made.rows[0], method=nasty),), comparisons=()))
+    assert "<script>" not in page
+    assert "a \\| b \\# c &lt;script&gt; \\`d\\` \\[e\\](f) \\*g\\*" in page
+
+
+def test_no_sign_before_zero() -> None:
+    none = replace(comparison("headline", "maml", 0.0), difference=Estimate(-1e-6, -1e-5, 0.002))
+    assert "is 0.00 points [0.00, 0.20] above" in compared(none)
+
+
+def test_the_page_says_how_to_read_it() -> None:
+    page = results_markdown([table(), replace(table(), name="other", title="Other", budget="full")])
+    assert page.startswith(MARK)
+    for needed in ("metadarts reproduce", "metadarts results", "- **A**:", "- **B**:", "- **C**:", "no reproduction",
+                   "crossed bootstrap", "selects its checkpoint on the test", "transductive"):  # fmt: skip
+        assert needed in page
+    assert "| CIFAR-FS | hour | 7 | 4 | 1 |" in page
+    assert "| Other | full | 7 | 4 | 1 |" in page
+    assert page.index("## CIFAR-FS (hour budget)") < page.index("## Other (full budget)")
+
+
+def drawn(draw, monkeypatch) -> tuple[Figure, Axes]:
+    """The figure that ``draw`` makes, laid out."""
+    sheets: list[Figure] = []
+    keep = Figure.savefig
+
+    def savefig(self: Figure, *words, **named) -> None:
+        sheets.append(self)
+        keep(self, *words, **named)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    draw(Picture())
+    sheets[0].set_dpi(DPI)  # saving has set it back, and the layout with it
+    sheets[0].canvas.draw()
+    return sheets[0], sheets[0].axes[0]
+
+
+def wide(made: Table) -> Table:
+    """Fourteen rows in two settings, with long names."""
+    rows = [
+        replace(row(f"r{index}", 0.4 + 0.02 * index, setting=setting, paper=0.5 if index % 2 else None),
+                method="a method whose name is so long that it goes on " * (1 + index % 3))
+        for setting in (ONE, FIVE) for index in range(7)
+    ]  # fmt: skip
+    pairs = tuple(replace(comparison("r1", f"r{index}", 0.004 * index), about="what " * 20) for index in range(2, 7))
+    return replace(made, rows=tuple(rows), comparisons=pairs)
+
+
+@pytest.mark.parametrize("draw", [draw_table, draw_comparisons])
+def test_no_text_of_a_picture_meets_another_or_the_edge(draw, monkeypatch) -> None:
+    sheet, axes = drawn(lambda target: draw(wide(table()), target), monkeypatch)
+    texts = [*axes.get_yticklabels(), *axes.texts, axes.xaxis.label, *sheet.legends[0].get_texts()]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    edge = sheet.bbox
+    for index, box in enumerate(boxes):
+        assert box.x0 >= edge.x0 - 1
+        assert box.x1 <= edge.x1 + 1
+        assert not any(box.overlaps(other) for other in boxes[:index])
+
+
+def test_a_picture_is_true_to_the_numbers(monkeypatch) -> None:
+    _, axes = drawn(lambda target: draw_table(table(), target), monkeypatch)
+    dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    hollow = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
+    assert dots == pytest.approx([60.0, 61.2, 58.0, 61.5, 60.0, 45.0, 44.0])
+    assert hollow == pytest.approx([63.11, 65.88, 62.0, 48.7])
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["Method maml", "A: Method headline"]
+    assert "63.11 ± 1.00 printed" in axes.texts[1].get_text()
+
+
+def test_the_same_table_gives_the_same_picture(tmp_path) -> None:
+    once, again = Picture(".svg"), tmp_path / "new" / "table.svg"
+    draw_table(table(), once)
+    draw_table(table(), again)
+    assert once.getvalue() == again.read_bytes()
+
+
+def test_pictures_refuse_nothing_to_draw() -> None:
+    empty = replace(table(), rows=(), comparisons=())
+    for draw in (draw_table, draw_comparisons):
+        with pytest.raises(ConfigError, match="table 'cifar-fs': expected at least one"):
+            draw(empty, Picture())
+    with pytest.raises(ConfigError, match="groups of at least one line each, got \\[1, 0\\]"):
+        draw_forest({"a": [Branch("x", 1.0, 0.0, 2.0)], "b": []}, Picture(), xlabel="x")
+
+
+def run(words: list[str]):
+    """What the verb does with ``words``, alone."""
+    import typer
+
+    from metadarts.cli.results import results
+
+    alone = typer.Typer()
+    alone.command()(results)
+    return CliRunner().invoke(alone, words)
+
+
+def test_the_verb_writes_the_page_and_writes_it_anew(tmp_path) -> None:
+    told, page = tmp_path / "table.json", tmp_path / "results.md"
+    told.write_text(table().to_json(), encoding="utf-8")
+    assert run([str(told), str(told), "--out", str(page)]).exit_code == 0
+    assert page.read_text(encoding="utf-8") == results_markdown([table(), table()])
+    assert run([str(told), "--out", str(page)]).exit_code == 0
+    assert page.read_text(encoding="utf-8") == results_markdown([table()])
+
+
+def test_the_verb_does_not_replace_what_someone_wrote(tmp_path) -> None:
+    told, page = tmp_path / "table.json", tmp_path / "results.md"
+    told.write_text(table().to_json(), encoding="utf-8")
+    page.write_text("# Mine\n", encoding="utf-8")
+    for out, message in ((page, "results did not write it"), (told, "expected a name ending in .md")):
+        found = run([str(told), "--out", str(out)])
+        assert isinstance(found.exception, RunError)
+        assert message in str(found.exception)
+    assert page.read_text(encoding="utf-8") == "# Mine\n"
+
+
+@pytest.mark.parametrize("content, message", [
+    (None, "cannot read .*table.json: No such file"),
+    (b"\xff", "cannot read .*table.json: .*give a table.json that reproduce wrote"),
+    (b"{}", "table.json: expected a table, whose format is 'metadarts.table'"),
+])  # fmt: skip
+def test_the_verb_names_the_file_that_it_cannot_read(tmp_path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "table.json"
+    if content is not None:
+        path.write_bytes(content)
+    found = run([str(path)])
+    assert isinstance(found.exception, DataError)
+    assert re.search(message, str(found.exception))
+
+
+def test_wide_intervals_reach_the_papers_value() -> None:
+    sure = replace(row("maml", 0.6, paper=0.7), estimate=around(0.6, 0.1))
+    assert "| reproduced |" in table_markdown(replace(table(), rows=(sure,), comparisons=()))
