@@ -35,17 +35,18 @@ def reproduce(
     stop_after: Annotated[
         float | None, typer.Option(min=0.01, help=f"Stop after so many minutes, with exit code {UNFINISHED}.")
     ] = None,
+    so_far: Annotated[bool, typer.Option("--so-far", help="Train nothing: the table of what is there.")] = False,
     device: common.Device = "auto",
     threads: common.Threads = 0,
 ) -> None:
     """Train and measure every method of a table on the same frozen test episodes, and say what came of it.
 
-    Writes table.md, table.json, table.png and comparisons.png into the folder. Stopped or killed, the same command
+    Writes table.md, table.json, table.png and table-comparisons.png into the folder. Stopped or killed, the same command
     goes on where it was and ends with the identical table.
 
     Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
     """
-    from metadarts.studies.reproduction import BUDGETS, Stopped, table_named
+    from metadarts.studies.reproduction import BUDGETS, Job, Stopped, table_named
 
     if not table:
         _list_tables()
@@ -67,13 +68,14 @@ def reproduce(
         def stop() -> bool:
             return asked() or (deadline is not None and time.monotonic() >= deadline)
 
-        job = _job(spec, budget, chosen, source, spec.place(data_root), out, seeds, measured, resolved, tell, stop)
+        seeds_of, place = tuple(range(seeds)), spec.place(data_root)
+        job = Job(spec, budget, chosen, source, place, out, seeds_of, measured, resolved, tell, stop, so_far)
         try:
             found = _carried_out(job)
         except Stopped:
             common.console.print(f"stopped; the same command goes on from here ({out})", soft_wrap=True)
             raise typer.Exit(asked.exit_code if asked() else UNFINISHED) from None
-    _write(found, out)
+    _write(found, out, "table-so-far" if so_far else "table")
 
 
 def _list_tables() -> None:
@@ -110,15 +112,6 @@ def _open(name: str, place: str) -> Source:
         return open_source(name, Path(place) if place else None, progress=tell)
 
 
-def _job(
-    spec: Spec, budget: str, split: str, source: Source, place: str, out: Path, seeds: int, shots: tuple[int, ...],
-    device: str, tell: Callable[[str, float, str], None], stop: Callable[[], bool],
-) -> Job:  # fmt: skip
-    from metadarts.studies.reproduction import Job
-
-    return Job(spec, budget, split, source, place, out, tuple(range(seeds)), shots, device, tell, stop)
-
-
 def _carried_out(job: Job) -> Table:
     from metadarts.experiments.search import SearchStopped
     from metadarts.studies.reproduction import Stopped, carry_out, tabulate
@@ -144,17 +137,19 @@ def _stages() -> Iterator[Callable[[str, float, str], None]]:
         yield tell
 
 
-def _write(table: Table, out: Path) -> None:
+def _write(table: Table, out: Path, name: str) -> None:
     from metadarts.core.files import write_atomically
     from metadarts.studies.page import table_markdown
     from metadarts.studies.pictures import draw_comparisons, draw_table
 
     text = table_markdown(table)
-    write_atomically(out / "table.json", table.to_json().encode())
-    write_atomically(out / "table.md", text.encode())
-    draw_table(table, out / "table.png")
+    write_atomically(out / f"{name}.json", table.to_json().encode())
+    write_atomically(out / f"{name}.md", text.encode())
+    written = [f"{name}.md", f"{name}.json", f"{name}.png"]
+    draw_table(table, out / f"{name}.png")
     if table.comparisons:
-        draw_comparisons(table, out / "comparisons.png")
+        written.append(f"{name}-comparisons.png")
+        draw_comparisons(table, out / written[-1])
     common.console.print(text, soft_wrap=True)
-    common.console.print(f"written to {out}: table.md, table.json, table.png, comparisons.png", soft_wrap=True)
+    common.console.print(f"written to {out}: {', '.join(written)}", soft_wrap=True)
     common.console.print(f"digest {table.digest}", soft_wrap=True)

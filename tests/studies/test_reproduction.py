@@ -617,5 +617,5 @@ def test_a_damaged_checkpoint_is_refused(copy):
     tensors = next((copy.out / "runs" / "maml-1shot-seed0" / "checkpoints").glob("best-*.safetensors"))
     content = tensors.read_bytes()
     tensors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(RunError, match="is damaged: its hash is not the one in best.json"):
+    with pytest.raises(RunError, match=r"is damaged: its hash is not the one in best\.json"):
         carry_out(copy)

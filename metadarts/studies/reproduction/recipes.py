@@ -4,8 +4,8 @@ Our own trainings share one recipe, that of `metadarts.experiments.PRESETS`' ``o
 training tasks, a prototype head, one exact inner step. So do the discrete cells and one of the 4CONV rows, so that
 those rows differ in the network alone; MAML is also trained as its paper says. Nothing is tuned on test classes.
 
-Lengths are numbers of meta-updates, not of seconds, so that a table can be had again; they were chosen so that an
-update count takes its share of the budget on one thread of a two-core machine (Intel Xeon) whose other core is busy too.
+Lengths are numbers of meta-updates, not of seconds, so that a table can be had again. They were chosen to take their
+share of the budget on one thread of a two-core machine (Intel Xeon) whose other core is busy too.
 """
 
 from __future__ import annotations

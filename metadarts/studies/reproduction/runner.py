@@ -4,7 +4,7 @@ OUT/plan.json                  which table this is, and the hashes of its episod
 OUT/episodes-SHOTSshot.jsonl   the frozen test episodes
 OUT/runs/NAME-*                run folders of the trainings
 OUT/measured/SETTING/*.json    accuracies by task, of one row and seed
-OUT/table.json, table.md, table.png, comparisons.png
+OUT/table.json, table.md, table.png, table-comparisons.png   (table-so-far.* of an unfinished one)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from metadarts.experiments.evaluation import alphas_of
 from metadarts.experiments.search import Progress
 from metadarts.spaces import Genotype, darts, random_genotype
 from metadarts.tasks import EpisodeSampler, Source
-from metadarts.tasks.frozen import FrozenEpisodes, freeze
+from metadarts.tasks.frozen import FrozenEpisodes, freeze, thaw
 
 from .measuring import Measured, load_measured, measure, save_measured
 from .papers import AUTO_MAML
@@ -61,6 +61,7 @@ class Job:
         device: "cpu" or "cuda".
         tell: told of progress.
         stop: polled; once it says True, `Stopped` is raised.
+        so_far: train and measure nothing: what is there already, also while another process is at work.
     """
 
     spec: Spec
@@ -74,6 +75,11 @@ class Job:
     device: str
     tell: Tell
     stop: Callable[[], bool]
+    so_far: bool = False
+
+
+class _NotYet(Exception):
+    """Not measured yet, and nothing is to be measured now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +101,12 @@ class Findings:
     Args:
         episodes: shots -> the frozen episodes.
         found: all rows of all seeds, in the order of the table.
+        missing: what is not there yet, where only what is there was asked for.
     """
 
     episodes: dict[int, FrozenEpisodes]
     found: tuple[Finding, ...]
+    missing: tuple[str, ...] = ()
 
 
 def carry_out(job: Job) -> Findings:
@@ -106,11 +114,23 @@ def carry_out(job: Job) -> Findings:
 
     Raises:
         Stopped: when asked to.
-        RunError: when the folder holds another table, is in use, or cannot be written.
+        RunError: when the folder holds another table, is in use, or cannot be written; or when what is there so far is
+            nothing.
         DataError: when the frozen episodes were changed.
     """
+    if job.so_far:
+        return _so_far(job)
     with _locked(job.out):
         return _Work(job).carry_out()
+
+
+def _so_far(job: Job) -> Findings:
+    if not (job.out / "plan.json").is_file():
+        raise RunError(f"{job.out} holds no table that was begun; leave out --so-far to begin one")
+    found = _Work(job).carry_out()
+    if not found.found:
+        raise RunError(f"{job.out}: nothing is measured yet; wait, or go on without --so-far")
+    return found
 
 
 @contextmanager
@@ -141,8 +161,16 @@ class _Work:
         self._require_same_plan()
 
     def carry_out(self) -> Findings:
-        found = [finding for seed in self.job.seeds for shots in self.job.shots for finding in self._rows(shots, seed)]
-        return Findings({shots: self.episodes[shots] for shots in self.job.shots}, tuple(found))
+        found: list[Finding] = []
+        missing: list[str] = []
+        for seed in self.job.seeds:
+            for shots in self.job.shots:
+                for row in rows_of(self.spec, self.job.budget, shots):
+                    try:
+                        found.append(self._finding(row, shots, seed))
+                    except _NotYet:
+                        missing.append(f"{row.method} ({shots}-shot, seed {seed})")
+        return Findings({shots: self.episodes[shots] for shots in self.job.shots}, tuple(found), tuple(missing))
 
     def _trained(self) -> set[int]:
         return {self.spec.trained_at(self.job.budget, shots) for shots in self.job.shots}
@@ -150,6 +178,8 @@ class _Work:
     def _frozen(self, shots: int) -> FrozenEpisodes:
         sampler = EpisodeSampler(self.job.source, "test", WAYS, shots, QUERIES)
         path = self.job.out / f"episodes-{shots}shot.jsonl"
+        if self.job.so_far:
+            return thaw(path, sampler, self.spec.tasks(self.job.budget))
         return freeze(path, sampler, Key.from_seed(0).child("held out", "test"), self.spec.tasks(self.job.budget))
 
     def _require_same_plan(self) -> None:
@@ -176,14 +206,13 @@ class _Work:
                         f"({str(known[shots])[:12]}…, now {digest[:12]}…); restore the file, or give another --out"
                     )
             hashes = known | hashes
-        if before.get("episodes") != hashes:
+        if before.get("episodes") != hashes and not job.so_far:
             write_atomically(path, (json.dumps(plan | {"episodes": hashes}, indent=2) + "\n").encode())
 
-    def _rows(self, shots: int, seed: int) -> Iterator[Finding]:
-        for row in rows_of(self.spec, self.job.budget, shots):
-            run = self._run(row.training, shots, seed) if row.training else None
-            steps = self.trainings[row.training].steps if row.training else 0
-            yield Finding(row, shots, seed, self._measured(row, shots, seed, run), run, steps)
+    def _finding(self, row: RowPlan, shots: int, seed: int) -> Finding:
+        run = self._run(row.training, shots, seed) if row.training else None
+        steps = self.trainings[row.training].steps if row.training else 0
+        return Finding(row, shots, seed, self._measured(row, shots, seed, run), run, steps)
 
     def _run(self, name: str, shots: int, seed: int) -> RunFolder:
         """The finished run of a training, for tasks of ``shots``."""
@@ -197,6 +226,9 @@ class _Work:
         config = training.config(self.spec.sources[self.job.split], trained_at, seed, extra)
         title = f"train {training.title} ({training.steps} meta-updates, {trained_at}-shot, seed {seed})"
         path = self.job.out / "runs" / f"{label}-{trained_at}shot-seed{seed}"
+
+        if self.job.so_far and not (path / "finished.json").is_file():
+            raise _NotYet
 
         def watch(now: Progress) -> None:
             best = "" if now.best is None else f"  best val {now.best:.1%}"
@@ -233,6 +265,8 @@ class _Work:
         name = row.name.replace(", ", "-").replace(" ", "-")
         path = self.job.out / "measured" / f"{shots}shot" / f"{name}-seed{seed}.json"
         found = load_measured(path, of, episodes.tasks)
+        if found is None and self.job.so_far:
+            raise _NotYet
         if found is None:
             found = measure(row, experiment, checkpoint, episodes, self._teller(row, shots, seed))
             path.parent.mkdir(parents=True, exist_ok=True)

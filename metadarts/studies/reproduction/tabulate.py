@@ -162,6 +162,8 @@ def _compare(
 def _notes(job: Job, findings: Findings) -> tuple[str, ...]:
     """What every reader of the table must know, whatever came out."""
     notes = []
+    if findings.missing:
+        notes.append(f"Unfinished: not measured yet are {'; '.join(findings.missing)}.")
     if len(job.seeds) == 1:
         notes.append("One training a row: the intervals are over test tasks and say nothing of another training.")
     if job.budget == "smoke":
