@@ -41,8 +41,8 @@ def reproduce(
 ) -> None:
     """Train and measure every method of a table on the same frozen test episodes, and say what came of it.
 
-    Writes table.md, table.json, table.png and table-comparisons.png into the folder. Stopped or killed, the same command
-    goes on where it was and ends with the identical table.
+    Writes table.md, table.json, table.png and table-comparisons.png into the folder. Stopped or killed, the same
+    command goes on where it was and ends with the identical table.
 
     Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
     """
