@@ -48,7 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
 def piece(options: argparse.Namespace, root: Path | None) -> dict[str, object]:
     """Go on with the table for at most ``options.seconds``, starting up included; what the line says."""
     from metadarts.core.files import write_atomically
-    from metadarts.experiments.search import SearchStopped
     from metadarts.studies.reproduction import Job, Stopped, carry_out, table_named, tabulate
     from metadarts.tasks import open_source
 
@@ -76,7 +75,7 @@ def piece(options: argparse.Namespace, root: Path | None) -> dict[str, object]:
     )
     try:
         table = tabulate(job, carry_out(job))
-    except (Stopped, SearchStopped):
+    except Stopped:
         finished = False
     else:
         finished = True

@@ -28,6 +28,7 @@ def derive(
 
 def derive_run(run: Path) -> list[Path]:
     """Derive, print and draw the genotype of ``run``; the files written."""
+    from metadarts.core.errors import ConfigError
     from metadarts.derive import count_skips, derive_genotype
     from metadarts.experiments import RunFolder
     from metadarts.experiments.evaluation import alphas_of
@@ -35,7 +36,10 @@ def derive_run(run: Path) -> list[Path]:
     from metadarts.viz import draw_alphas, draw_genotype
 
     folder = RunFolder.open(run)
-    space = darts(folder.config().model.nodes)
+    model = folder.config().model
+    if model.network != "supernet":
+        raise ConfigError(f"{run} trained the network {model.network!r}, which has no alphas to derive a cell from")
+    space = darts(model.nodes)
     checkpoint = folder.load("best")
     alphas = alphas_of(checkpoint.params)
     genotype = derive_genotype(alphas, space)

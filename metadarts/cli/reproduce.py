@@ -16,7 +16,7 @@ from . import common
 from .signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from metadarts.studies.reproduction import Job, Spec
+    from metadarts.studies.reproduction import Spec
     from metadarts.studies.rows import Table
     from metadarts.tasks import Source
 
@@ -46,7 +46,7 @@ def reproduce(
 
     Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
     """
-    from metadarts.studies.reproduction import BUDGETS, Job, Stopped, table_named
+    from metadarts.studies.reproduction import BUDGETS, Job, Stopped, carry_out, table_named, tabulate
 
     if not table:
         _list_tables()
@@ -71,7 +71,7 @@ def reproduce(
         seeds_of, place = tuple(range(seeds)), spec.place(data_root)
         job = Job(spec, budget, chosen, source, place, out, seeds_of, measured, resolved, tell, stop, so_far)
         try:
-            found = _carried_out(job)
+            found = tabulate(job, carry_out(job))
         except Stopped:
             common.console.print(f"stopped; the same command goes on from here ({out})", soft_wrap=True)
             raise typer.Exit(asked.exit_code if asked() else UNFINISHED) from None
@@ -110,16 +110,6 @@ def _open(name: str, place: str) -> Source:
             shown.update(done / max(total, 1), f"{done}/{total} images")
 
         return open_source(name, Path(place) if place else None, progress=tell)
-
-
-def _carried_out(job: Job) -> Table:
-    from metadarts.experiments.search import SearchStopped
-    from metadarts.studies.reproduction import Stopped, carry_out, tabulate
-
-    try:
-        return tabulate(job, carry_out(job))
-    except SearchStopped as stopped:
-        raise Stopped from stopped
 
 
 @contextmanager

@@ -277,7 +277,7 @@ def _inherit_one(name: str, params: Params, network: Network, parent: Network, d
 
 def _cell_specs(network: Network) -> tuple[CellSpec, ...]:
     spec, space, genotype = network.spec, network.space, network.genotype
-    channels, outputs, cells = spec.channels, [spec.stem[1]] * space.inputs, []
+    channels, outputs, cells = spec.channels, [spec.stem[-1]] * space.inputs, []
     for kind in spec.cells:
         channels = channels * 2 if kind == "reduce" else channels
         active = mixed_edges(space) if genotype is None else chosen_edges(genotype, kind)

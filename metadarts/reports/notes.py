@@ -89,8 +89,8 @@ def notes(config: Config, records: Records, results: list[tuple[str, dict[str, A
         )
     elif not records.alphas:
         yield (
-            "There are no records of the alphas over time (runs of older versions have none), so their pictures are "
-            "missing; what the checkpoint holds is shown."
+            "There are no records of the alphas over time (a network without alphas has none, nor have runs of older "
+            "versions), so their pictures are missing; what the checkpoint holds is shown."
         )
 
 

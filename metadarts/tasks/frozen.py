@@ -72,14 +72,14 @@ def thaw(path: Path, sampler: EpisodeSampler, tasks: int) -> FrozenEpisodes:
         with path.open(encoding="utf-8") as file:
             lines = [read_json(line[:LONGEST]) for line in islice(file, tasks + 2)]
         told, plan = lines[0], _plan(lines[1:])
-        vouched = dict(told)["sha256"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:
+        vouched = told.pop("sha256")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path} holds no episodes that can be read ({error}); remove it to draw them anew") from error
     expected = _header(sampler, tasks)
-    if odd := [name for name, value in expected.items() if told.get(name) != value]:
+    if odd := [name for name in expected | told if repr(told.get(name)) != repr(expected.get(name))]:  # true is not 1
         raise DataError(
-            f"{path} holds other episodes: {odd[0]} is {str(told.get(odd[0]))[:80]!r}, expected "
-            f"{str(expected[odd[0]])[:80]!r}; give another folder, or the data they were drawn from"
+            f"{path} holds other episodes: {odd[0][:40]} is {str(told.get(odd[0]))[:80]!r}, expected "
+            f"{str(expected.get(odd[0]))[:80]!r}; give another folder, or the data they were drawn from"
         )
     _require_fit(path, plan, sampler, tasks)
     found = episodes_sha256(plan, sampler.source)
@@ -116,10 +116,16 @@ def _header(sampler: EpisodeSampler, tasks: int) -> dict[str, Any]:
 
 def _plan(lines: list[Any]) -> EpisodePlan:
     """Raises ValueError, TypeError or LookupError on lines that are no tasks."""
-    arrays = [np.array([line[name] for line in lines]) for name in ("classes", "support", "query")]
-    if any(array.dtype.kind != "i" for array in arrays):
+    lists = [[line[name] for line in lines] for name in ("classes", "support", "query")]
+    arrays = [np.array(numbers) for numbers in lists]
+    if any(array.dtype.kind != "i" for array in arrays) or _holds_truth(lists):
         raise ValueError("expected whole numbers, equally many in every task")
     return EpisodePlan(*(array.astype(np.int64) for array in arrays))
+
+
+def _holds_truth(value: Any) -> bool:
+    """Whether a true or false is among the numbers, which numpy takes for 1 and 0."""
+    return any(map(_holds_truth, value)) if isinstance(value, list) else isinstance(value, bool)
 
 
 def _require_fit(path: Path, plan: EpisodePlan, sampler: EpisodeSampler, tasks: int) -> None:

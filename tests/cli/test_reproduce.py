@@ -19,7 +19,7 @@ from metadarts.studies.rows import Table
 from tests.studies.tiny_tables import job, shrink, source, spec
 
 TRAININGS = ("headline", "maml")
-WRITTEN = {"table.json", "table.md", "table.png", "comparisons.png"}
+WRITTEN = {"table.json", "table.md", "table.png", "table-comparisons.png"}
 
 
 @pytest.fixture
@@ -140,6 +140,25 @@ def test_a_signal_stops_with_its_own_exit_code(metadarts, small, monkeypatch, tm
     answer = metadarts(*words(tmp_path / "out"))
     assert (answer.code, "the same command goes on from here" in answer.out) == (128 + signal.SIGTERM, True)
     assert not (tmp_path / "out" / "table.json").exists()
+
+
+def test_so_far_of_nothing_is_refused(refused, small, tmp_path):
+    assert "holds no table that was begun" in refused(*words(tmp_path / "out", "--so-far"))
+
+
+def test_so_far_writes_files_of_its_own(metadarts, small, monkeypatch, tmp_path):
+    monkeypatch.setitem(TABLES, "glyphs", spec(TRAININGS[:1]))
+    assert metadarts(*words(tmp_path)).code == 0
+    (tmp_path / "measured" / "1shot" / "pixels-seed0.json").unlink()
+    before = (tmp_path / "table.json").read_bytes()
+    answer = metadarts(*words(tmp_path, "--so-far"))
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "table.json").read_bytes() == before
+    table = Table.from_json((tmp_path / "table-so-far.json").read_text())
+    assert [row.name for row in table.rows] == [
+        "headline", "headline, support statistics", "headline, no steps", "headline, cells",
+    ]  # fmt: skip
+    assert "Unfinished: not measured yet are nearest class mean of pixels" in answer.out
 
 
 def test_the_verb_passes_its_words_on(metadarts, small, monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ from metadarts.experiments.search import SearchStopped
 from metadarts.spaces import darts, random_genotype
 from metadarts.studies.reproduction import Job, Stopped, carry_out, tabulate
 from metadarts.studies.reproduction.runner import Finding, Findings, most_frequent
-from metadarts.studies.reproduction.tables import COMPARISONS
+from metadarts.studies.reproduction.tables import comparisons_of
 from metadarts.studies.rows import MISSED, REPRODUCED, TOO_SMALL, Table, verdict
 from metadarts.studies.statistics import estimate, overlap, paired
 from metadarts.tasks import EpisodeSampler, nearest_class_mean
@@ -130,6 +130,15 @@ def copy(few, tmp_path) -> Job:
     return replace(few.job, out=out)
 
 
+@pytest.fixture(scope="module")
+def two(few, tmp_path_factory) -> tuple[Job, Findings]:
+    """``few`` gone on with for a second seed, in a folder of its own."""
+    out = tmp_path_factory.mktemp("two") / "out"
+    shutil.copytree(few.job.out, out)
+    work = replace(few.job, out=out, seeds=(0, 1))
+    return work, carry_out(work)
+
+
 @pytest.fixture
 def counted(monkeypatch) -> dict[str, list[str]]:
     """What is trained, and what is measured, from now on."""
@@ -182,7 +191,7 @@ def test_every_row_is_there_in_its_order(whole):
 
 def test_every_comparison_of_rows_that_are_there_is_there(whole):
     names = [(each.first, each.second, each.about) for each in whole.table.comparisons]
-    assert names == [*COMPARISONS, *COMPARISONS]
+    assert names == 2 * comparisons_of("smoke")
 
 
 def test_rows_say_how_they_came_about(whole):
@@ -220,7 +229,9 @@ def test_intervals_and_differences_are_those_of_the_measured_arrays(whole):
         shots = int(each.setting.removeprefix("5-way ").removesuffix("-shot"))
         a, b = (values(whole.findings, name, shots) for name in (each.first, each.second))
         key = TABULATE.BOOTSTRAP.child(each.setting, each.first, each.second)
-        assert each.difference == paired(a, b, key)
+        runs = [finding(whole.findings, name, shots).run for name in (each.first, each.second)]
+        same = runs[0].path == runs[1].path
+        assert each.difference == (estimate(a - b, key) if same else paired(a, b, key))
         assert each.difference.mean == pytest.approx(a.mean() - b.mean())
         first, second = (whole.table.row(each.setting, name) for name in (each.first, each.second))
         assert each.overlaps == overlap(first.estimate, second.estimate)
@@ -354,14 +365,13 @@ def test_equal_cells_are_trained_once(monkeypatch, counted, tmp_path):
     assert len(counted["search"]) == 2 + len(genotypes)
 
 
-def test_further_seeds_are_added_to_what_is_there(few, copy, counted):
-    before = files(copy.out)
-    two = replace(copy, seeds=(0, 1))
-    found = carry_out(two)
-    table = tabulate(two, found)
-    assert all(name.endswith("seed1") for name in counted["search"])
-    after = files(copy.out)
-    assert {name: after[name] for name in before} == before
+def test_further_seeds_are_added_to_what_is_there(few, two):
+    table, found = tabulate(*two), two[1]
+    before, after = files(few.job.out), files(two[0].out)
+    assert {name: after[name][1] for name in before if name != "plan.json"} == {
+        name: content for name, (_, content) in before.items() if name != "plan.json"
+    }
+    assert all("seed1" in name for name in set(after) - set(before))
     assert {row.seeds for row in table.rows} == {(0, 1)}
     for row in table.rows:
         both = values(found, row.name, seeds=(0, 1))
@@ -427,9 +437,8 @@ def test_stopped_at_every_poll_and_gone_on_with_it_is_the_same_table(few, tmp_pa
     assert tabulate(work, findings).digest == few.table.digest
 
 
-@pytest.mark.parametrize("part", [0.3, 0.7])
-def test_stopped_once_in_the_midst_it_is_the_same_table(few, tmp_path, part):
-    poll = int(part * few.polls)
+def test_stopped_once_in_the_midst_it_is_the_same_table(few, tmp_path):
+    poll = few.polls // 3
     with pytest.raises(STOPS):
         carry_out(job(tmp_path, stop=stopping_at(poll)))
     work = job(tmp_path)
@@ -458,6 +467,49 @@ def test_killed_it_goes_on_to_the_identical_table(few, tmp_path):
     assert list(work.out.rglob("*.partial")), "the last one died between writing and moving"
     assert not measured_file(work, "task-cell").exists(), "there is something left to do"
     assert tabulate(work, carry_out(work)).digest == few.table.digest
+
+
+# So far
+
+
+def test_so_far_is_what_is_there_and_nothing_is_done(few, tmp_path, counted):
+    work = job(tmp_path, stop=stopping_at(few.polls // 2))
+    with pytest.raises(STOPS):
+        carry_out(work)
+    before, so_far = files(tmp_path), replace(work, so_far=True, stop=lambda: pytest.fail("polled"))
+    told = {name: list(names) for name, names in counted.items()}
+    with RUNNER._locked(tmp_path):  # also while another process is at work
+        found = carry_out(so_far)
+    assert (files(tmp_path), counted) == (before, told)
+    table = tabulate(so_far, found)
+    assert 0 < len(table.rows) < len(few.table.rows)
+    assert len(found.found) + len(found.missing) == len(few.findings.found)
+    assert any(note.startswith("Unfinished: not measured yet are ") for note in table.notes)
+    for row in table.rows:
+        assert row == replace(few.table.row(row.setting, row.name), search_seconds=row.search_seconds)
+
+
+def test_so_far_of_a_finished_table_is_the_table(few):
+    work = replace(few.job, so_far=True)
+    assert tabulate(work, carry_out(work)).digest == few.table.digest
+
+
+def test_so_far_of_nothing_is_refused(tmp_path):
+    with pytest.raises(RunError, match="holds no table that was begun; leave out --so-far to begin one"):
+        carry_out(job(tmp_path, so_far=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_so_far_compares_the_seeds_that_both_rows_have(two, tmp_path):
+    """Else one row's second training would be held against the other's first."""
+    shutil.copytree(two[0].out, tmp_path / "out")
+    so_far = replace(two[0], out=tmp_path / "out", so_far=True)
+    measured_file(so_far, "headline-cells").with_name("headline-cells-seed1.json").unlink()
+    found = carry_out(so_far)
+    table = tabulate(so_far, found)
+    each = next(each for each in table.comparisons if (each.first, each.second) == ("headline", "headline, cells"))
+    expected = values(found, "headline").mean() - values(found, "headline, cells").mean()
+    assert each.difference.mean == pytest.approx(expected)
 
 
 # What is refused

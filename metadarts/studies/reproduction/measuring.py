@@ -145,7 +145,7 @@ def load_measured(path: Path, of: dict[str, Any], tasks: int) -> Measured | None
         return None
     try:
         told = read_json(path.read_text(encoding="utf-8"))
-        vouched = told.pop("sha256")
+        vouched, known = told.pop("sha256"), dict(told["of"])
         accuracies = np.array([number(value) for value in told["accuracies"]])
         measured = Measured(
             accuracies, whole(told["steps"], 0, 10_000), str(told["bn"]), number(told["seconds"]),
@@ -155,11 +155,10 @@ def load_measured(path: Path, of: dict[str, Any], tasks: int) -> Measured | None
         raise RunError(f"{path} cannot be read ({error}); remove it, and the row is measured again") from error
     if _digest(told) != vouched or len(accuracies) != tasks or not ((0 <= accuracies) & (accuracies <= 1)).all():
         raise RunError(f"{path} was changed since it was written; remove it, and the row is measured again")
-    if told["of"] != of:
-        odd = next(name for name in of if told["of"].get(name) != of[name])
+    if odd := [name for name in of | known if known.get(name) != of.get(name)]:
         raise RunError(
-            f"{path} was measured on something else: its {odd} is {str(told['of'].get(odd))[:60]!r}, expected "
-            f"{str(of[odd])[:60]!r}; give another --out, or remove it"
+            f"{path} was measured on something else: its {odd[0]} is {str(known.get(odd[0]))[:60]!r}, expected "
+            f"{str(of.get(odd[0]))[:60]!r}; give another --out, or remove it"
         )
     return measured
 

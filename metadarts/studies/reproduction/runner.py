@@ -25,7 +25,7 @@ from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
 from metadarts.experiments import RunFolder
 from metadarts.experiments.evaluation import alphas_of
-from metadarts.experiments.search import Progress
+from metadarts.experiments.search import Progress, SearchStopped
 from metadarts.spaces import Genotype, darts, random_genotype
 from metadarts.tasks import EpisodeSampler, Source
 from metadarts.tasks.frozen import FrozenEpisodes, freeze, thaw
@@ -170,6 +170,8 @@ class _Work:
                         found.append(self._finding(row, shots, seed))
                     except _NotYet:
                         missing.append(f"{row.method} ({shots}-shot, seed {seed})")
+                    except SearchStopped as stopped:
+                        raise Stopped from stopped
         return Findings({shots: self.episodes[shots] for shots in self.job.shots}, tuple(found), tuple(missing))
 
     def _trained(self) -> set[int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metadarts.core.described import number, read_json
+from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.experiments import Config, RunFolder
 from metadarts.experiments.build import assemble
@@ -17,7 +18,7 @@ from metadarts.studies.statistics import estimate, overlap, paired
 
 from .recipes import HEADLINE, TASK_CELL
 from .runner import Finding, Findings, Job, most_frequent
-from .tables import COMPARISONS, SMOKE_TASKS, TASKS, WAYS
+from .tables import SMOKE_TASKS, TASKS, WAYS, comparisons_of
 
 BOOTSTRAP = Key.from_seed(0).child("reproduce", "bootstrap")
 
@@ -31,7 +32,7 @@ def tabulate(job: Job, findings: Findings) -> Table:
     comparisons = [
         _compare(job, groups, rows, shots, *names)
         for shots in job.shots
-        for names in COMPARISONS
+        for names in comparisons_of(job.budget)
         if (shots, names[0]) in rows and (shots, names[1]) in rows
     ]
     return Table(
@@ -101,8 +102,11 @@ def _selection(config: Config) -> str:
 
 def seconds_of(run: RunFolder) -> float:
     """Wall time of a finished search, its looks included."""
-    told = json.loads((run.path / "finished.json").read_text(encoding="utf-8"))
-    return float(told["seconds"])
+    path = run.path / "finished.json"
+    try:
+        return number(read_json(path.read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove it, and the search ends once more") from error
 
 
 def _device(run: RunFolder) -> str:
@@ -143,6 +147,8 @@ def _compare(
     printed = a.paper.accuracy - b.paper.accuracy if a.paper and b.paper and a.paper.method != b.paper.method else None
     one, other, key = groups[shots, first], groups[shots, second], BOOTSTRAP.child(_setting(shots), first, second)
     if one[0].row.training == other[0].row.training:  # the same trainings: their spread is in both, and cancels
+        both = {finding.seed for finding in one} & {finding.seed for finding in other}
+        one, other = ([finding for finding in group if finding.seed in both] for group in (one, other))
         difference = estimate(_values(one) - _values(other), key)
     else:
         difference = paired(_values(one), _values(other), key)
