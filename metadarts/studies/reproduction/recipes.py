@@ -10,7 +10,7 @@ share of the budget on one thread of a two-core machine (Intel Xeon) whose other
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metadarts.core.errors import ConfigError, nearest
@@ -61,7 +61,8 @@ class Recipe:
 
     Args:
         ours: settings of the headline; T-NAS's own take their place under the full budget.
-        maml: settings of 4CONV as MAML trains it.
+        maml: settings of 4CONV as MAML trains it, under budgets smaller than its paper's.
+        maml_full: what its paper has besides.
         protonet: what a prototype network changes of ``ours`` (Snell et al., 2017).
         steps: budget -> training -> meta-updates; a training without a number is left out of that budget.
     """
@@ -70,6 +71,7 @@ class Recipe:
     maml: Settings
     protonet: Settings
     steps: dict[str, dict[str, int]]
+    maml_full: Settings = field(default_factory=dict)
 
     def trainings(self, budget: str) -> list[Training]:
         """All trainings of ``budget``, the headline first. Raises ConfigError for a budget there is not."""
@@ -79,7 +81,7 @@ class Recipe:
         smoke = SMOKE_LOOKS if budget == "smoke" else {}
         search = (_TNAS if full else self.ours) | smoke
         steps = self.steps[budget]
-        maml = self.maml | smoke
+        maml = self.maml | (CONSTANT_RATES | self.maml_full if full else {}) | smoke
         kinds = [
             (HEADLINE, "supernet, weights and alphas adapted", search),
             (SHORT, "the same supernet, a sixth of the time", search),
@@ -94,6 +96,7 @@ class Recipe:
         return [training for training in found if training.steps]
 
 
+CONSTANT_RATES: Settings = {"outer.final": 1.0}
 SMOKE_LOOKS: Settings = {"training.validations": 1, "training.validation_tasks": 4}
 LOOKS: Settings = {"training.validations": 4, "training.validation_tasks": 100}
 CONV4: Settings = {"model.network": "conv4", "model.channels": 32}
@@ -142,6 +145,7 @@ OMNIGLOT_RECIPE = Recipe(
         },
         "full": _PAPER,
     },
+    maml_full={"training.tasks": 32},
 )  # fmt: skip
 """28x28 characters. MAML's paper has 32 tasks a meta-batch; of 8, ten minutes hold four times as many updates."""
 SMALL_RECIPE = Recipe(
