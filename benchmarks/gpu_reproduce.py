@@ -1,9 +1,10 @@
 """T-NAS's FC100 table at the paper's length, in pieces: ``python -m benchmarks.gpu_reproduce``.
 
-The same as ``metadarts reproduce tnas-fc100 --budget full --shots 5 --stop-after 8``, for a machine that has torch and
-little else. A piece stops itself before a time limit, with a checkpoint; call it again until it says that the table is
-there. The search that `benchmarks.gpu_search` carries out piece by piece is this table's headline: they share its run
-folder. Each piece adds a line to ``--out``: what was done, and how far it is.
+What ``metadarts reproduce tnas-fc100 --budget full --shots 5 --stop-after 8`` does, for a machine that has torch and
+little else; that command then writes the page from the same folder. A piece stops itself before a time limit, with a
+checkpoint; call it again until it says that the table is there. The search that `benchmarks.gpu_search` carries out
+piece by piece is this table's headline: they share its run folder. Each piece adds a line to ``--out``: what was done,
+and how far it is.
 
 Data as for `benchmarks.gpu_search`. Without them it says so and ends with exit code 5.
 """
@@ -36,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"reproduce: skipped, no CIFAR-100: give --data-root, or set ${VARIABLE} to the folder that holds cifar100"
         )
         return NOTHING_TO_RUN
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
     done = piece(options, root)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("a", encoding="utf-8") as file:
@@ -95,7 +100,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the table is made, or gone on with")
     parser.add_argument("--data-root", type=Path, default=None, help="CIFAR-100, as `metadarts search` takes it")
     parser.add_argument("--seconds", type=float, default=480.0, help="a piece stops itself after these")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its choice")
     rehearsal.add_options(parser)
     return parser.parse_args(arguments)
 

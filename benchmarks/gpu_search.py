@@ -33,6 +33,7 @@ NEEDS = {"PyYAML": "PyYAML", "safetensors": "safetensors", "filelock": "filelock
          "matplotlib": "matplotlib", "pillow": "Pillow"}  # fmt: skip
 TABLE, SHOTS, SEEDS = "tnas-fc100", 5, 1
 FOLDER = CHECKOUT / "runs" / "gpu_fc100"
+TABLES_RUN = FOLDER / "runs" / f"headline-{SHOTS}shot-seed0"
 REHEARSED: dict[str, Any] = {
     "tasks.source": "glyphs", "tasks.ways": 2, "tasks.shots": 1, "tasks.queries": 1,
     "model.channels": 2, "model.nodes": 1, "model.stem": (2, 4), "inner.steps": 1,
@@ -193,8 +194,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return NOTHING_TO_RUN
         settings = {"tasks.file": str(root)}
-    settings |= {"training.meta_steps": options.meta_steps} if options.meta_steps else {}
-    settings |= dict(pair.split("=", 1) for pair in options.set)
+    other = {"training.meta_steps": options.meta_steps} if options.meta_steps else {}
+    other |= dict(pair.split("=", 1) for pair in options.set)
+    if other and options.run == TABLES_RUN:
+        raise SystemExit("search: another search than the table's needs another folder: name it with --run")
+    settings |= other
     for _ in range(options.pieces):
         done = piece(options.run, settings, options.device, options.seconds)
         if done.seconds:
@@ -220,9 +224,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu" / "search.csv", help="the rows are added there")
-    parser.add_argument(
-        "--run", type=Path, default=FOLDER / "runs" / f"headline-{SHOTS}shot-seed0", help="run folder, made or resumed"
-    )
+    parser.add_argument("--run", type=Path, default=TABLES_RUN, help="run folder, made or resumed")
     parser.add_argument("--data-root", type=Path, default=None, help="CIFAR-100, as `metadarts search` takes it")
     parser.add_argument("--seconds", type=float, default=500.0, help="a piece stops itself after these")
     parser.add_argument("--pieces", type=int, default=1, help="how many at most")

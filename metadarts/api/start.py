@@ -121,6 +121,7 @@ def start_of_run(path: Path) -> Start:
     """
     folder = RunFolder.open(path)
     config, checkpoint = folder.config(), folder.load("best")
+    _require_supernet(config)
     experiment = build(config)
     experiment.check_params(checkpoint.params)
     source = experiment.source
@@ -140,6 +141,15 @@ def start_of_run(path: Path) -> Start:
     return Start(path.name, config, form, checkpoint.params, checkpoint.rates, facts)
 
 
+def _require_supernet(config: Config) -> None:
+    """Require alphas to adapt. Raises ConfigError."""
+    if config.model.network != "supernet":
+        raise ConfigError(
+            f"expected the run of a supernet, whose weights and alphas are adapted; its network is "
+            f"{config.model.network!r}: give the run folder of a search"
+        )
+
+
 def _read(path: Path, name: str) -> Start:
     """A start's file. Raises RunError."""
     try:
@@ -157,6 +167,7 @@ def _read(path: Path, name: str) -> Start:
         settings = {f"{group}.{key}": value for group, part in told["config"].items() for key, value in part.items()}
         config = with_settings(Config(), settings).check()
         whole(config.model.nodes, 1, MOST_NODES)
+        _require_supernet(config)
         form = read_form(told["form"])
         facts = dict(told["facts"])
         network = supernet(darts(config.model.nodes), config.network_spec(form.channels))

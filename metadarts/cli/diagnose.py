@@ -38,6 +38,7 @@ def diagnose(
     """
     from metadarts.core.errors import ConfigError
     from metadarts.experiments import RunFolder, with_settings
+    from metadarts.studies.cells import require_supernet
     from metadarts.studies.diagnosis import as_text
     from metadarts.studies.diagnosis import diagnose as measure
 
@@ -50,10 +51,11 @@ def diagnose(
     config = with_settings(before, {k: v for k, v in changed.items() if v is not None}).check()
     if split == "test":
         folder.require_finished()
-    place = _made(out or run / "diagnosis")
     checkpoint = folder.load("best")
     experiment = common.open_experiment(config, resolved)
     experiment.check_params(checkpoint.params)
+    require_supernet(experiment)
+    place = _made(out or run / "diagnosis")
     with common.bar(f"diagnose on {tasks} {split} tasks") as shown:
 
         def watch(done: int, mean: float) -> None:

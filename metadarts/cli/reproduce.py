@@ -46,21 +46,21 @@ def reproduce(
 
     Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
     """
-    from metadarts.studies.reproduction import BUDGETS, Job, Stopped, carry_out, table_named, tabulate
+    from metadarts.studies.reproduction import LENGTHS_IN_WORDS, Job, Stopped, carry_out, table_named, tabulate
 
     if not table:
         _list_tables()
         return
     spec = table_named(table)
-    if budget not in BUDGETS:
-        raise ConfigError(f"--budget {budget!r}: expected {', '.join(BUDGETS)}")
+    if budget not in LENGTHS_IN_WORDS:
+        raise ConfigError(f"--budget {budget!r}: expected {', '.join(LENGTHS_IN_WORDS)}")
     if out is None:
         raise ConfigError("reproduce needs --out FOLDER to work in")
     measured = _settings(spec, budget, shots)
     chosen, name = spec.source(split)
     resolved = common.prepare(device, threads)
     source = _open(name, spec.place(_there(data_root)))
-    common.console.print(f"{spec.title}; {budget} budget ({BUDGETS[budget]})", soft_wrap=True)
+    common.console.print(f"{spec.title}; {budget} budget ({LENGTHS_IN_WORDS[budget]})", soft_wrap=True)
     common.console.print(f"split {chosen}: {spec.splits[chosen]}", soft_wrap=True)
     with stop_on_signals() as asked, _stages() as tell:
         deadline = None if stop_after is None else time.monotonic() + 60.0 * stop_after
@@ -79,13 +79,15 @@ def reproduce(
 
 
 def _list_tables() -> None:
-    from metadarts.studies.reproduction import BUDGETS, TABLES
+    from metadarts.studies.reproduction import LENGTHS_IN_WORDS, TABLES
 
     for spec in TABLES.values():
         common.console.print(f"{spec.name:14} {spec.title}", soft_wrap=True)
         for split, source in spec.sources.items():
             common.console.print(f"{'':14} --split {split} ({source}): {spec.splits[split]}", soft_wrap=True)
-    common.console.print("budgets: " + "; ".join(f"{name}: {text}" for name, text in BUDGETS.items()), soft_wrap=True)
+    common.console.print(
+        "budgets: " + "; ".join(f"{name}: {text}" for name, text in LENGTHS_IN_WORDS.items()), soft_wrap=True
+    )
 
 
 def _settings(spec: Spec, budget: str, shots: list[int] | None) -> tuple[int, ...]:

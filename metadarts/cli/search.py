@@ -77,9 +77,14 @@ def search(
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     run_search(out, config or preset, settings | common.read_settings(set_ or []), common.prepare(device, threads))
-    common.console.print(
-        f"next: metadarts evaluate {out}   metadarts derive {out}   metadarts report {out}", soft_wrap=True
-    )
+    verbs = ("evaluate", "derive", "report") if _has_alphas(out) else ("evaluate", "report")
+    common.console.print("next: " + "   ".join(f"metadarts {verb} {out}" for verb in verbs), soft_wrap=True)
+
+
+def _has_alphas(run: Path) -> bool:
+    from metadarts.experiments import RunFolder
+
+    return RunFolder.open(run).config().model.network == "supernet"
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

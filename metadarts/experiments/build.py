@@ -133,14 +133,17 @@ def build(config: Config, device: str = "cpu", progress: Callable[[int, int], No
     Raises:
         MetadartsError: a missing or unfit data set, or a configuration out of range.
     """
-    if device == "cuda":
-        allow_tf32(config.training.tf32)
     source = _open(config, progress)
     return assemble(config, source, device)
 
 
 def assemble(config: Config, source: Source | Tasksets, device: str = "cpu") -> Experiment:
-    """The experiment of ``config`` on a source that is open already. Raises ConfigError."""
+    """The experiment of ``config`` on a source that is open already; sets torch's precision on a GPU.
+
+    Raises ConfigError.
+    """
+    if device == "cuda":
+        allow_tf32(config.training.tf32)
     size = source.size if isinstance(source, Source) else (0, 0)
     if config.model.network == "conv4" and not isinstance(source, Source):
         raise ConfigError(f"model.network conv4 needs a source that says its images' size; {LIBRARY}'s do not")

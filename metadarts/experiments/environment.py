@@ -24,6 +24,11 @@ def choose_device(name: str) -> str:
     return "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
 
 
+def _allowed_tf32() -> bool:
+    """Of products and of cuDNN's convolutions, which have a switch of their own."""
+    return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+
+
 def describe(device: str) -> dict[str, Any]:
     """Versions, device, threads and commit."""
     return {
@@ -35,5 +40,5 @@ def describe(device: str) -> dict[str, Any]:
         "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        **({"tf32": torch.backends.cuda.matmul.allow_tf32} if device == "cuda" else {}),
+        **({"tf32": _allowed_tf32()} if device == "cuda" else {}),
     }

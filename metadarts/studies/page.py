@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from metadarts.core.described import number
 
 from .rows import (
     BUDGETS,
@@ -16,6 +18,7 @@ from .rows import (
     REPRODUCED,
     TASK_CELL,
     Comparison,
+    Paper,
     Row,
     Table,
     verdict,
@@ -31,6 +34,12 @@ QUESTIONS = {
     (TASK_CELL, META_CELL): "Is a cell adapted to tasks better than the meta-learned cell",
 }
 """What is asked of a comparison between a row of the first name and one of the second."""
+
+COMPARED = "The first less the second in points, paired by test task, with its 95 % interval ({budget})."
+
+RECIPES_DIFFER = "; the two also differ in recipe, not in the network alone"
+HOURS = ("training_hours", "measuring_hours")
+"""What an environment may hold of the time that the whole table took."""
 
 CLOSE = 5e-5
 """Half of the last digit that is printed of an accuracy."""
@@ -54,9 +63,12 @@ it can therefore be told from 0 where the intervals of the two rows overlap.
 
 CAUTIONS = """\
 **Budgets.** A smoke or an hour budget is no reproduction: it trains for a small part of the paper's schedule, and says
-whether the whole way from data to table works and which way the differences point. A value that such a run does not
-reach is "budget too small to say"; only the full budget can say "not reproduced". "Reproduced" means that our interval
-reaches the paper's value less the interval printed with it.
+whether the whole way from data to table works and which way the differences point. Whatever such a run measures, it is
+"budget too small to say". At the full budget "reproduced" means that our mean is at least the paper's value less the
+interval printed with it. A wide interval of ours does not help: its lower end may be at most two points lower than the
+value less the printed interval, or less two points where that is more. Where the paper's value is of something else,
+such as another protocol, there is "no verdict". How far our mean is from the paper's value is printed whatever the
+verdict.
 
 **Weaknesses of the published numbers.** The code that was published with T-NAS selects its checkpoint on the test
 tasks, which flatters the figure; here validation tasks choose. Whether batch statistics are transductive (all queries
@@ -68,7 +80,7 @@ of many published methods overlap, so that their order in a table is not establi
 def results_markdown(tables: Sequence[Table]) -> str:
     """The page of all ``tables``: how to read them, a summary, then each as `table_markdown`."""
     protocols = [f"- **{name}**: {text}." for name, text in PROTOCOLS.items() if name]
-    summary = [["table", "budget", "rows", "with a value of the paper", "reproduced"]]
+    summary = [["table", "budget", "rows", "values of the paper", "reproduced"]]
     summary += [[_safe(table.title), table.budget, str(len(table.rows)), *_tally(table)] for table in tables]
     parts = [MARK, INTRODUCTION.strip(), "\n".join(protocols), CAUTIONS.strip()]
     parts += [_grid(summary)] if tables else ["No table has been measured yet."]
@@ -84,13 +96,14 @@ def table_markdown(table: Table) -> str:
         parts += [f"### {_safe(setting)} ({budget})", _caption(table, setting), _grid(_lines(rows, table.budget))]
         parts.append(_made(rows))
     if table.comparisons:
-        told = [sentence(table, comparison) for comparison in table.comparisons]
-        parts += [f"### Compared ({budget})", _bullets(told)]
+        parts += [f"### Compared ({budget})", COMPARED.format(budget=budget), _grid(_compared(table))]
     parts += [f"### What it says ({budget})", _bullets(findings(table))]
     if table.notes:
-        parts += ["Notes:", _bullets(_safe(note) for note in table.notes)]
-    environment = "; ".join(f"{name} {value}" for name, value in table.environment.items())
-    parts.append(f"Measured with: {_safe(environment) or 'not recorded'}. Digest `{table.digest}`.")
+        parts += ["Notes:", _bullets(_noted(note) for note in table.notes)]
+    total = _total(table.environment)
+    shown = {name: value for name, value in table.environment.items() if not (total and name in HOURS)}
+    environment = _safe("; ".join(f"{name} {value}" for name, value in shown.items())) or "not recorded"
+    parts += [total, f"{_ended(f'Measured with: {environment}')} Digest `{table.digest}`."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -99,7 +112,17 @@ def _origin(table: Table) -> str:
         caution = "Measured at the full budget."
     else:
         caution = f"Measured at the {table.budget} budget, which is no reproduction of the paper's schedule."
-    return f"After {_safe(table.paper)}. Data: {_safe(table.source)}, {_safe(table.split)}. {caution}"
+    told = (f"Values beside ours: {_safe(table.paper)}", f"Data: {_safe(table.source)}, {_safe(table.split)}", caution)
+    return " ".join(map(_ended, told))
+
+
+def _total(environment: dict[str, Any]) -> str:
+    """The time that the whole table took; "" where it is not recorded."""
+    try:
+        trainings, measuring = (number(environment[name]) for name in HOURS)
+    except (LookupError, ValueError, OverflowError):  # an environment may hold anything
+        return ""
+    return f"In all: trainings {trainings:.2f} h, measuring {measuring:.2f} h."
 
 
 def _caption(table: Table, setting: str) -> str:
@@ -113,33 +136,32 @@ def _caption(table: Table, setting: str) -> str:
 
 def _lines(rows: Sequence[Row], budget: str) -> list[list[str]]:
     """The head and the rows of a grid."""
-    head = ["method", "protocol", "paper", f"ours ({budget} budget)", "95 % interval", "seeds", "tasks", "batch norm",
-            "weights", "meta-updates", "search hours", "verdict"]  # fmt: skip
+    head = ["method", "protocol", "paper", f"ours ({budget} budget)", "95 % interval", "ours - paper", "seeds", "tasks",
+            "batch norm", "weights", "meta-updates", "search hours", "verdict"]  # fmt: skip
     lines = [
         [
             _safe(row.method),
             row.protocol or "none",
-            _printed(row),
+            "none" if row.paper is None else _printed(row.paper),
             f"{100 * row.estimate.mean:.2f}",
             _interval(row.estimate),
+            "none" if row.gap is None else _points(row.gap),
             str(len(row.seeds)),
             f"{row.tasks:,}",
             _safe(row.bn),
             f"{row.weights:,}" + (f" + {row.alphas:,} alphas" if row.alphas else ""),
             f"{row.meta_steps:,}",
             f"{row.search_seconds / 3600:.2f}",
-            verdict(row, budget) or "no value in the paper",
+            _safe(verdict(row, budget)) or "no value in the paper",
         ]
         for row in rows
     ]
     return [head, *lines]
 
 
-def _printed(row: Row) -> str:
-    if row.paper is None:
-        return "none"
-    interval = "" if row.paper.interval is None else f" ± {100 * row.paper.interval:.2f}"
-    return f"{100 * row.paper.accuracy:.2f}{interval}"
+def _printed(paper: Paper) -> str:
+    interval = "" if paper.interval is None else f" ± {100 * paper.interval:.2f}"
+    return f"{100 * paper.accuracy:.2f}{interval}"
 
 
 def _made(rows: Sequence[Row]) -> str:
@@ -154,37 +176,57 @@ def _made(rows: Sequence[Row]) -> str:
     apart = [(name, fact) for name, fact in facts if len({fact(row) for row in rows}) > 1]
     told = [f"**all rows**: {_facts(shared, rows[0])}"] if shared else []
     for row in rows:
-        paper = f"the paper's {row.paper.method}" if row.paper and row.paper.method != row.method else ""
-        parts = [_safe(part) for part in (paper, row.note) if part] + ([_facts(apart, row)] if apart else [])
-        if parts:
-            told.append(f"**{_safe(row.method)}**: {'; '.join(parts)}")
-    return "How the rows were made:\n\n" + _bullets(f"{text}." for text in told)
+        parts = [_beside(row), _safe(row.covers), _noted(row.note), _facts(apart, row)]
+        if any(parts):
+            told.append(f"**{_safe(row.method)}**: {'; '.join(part for part in parts if part)}")
+    return "How the rows were made:\n\n" + _bullets(map(_ended, told))
+
+
+def _beside(row: Row) -> str:
+    """What the row stands beside in the paper, where its own name does not say it."""
+    if row.paper is None or (row.paper.method == row.method and not row.unlike):
+        return ""
+    return f"the paper's {_safe(row.paper.method)}" + (
+        f", of something else: {_safe(row.unlike)}" if row.unlike else ""
+    )
 
 
 def _facts(facts: Sequence[tuple[str, Callable[[Row], str]]], row: Row) -> str:
     return "; ".join(f"{name}: {_safe(fact(row))}" for name, fact in facts)
 
 
-def sentence(table: Table, comparison: Comparison) -> str:
-    """A comparison in one sentence, and what its interval does not show."""
-    first, second = (_row(table, comparison, name) for name in (comparison.first, comparison.second))
-    way, size = _way(comparison.difference)
-    seconds = " and ".join(f"{value:,.0f} s" for value in comparison.seconds)
-    steps = " and ".join(f"{value:,}" for value in comparison.meta_steps)
-    cost = f"{seconds}, {steps} meta-updates" if any(comparison.meta_steps) else seconds
-    told = (
-        f"{_safe(comparison.setting)}: {_safe(first.method)} is {size} {way} {_safe(second.method)} on the same "
-        f"{first.tasks:,} tasks ({_safe(comparison.about)}: {cost}; {table.budget} budget)"
-    )
+def _compared(table: Table) -> list[list[str]]:
+    """The head and the comparisons of a grid."""
+    head = ["setting", "first", "second", "what was held equal", "difference", "seconds", "meta-updates",
+            "paper's difference", "remark"]  # fmt: skip
+    lines = [
+        [
+            _safe(comparison.setting),
+            *(_safe(row.method) for row in _rows(table, comparison)),
+            _safe(comparison.about),
+            f"{_points(comparison.difference.mean)} {_interval(comparison.difference)}",
+            " and ".join(f"{value:,.0f}" for value in comparison.seconds),
+            " and ".join(f"{value:,}" for value in comparison.meta_steps),
+            "none" if comparison.paper is None else _points(comparison.paper),
+            _remark(table, comparison),
+        ]
+        for comparison in table.comparisons
+    ]
+    return [head, *lines]
+
+
+def _remark(table: Table, comparison: Comparison) -> str:
+    """What the difference and its interval do not show."""
+    if comparison.same:
+        first, second = (_safe(row.method) for row in _rows(table, comparison))
+        return f"{first} and {second} are the same cell, trained once: there is nothing to compare"
     doubts = []
     if comparison.difference.contains(0.0):
         doubts.append("the interval contains 0: no difference shown")
     if comparison.overlaps:
         doubts.append("the intervals of the two overlap")
-    if comparison.paper is not None:
-        printed = Estimate(comparison.paper, comparison.paper, comparison.paper)
-        doubts.append(f"in the paper it is {_number(abs(comparison.paper))} points {_way(printed)[0]}")
-    return "; ".join([told, *doubts]) + "."
+    recipes = RECIPES_DIFFER if comparison.recipes_differ else ""
+    return ("; ".join(doubts) + recipes).removeprefix("; ") or "none"
 
 
 def findings(table: Table) -> Iterator[str]:
@@ -200,7 +242,7 @@ def findings(table: Table) -> Iterator[str]:
         yield _best(table, [row for row in table.rows if row.setting == setting])
     for comparison in table.comparisons:
         for (one, other), question in QUESTIONS.items():
-            if pair := _between_families(table, comparison, one, other):
+            if not comparison.same and (pair := _between_families(table, comparison, one, other)):
                 yield _question(table, comparison, question, pair)
     for setting in table.settings:
         yield from _discretising(table, setting)
@@ -224,7 +266,7 @@ def _best(table: Table, rows: Sequence[Row]) -> str:
 
 def _between_families(table: Table, comparison: Comparison, one: str, other: str) -> tuple[Estimate, Row, Row] | None:
     """(difference, row of ``one``, row of ``other``), whichever of the two came first; None for other rows."""
-    first, second = (_row(table, comparison, name) for name in (comparison.first, comparison.second))
+    first, second = _rows(table, comparison)
     if _is_of(first, one) and _is_of(second, other):
         return comparison.difference, first, second
     if _is_of(first, other) and _is_of(second, one):
@@ -238,8 +280,14 @@ def _question(table: Table, comparison: Comparison, question: str, pair: tuple[E
     way, size = _way(difference)
     return (
         f"{question} in {_safe(comparison.setting)} ({_safe(comparison.about)})? {answer.capitalize()}: "
-        f"{_safe(one.method)} is {size} {way} {_safe(other.method)} ({table.budget} budget)."
+        f"{_covering(one)} is {size} {way} {_covering(other)} ({table.budget} budget)"
+        f"{RECIPES_DIFFER if comparison.recipes_differ else ''}."
     )
+
+
+def _covering(row: Row) -> str:
+    """The row's name, with how much of it was measured where that is not all."""
+    return _safe(row.method) + (f" ({_safe(row.covers)})" if row.covers else "")
 
 
 def _discretising(table: Table, setting: str) -> Iterator[str]:
@@ -252,7 +300,7 @@ def _discretising(table: Table, setting: str) -> Iterator[str]:
     for (before, after), name in words.items():
         shown = False
         for comparison in table.comparisons:
-            first, second = (_row(table, comparison, key) for key in (comparison.first, comparison.second))
+            first, second = _rows(table, comparison)
             protocols = (first.protocol, second.protocol)
             if comparison.setting == setting and sorted(protocols) == [before, after]:
                 change = comparison.difference if protocols[0] == after else _flipped(comparison.difference)
@@ -268,30 +316,40 @@ def _discretising(table: Table, setting: str) -> Iterator[str]:
             for protocol in (before, after)
         )
         if not shown and len(olds) == len(news) == 1:
-            change_of_means = 100 * (news[0].estimate.mean - olds[0].estimate.mean)
+            change_of_means = _points(news[0].estimate.mean - olds[0].estimate.mean)
             yield (
-                f"{_safe(setting)}: {name} changes the mean by {change_of_means:+.2f} points, without a paired "
+                f"{_safe(setting)}: {name} changes the mean by {change_of_means} points, without a paired "
                 f"interval, from {_safe(olds[0].method)} to {_safe(news[0].method)} ({table.budget} budget)."
             )
 
 
 def _distance(table: Table) -> Iterator[str]:
-    """How far the rows are from the paper's values."""
-    for setting in table.settings:
-        rows = [row for row in table.rows if row.setting == setting and row.paper]
-        if not rows:
-            continue
-        gaps = [100 * (row.estimate.mean - row.paper.accuracy) for row in rows if row.paper]
-        reached = sum(verdict(row, table.budget) == REPRODUCED for row in rows)
-        span = f"{gaps[0]:+.2f}" if len(gaps) == 1 else f"{min(gaps):+.2f} to {max(gaps):+.2f}"
+    """How far the nearest mean is from each value of the paper, whatever the verdict."""
+    for group in _valued(table).values():
+        gap, row, paper = min(group, key=lambda each: abs(each[0]))
+        bar = "without an interval"
+        if paper.interval is not None:
+            bar = f"{100 * (paper.accuracy - paper.interval):.2f} less its interval"
+        unlike = f"the paper's value is of something else: {_safe(row.unlike)}; " if row.unlike else ""
         yield (
-            f"{_safe(setting)}: our means less the paper's values are {span} points; {reached} of {len(rows)} "
-            f"{'value is' if len(rows) == 1 else 'values are'} reproduced ({table.budget} budget)."
+            f"{_safe(row.setting)}: the paper has {_printed(paper)} for {_safe(paper.method)}, {bar}; the mean nearest "
+            f"to it, {100 * row.estimate.mean:.2f} ({_points(gap)} points) of {_safe(row.method)}, "
+            f"{'reaches' if row.reaches else 'does not reach'} it ({unlike}{table.budget} budget)."
         )
 
 
-def _row(table: Table, comparison: Comparison, name: str) -> Row:
-    return table.row(comparison.setting, name)
+def _valued(table: Table) -> dict[tuple[str, str], list[tuple[float, Row, Paper]]]:
+    """(gap, row, value) of every row with a value of the paper, by setting and method: each value is there once."""
+    groups: dict[tuple[str, str], list[tuple[float, Row, Paper]]] = {}
+    for row in table.rows:
+        if row.paper is not None and row.gap is not None:
+            groups.setdefault((row.setting, row.paper.method), []).append((row.gap, row, row.paper))
+    return groups
+
+
+def _rows(table: Table, comparison: Comparison) -> tuple[Row, Row]:
+    """(the first, the second) of ``comparison``."""
+    return table.row(comparison.setting, comparison.first), table.row(comparison.setting, comparison.second)
 
 
 def _is_of(row: Row, family: str) -> bool:
@@ -304,8 +362,10 @@ def _is_plain(row: Row) -> bool:
 
 
 def _tally(table: Table) -> tuple[str, str]:
-    verdicts = Counter(verdict(row, table.budget) for row in table.rows)
-    return str(verdicts.total() - verdicts[""]), str(verdicts[REPRODUCED])
+    """(values of the paper, those that at least one row reproduces)."""
+    groups = _valued(table).values()
+    reproduced = sum(any(verdict(row, table.budget) == REPRODUCED for _, row, _ in group) for group in groups)
+    return str(len(groups)), str(reproduced)
 
 
 def _flipped(difference: Estimate) -> Estimate:
@@ -320,7 +380,7 @@ def _way(difference: Estimate) -> tuple[str, str]:
 
 
 def _signed(change: Estimate) -> str:
-    return f"{100 * change.mean:+.2f} points {_interval(change)}"
+    return f"{_points(change.mean)} points {_interval(change)}"
 
 
 def _interval(found: Estimate) -> str:
@@ -332,14 +392,33 @@ def _number(value: float) -> str:
     return f"{100 * value:.2f}" if abs(value) >= CLOSE else "0.00"
 
 
+def _points(value: float) -> str:
+    """A difference of fractions of 1 in points, with its sign, and without one before zero."""
+    return f"{100 * value:+.2f}" if abs(value) >= CLOSE else "0.00"
+
+
+def _ended(text: str) -> str:
+    """``text`` with a full stop, where it does not end with one."""
+    return text if text.endswith(".") else f"{text}."
+
+
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _safe(text: str) -> str:
     """``text`` as one line that markdown prints as it stands."""
-    line = " ".join(text.split())
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(line: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _noted(text: str) -> str:
+    """As `_safe`, but with a genotype after "cell" as code, which can be copied as it stands."""
+    parts = re.split(r"(?<=\bcell )(Genotype\(.*?[)\]]\))", " ".join(text.split()))
+    return "".join(f"`{part.replace('`', '')}`" if index % 2 else _escaped(part) for index, part in enumerate(parts))
 
 
 def _bullets(texts: Iterator[str] | Sequence[str]) -> str:

@@ -66,11 +66,14 @@ def _row(row: Row) -> Branch:
         half = None if row.paper.interval is None else 100 * row.paper.interval
         printed = (100 * row.paper.accuracy, half)
     label = f"{row.protocol}: {row.method}" if row.protocol else row.method
+    if row.paper is not None and row.unlike:
+        label += f" (the paper's value: {row.unlike})"
     return Branch(label, 100 * found.mean, 100 * found.low, 100 * found.high, printed)
 
 
 def _comparison(comparison: Comparison) -> Branch:
     found = comparison.difference
     printed = None if comparison.paper is None else (100 * comparison.paper, None)
-    label = f"{comparison.first} less {comparison.second} ({comparison.about})"
+    doubt = "; the same cell" if comparison.same else "; recipes differ" if comparison.recipes_differ else ""
+    label = f"{comparison.first} less {comparison.second} ({comparison.about}{doubt})"
     return Branch(label, 100 * found.mean, 100 * found.low, 100 * found.high, printed)

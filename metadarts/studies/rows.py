@@ -27,10 +27,15 @@ PROTOCOLS = {
     "C": "discretised and meta-trained from scratch: the derived cell as an ordinary network",
     "": "a network without architecture search",
 }
-HEADLINE, MAML, META_CELL, RANDOM_CELL, TASK_CELL = "headline", "maml", "meta-cell", "random-cell", "task-cell"
-"""Names of rows that a page has sentences about; "maml-long" counts as "maml" too."""
+HEADLINE, SHORT, MAML = "headline", "headline-10", "maml"
+META_CELL, TASK_CELL, RANDOM_CELL = "meta-cell", "task-cell", "random-cell"
+"""Names of rows that a page has sentences about. A name with a hyphen and more behind it counts as the same: `SHORT`
+as `HEADLINE`, and "maml-first", "maml-equal" and "maml-ours" as `MAML`."""
 
-REPRODUCED, MISSED, TOO_SMALL = "reproduced", "not reproduced", "budget too small to say"
+REPRODUCED, MISSED, TOO_SMALL, NO_VERDICT = "reproduced", "not reproduced", "budget too small to say", "no verdict"
+SLACK = 0.02
+"""How far the lower end of an interval may lie below what `verdict` asks of it: two points of accuracy."""
+
 DIGEST = "sha256"
 """Where the file keeps `Table.digest`."""
 
@@ -75,6 +80,10 @@ class Row:
         search_seconds: of all trainings behind the row.
         device: in words.
         note: what else a reader must know, e.g. the cell.
+        unlike: a few words why the paper's value is of something else, e.g. "another protocol"; "" where it is not.
+        covers: how much of what the row is called it stands for, e.g. "596 of 600 tasks have one of the 1 trained
+            cells"; "" where that is all.
+        measure_seconds: of measuring all its trainings on the test tasks.
     """
 
     setting: str
@@ -94,6 +103,19 @@ class Row:
     search_seconds: float
     device: str
     note: str = ""
+    unlike: str = ""
+    covers: str = ""
+    measure_seconds: float = 0.0
+
+    @property
+    def gap(self) -> float | None:
+        """The mean less the paper's value, from -1 to 1; None where the paper has none."""
+        return None if self.paper is None else self.estimate.mean - self.paper.accuracy
+
+    @property
+    def reaches(self) -> bool:
+        """Whether the mean is at least the paper's value less the interval printed with it."""
+        return self.paper is not None and self.estimate.mean >= self.paper.accuracy - (self.paper.interval or 0.0)
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,8 @@ class Comparison:
         seconds: of the trainings behind the first and the second.
         meta_steps: meta-updates of each training of the first and the second.
         paper: the paper's own difference, from -1 to 1; None where it has none.
+        same: whether both rows are one trained network, so that there is nothing to compare.
+        recipes_differ: whether the two were also trained by different recipes.
     """
 
     setting: str
@@ -121,6 +145,8 @@ class Comparison:
     seconds: tuple[float, float]
     meta_steps: tuple[int, int]
     paper: float | None = None
+    same: bool = False
+    recipes_differ: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +185,7 @@ class Table:
         told = asdict(self)
         del told["environment"]
         for row in told["rows"]:
-            del row["search_seconds"], row["device"]
+            del row["search_seconds"], row["measure_seconds"], row["device"]
         for comparison in told["comparisons"]:
             del comparison["seconds"]
         return hashlib.sha256(json.dumps(_as_floats(told), sort_keys=True).encode()).hexdigest()
@@ -208,13 +234,17 @@ class Table:
 def verdict(row: Row, budget: str) -> str:
     """What the row says about the paper's value.
 
+    The mean alone reaches a value: an interval that is wide, as few tasks or trainings make it, never helps. It can
+    only harm, so that no sloppy measurement passes: its lower end may lie below the value by the printed interval, or
+    by `SLACK` where that is more, and by another `SLACK`, but no further.
+
     Args:
-        row: its interval is held against the paper's value less the interval printed with it.
+        row: its mean is held against the paper's value less the interval printed with it.
         budget: one of `BUDGETS`.
 
     Returns:
-        `REPRODUCED` where the row's interval reaches that, else `MISSED` at the full budget and `TOO_SMALL` below it;
-        "" where the paper has no value.
+        "" where the paper has no value; else `TOO_SMALL` below the full budget, whatever was measured. At the full
+        budget `NO_VERDICT` and why, where the paper's value is of something else; else `REPRODUCED` or `MISSED`.
 
     Raises:
         ConfigError: for another budget.
@@ -223,9 +253,12 @@ def verdict(row: Row, budget: str) -> str:
         raise ConfigError(f"budget {budget!r}: expected one of them; {nearest(budget, BUDGETS)}")
     if row.paper is None:
         return ""
-    if row.estimate.high >= row.paper.accuracy - (row.paper.interval or 0.0):
-        return REPRODUCED
-    return MISSED if budget == "full" else TOO_SMALL
+    if budget != "full":
+        return TOO_SMALL
+    if row.unlike:
+        return f"{NO_VERDICT}: {row.unlike}"
+    least = row.paper.accuracy - max(SLACK, row.paper.interval or 0.0) - SLACK
+    return REPRODUCED if row.reaches and row.estimate.low >= least else MISSED
 
 
 def _as_floats(value: Any) -> Any:
@@ -327,6 +360,9 @@ def _row(told: Any, place: str) -> Row:
         search_seconds=fields.between("search_seconds", 0.0),
         device=fields.text("device"),
         note=fields.text("note"),
+        unlike=fields.text("unlike"),
+        covers=fields.text("covers"),
+        measure_seconds=fields.between("measure_seconds", 0.0),
     )
 
 
@@ -347,6 +383,8 @@ def _comparison(told: Any, place: str) -> Comparison:
         seconds=fields.pair("seconds", lambda value: _between(value, 0.0, math.inf)),
         meta_steps=fields.pair("meta_steps", lambda value: whole(value, 0, MOST)),
         paper=fields.perhaps("paper", low=-1.0),
+        same=fields.take("same", truth),
+        recipes_differ=fields.take("recipes_differ", truth),
     )
 
 

@@ -1,8 +1,8 @@
 """Tables of papers, each by one command: the data, the trainings, the baselines, the same frozen test episodes."""
 
-from .recipes import BUDGETS as BUDGETS
-from .runner import Job as Job
-from .runner import Stopped as Stopped
+from .job import Job as Job
+from .job import Stopped as Stopped
+from .recipes import LENGTHS_IN_WORDS as LENGTHS_IN_WORDS
 from .runner import carry_out as carry_out
 from .tables import TABLES as TABLES
 from .tables import Spec as Spec

@@ -2,166 +2,117 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from metadarts.core.described import number, read_json, whole
-from metadarts.core.errors import RunError
-from metadarts.core.files import write_atomically
+from metadarts.core.types import TaskBatch
 from metadarts.experiments.build import Experiment
 from metadarts.experiments.checkpoints import Checkpoint
-from metadarts.experiments.evaluation import evaluation_inner, on_device
-from metadarts.meta import evaluate
-from metadarts.spaces import Genotype
+from metadarts.experiments.evaluation import LOOK_ADVICE, evaluation_inner, on_device
+from metadarts.experiments.memory import fitted
+from metadarts.meta import Evaluation, evaluate
 from metadarts.studies.cells import adapt_batch, genotypes_of, with_cells
 from metadarts.tasks import nearest_class_mean
 from metadarts.tasks.frozen import FrozenEpisodes
 
-from .tables import RowPlan
+from .kept import Measured, Share, Shares
+from .plans import RowPlan
 
 Tell = Callable[[int, float], None]
 """Told (tasks done, mean accuracy so far); may raise, to stop."""
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What one row of one seed came to.
-
-    Args:
-        accuracies: [T] query accuracies, 0 to 1, in the order of the episodes.
-        steps: inner steps taken.
-        bn: batch-norm policy; empty where there is no network.
-        seconds: of wall time.
-        genotypes: [T] the tasks' own cells, where cells were derived.
-    """
-
-    accuracies: NDArray[np.float64]
-    steps: int
-    bn: str
-    seconds: float
-    genotypes: tuple[str, ...] = ()
+Answer = tuple[list[float], list[str]]
+"""Accuracies by task, and the tasks' own cells where they were derived."""
+PIXELS_AT_ONCE = 10
 
 
 def measure(
-    row: RowPlan, experiment: Experiment | None, checkpoint: Checkpoint | None, episodes: FrozenEpisodes, tell: Tell
+    row: RowPlan,
+    experiment: Experiment | None,
+    checkpoint: Checkpoint | None,
+    episodes: FrozenEpisodes,
+    shares: Shares,
+    tell: Tell,
 ) -> Measured:
-    """Measure ``row`` on all episodes.
+    """Measure ``row`` on the episodes that ``shares`` does not have yet.
 
     Args:
         experiment, checkpoint: what it is measured on; None for a row of pixels.
     """
-    begun = time.monotonic()
-    genotypes: tuple[str, ...] = ()
+    answer: Callable[[TaskBatch], Answer] = _pixels
     if experiment is None or checkpoint is None:
-        accuracies, steps, bn = _pixels(episodes, tell), 0, ""
+        steps, bn, size = 0, "", PIXELS_AT_ONCE
     else:
-        if row.bn:
-            experiment = replace(experiment, learner=replace(experiment.learner, bn=row.bn))
-        if row.mode == "unadapted":
-            config = experiment.config
-            experiment = replace(experiment, config=replace(config, evaluate=replace(config.evaluate, steps=0)))
-        bn, steps = experiment.learner.bn, experiment.config.evaluate.steps
-        if row.mode == "cells":
-            accuracies, genotypes = _cells(experiment, checkpoint, episodes, tell)
-        else:
-            accuracies = _adapted(experiment, checkpoint, episodes, tell)
-    seconds = round(time.monotonic() - begun, 1)
-    return Measured(np.asarray(accuracies, dtype=np.float64), steps, bn, seconds, genotypes)
-
-
-def _adapted(experiment: Experiment, checkpoint: Checkpoint, episodes: FrozenEpisodes, tell: Tell) -> list[float]:
-    result = evaluate(
-        experiment.learner,
-        on_device(experiment, checkpoint.params) or {},
-        lambda first, last: episodes.batch(first, last).to(experiment.device),
-        evaluation_inner(experiment.config),
-        tasks=episodes.tasks,
-        rates=on_device(experiment, checkpoint.rates),
-        batch_size=experiment.config.evaluate.batch,
-        progress=tell,
+        experiment = _as_asked(row, experiment)
+        steps, bn, size = experiment.config.evaluate.steps, experiment.learner.bn, experiment.config.evaluate.batch
+        answer = _answers(row, experiment, checkpoint)
+    for first in range(shares.done[-1].last if shares.done else 0, episodes.tasks, size):
+        begun, last = time.monotonic(), min(first + size, episodes.tasks)
+        accuracies, genotypes = answer(episodes.batch(first, last))
+        shares.add(Share(first, last, accuracies, genotypes, round(time.monotonic() - begun, 3)))
+        tell(last, float(np.mean([value for share in shares.done for value in share.accuracies])))
+    return Measured(
+        np.array([value for share in shares.done for value in share.accuracies]),
+        steps,
+        bn,
+        round(sum(share.seconds for share in shares.done), 1),
+        tuple(genotype for share in shares.done for genotype in share.genotypes),
     )
-    found: list[float] = result.accuracies.double().tolist()
-    return found
 
 
-def _cells(
-    experiment: Experiment, checkpoint: Checkpoint, episodes: FrozenEpisodes, tell: Tell
-) -> tuple[list[float], tuple[str, ...]]:
-    """Protocol B: adapt the supernet to a task, keep its cell with the weights it inherits, adapt that again."""
-    accuracies: list[float] = []
-    genotypes: list[Genotype] = []
-    for first, last in _slices(episodes.tasks, experiment.config.evaluate.batch):
-        batch = episodes.batch(first, last).to(experiment.device)
-        adapted, _ = adapt_batch(experiment, checkpoint, batch)
-        own = genotypes_of(adapted, experiment.network.space)
-        accuracies += with_cells(experiment, checkpoint, adapted, batch, own).double().tolist()
-        genotypes += own
-        tell(last, float(np.mean(accuracies)))
-    return accuracies, tuple(map(str, genotypes))
+def _as_asked(row: RowPlan, experiment: Experiment) -> Experiment:
+    """The experiment under the row's own batch-norm policy and number of steps."""
+    if row.bn:
+        experiment = replace(experiment, learner=replace(experiment.learner, bn=row.bn))
+    if row.mode != "unadapted":
+        return experiment
+    config = experiment.config
+    return replace(experiment, config=replace(config, evaluate=replace(config.evaluate, steps=0)))
 
 
-def _pixels(episodes: FrozenEpisodes, tell: Tell) -> list[float]:
-    accuracies: list[float] = []
-    for first, last in _slices(episodes.tasks, 10):
-        with torch.no_grad():
-            accuracies += nearest_class_mean(episodes.batch(first, last)).double().tolist()
-        tell(last, float(np.mean(accuracies)))
-    return accuracies
+def _answers(row: RowPlan, experiment: Experiment, checkpoint: Checkpoint) -> Callable[[TaskBatch], Answer]:
+    own = _cells if row.mode == "cells" else _adapted
+
+    def answer(batch: TaskBatch) -> Answer:
+        return own(experiment, checkpoint, batch.to(experiment.device))
+
+    return answer
 
 
-def _slices(tasks: int, size: int) -> list[tuple[int, int]]:
-    return [(first, min(first + size, tasks)) for first in range(0, tasks, size)]
-
-
-def save_measured(path: Path, measured: Measured, of: dict[str, Any]) -> None:
-    """Write what `load_measured` reads. Raises RunError.
-
-    Args:
-        of: what was measured on what; a file of something else is refused later.
-    """
-    body = {
-        "of": of,
-        "accuracies": measured.accuracies.tolist(),
-        "steps": measured.steps,
-        "bn": measured.bn,
-        "seconds": measured.seconds,
-        "genotypes": list(measured.genotypes),
-    }
-    write_atomically(path, (json.dumps(body | {"sha256": _digest(body)}) + "\n").encode())
-
-
-def load_measured(path: Path, of: dict[str, Any], tasks: int) -> Measured | None:
-    """What was measured already; None where it was not. Raises RunError when the file is of something else."""
-    if not path.exists():
-        return None
-    try:
-        told = read_json(path.read_text(encoding="utf-8"))
-        vouched, known = told.pop("sha256"), dict(told["of"])
-        accuracies = np.array([number(value) for value in told["accuracies"]])
-        measured = Measured(
-            accuracies, whole(told["steps"], 0, 10_000), str(told["bn"]), number(told["seconds"]),
-            tuple(map(str, told["genotypes"])),
-        )  # fmt: skip
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove it, and the row is measured again") from error
-    if _digest(told) != vouched or len(accuracies) != tasks or not ((0 <= accuracies) & (accuracies <= 1)).all():
-        raise RunError(f"{path} was changed since it was written; remove it, and the row is measured again")
-    if odd := [name for name in of | known if known.get(name) != of.get(name)]:
-        raise RunError(
-            f"{path} was measured on something else: its {odd[0]} is {str(known.get(odd[0]))[:60]!r}, expected "
-            f"{str(of.get(odd[0]))[:60]!r}; give another --out, or remove it"
+def _adapted(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch) -> Answer:
+    def work(size: int) -> Evaluation:
+        return evaluate(
+            experiment.learner,
+            on_device(experiment, checkpoint.params) or {},
+            batch.slice,
+            evaluation_inner(experiment.config),
+            tasks=batch.tasks,
+            rates=on_device(experiment, checkpoint.rates),
+            batch_size=size,
         )
-    return measured
+
+    result, _ = fitted(work, batch.tasks, True, LOOK_ADVICE)
+    return result.accuracies.double().tolist(), []
 
 
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def _cells(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch) -> Answer:
+    """Protocol B: adapt the supernet to a task, keep its cell with the weights it inherits, adapt that again."""
+
+    def work(size: int) -> list[tuple[list[float], list[str]]]:
+        return [one(batch.slice(i, min(i + size, batch.tasks))) for i in range(0, batch.tasks, size)]
+
+    def one(part: TaskBatch) -> Answer:
+        adapted, _ = adapt_batch(experiment, checkpoint, part)
+        own = genotypes_of(adapted, experiment.network.space)
+        return with_cells(experiment, checkpoint, adapted, part, own).double().tolist(), [str(cell) for cell in own]
+
+    found, _ = fitted(work, batch.tasks, True, LOOK_ADVICE)
+    return [value for values, _ in found for value in values], [cell for _, cells in found for cell in cells]
+
+
+def _pixels(batch: TaskBatch) -> Answer:
+    with torch.no_grad():
+        return nearest_class_mean(batch).double().tolist(), []

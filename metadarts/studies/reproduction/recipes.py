@@ -15,14 +15,14 @@ from typing import Any
 
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.experiments import Config, preset, with_settings
+from metadarts.studies.rows import HEADLINE, META_CELL, RANDOM_CELL, SHORT, TASK_CELL
 
 Settings = dict[str, Any]
-BUDGETS = {
+LENGTHS_IN_WORDS = {
     "smoke": "5 minutes: shows that everything runs",
     "hour": "60 minutes for the headline, 10 for each baseline",
     "full": "as many updates as the paper",
 }
-HEADLINE, SHORT = "headline", "headline-10"
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class Recipe:
         maml = self.maml | (CONSTANT_RATES | self.maml_full if full else {}) | smoke
         kinds = [
             (HEADLINE, "supernet, weights and alphas adapted", search),
-            (SHORT, "the same supernet, a sixth of the time", search),
-            ("maml", "MAML 4CONV, its paper's recipe, exact", maml),
-            ("maml-first", "MAML 4CONV, its paper's recipe, first order", maml | {"inner.order": "first"}),
-            ("maml-equal", "MAML 4CONV, its paper's recipe, exact, fewer updates", maml),
+            (SHORT, "the same supernet, a shorter search", search),
+            ("maml", "MAML 4CONV, after its paper, exact", maml),
+            ("maml-first", "MAML 4CONV, after its paper, first order", maml | {"inner.order": "first"}),
+            ("maml-equal", "MAML 4CONV, after its paper, exact, fewer updates", maml),
             ("maml-ours", "MAML 4CONV, our recipe, exact", self.ours | CONV4 | smoke),
             ("protonet", "ProtoNet 4CONV", self.ours | self.protonet | smoke),
         ]
@@ -100,14 +100,13 @@ CONSTANT_RATES: Settings = {"outer.final": 1.0}
 SMOKE_LOOKS: Settings = {"training.validations": 1, "training.validation_tasks": 4}
 LOOKS: Settings = {"training.validations": 4, "training.validation_tasks": 100}
 CONV4: Settings = {"model.network": "conv4", "model.channels": 32}
-META_CELL, TASK_CELL, RANDOM_CELL = "meta-cell", "task-cell", "random-cell"
 AUTO_MAML_CELLS = {"auto-maml-1-shot": 1, "auto-maml-5-shot": 5}
 CELLS = {
     "auto-maml-1-shot": "Auto-MAML's published 1-shot cell",
     "auto-maml-5-shot": "Auto-MAML's published 5-shot cell",
     RANDOM_CELL: "a random cell",
-    META_CELL: "the meta-alphas' cell: no task adaptation of the architecture",
-    TASK_CELL: "the most frequent cell of adapted tasks",
+    META_CELL: "the meta-alphas' cell, adapted to no task",
+    TASK_CELL: "each task's own cell, or the most frequent one",
 }
 CELL: Settings = {"model.network": "cell", "model.affine": True, "model.pool_norm": False}
 """As T-NAS's evaluation network: affine batch norms, none after pools."""

@@ -1,4 +1,4 @@
-"""The tables there are: data, settings, the paper's values, and which rows a table has."""
+"""The tables there are: data, splits, settings, and the paper's values."""
 
 from __future__ import annotations
 
@@ -8,18 +8,7 @@ from pathlib import Path
 from metadarts.core.errors import ConfigError, nearest
 
 from .papers import CITATION, FC100, MINI, OMNIGLOT, Printed
-from .recipes import (
-    HEADLINE,
-    LARGE_RECIPE,
-    META_CELL,
-    OMNIGLOT_RECIPE,
-    RANDOM_CELL,
-    SHORT,
-    SMALL_RECIPE,
-    TASK_CELL,
-    Recipe,
-    Training,
-)
+from .recipes import LARGE_RECIPE, OMNIGLOT_RECIPE, SMALL_RECIPE, Recipe, Training
 
 TASKS, QUERIES, WAYS = 600, 15, 5
 SMOKE_TASKS = 20
@@ -41,6 +30,7 @@ class Spec:
         trained_shots: support images per class while training, under smaller budgets.
         folders: where below a data root the data may lie.
         citation: of the paper.
+        own_cells: whether Auto-MAML's released cells are those of its row in this table.
         episodes: (split, shots) -> the hash of the 600 frozen test episodes that docs/results.md is measured on.
     """
 
@@ -55,6 +45,7 @@ class Spec:
     trained_shots: int
     folders: tuple[str, ...] = ()
     citation: str = CITATION
+    own_cells: bool = False
     episodes: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def settings(self, budget: str) -> tuple[int, ...]:
@@ -158,6 +149,7 @@ TABLES = {
             (1, 5),
             (5,),
             5,
+            own_cells=True,
         ),
         Spec(
             "glyphs",
@@ -180,80 +172,3 @@ def table_named(name: str) -> Spec:
     if name not in TABLES:
         raise ConfigError(f"unknown table {name!r}: {nearest(name, TABLES)}")
     return TABLES[name]
-
-
-@dataclass(frozen=True)
-class RowPlan:
-    """One row to measure.
-
-    Args:
-        name: short.
-        training: the training it is measured on; empty for none.
-        mode: "adapted", "unadapted" (no inner step), "cells" (each task's own cell, inherited weights) or "pixels".
-        method: what a reader reads.
-        protocol: "A", "B", "C" or "".
-        paper: the method of the paper that it stands beside; empty for none.
-        bn: another batch-norm policy than the training's.
-    """
-
-    name: str
-    training: str
-    mode: str
-    method: str
-    protocol: str = ""
-    paper: str = ""
-    bn: str = ""
-
-
-def rows_of(spec: Spec, budget: str, shots: int) -> list[RowPlan]:
-    """The rows of one setting, in the order of the table."""
-    trainings = {training.name: training for training in spec.trainings(budget)}
-    title = trainings[HEADLINE].title
-    rows = [
-        RowPlan("headline", HEADLINE, "adapted", title, "A", "T-NAS"),
-        RowPlan("headline, support statistics", HEADLINE, "adapted", f"{title}; batch norm of the support set", "A",
-                bn="support"),
-        RowPlan("headline, no steps", HEADLINE, "unadapted", "supernet, no inner step", "A"),
-        RowPlan("headline, cells", HEADLINE, "cells", "each task's own cell, inherited weights", "B", "T-NAS"),
-    ]  # fmt: skip
-    papers = {
-        TASK_CELL: "T-NAS",
-        "maml": "MAML",
-        "maml-first": "MAML, first order",
-        f"auto-maml-{shots}-shot": "Auto-MAML",
-    }
-    protocols = {"headline-10": "A"} | dict.fromkeys((TASK_CELL, META_CELL, RANDOM_CELL), "C")
-    for name, training in trainings.items():
-        if name != HEADLINE:
-            rows.append(RowPlan(name, name, "adapted", training.title, protocols.get(name, ""), papers.get(name, "")))
-    rows.append(RowPlan("pixels", "", "pixels", "nearest class mean of pixels"))
-    return rows
-
-
-MAML_TOO = "T-NAS against MAML, as in the paper"
-LENGTHS_DIFFER = {
-    "hour": {
-        (SHORT, "maml"): "equal wall-clock; MAML as its paper trains it",
-        (SHORT, "maml-equal"): "equal meta-updates; MAML as its paper trains it",
-        (SHORT, "maml-ours"): "equal wall-clock, equal recipe",
-        (HEADLINE, "maml-ours"): "equal meta-updates, equal recipe",
-        (HEADLINE, "maml"): f"{MAML_TOO}, but with six times MAML's time",
-        (HEADLINE, SHORT): "six times the time",
-    },
-    "full": {(HEADLINE, "maml"): f"{MAML_TOO}, each for its paper's number of updates"},
-}
-"""Budget -> (first, second) -> what was held equal. Under the smoke budget nothing is."""
-ONE_NETWORK = {
-    (HEADLINE, "headline, no steps"): "what the inner steps add",
-    (HEADLINE, "headline, cells"): "what discretising costs: A against B",
-    (HEADLINE, TASK_CELL): "A against C",
-    (TASK_CELL, META_CELL): "C: what adapting the architecture to tasks adds",
-    (META_CELL, RANDOM_CELL): "C: what the search adds to chance",
-    (HEADLINE, "headline, support statistics"): "what transductive statistics are worth",
-}
-
-
-def comparisons_of(budget: str) -> list[tuple[str, str, str]]:
-    """(first, second, what was held equal or is asked)."""
-    unequal = dict.fromkeys(LENGTHS_DIFFER["hour"], "a few updates each, nothing held equal")
-    return [(*pair, about) for pair, about in (LENGTHS_DIFFER.get(budget, unequal) | ONE_NETWORK).items()]

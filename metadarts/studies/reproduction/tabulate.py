@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +13,33 @@ from metadarts.core.rng import Key
 from metadarts.experiments import Config, RunFolder
 from metadarts.experiments.build import assemble
 from metadarts.experiments.environment import describe
+from metadarts.nn import discrete_network
+from metadarts.spaces import Genotype, darts
 from metadarts.studies.rows import Comparison, Paper, Row, Table
 from metadarts.studies.statistics import estimate, overlap, paired
 
-from .recipes import HEADLINE, TASK_CELL
-from .runner import Finding, Findings, Job, most_frequent
-from .tables import SMOKE_TASKS, TASKS, WAYS, comparisons_of
+from .job import Finding, Findings, Job
+from .notes import notes, setting
+from .plans import ComparisonPlan, comparisons_of
+from .recipes import AUTO_MAML_CELLS
+from .tables import WAYS
 
 BOOTSTRAP = Key.from_seed(0).child("reproduce", "bootstrap")
+Groups = dict[tuple[int, str], list[Finding]]
+"""(shots, row) -> its findings, one for each seed."""
 
 
 def tabulate(job: Job, findings: Findings) -> Table:
     """The table of ``job``."""
-    groups: dict[tuple[int, str], list[Finding]] = {}
+    groups: Groups = {}
     for finding in findings.found:
         groups.setdefault((finding.shots, finding.row.name), []).append(finding)
     rows = {key: _row(job, group) for key, group in groups.items()}
     comparisons = [
-        _compare(job, groups, rows, shots, *names)
+        _compare(job, groups, rows, shots, plan)
         for shots in job.shots
-        for names in comparisons_of(job.budget)
-        if (shots, names[0]) in rows and (shots, names[1]) in rows
+        for plan in comparisons_of(job.budget)
+        if _can_compare(groups.get((shots, plan.first)), groups.get((shots, plan.second)))
     ]
     return Table(
         name=job.spec.name,
@@ -42,48 +48,56 @@ def tabulate(job: Job, findings: Findings) -> Table:
         budget=job.budget,
         source=job.source.name,
         split=f"{job.split}: {job.spec.splits[job.split]}",
-        episodes={_setting(shots): episodes.sha256 for shots, episodes in findings.episodes.items()},
+        episodes={setting(shots): episodes.sha256 for shots, episodes in findings.episodes.items()},
         rows=tuple(rows.values()),
         comparisons=tuple(comparisons),
-        environment=describe(job.device),
-        notes=_notes(job, findings),
+        environment=describe(job.device) | _hours(findings),
+        notes=notes(job, findings),
     )
-
-
-def _setting(shots: int) -> str:
-    return f"{WAYS}-way {shots}-shot"
 
 
 def _row(job: Job, group: list[Finding]) -> Row:
     first = group[0]
-    row, config = first.row, None if first.run is None else first.run.config()
-    weights, alphas = (0, 0) if config is None else _sizes(job, config, first)
+    row, config = first.row, first.runs[0].config() if first.runs else None
+    weights, alphas = _sizes(job, group)
+    paper = _paper(job, row.paper, first.shots)
     return Row(
-        setting=_setting(first.shots),
+        setting=setting(first.shots),
         name=row.name,
         method=row.method,
         protocol=row.protocol,
-        paper=_paper(job, row.paper, first.shots),
-        estimate=estimate(_values(group), BOOTSTRAP.child(_setting(first.shots), row.name)),
+        paper=paper,
+        unlike="" if paper is None else _unlike(job, row.name, row.protocol),
+        estimate=estimate(_values(group), BOOTSTRAP.child(setting(first.shots), row.name)),
         seeds=tuple(finding.seed for finding in group),
         tasks=first.measured.accuracies.size,
         bn=first.measured.bn or "none",
-        selection="none" if config is None else _selection(config),
+        selection="none"
+        if config is None
+        else _selection(config.training.validations, config.training.validation_tasks),
         weights=weights,
         alphas=alphas,
-        steps=first.measured.steps,
+        steps=first.measured.steps * (2 if row.mode == "cells" else 1),
         meta_steps=first.steps,
-        search_seconds=sum(seconds_of(finding.run) for finding in group if finding.run is not None),
-        device="" if first.run is None else _device(first.run),
-        note=_note(job, group, config),
+        search_seconds=sum(seconds_of(run) for run in {run.path: run for f in group for run in f.runs}.values()),
+        measure_seconds=sum(finding.measured.seconds for finding in group),
+        device=_device(first.runs[0]) if first.runs else "any",
+        covers="; ".join(_by_seed(group, [finding.covers for finding in group])),
+        note="; ".join(_note(group, 0 if config is None else config.tasks.shots)),
     )
 
 
-def _sizes(job: Job, config: Config, finding: Finding) -> tuple[int, int]:
-    """(weights, alphas) of what answers a query; of discretised cells the mean over the tasks would say little."""
-    network = assemble(config, job.source).network
-    weights, alphas = network.count(WAYS)
-    return (weights, alphas) if finding.row.mode != "cells" else (weights, 0)
+def _sizes(job: Job, group: list[Finding]) -> tuple[int, int]:
+    """(weights, alphas) of what answers a query: of discrete cells the median over tasks and seeds."""
+    if not group[0].runs:
+        return 0, 0
+    network = assemble(group[0].runs[0].config(), job.source).network
+    cells = [(cell, count) for finding in group for cell, count in finding.cells]
+    if not cells:
+        return network.count(WAYS)
+    space, spec = darts(network.space.nodes), network.spec
+    sizes = {cell: discrete_network(cell, space, spec).count(WAYS)[0] for cell, _ in cells}
+    return int(median(sizes[cell] for cell, count in cells for _ in range(count))), 0
 
 
 def _paper(job: Job, method: str, shots: int) -> Paper | None:
@@ -91,17 +105,27 @@ def _paper(job: Job, method: str, shots: int) -> Paper | None:
     return None if printed is None else Paper(method, *printed)
 
 
+def _unlike(job: Job, name: str, protocol: str) -> str:
+    """Why the paper's value is of something else; empty where it is not."""
+    if job.split != next(iter(job.spec.sources)):
+        return "another split"
+    if protocol in ("A", "B"):
+        return "another protocol"
+    return "released cell, transferred" if name in AUTO_MAML_CELLS and not job.spec.own_cells else ""
+
+
 def _values(group: list[Finding]) -> NDArray[np.float64]:
     return np.stack([finding.measured.accuracies for finding in group])
 
 
 def _selection(config: Config) -> str:
-    training = config.training
-    return f"best of {training.validations} looks at {training.validation_tasks} tasks of validation classes"
+    looks, tasks = config.training.validations, config.training.validation_tasks
+    times = "one look" if looks == 1 else f"the best of {looks} looks"
+    return f"{times} at {tasks} tasks of validation classes"
 
 
 def seconds_of(run: RunFolder) -> float:
-    """Wall time of a finished search, its looks included."""
+    """Wall time of a finished search, its looks included. Raises RunError."""
     path = run.path / "finished.json"
     try:
         return number(read_json(path.read_text(encoding="utf-8"))["seconds"])
@@ -110,83 +134,90 @@ def seconds_of(run: RunFolder) -> float:
 
 
 def _device(run: RunFolder) -> str:
-    told: dict[str, Any] = run.environment()
-    return f"{told.get('device', 'unknown')}, {told.get('threads', '?')} thread(s)"
+    told = run.environment()
+    threads = told.get("threads", "?")
+    return f"{told.get('device', 'unknown')}, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def _note(job: Job, group: list[Finding], config: Config | None) -> str:
-    parts = []
-    for finding in group:
-        if finding.measured.genotypes:
-            _, count, distinct = most_frequent(finding.measured.genotypes)
-            tasks = len(finding.measured.genotypes)
-            parts.append(
-                f"seed {finding.seed}: {distinct} distinct cells over {tasks} tasks, the most frequent {count} times"
-            )
-    if group[0].row.name == TASK_CELL:
-        parts.append("one training for all tasks, in place of one for each task's own cell")
-    if config is not None:
-        trained_at = config.tasks.shots
-        if trained_at != group[0].shots:
-            parts.append(f"trained on {trained_at}-shot tasks")
-        if config.model.genotype:
-            parts.append(f"cell {config.model.genotype}")
-    return "; ".join(parts)
+def _by_seed(group: list[Finding], texts: list[str]) -> list[str]:
+    """``texts``, one for each finding, with its seed where they differ; once where they are alike."""
+    if len(set(texts)) == 1:
+        return [texts[0]] if texts[0] else []
+    return [f"seed {finding.seed}: {text}" for finding, text in zip(group, texts, strict=True) if text]
+
+
+def _note(group: list[Finding], trained_at: int) -> list[str]:
+    derived = [finding for finding in group if finding.row.mode == "cells"]
+    parts = [f"trained on {trained_at}-shot tasks"] if trained_at not in (0, group[0].shots) else []
+    parts += _by_seed(derived, [_spread(finding.cells) for finding in derived]) if derived else []
+    named = [] if derived else [finding for finding in group if finding.cells]
+    return parts + (_by_seed(named, [", ".join(f"cell {cell}" for cell, _ in f.cells) for f in named]) if named else [])
+
+
+def _spread(cells: tuple[tuple[Genotype, int], ...]) -> str:
+    tasks, most = sum(count for _, count in cells), max(count for _, count in cells)
+    distinct = "1 distinct cell" if len(cells) == 1 else f"{len(cells)} distinct cells"
+    return f"{distinct} over {tasks} tasks, the most frequent of {most}; weights: the median"
+
+
+def _can_compare(one: list[Finding] | None, other: list[Finding] | None) -> bool:
+    """Whether both are there, and where they are of the same trainings, of the same seeds."""
+    if not one or not other:
+        return False
+    return not _share_trainings(one, other) or bool({f.seed for f in one} & {f.seed for f in other})
+
+
+def _share_trainings(one: list[Finding], other: list[Finding]) -> bool:
+    """Whether what was measured was measured on the same runs, so that their spread is in both, and cancels."""
+    first, second = ({f.seed: [run.path for run in f.runs] for f in group} for group in (one, other))
+    return any(first[seed] and first[seed][0] == second[seed][0] for seed in first.keys() & second.keys())
 
 
 def _compare(
-    job: Job,
-    groups: dict[tuple[int, str], list[Finding]],
-    rows: dict[tuple[int, str], Row],
-    shots: int,
-    first: str,
-    second: str,
-    about: str,
+    job: Job, groups: Groups, rows: dict[tuple[int, str], Row], shots: int, plan: ComparisonPlan
 ) -> Comparison:
-    a, b = rows[shots, first], rows[shots, second]
-    printed = a.paper.accuracy - b.paper.accuracy if a.paper and b.paper and a.paper.method != b.paper.method else None
-    one, other, key = groups[shots, first], groups[shots, second], BOOTSTRAP.child(_setting(shots), first, second)
-    if one[0].row.training == other[0].row.training:  # the same trainings: their spread is in both, and cancels
+    a, b = rows[shots, plan.first], rows[shots, plan.second]
+    one, other = groups[shots, plan.first], groups[shots, plan.second]
+    key = BOOTSTRAP.child(setting(shots), plan.first, plan.second)
+    if _share_trainings(one, other):
         both = {finding.seed for finding in one} & {finding.seed for finding in other}
         one, other = ([finding for finding in group if finding.seed in both] for group in (one, other))
         difference = estimate(_values(one) - _values(other), key)
     else:
         difference = paired(_values(one), _values(other), key)
     return Comparison(
-        setting=_setting(shots),
-        first=first,
-        second=second,
-        about=about,
+        setting=setting(shots),
+        first=plan.first,
+        second=plan.second,
+        about=plan.about,
         difference=difference,
         overlaps=overlap(a.estimate, b.estimate),
         seconds=(a.search_seconds, b.search_seconds),
         meta_steps=(a.meta_steps, b.meta_steps),
-        paper=printed,
+        same=one[0].row.mode == other[0].row.mode and one[0].row.bn == other[0].row.bn and _are_same(one, other),
+        recipes_differ=plan.recipes_differ,
+        paper=_paper_difference(job, plan, shots),
     )
 
 
-def _notes(job: Job, findings: Findings) -> tuple[str, ...]:
-    """What every reader of the table must know, whatever came out."""
-    notes = []
-    if findings.missing:
-        notes.append(f"Unfinished: not measured yet are {'; '.join(findings.missing)}.")
-    if len(job.seeds) == 1:
-        notes.append("One training a row: the intervals are over test tasks and say nothing of another training.")
-    if job.budget == "smoke":
-        notes.append(f"Smoke budget: a few updates and {SMOKE_TASKS} tasks. It shows that the command works, no more.")
-    if job.budget == "hour":
-        counts = job.spec.recipe.steps["hour"]
-        notes.append(
-            f"Hour budget: the headline has {counts[HEADLINE]:,} meta-updates where T-NAS has 12,500, and not its "
-            "recipe: tasks of more ways in training, a prototype head, one exact inner step, outer rates that fall."
-        )
-    for shots, episodes in findings.episodes.items():
-        known = job.spec.episodes.get((job.split, shots))
-        if known is not None and episodes.tasks == TASKS and known != episodes.sha256:
-            notes.append(
-                f"The {shots}-shot test episodes are not those of docs/results.md ({known[:12]}…): these images are "
-                "other images, decoded or shrunk otherwise. Rows cannot be paired with those there."
-            )
-    if job.budget != "full" and len(job.shots) > 1:
-        notes.append(f"One training serves all settings, on {job.spec.trained_shots}-shot tasks.")
-    return tuple(notes)
+def _are_same(one: list[Finding], other: list[Finding]) -> bool:
+    """Whether both rows are the same trained networks on the same tasks."""
+    return [finding.cells for finding in one] == [finding.cells for finding in other] and [
+        finding.runs[0].path for finding in one
+    ] == [finding.runs[0].path for finding in other]
+
+
+def _paper_difference(job: Job, plan: ComparisonPlan, shots: int) -> float | None:
+    printed = [job.spec.printed.get(method, {}).get(shots) for method in plan.papers or ()]
+    values = [value[0] for value in printed if value is not None]
+    return values[0] - values[1] if len(values) == 2 else None
+
+
+def _hours(findings: Findings) -> dict[str, float]:
+    """Time in all, each training counted once."""
+    runs = {run.path: run for finding in findings.found for run in finding.runs}
+    measuring = sum(finding.measured.seconds for finding in findings.found)
+    return {
+        "training_hours": round(sum(map(seconds_of, runs.values())) / 3600, 2),
+        "measuring_hours": round(measuring / 3600, 2),
+    }
