@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from metadarts.core.errors import ConfigError, DataError, RunError
-from metadarts.studies.page import MARK, findings, results_markdown, sentence, table_markdown
+from metadarts.studies.page import MARK, findings, results_markdown, table_markdown
 from metadarts.studies.pictures import draw_comparisons, draw_table
-from metadarts.studies.rows import Comparison, Table
+from metadarts.studies.rows import Comparison, Paper, Table
 from metadarts.studies.statistics import Estimate
 from metadarts.viz import Picture
 from metadarts.viz._canvas import DPI
@@ -26,7 +26,9 @@ def told(**changed: object) -> str:
 
 
 def compared(changed: Comparison) -> str:
-    return sentence(table(), changed)
+    """The line of the grid that has ``changed`` alone."""
+    page = table_markdown(replace(table(), comparisons=(changed,)))
+    return page.split("### Compared")[1].split("### What")[0].strip().splitlines()[-1]
 
 
 def test_every_row_is_there_with_its_figures() -> None:
@@ -35,10 +37,10 @@ def test_every_row_is_there_with_its_figures() -> None:
         mean = f"{100 * measured.estimate.mean:.2f}"
         assert re.search(rf"\| {measured.method} \|.*\| {mean} \|", page)
     assert (
-        "| 63.11 ± 1.00 | 60.00 | [59.00, 61.00] | 3 | 600 | transductive | 26,500 + 224 alphas | 500 | 1.00 |" in page
+        "| 63.11 ± 1.00 | 60.00 | [59.00, 61.00] | -3.11 | 3 | 600 | transductive | 26,500 + 224 alphas | 500 | 1.00 |"
+        in page
     )
-    assert page.count("| budget too small to say |") == 3
-    assert page.count("| reproduced |") == 1
+    assert page.count("| budget too small to say |") == 4
     assert page.count("| no value in the paper |") == 3
     assert table().digest in page
     assert "abababababab" in page
@@ -46,7 +48,7 @@ def test_every_row_is_there_with_its_figures() -> None:
 
 def test_all_lines_of_a_grid_have_the_same_columns() -> None:
     grids = re.findall(r"(?:^\|.*\n)+", results_markdown([table()]), re.MULTILINE)
-    assert len(grids) == 3
+    assert len(grids) == 4
     for grid in grids:
         assert len({line.count("|") for line in grid.splitlines()}) == 1
 
@@ -57,10 +59,13 @@ def test_the_budget_stands_by_every_figure(budget: str) -> None:
     page = table_markdown(made)
     assert all(f"({budget} budget)" in line for line in page.splitlines() if line.startswith("#"))
     assert all(f"{budget} budget)" in line for line in findings(made))
-    assert all(f"{budget} budget)" in sentence(made, one) for one in made.comparisons)
+    assert f"with its 95 % interval ({budget} budget)." in page
     assert page.count(f"| ours ({budget} budget) |") == 2
     assert ("no reproduction" in page) == (budget != "full")
-    assert ("| not reproduced |" in page) == (budget == "full")
+    for said in ("| not reproduced |", "| reproduced |", "| no verdict: another protocol |"):
+        assert (said in page) == (budget == "full")
+    for distance in ("| -3.11 |", "| -4.68 |", "| -0.50 |", "| -3.70 |"):  # whatever the verdict
+        assert distance in page
 
 
 def test_what_all_rows_share_is_said_once_and_what_differs_row_by_row() -> None:
@@ -70,7 +75,52 @@ def test_what_all_rows_share_is_said_once_and_what_differs_row_by_row() -> None:
     other = (replace(made.rows[0], device="a GPU", note="cell x|y"), *made.rows[1:])
     page = table_markdown(replace(made, rows=other))
     assert "- **Method maml**: the paper's Printed maml; cell x\\|y; device: a GPU." in page
-    assert "- **Method headline**: the paper's Printed headline; device: 2 CPU cores." in page
+    assert (
+        "- **Method headline**: the paper's Printed headline, of something else: another protocol; "
+        "device: 2 CPU cores." in page
+    )
+    assert ".." not in page.replace("...", "")
+
+
+def test_how_much_a_row_covers_is_told_where_it_is_made() -> None:
+    made = table()
+    part = replace(made.rows[0], covers="596 of 600 tasks", note="trained on 5-shot tasks.")
+    page = table_markdown(replace(made, rows=(part, *made.rows[1:])))
+    assert "- **Method maml**: the paper's Printed maml; 596 of 600 tasks; trained on 5-shot tasks.\n" in page
+
+
+def test_a_genotype_is_code_as_it_stands() -> None:
+    one, other = (
+        f"Genotype(normal=[('skip_connect', 0), ('sep_conv_3x3', {end})], normal_concat=range(2, 6), "
+        f"reduce=[('max_pool_3x3', 1)], reduce_concat={concat})"
+        for end, concat in ((1, "range(2, 6)"), (2, "[2, 4]"))
+    )
+    made = table()
+    note = f"the cell of_all; cell {one}, cell {other}; cell x_y `z`"
+    page = table_markdown(
+        replace(made, rows=(replace(made.rows[0], note=note), *made.rows[1:]), notes=(f"cell {one}",))
+    )
+    assert f"; the cell of\\_all; cell `{one}`, cell `{other}`; cell x\\_y \\`z\\`." in page
+    assert f"- cell `{one}`\n" in page
+    broken = f"cell {one.replace('skip', '`skip` <b>')}"
+    assert f"- cell `{one.replace('skip', 'skip <b>')}`\n" in table_markdown(replace(made, notes=(broken,)))
+
+
+def test_no_sentence_ends_twice() -> None:
+    page = table_markdown(replace(table(), paper="A paper.", split="64 classes."))
+    assert "Values beside ours: A paper. Data: cifar-fs, 64 classes. Measured at" in page
+    assert "Values beside ours: A. Author et al., A Title, 2020, Table 1. Data: cifar-fs, " in table_markdown(table())
+
+
+def test_the_time_of_the_whole_table_is_told_where_it_is_known() -> None:
+    hours = {"training_hours": 2.338, "measuring_hours": 0.51}
+    page = table_markdown(replace(table(), environment={"torch": "2.11.0", **hours}))
+    assert "In all: trainings 2.34 h, measuring 0.51 h.\n\nMeasured with: torch 2.11.0. Digest" in page
+    for known in ({"training_hours": 2.3}, {**hours, "measuring_hours": "x"}, {**hours, "training_hours": True},
+                  {**hours, "training_hours": 10**400}):  # fmt: skip
+        page = table_markdown(replace(table(), environment=known))
+        assert "In all" not in page
+        assert "Measured with: training\\_hours" in page
 
 
 def test_a_caption_says_what_the_intervals_cover() -> None:
@@ -83,15 +133,42 @@ def test_a_caption_says_what_the_intervals_cover() -> None:
 def test_a_clear_comparison() -> None:
     clear = replace(comparison("headline-c", "headline-b", 0.035), paper=None)
     assert compared(clear) == (
-        "5-way 5-shot: Method headline-c is 3.50 points [2.70, 4.30] above Method headline-b on the same 600 tasks "
-        "(equal wall-clock: 598 s and 601 s, 500 and 812 meta-updates; hour budget)."
+        "| 5-way 5-shot | Method headline-c | Method headline-b | equal wall-clock | +3.50 [2.70, 4.30] | 598 and 601 "
+        "| 500 and 812 | none | none |"
     )
 
 
-def test_a_difference_below_zero_is_counted_downwards() -> None:
-    below = compared(comparison("headline", "maml", -0.012))
-    assert "is 1.20 points [0.40, 2.00] below Method maml" in below
-    assert below.endswith("; the intervals of the two overlap; in the paper it is 1.80 points above.")
+def test_an_unclear_comparison_says_what_it_does_not_show() -> None:
+    unclear = compared(comparison("headline", "maml", -0.003))
+    assert "| -0.30 [-1.10, 0.50] | 598 and 601 | 500 and 812 | +1.80 |" in unclear
+    assert unclear.endswith("| the interval contains 0: no difference shown; the intervals of the two overlap |")
+
+
+def test_what_was_trained_once_is_not_compared_and_nothing_is_asked_of_it() -> None:
+    rows = (row("task-cell", 0.62, "C"), row("meta-cell", 0.62, "C"), row("maml", 0.6))
+    same = replace(comparison("task-cell", "meta-cell", 0.0), same=True)
+    page = table_markdown(replace(table(), rows=rows, comparisons=(same,)))
+    remark = "Method task-cell and Method meta-cell are the same cell, trained once: there is nothing to compare"
+    assert page.count(f"| {remark} |") == 1
+    assert "no difference shown" not in page
+    assert "better than the meta-learned cell" not in page
+    assert "better than the meta-learned cell" in told(rows=rows, comparisons=(replace(same, same=False),))
+
+
+@pytest.mark.parametrize("mean, doubts", [(0.01, "the intervals of the two overlap; "), (0.03, "")])
+def test_that_recipes_differ_is_said_of_the_comparison_and_of_the_answer(mean: float, doubts: str) -> None:
+    more = "the two also differ in recipe, not in the network alone"
+    alike = comparison("headline", "maml", mean)
+    other = replace(alike, recipes_differ=True)
+    assert "recipe" not in compared(alike) + told(comparisons=(alike,))
+    assert compared(other).endswith(f"| {doubts}{more} |")
+    assert f"above Method maml (hour budget); {more}." in told(comparisons=(other,))
+
+
+def test_a_pair_that_a_question_covers_is_told_once_in_words() -> None:
+    page = table_markdown(replace(table(), comparisons=(comparison("headline", "maml", 0.0234),)))
+    assert page.count("2.34 points [1.54, 3.14]") == 1
+    assert page.count("2.34 [1.54, 3.14] |") == 1
 
 
 @pytest.mark.parametrize("mean, shown", [(0.003, False), (-0.003, False), (0.0, False), (0.02, True), (-0.02, True)])
@@ -130,6 +207,16 @@ def test_what_the_cells_are_worth(one: str, other: str, question: str) -> None:
     )
 
 
+def test_an_answer_about_the_task_cell_says_how_many_tasks_have_it() -> None:
+    rows = (replace(row("task-cell", 0.62, "C"), covers="596 of 600 tasks have it"), row("meta-cell", 0.6, "C"))
+    for pair in (comparison("task-cell", "meta-cell", 0.02), comparison("meta-cell", "task-cell", -0.02)):
+        text = told(rows=rows, comparisons=(pair,))
+        assert (
+            "Yes: Method task-cell (596 of 600 tasks have it) is 2.00 points [1.20, 2.80] above Method meta-cell ("
+            in text
+        )
+
+
 @pytest.mark.parametrize("first, second, sign", [("headline", "headline-b", -1), ("headline-b", "headline", 1)])
 def test_the_cost_of_discretising_is_after_less_before(first: str, second: str, sign: int) -> None:
     text = told(comparisons=(comparison(first, second, sign * -0.032),))
@@ -158,8 +245,37 @@ def test_the_best_row_is_told_with_those_that_overlap_with_it() -> None:
 
 def test_the_distance_from_the_paper() -> None:
     text = told()
-    assert "5-way 5-shot: our means less the paper's values are -4.68 to -0.50 points; 1 of 3 values are" in text
-    assert "5-way 1-shot: our means less the paper's values are -3.70 points; 0 of 1 value is reproduced" in text
+    assert (
+        "5-way 5-shot: the paper has 63.11 ± 1.00 for Printed maml, 62.11 less its interval; the mean nearest to it, "
+        "60.00 (-3.11 points) of Method maml, does not reach it (hour budget)." in text
+    )
+    assert (
+        "61.20 (-4.68 points) of Method headline, does not reach it (the paper's value is of something else: "
+        "another protocol; hour budget)." in text
+    )
+    assert "61.50 (-0.50 points) of Method headline-c, reaches it (hour budget)." in text
+    assert "5-way 1-shot: the paper has 48.70 ± 1.00 for Printed maml" in text
+    assert text.count("the paper has") == 4
+
+
+def test_a_value_of_the_paper_beside_several_rows_counts_once() -> None:
+    value = Paper("T-NAS", 0.60, None)
+    rows = tuple(
+        replace(row(name, mean), paper=value, unlike=unlike)
+        for name, mean, unlike in (("a", 0.55, ""), ("b", 0.604, "another protocol"), ("c", 0.7, ""))
+    )
+    other = replace(row("a", 0.5, setting=ONE), paper=value)
+    made = replace(table(), rows=(*rows, other), comparisons=(), budget="full")
+    text = "\n".join(findings(made))
+    assert text.count("the paper has") == 2
+    assert (
+        "5-way 5-shot: the paper has 60.00 for T-NAS, without an interval; the mean nearest to it, 60.40 (+0.40 points) "
+        "of Method b, reaches it (the paper's value is of something else: another protocol; full budget)." in text
+    )
+    assert "| full | 4 | 2 | 1 |" in results_markdown([made])
+    both = replace(made, rows=(*rows, replace(row("d", 0.61), paper=value), other))
+    assert "| full | 5 | 2 | 1 |" in results_markdown([both])
+    assert "| hour | 4 | 2 | 0 |" in results_markdown([replace(made, budget="hour")])
 
 
 def test_an_empty_table_says_so() -> None:
@@ -178,7 +294,8 @@ def test_text_from_a_table_cannot_break_the_page() -> None:
 
 def test_no_sign_before_zero() -> None:
     none = replace(comparison("headline", "maml", 0.0), difference=Estimate(-1e-6, -1e-5, 0.002))
-    assert "is 0.00 points [0.00, 0.20] above" in compared(none)
+    assert "| 0.00 [0.00, 0.20] |" in compared(none)
+    assert "is 0.00 points [0.00, 0.20] above" in told(comparisons=(none,))
 
 
 def test_the_page_says_how_to_read_it() -> None:
@@ -187,7 +304,7 @@ def test_the_page_says_how_to_read_it() -> None:
     for needed in ("metadarts reproduce", "metadarts results", "- **A**:", "- **B**:", "- **C**:", "no reproduction",
                    "crossed bootstrap", "selects its checkpoint on the test", "transductive"):  # fmt: skip
         assert needed in page
-    assert "| CIFAR-FS | hour | 7 | 4 | 1 |" in page
+    assert "| CIFAR-FS | hour | 7 | 4 | 0 |" in page
     assert "| Other | full | 7 | 4 | 1 |" in page
     assert page.index("## CIFAR-FS (hour budget)") < page.index("## Other (full budget)")
 
@@ -237,7 +354,10 @@ def test_a_picture_is_true_to_the_numbers(monkeypatch) -> None:
     hollow = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
     assert dots == pytest.approx([60.0, 61.2, 58.0, 61.5, 60.0, 45.0, 44.0])
     assert hollow == pytest.approx([63.11, 65.88, 62.0, 48.7])
-    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["Method maml", "A: Method headline"]
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == [
+        "Method maml",
+        "A: Method headline (the paper's value: another protocol)",
+    ]
     assert "63.11 ± 1.00 printed" in axes.texts[1].get_text()
 
 
@@ -302,6 +422,25 @@ def test_the_verb_names_the_file_that_it_cannot_read(tmp_path, content: bytes | 
     assert re.search(message, str(found.exception))
 
 
-def test_wide_intervals_reach_the_papers_value() -> None:
-    sure = replace(row("maml", 0.6, paper=0.7), estimate=around(0.6, 0.1))
-    assert "| reproduced |" in table_markdown(replace(table(), rows=(sure,), comparisons=()))
+def test_wide_intervals_do_not_reach_the_papers_value() -> None:
+    unsure = replace(row("maml", 0.6, paper=0.7), estimate=around(0.6, 0.3))
+    page = table_markdown(replace(table(), rows=(unsure,), comparisons=(), budget="full"))
+    assert "| not reproduced |" in page
+    assert "| -10.00 |" in page
+
+
+def test_a_picture_of_comparisons_says_what_is_the_same_and_what_differs_in_recipe(monkeypatch) -> None:
+    pairs = (
+        comparison("headline", "maml", 0.01),
+        comparison("headline-c", "maml", 0.01),
+        comparison("maml", "headline-b", 0),
+    )
+    made = replace(
+        table(), comparisons=(pairs[0], replace(pairs[1], recipes_differ=True), replace(pairs[2], same=True))
+    )
+    _, axes = drawn(lambda target: draw_comparisons(made, target), monkeypatch)
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "headline less maml (equal wall-clock)",
+        "headline-c less maml (equal wall-clock; recipes differ)",
+        "maml less headline-b (equal wall-clock; the same cell)",
+    ]

@@ -46,6 +46,9 @@ ROWS = st.builds(
     search_seconds=SECONDS,
     device=TEXTS,
     note=TEXTS,
+    unlike=TEXTS,
+    covers=TEXTS,
+    measure_seconds=SECONDS,
 )
 
 
@@ -64,6 +67,8 @@ def tables(draw: st.DrawFn) -> Table:
             (draw(SECONDS), draw(SECONDS)),
             (draw(COUNTS), draw(COUNTS)),
             draw(st.none() | st.floats(-1, 1)),
+            draw(st.booleans()),
+            draw(st.booleans()),
         )
         for a, b in (draw(st.lists(st.sampled_from(pairs), max_size=2)) if pairs else [])
     )
@@ -138,6 +143,9 @@ BROKEN = {
     "weights": (("rows", 0, "weights"), -1, r"rows\[0\]\.weights: expected a whole number from 0"),
     "seconds": (("rows", 0, "search_seconds"), -1.0, r"rows\[0\]\.search_seconds: expected a number from 0"),
     "huge": (("rows", 0, "search_seconds"), 10**400, r"rows\[0\]\.search_seconds: int too large"),
+    "unlike": (("rows", 1, "unlike"), None, r"rows\[1\]\.unlike: expected a text"),
+    "covers": (("rows", 1, "covers"), ["596 of 600"], r"rows\[1\]\.covers: expected a text"),
+    "measuring": (("rows", 0, "measure_seconds"), -1.0, r"rows\[0\]\.measure_seconds: expected a number from 0"),
     "method": (("rows", 0, "method"), 7, r"rows\[0\]\.method: expected a text"),
     "a row": (("rows", 3), [], r"rows\[3\]: expected an object"),
     "rows": (("rows",), {}, r"rows: expected a list"),
@@ -151,6 +159,12 @@ BROKEN = {
         r"comparisons\[0\]\.difference\.low: expected a number from -1",
     ),
     "overlaps": (("comparisons", 0, "overlaps"), 1, r"comparisons\[0\]\.overlaps: expected true or false, got 1"),
+    "same": (("comparisons", 0, "same"), 0, r"comparisons\[0\]\.same: expected true or false, got 0"),
+    "recipes": (
+        ("comparisons", 0, "recipes_differ"),
+        None,
+        r"comparisons\[0\]\.recipes_differ: expected true or false, got None",
+    ),
     "three": (("comparisons", 0, "seconds"), [1, 2, 3], r"comparisons\[0\]\.seconds: expected a list of 2"),
     "meta-steps": (("comparisons", 0, "meta_steps"), [1, -2], r"comparisons\[0\]\.meta_steps: expected a whole number"),
     "no such row": (
@@ -215,6 +229,7 @@ def test_nothing_is_written_that_could_not_be_read() -> None:
 
 SAME: dict[str, Callable[[Table], Table]] = {
     "seconds": lambda made: _first_row(made, search_seconds=1.0),
+    "measuring": lambda made: _first_row(made, measure_seconds=1.0),
     "device": lambda made: _first_row(made, device="a GPU"),
     "environment": lambda made: replace(made, environment={}),
     "seconds compared": lambda made: _first_comparison(made, seconds=(0.0, 1.0)),
@@ -226,7 +241,11 @@ OTHER: dict[str, Callable[[Table], Table]] = {
     "seeds": lambda made: _first_row(made, seeds=(0, 1)),
     "difference": lambda made: _first_comparison(made, difference=around(0.1)),
     "overlaps": lambda made: _first_comparison(made, overlaps=False),
+    "unlike": lambda made: _first_row(made, unlike="another split"),
+    "covers": lambda made: _first_row(made, covers="596 of 600 tasks"),
     "meta-steps": lambda made: _first_comparison(made, meta_steps=(1, 1)),
+    "same": lambda made: _first_comparison(made, same=True),
+    "recipes": lambda made: _first_comparison(made, recipes_differ=True),
     "episodes": lambda made: replace(made, episodes=made.episodes | {ONE: "1" * 64}),
     "budget": lambda made: replace(made, budget="full"),
     "order": lambda made: replace(made, rows=made.rows[::-1]),
@@ -257,21 +276,61 @@ def test_a_whole_number_and_the_same_float_have_one_digest() -> None:
     assert Table.from_json(one.to_json()) == other
 
 
+def measured(mean: float, low: float, high: float, paper: Paper | None, unlike: str = "") -> Row:
+    return replace(row("x", mean), estimate=Estimate(mean, low, high), paper=paper, unlike=unlike)
+
+
 @pytest.mark.parametrize(
-    "mean, paper, interval, budget, said",
+    "mean, low, paper, interval, said",
     [
-        (0.60, 0.61, None, "full", "reproduced"),  # its interval ends at 0.61
-        (0.60, 0.62, None, "full", "not reproduced"),
-        (0.60, 0.62, 0.01, "full", "reproduced"),
-        (0.60, 0.62, 0.009, "hour", "budget too small to say"),
-        (0.60, 0.62, 0.009, "smoke", "budget too small to say"),
-        (0.60, 0.62, 0.009, "full", "not reproduced"),
-        (0.90, 0.62, 0.009, "smoke", "reproduced"),
+        (0.62, 0.61, 0.62, None, "reproduced"),
+        (0.6199, 0.61, 0.62, None, "not reproduced"),
+        (0.6125, 0.60, 0.625, 0.0125, "reproduced"),
+        (0.6124, 0.60, 0.625, 0.0125, "not reproduced"),
+        (0.62, 0.5801, 0.62, None, "reproduced"),  # its lower end may be two and two points below
+        (0.62, 0.5799, 0.62, None, "not reproduced"),
+        (0.62, 0.5801, 0.62, 0.01, "reproduced"),  # a printed interval narrower than two points asks no more
+        (0.62, 0.5799, 0.62, 0.01, "not reproduced"),
+        (0.62, 0.5501, 0.62, 0.05, "reproduced"),  # one that is wider asks less
+        (0.62, 0.5499, 0.62, 0.05, "not reproduced"),
+        (0.90, 0.57, 0.62, None, "not reproduced"),
     ],
 )
-def test_verdict(mean: float, paper: float, interval: float | None, budget: str, said: str) -> None:
-    measured = replace(row("x", mean), estimate=Estimate(mean, 0.5, mean + 0.01), paper=Paper("x", paper, interval))
-    assert verdict(measured, budget) == said
+def test_verdict(mean: float, low: float, paper: float, interval: float | None, said: str) -> None:
+    assert verdict(measured(mean, low, 0.95, Paper("x", paper, interval)), "full") == said
+
+
+@given(st.lists(SHARES, min_size=5, max_size=5).map(sorted), SHARES, st.none() | SHARES)
+@settings(max_examples=200, deadline=None)
+def test_a_wider_interval_never_helps(ends: list[float], paper: float, interval: float | None) -> None:
+    lower, low, mean, high, higher = ends
+    value = Paper("x", paper, interval)
+    narrow, wide = measured(mean, low, high, value), measured(mean, lower, higher, value)
+    if verdict(wide, "full") == "reproduced":
+        assert verdict(narrow, "full") == "reproduced"
+    assert verdict(measured(mean, low, higher, value), "full") == verdict(narrow, "full")
+    assert not (verdict(wide, "full") == "reproduced" and mean < paper - (interval or 0.0))
+
+
+@pytest.mark.parametrize("budget", ["smoke", "hour"])
+@pytest.mark.parametrize("mean", [0.1, 0.9])
+@pytest.mark.parametrize("unlike", ["", "another split"])
+def test_a_small_budget_says_nothing_whatever_it_measured(budget: str, mean: float, unlike: str) -> None:
+    found = measured(mean, mean, mean, Paper("x", 0.5, 0.01), unlike)
+    assert verdict(found, budget) == "budget too small to say"
+
+
+@pytest.mark.parametrize("mean", [0.1, 0.9])
+def test_no_verdict_on_a_value_of_something_else(mean: float) -> None:
+    value = Paper("x", 0.5, 0.01)
+    assert verdict(measured(mean, mean, mean, value, "another split"), "full") == "no verdict: another split"
+    assert verdict(measured(mean, mean, mean, None, "another split"), "full") == ""
+
+
+def test_the_gap_to_the_papers_value() -> None:
+    assert measured(0.6, 0.5, 0.7, Paper("x", 0.625, 0.01)).gap == pytest.approx(-0.025)
+    assert measured(0.6, 0.5, 0.7, None).gap is None
+    assert not measured(0.6, 0.5, 0.7, None).reaches
 
 
 def test_no_verdict_without_a_value_of_the_paper() -> None:

@@ -30,8 +30,8 @@ def notes(job: Job, findings: Findings) -> tuple[str, ...]:
     if job.budget == "hour":
         counts = job.spec.recipe.steps["hour"]
         told.append(
-            f"Hour budget: the headline has {counts[HEADLINE]:,} meta-updates, {counts[SHORT]:,} in the shorter search, "
-            "where T-NAS has 12,500, and not T-NAS's recipe: training tasks of more ways, a prototype head, one exact "
+            f"Hour budget: the headline has {counts[HEADLINE]:,} meta-updates, the shorter search {counts[SHORT]:,}; "
+            "T-NAS has 12,500. Our recipe is not T-NAS's: training tasks of more ways, a prototype head, one exact "
             "inner step, outer rates that fall."
         )
     told.append(

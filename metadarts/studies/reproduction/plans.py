@@ -94,6 +94,7 @@ _NETWORKS = (
     ComparisonPlan(HEADLINE, NO_STEPS, "what the inner steps add"),
     ComparisonPlan(HEADLINE, OWN_CELLS, "what discretising costs: A against B"),
     ComparisonPlan(HEADLINE, TASK_CELL, "A against C"),
+    ComparisonPlan(OWN_CELLS, TASK_CELL, "B against C"),
     ComparisonPlan(TASK_CELL, META_CELL, "C: what adapting the architecture to tasks adds"),
     ComparisonPlan(META_CELL, RANDOM_CELL, "C: what the search adds to chance, its cost apart"),
     ComparisonPlan(

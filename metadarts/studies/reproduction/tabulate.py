@@ -72,9 +72,7 @@ def _row(job: Job, group: list[Finding]) -> Row:
         seeds=tuple(finding.seed for finding in group),
         tasks=first.measured.accuracies.size,
         bn=first.measured.bn or "none",
-        selection="none"
-        if config is None
-        else _selection(config.training.validations, config.training.validation_tasks),
+        selection="none" if config is None else _selection(config),
         weights=weights,
         alphas=alphas,
         steps=first.measured.steps * (2 if row.mode == "cells" else 1),
@@ -157,7 +155,7 @@ def _note(group: list[Finding], trained_at: int) -> list[str]:
 def _spread(cells: tuple[tuple[Genotype, int], ...]) -> str:
     tasks, most = sum(count for _, count in cells), max(count for _, count in cells)
     distinct = "1 distinct cell" if len(cells) == 1 else f"{len(cells)} distinct cells"
-    return f"{distinct} over {tasks} tasks, the most frequent of {most}; weights: the median"
+    return f"{distinct} over {tasks} tasks, the most frequent one is that of {most}; weights: the median"
 
 
 def _can_compare(one: list[Finding] | None, other: list[Finding] | None) -> bool:
