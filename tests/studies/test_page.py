@@ -269,8 +269,9 @@ def test_a_value_of_the_paper_beside_several_rows_counts_once() -> None:
     text = "\n".join(findings(made))
     assert text.count("the paper has") == 2
     assert (
-        "5-way 5-shot: the paper has 60.00 for T-NAS, without an interval; the mean nearest to it, 60.40 (+0.40 points) "
-        "of Method b, reaches it (the paper's value is of something else: another protocol; full budget)." in text
+        "5-way 5-shot: the paper has 60.00 for T-NAS, without an interval; the mean nearest to it, 60.40 (+0.40 "
+        "points) of Method b, reaches it (the paper's value is of something else: another protocol; full budget)."
+        in text
     )
     assert "| full | 4 | 2 | 1 |" in results_markdown([made])
     both = replace(made, rows=(*rows, replace(row("d", 0.61), paper=value), other))

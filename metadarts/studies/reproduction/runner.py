@@ -29,6 +29,8 @@ from .recipes import AUTO_MAML_CELLS
 from .trainings import train, trained
 
 NODES = 4
+Place = tuple[int, int, str]
+"""(seed, shots, row's name)."""
 MOST_CELLS, LEAST_SHARE = 3, 0.05
 """Of the tasks' own cells, how many are meta-trained at most, and of how many tasks a second one must be the cell."""
 
@@ -71,20 +73,33 @@ class _Work:
         self.episodes = frozen_episodes(job, set(job.shots))
 
     def carry_out(self) -> Findings:
-        found: list[Finding] = []
-        missing: list[str] = []
-        for seed in self.job.seeds:
-            for shots in self.job.shots:
-                for row in rows_of(self.spec, self.job.budget, shots):
-                    if not row.training and seed != self.job.seeds[0]:
-                        continue  # nothing was trained: another seed would be the same
-                    try:
-                        found.append(self._finding(row, shots, seed))
-                    except NotYet:
-                        missing.append(f"{row.method} ({shots}-shot, seed {seed})")
-                    except SearchStopped as stopped:
-                        raise Stopped from stopped
-        return Findings(self.episodes, tuple(found), tuple(missing))
+        found: dict[Place, Finding] = {}
+        missing: list[Place] = []
+        wanted = self._wanted()
+        for place in sorted(wanted, key=lambda place: (place[0], wanted[place][0])):
+            seed, shots, _ = place
+            row = wanted[place][1]
+            try:
+                found[place] = self._finding(row, shots, seed)
+            except NotYet:
+                missing.append(place)
+            except SearchStopped as stopped:
+                raise Stopped from stopped
+        in_order = tuple(found[place] for place in wanted if place in found)
+        named = tuple(f"{wanted[place][1].method} ({place[1]}-shot, seed {place[0]})" for place in missing)
+        return Findings(self.episodes, in_order, named)
+
+    def _wanted(self) -> dict[Place, tuple[int, RowPlan]]:
+        """What the table has, in its order, with the number of each row in its setting: a row is measured in all
+        settings before the next, so that what a table is made for is there first.
+        """
+        return {
+            (seed, shots, row.name): (number, row)
+            for seed in self.job.seeds
+            for shots in self.job.shots
+            for number, row in enumerate(rows_of(self.spec, self.job.budget, shots))
+            if row.training or seed == self.job.seeds[0]  # nothing was trained: another seed would be the same
+        }
 
     def _finding(self, row: RowPlan, shots: int, seed: int) -> Finding:
         if not row.training:
