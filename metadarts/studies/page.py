@@ -307,9 +307,10 @@ def _discretising(table: Table, setting: str) -> Iterator[str]:
                 old, new = (first, second) if protocols[0] == before else (second, first)
                 shown = True
                 yield (
-                    f"{_safe(setting)}: {name} changes accuracy by {_signed(change)}, from {_safe(old.method)} to "
-                    f"{_safe(new.method)}{'; the interval contains 0: no change shown' if change.contains(0.0) else ''}"
-                    f" ({_safe(comparison.about)}; {table.budget} budget)."
+                    f"{_safe(setting)}: {name} changes accuracy by {_signed(change)}, from {_covering(old)} to "
+                    f"{_covering(new)}{'; the interval contains 0: no change shown' if change.contains(0.0) else ''}"
+                    f" ({_safe(comparison.about)}; {table.budget} budget)"
+                    f"{RECIPES_DIFFER if comparison.recipes_differ else ''}."
                 )
         olds, news = (
             [row for row in table.rows if row.setting == setting and row.protocol == protocol and _is_plain(row)]
@@ -319,7 +320,7 @@ def _discretising(table: Table, setting: str) -> Iterator[str]:
             change_of_means = _points(news[0].estimate.mean - olds[0].estimate.mean)
             yield (
                 f"{_safe(setting)}: {name} changes the mean by {change_of_means} points, without a paired "
-                f"interval, from {_safe(olds[0].method)} to {_safe(news[0].method)} ({table.budget} budget)."
+                f"interval, from {_covering(olds[0])} to {_covering(news[0])} ({table.budget} budget)."
             )
 
 

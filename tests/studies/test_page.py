@@ -223,6 +223,17 @@ def test_the_cost_of_discretising_is_after_less_before(first: str, second: str, 
     assert "(A to B) changes accuracy by -3.20 points [-4.00, -2.40], from Method headline to Method headline-b" in text
 
 
+def test_the_cost_of_discretising_says_what_else_differs_and_how_much_it_covers() -> None:
+    rows = (row("headline", 0.6, "A"), replace(row("task-cell", 0.62, "C"), covers="596 of 600 tasks"))
+    pair = replace(comparison("headline", "task-cell", -0.02), recipes_differ=True)
+    text = told(rows=rows, comparisons=(pair,))
+    assert (
+        "from Method headline to Method task-cell (596 of 600 tasks) (equal wall-clock; hour budget); the two" in text
+    )
+    assert "wall-clock; hour budget); the two also differ in recipe, not in the network alone." in text
+    assert "to Method task-cell (596 of 600 tasks) (hour budget)." in told(rows=rows, comparisons=())
+
+
 def test_without_a_paired_comparison_the_means_of_protocols_are_told_as_such() -> None:
     text = told(comparisons=())
     assert "(A to B) changes the mean by -3.20 points, without a paired interval" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import os
 import signal
 import sys
@@ -15,10 +17,16 @@ import pytest
 
 from metadarts.core.rng import Key
 from metadarts.experiments import search as search_door
+from metadarts.experiments.build import assemble
+from metadarts.experiments.checkpoints import Checkpoint
 from metadarts.spaces import darts, random_genotype
-from metadarts.studies.reproduction import Job, Spec
+from metadarts.studies.reproduction import Job, Spec, carry_out
+from metadarts.studies.reproduction.kept import Measured, Shares, load_measured, save_measured
+from metadarts.studies.reproduction.measuring import measure
+from metadarts.studies.reproduction.plans import rows_of
 from metadarts.studies.reproduction.recipes import CONV4, Recipe
-from metadarts.tasks import ClassEntry, Source
+from metadarts.tasks import ClassEntry, EpisodeSampler, Source
+from metadarts.tasks.frozen import freeze
 
 SPLITS, PER_SPLIT, IMAGES, SIZE = ("train", "val", "test"), 6, 8, 16
 NODES, TASKS, QUERIES, UPDATES = 2, 3, 2, 2
@@ -105,10 +113,11 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     The two last take most of the time of so small a search; tests/experiments has tests of theirs.
     """
     rooms = "metadarts.studies.reproduction"
-    modules = {name: _module(f"{rooms}.{name}") for name in ("tables", "runner", "recipes", "trainings")}
+    names = ("tables", "place", "runner", "recipes", "trainings")
+    modules = {name: importlib.import_module(f"{rooms}.{name}") for name in names}
     patch.setattr(modules["tables"], "SMOKE_TASKS", TASKS)
     patch.setattr(modules["tables"], "TASKS", TASKS)
-    patch.setattr(modules["runner"], "QUERIES", QUERIES)
+    patch.setattr(modules["place"], "QUERIES", QUERIES)
     patch.setattr(modules["runner"], "NODES", NODES)
     patch.setattr(modules["runner"], "AUTO_MAML", auto_maml())
     looks = {"training.validations": 1, "training.validation_tasks": 2}
@@ -120,45 +129,79 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sys.modules[search_door.__module__], "Board", lambda *_: board)
 
 
-def _module(name: str) -> Any:
-    import importlib
+def measured_row(work: Job, name: str) -> Measured:
+    """One row of an untrained headline, kept share by share in ``work.out`` as a table keeps it: a task a share."""
+    row = next(row for row in rows_of(work.spec, work.budget, 1) if row.name == name)
+    config = work.spec.trainings(work.budget)[0].config("glyphs", 1, 0, {"evaluate.batch": 1})
+    experiment = assemble(config, work.source)
+    checkpoint = Checkpoint(experiment.fresh_state().params, {}, {})
+    work.out.mkdir(parents=True, exist_ok=True)
+    sampler = EpisodeSampler(work.source, "test", 5, 1, QUERIES)
+    episodes = freeze(work.out / "episodes.jsonl", sampler, Key(("tests", "row")), TASKS)
+    of, path = {"episodes": episodes.sha256, "row": name}, work.out / "row.json"
+    found = load_measured(path, of, TASKS)
+    if found is None:
+        shares = Shares(path.with_suffix(".part.jsonl"), of)
+        found = measure(row, experiment, checkpoint, episodes, shares, lambda done, mean: None)
+        save_measured(path, found, of)
+        shares.remove()
+    return found
 
-    return importlib.import_module(name)
 
+def killed(work: Callable[[], object], moment: int) -> bool:
+    """Whether ``work``, in a process of its own, was there to be killed by SIGKILL at its write number ``moment``.
 
-def killed_at(moments: list[int], out: Path) -> None:
-    """Work on the table in ``out`` in one process after another, each killed by SIGKILL at its own moment.
-
-    Args:
-        moments: how many files a process has moved into place before it dies, its last one left beside its place.
+    A write is half a line or half a file, a file moved into place, or one that is removed; the process dies within it.
     """
-    shrink(pytest.MonkeyPatch())
-    for moment in moments:
-        child = os.fork()
-        if child == 0:
-            _work_until(moment, out)
-        _, status = os.waitpid(child, 0)
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            raise SystemExit(f"the process of moment {moment} ended by itself: {status}")
+    child = os.fork()
+    if child == 0:
+        _die_at(moment)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    return False
 
 
-def _work_until(moment: int, out: Path) -> None:
-    """Never returns."""
-    from metadarts.studies.reproduction import carry_out
+def _die_at(moment: int) -> None:
+    """Have this process killed within its write number ``moment``."""
+    counted = itertools.count()
 
-    move: Callable[..., Path] = Path.replace
-    moved: list[Path] = []
+    def dying(call: Callable[..., Any], half: Callable[..., object]) -> Callable[..., Any]:
+        def instead(*given: Any, **named: Any) -> Any:
+            if next(counted) == moment:
+                half(*given)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*given, **named)
 
-    def replace(self: Path, target: Path) -> Path:
-        if len(moved) == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-        moved.append(self)
-        return move(self, target)
+        return instead
 
-    Path.replace = replace  # type: ignore[method-assign, assignment]  # of a process that dies of it
-    carry_out(job(out))
-    os._exit(1)
+    write, unlink, replace = os.write, Path.unlink, Path.replace
+    os.write = dying(write, lambda file, content: write(file, content[: len(content) // 2]))
+    Path.unlink = dying(unlink, lambda *_: None)  # type: ignore[method-assign]  # of a process that dies of it
+    Path.replace = dying(replace, lambda path, _: os.truncate(path, path.stat().st_size // 2))  # type: ignore[method-assign]
+
+
+def row_killed(out: Path) -> None:
+    """A row that was measured in each of the folders ``out``/0, ``out``/1 and so on, and killed at that write."""
+    moment = 0
+    while killed(lambda: measured_row(job(out / str(moment)), "headline, cells"), moment):
+        moment += 1
+
+
+def table_killed(out: Path) -> None:
+    """The table in ``out``, gone on with again and again, each time killed later, until a few rows are there."""
+    moment = 0
+    while len(list(out.glob("measured/*/*.json"))) < 2:
+        if not killed(lambda: carry_out(job(out)), moment):
+            raise SystemExit(f"the process of moment {moment} ended by itself")
+        moment = 2 * moment + 1 if moment < 8 else moment + 8
 
 
 if __name__ == "__main__":
-    killed_at([int(word) for word in sys.argv[2:]], Path(sys.argv[1]))
+    shrink(pytest.MonkeyPatch())
+    {"row": row_killed, "table": table_killed}[sys.argv[1]](Path(sys.argv[2]))
