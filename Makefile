@@ -9,6 +9,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types rooms tests interpreted notebooks learn2learn gpu clean
 
+# Processes that share the tests, file by file; each computes on one thread.
+JOBS ?= 2
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
@@ -72,7 +75,7 @@ rooms: $(STAMP)  ## which room may import which
 
 tests: $(STAMP) $(TRIED)  ## pytest
 	@$(call say,tests)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # A process of its own: Triton decides at its import whether kernels are compiled or interpreted.
 interpreted: $(STAMP)  ## pytest, Triton kernels under Triton's interpreter
