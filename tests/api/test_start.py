@@ -22,6 +22,9 @@ from metadarts.api.start import KEY, start_of_run, suited_start
 from metadarts.core.errors import ConfigError, RunError
 from metadarts.core.rng import Key
 from metadarts.experiments import Config, RunFolder, build, search, with_settings
+from metadarts.experiments.build import assemble
+from metadarts.spaces import darts, random_genotype
+from metadarts.tasks import ClassEntry, Source
 
 FUZZ = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -139,6 +142,25 @@ def test_a_finished_run_is_a_start(cases, run, tmp_path):
     data = cases.images((3, 3))
     one, two = (FewShotClassifier(str(own), steps=1).fit(*data) for own in (run, tmp_path / "packed.safetensors"))
     np.testing.assert_array_equal(one.logits(data[0]), two.logits(data[0]))
+
+
+def test_a_run_without_alphas_is_no_start(cases, told, rewritten, tmp_path):
+    """In one sentence: as a run folder, as a start's file, and as the start of a classifier."""
+    cell = str(random_genotype(darts(cases.TINY["model.nodes"]), Key(("tests", "api", "cell"))))
+    for network, genotype in (("conv4", ""), ("cell", cell)):
+        config = with_settings(Config(), cases.TINY | {"model.network": network, "model.genotype": genotype}).check()
+        source = Source("npz", np.zeros((2, 1, 16, 16), np.uint8), (ClassEntry("a", np.arange(2)),), {"train": (0,)})
+        folder = RunFolder.create(tmp_path / network, config, {})
+        folder.save("best", assemble(config, source).fresh_state(), validation_accuracy=0.5)
+        description = json.loads(json.dumps(told[0]))
+        description["config"]["model"] |= {"network": network, "genotype": genotype}
+        words = f"expected the run of a supernet, .* its network is '{network}': give the run folder of a search"
+        for name in (folder.path, rewritten(description)):
+            with pytest.raises((ConfigError, RunError), match=words) as refused:
+                open_start(name)
+            assert "\n" not in str(refused.value)
+        with pytest.raises(ConfigError, match=words):
+            FewShotClassifier(str(folder.path), steps=1).fit(*cases.images((2, 2)))
 
 
 def test_what_is_no_run(tmp_path):

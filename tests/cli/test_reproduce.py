@@ -14,7 +14,7 @@ import pytest
 import metadarts.tasks
 from metadarts.cli.signals import StopRequest
 from metadarts.studies.reproduction import TABLES, carry_out, tabulate
-from metadarts.studies.reproduction.runner import _locked
+from metadarts.studies.reproduction.place import locked
 from metadarts.studies.rows import Table
 from tests.studies.tiny_tables import job, shrink, source, spec
 
@@ -82,7 +82,8 @@ def test_numbers_out_of_range_are_refused(metadarts, tmp_path, given):
     assert not list(tmp_path.iterdir())
 
 
-def test_stopped_in_time_it_goes_on_to_the_table_of_once_through(metadarts, small, clock, tmp_path):
+def test_stopped_in_time_it_goes_on_to_the_table_of_once_through(metadarts, small, clock, monkeypatch, tmp_path):
+    monkeypatch.setitem(TABLES, "glyphs", spec(TRAININGS[:1]))
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     answer = metadarts(*words(whole))
     assert answer.code == 0, answer.err
@@ -103,6 +104,24 @@ def test_stopped_in_time_it_goes_on_to_the_table_of_once_through(metadarts, smal
     assert (out / "table.md").read_text().strip() in answer.out
     told = (out / "table.md").read_text()
     assert all(row.method in told for row in second.rows)
+
+
+def test_stopped_before_a_single_step_it_gets_there_all_the_same(metadarts, small, clock, monkeypatch, tmp_path):
+    """A limit that starting up has used already: or the same command, again and again, would never end."""
+    monkeypatch.setitem(TABLES, "glyphs", spec(TRAININGS[:1]))
+    codes = []
+    while not codes or codes[-1] == 3:
+        codes.append(metadarts(*words(tmp_path, "--stop-after", "0.01")).code)  # at the first look at the clock
+        assert len(codes) <= 20, "it does not go on"
+    assert codes[-1] == 0
+    assert WRITTEN <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(refused, small, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert "holds something else (thesis.txt); give a new or an empty folder" in refused(*words(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert "is a file; give the name of a folder" in refused(*words(tmp_path / "thesis.txt"))
 
 
 def test_one_edited_test_episode_is_refused(metadarts, refused, small, tmp_path):
@@ -126,7 +145,7 @@ def test_the_folder_of_another_table_is_refused(refused, small, tmp_path):
 
 
 def test_a_place_in_use_is_refused(refused, small, tmp_path):
-    with _locked(tmp_path):
+    with locked(tmp_path):
         assert "another process is at work in it" in refused(*words(tmp_path))
 
 
@@ -149,7 +168,7 @@ def test_so_far_of_nothing_is_refused(refused, small, tmp_path):
 def test_so_far_writes_files_of_its_own(metadarts, small, monkeypatch, tmp_path):
     monkeypatch.setitem(TABLES, "glyphs", spec(TRAININGS[:1]))
     assert metadarts(*words(tmp_path)).code == 0
-    (tmp_path / "measured" / "1shot" / "pixels-seed0.json").unlink()
+    (tmp_path / "measured" / "1shot" / "pixels-pixels.json").unlink()
     before = (tmp_path / "table.json").read_bytes()
     answer = metadarts(*words(tmp_path, "--so-far"))
     assert answer.code == 0, answer.err
@@ -158,7 +177,7 @@ def test_so_far_writes_files_of_its_own(metadarts, small, monkeypatch, tmp_path)
     assert [row.name for row in table.rows] == [
         "headline", "headline, support statistics", "headline, no steps", "headline, cells",
     ]  # fmt: skip
-    assert "Unfinished: not measured yet are nearest class mean of pixels" in answer.out
+    assert "Unfinished: 1 rows are not measured yet: nearest class mean of pixels (1-shot, seed 0)." in answer.out
 
 
 def test_the_verb_passes_its_words_on(metadarts, small, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.experiments import Config, RunFolder, evaluate_run, load_config, search, with_settings
+from metadarts.experiments.build import assemble
 from metadarts.experiments.config import dump_config, to_settings
 from metadarts.experiments.search import SearchStopped
 from metadarts.reports import write_report
@@ -178,6 +180,19 @@ def test_derive_of_a_run_without_alphas_is_one_line(searched, monkeypatch, capsy
         main()
     said = capsys.readouterr().err
     assert ended.value.code == 2
-    assert "alphas" in said
+    kind = searched.config().model.network
+    assert said.endswith(f"trained the network {kind!r}, which has no alphas to derive a cell from\n")
     assert said.count("\n") == 1
     assert sorted(searched.path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "set_to"), [("cuda", False, [False]), ("cuda", True, [True]), ("cpu", True, [])]
+)
+def test_assembling_sets_the_precision_of_a_gpu(monkeypatch, tiny, larger, device, asked, set_to):
+    """Whoever assembles: a search, a look, a table. Off unless it is asked for."""
+    told: list[bool] = []
+    monkeypatch.setattr(importlib.import_module("metadarts.experiments.build"), "allow_tf32", told.append)
+    assert assemble(tiny({"training.tf32": asked}), larger, device).device.type == device
+    assert told == set_to
+    assert Config().training.tf32 is False

@@ -9,10 +9,12 @@ from metadarts.experiments import Config
 from metadarts.experiments.config import to_settings
 from metadarts.nn import NetworkSpec, discrete_network
 from metadarts.spaces import Genotype, darts
-from metadarts.studies.reproduction import BUDGETS, TABLES, Spec, table_named
+from metadarts.studies.reproduction import TABLES, Spec, table_named
 from metadarts.studies.reproduction.papers import AUTO_MAML
-from metadarts.studies.reproduction.recipes import CELLS, HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL, Recipe, Training
-from metadarts.studies.reproduction.tables import QUERIES, TASKS, WAYS, comparisons_of, rows_of
+from metadarts.studies.reproduction.plans import comparisons_of, rows_of
+from metadarts.studies.reproduction.recipes import CELLS, Recipe, Training
+from metadarts.studies.reproduction.tables import QUERIES, TASKS, WAYS
+from metadarts.studies.rows import BUDGETS, HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 from metadarts.tasks.named import SOURCES
 
 GENOTYPE = str(AUTO_MAML[1])
@@ -61,10 +63,23 @@ def test_cells_differ_in_the_cell_alone(name, budget):
 def test_equal_meta_updates_are_equal(name, budget):
     found = {label: training.steps for label, training in trainings(TABLES[name], budget).items()}
     rows = {row.name for row in rows_of(TABLES[name], budget, 5)}
-    equal = [pair for *pair, about in comparisons_of(budget) if "equal meta-updates" in about and set(pair) <= rows]
+    plans = [plan for plan in comparisons_of(budget) if {plan.first, plan.second} <= rows]
+    equal = [plan for plan in plans if "equal meta-updates" in plan.about]
     assert len(equal) == (2 if budget == "hour" else 0)
-    for first, second in equal:
-        assert found[first] == found[second]
+    for plan in equal:
+        assert found[plan.first] == found[plan.second]
+
+
+@pytest.mark.parametrize(("name", "budget"), EVERY)
+def test_a_comparison_says_whether_more_than_the_network_differs(name, budget):
+    """Two trainings of one recipe differ in the network and the length alone."""
+    known = {row.name: row.training for row in rows_of(TABLES[name], budget, 5)}
+    alike = {LENGTH, "model.network", "model.channels", *CELL}
+    for plan in comparisons_of(budget):
+        if {plan.first, plan.second} <= known.keys() and budget != "full":
+            differ = differing(TABLES[name], budget, known[plan.first], known[plan.second])
+            assert bool(differ - alike) is plan.recipes_differ, plan
+        assert (plan.papers is None) is not plan.second.startswith("maml")
 
 
 @pytest.mark.parametrize(("name", "budget"), EVERY)
@@ -95,6 +110,35 @@ def test_mamls_own_recipe_is_the_papers():
         assert (found.inner.steps, found.inner.weight_rate, found.inner.order) == (steps, rate, "second")
         assert (found.evaluate.steps, found.tasks.queries, found.tasks.train_ways) == (at_test, 15, 0)
         assert found.network_spec(1, (size, size)).cells == ()
+
+
+def test_the_full_budget_has_mamls_meta_batch_and_constant_outer_rates():
+    """Finn et al. (2017), section A.1: 32 tasks a meta-batch on Omniglot, 4 on miniImageNet; a constant rate."""
+    for name, tasks, smaller in (("tnas-omniglot", 32, 8), ("tnas-fc100", 4, 4), ("tnas-mini", 4, 4)):
+        for label in ("maml", "maml-first"):
+            full, hour = (config(TABLES[name], trainings(TABLES[name], budget)[label]) for budget in ("full", "hour"))
+            assert (full.training.tasks, full.outer.final, full.training.meta_steps) == (tasks, 1.0, 60_000)
+            assert (hour.training.tasks, hour.outer.final) == (smaller, 0.02)
+
+
+def test_the_trainings_of_every_budget():
+    """The full one has the paper's methods, not our own controls."""
+    cells = list(CELLS)
+    controls = ["headline", "headline-10", "maml", "maml-first", "maml-equal", "maml-ours", "protonet", *cells]
+    for spec in TABLES.values():
+        for budget in ("smoke", "hour"):
+            assert list(trainings(spec, budget)) == controls
+        assert list(trainings(spec, "full")) == ["headline", "maml", "maml-first", "protonet", *cells]
+        assert [training.name for training in spec.trainings("full") if training.cell] == cells
+
+
+def test_the_full_headline_is_t_nass():
+    """Lian et al. (2020): inner rate 0.1 for weights, 10 epochs of 5,000 tasks, 4 at a time."""
+    for spec in TABLES.values():
+        full, hour = (config(spec, trainings(spec, budget)[HEADLINE]) for budget in ("full", "hour"))
+        assert (full.training.meta_steps * full.training.tasks, full.inner.weight_rate) == (50_000, 0.1)
+        assert full.model.head == "shared"
+        assert hour.model.head == "prototype"
 
 
 def test_protonet_takes_no_step():
@@ -142,16 +186,19 @@ def test_the_published_cell_stands_beside_the_value_of_its_own_shots():
 
 
 def test_comparisons_name_rows_that_there_are():
-    known = {row.name for spec in TABLES.values() for row in rows_of(spec, "hour", 5)}
-    assert {name for first, second, _ in comparisons_of("hour") for name in (first, second)} <= known
+    for budget in BUDGETS:
+        known = {row.name for row in rows_of(TABLES["tnas-fc100"], budget, 5)}
+        assert {name for plan in comparisons_of(budget) for name in (plan.first, plan.second)} <= known
+        pairs = [(plan.first, plan.second) for plan in comparisons_of(budget)]
+        assert len(set(pairs)) == len(pairs)
 
 
 def test_only_an_hour_holds_anything_equal():
     """A few updates of smoke take any time; at the paper's lengths each has its own."""
-    assert any("equal wall-clock" in about for *_, about in comparisons_of("hour"))
+    assert any("equal wall-clock" in plan.about for plan in comparisons_of("hour"))
     for budget in ("smoke", "full"):
-        held = [about for *_, about in comparisons_of(budget) if about.startswith("equal") or "times the time" in about]
-        assert held == []
+        texts = [plan.about for plan in comparisons_of(budget)]
+        assert not any(text.startswith("equal") or "times the time" in text for text in texts)
 
 
 def test_budgets_differ_in_length_and_settings():

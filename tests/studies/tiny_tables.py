@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,16 +21,10 @@ import pytest
 
 from metadarts.core.rng import Key
 from metadarts.experiments import search as search_door
-from metadarts.experiments.build import assemble
-from metadarts.experiments.checkpoints import Checkpoint
 from metadarts.spaces import darts, random_genotype
 from metadarts.studies.reproduction import Job, Spec, carry_out
-from metadarts.studies.reproduction.kept import Measured, Shares, load_measured, save_measured
-from metadarts.studies.reproduction.measuring import measure
-from metadarts.studies.reproduction.plans import rows_of
 from metadarts.studies.reproduction.recipes import CONV4, Recipe
-from metadarts.tasks import ClassEntry, EpisodeSampler, Source
-from metadarts.tasks.frozen import freeze
+from metadarts.tasks import ClassEntry, Source
 
 SPLITS, PER_SPLIT, IMAGES, SIZE = ("train", "val", "test"), 6, 8, 16
 NODES, TASKS, QUERIES, UPDATES = 2, 3, 2, 2
@@ -129,25 +127,6 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sys.modules[search_door.__module__], "Board", lambda *_: board)
 
 
-def measured_row(work: Job, name: str) -> Measured:
-    """One row of an untrained headline, kept share by share in ``work.out`` as a table keeps it: a task a share."""
-    row = next(row for row in rows_of(work.spec, work.budget, 1) if row.name == name)
-    config = work.spec.trainings(work.budget)[0].config("glyphs", 1, 0, {"evaluate.batch": 1})
-    experiment = assemble(config, work.source)
-    checkpoint = Checkpoint(experiment.fresh_state().params, {}, {})
-    work.out.mkdir(parents=True, exist_ok=True)
-    sampler = EpisodeSampler(work.source, "test", 5, 1, QUERIES)
-    episodes = freeze(work.out / "episodes.jsonl", sampler, Key(("tests", "row")), TASKS)
-    of, path = {"episodes": episodes.sha256, "row": name}, work.out / "row.json"
-    found = load_measured(path, of, TASKS)
-    if found is None:
-        shares = Shares(path.with_suffix(".part.jsonl"), of)
-        found = measure(row, experiment, checkpoint, episodes, shares, lambda done, mean: None)
-        save_measured(path, found, of)
-        shares.remove()
-    return found
-
-
 def killed(work: Callable[[], object], moment: int) -> bool:
     """Whether ``work``, in a process of its own, was there to be killed by SIGKILL at its write number ``moment``.
 
@@ -158,12 +137,16 @@ def killed(work: Callable[[], object], moment: int) -> bool:
         _die_at(moment)
         try:
             work()
-        finally:
             os._exit(0)
+        except BaseException:  # whatever it was, this process must not go on as its parent
+            traceback.print_exc()
+            os._exit(1)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return True
+    if status:
+        raise SystemExit(f"the process of moment {moment} failed")
     return False
 
 
@@ -186,20 +169,43 @@ def _die_at(moment: int) -> None:
     Path.replace = dying(replace, lambda path, _: os.truncate(path, path.stat().st_size // 2))  # type: ignore[method-assign]
 
 
-def row_killed(out: Path) -> None:
-    """A row that was measured in each of the folders ``out``/0, ``out``/1 and so on, and killed at that write."""
-    moment = 0
-    while killed(lambda: measured_row(job(out / str(moment)), "headline, cells"), moment):
-        moment += 1
+def one_row(out: Path) -> Job:
+    """A table of the headline alone, one task a share."""
+    return job(out, spec(("headline",), {"evaluate.batch": 1}))
+
+
+def row_killed(out: Path, name: str = "headline-1shot-seed0-cells") -> None:
+    """``out``/whole, once through; and in ``out``/0, ``out``/1 and so on a process killed at that write of one row."""
+    carry_out(one_row(out / "whole"))
+    for moment in itertools.count():
+        folder = out / str(moment)
+        shutil.copytree(out / "whole", folder)
+        (folder / "measured" / "1shot" / f"{name}.json").unlink()
+        if not killed(partial(carry_out, one_row(folder)), moment):
+            shutil.rmtree(folder)
+            break
 
 
 def table_killed(out: Path) -> None:
     """The table in ``out``, gone on with again and again, each time killed later, until a few rows are there."""
     moment = 0
     while len(list(out.glob("measured/*/*.json"))) < 2:
-        if not killed(lambda: carry_out(job(out)), moment):
+        if not killed(partial(carry_out, job(out)), moment):
             raise SystemExit(f"the process of moment {moment} ended by itself")
-        moment = 2 * moment + 1 if moment < 8 else moment + 8
+        moment = moment + 1 if moment < 3 else moment + 12
+
+
+def in_a_process(what: str, out: Path) -> None:
+    """Have `row_killed` or `table_killed` done in a process of its own, which may be forked."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", __file__, what, str(out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 if __name__ == "__main__":
