@@ -63,13 +63,19 @@ def reproduce(
     common.console.print(f"{spec.title}; {budget} budget ({LENGTHS_IN_WORDS[budget]})", soft_wrap=True)
     common.console.print(f"split {chosen}: {spec.splits[chosen]}", soft_wrap=True)
     with stop_on_signals() as asked, _stages() as tell:
-        deadline = None if stop_after is None else time.monotonic() + 60.0 * stop_after
+        begun: list[float] = []  # at the first step that is told: a limit that starting up uses up must not end it
+
+        def told(title: str, fraction: float, figures: str) -> None:
+            begun.append(time.monotonic())
+            del begun[1:]
+            tell(title, fraction, figures)
 
         def stop() -> bool:
-            return asked() or (deadline is not None and time.monotonic() >= deadline)
+            late = stop_after is not None and begun and time.monotonic() >= begun[0] + 60.0 * stop_after
+            return asked() or bool(late)
 
         seeds_of, place = tuple(range(seeds)), spec.place(data_root)
-        job = Job(spec, budget, chosen, source, place, out, seeds_of, measured, resolved, tell, stop, so_far)
+        job = Job(spec, budget, chosen, source, place, out, seeds_of, measured, resolved, told, stop, so_far)
         try:
             found = tabulate(job, carry_out(job))
         except Stopped:

@@ -103,13 +103,6 @@ def test_a_file_of_nonsense_is_begun_anew(path, content):
     assert json.loads(path.read_text()) == {"of": OF}
 
 
-def test_removed_is_gone(path, text):
-    shares = Shares(path, OF)
-    shares.remove()
-    shares.remove()
-    assert not path.exists()
-
-
 def test_a_row_comes_back_to_the_last_bit(tmp_path):
     draws = Key(("tests", "kept")).numpy().random(50)
     measured = Measured(draws, 10, "transductive", 3.25, ("a",) * 50)

@@ -28,7 +28,7 @@ def write_npz(path):
 
 def test_the_names():
     assert set(SOURCES) == {
-        *("glyphs", "omniglot", "cifar-fs", "fc100"),
+        *("glyphs", "omniglot", "omniglot-1200", "cifar-fs", "fc100"),
         *("mini-imagenet", "tiered-imagenet", "folder", "npz"),
     }
 

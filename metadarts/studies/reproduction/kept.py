@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +67,6 @@ class Shares:
         """Write one share down. Raises RunError."""
         append_line(self.path, json.dumps(vars(share)))
         self.done.append(share)
-
-    def remove(self) -> None:
-        """Forget them, once the row is written as a whole."""
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
 
     def _read(self, of: Facts) -> list[Any]:
         """The lines that fit, the first included; none where the file is of something else or begins with nonsense."""

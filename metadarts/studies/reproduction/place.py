@@ -31,13 +31,18 @@ TEST_TASKS = Key.from_seed(0).child("held out", "test")
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the folder, making it where it is not there. Raises RunError when another process holds it."""
+def locked(job: Job) -> Iterator[None]:
+    """Hold the folder, making it where it is not there.
+
+    Raises RunError when it holds something else, or another process holds it; nothing is written then.
+    """
     from filelock import FileLock, Timeout
 
+    out = job.out
     lock = FileLock(out / LOCK)
     try:
         _require_own(out)
+        _known(out / PLAN, _plan_of(job))
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -54,7 +59,9 @@ def _require_own(out: Path) -> None:
     """Require a folder that is new, empty, or one of ours. Raises RunError."""
     if out.exists() and not out.is_dir():
         raise RunError(f"--out {out} is a file; give the name of a folder")
-    others = {entry.name for entry in out.iterdir()} - {LOCK, "runs"} if out.is_dir() else set()
+    # A process may have died between the episodes and the plan, or a run been put in its place beforehand.
+    ours = (LOCK, "runs", "episodes-", PLAN)
+    others = {entry.name for entry in out.iterdir() if not entry.name.startswith(ours)} if out.is_dir() else set()
     if others and not (out / PLAN).is_file():
         raise RunError(f"--out {out} holds something else ({sorted(others)[0]}); give a new or an empty folder")
 
@@ -66,7 +73,7 @@ def frozen_episodes(job: Job, shots: set[int]) -> dict[int, FrozenEpisodes]:
         RunError: when the folder is another table's, or its episodes are not those it was begun with.
         DataError: when an episode file was changed.
     """
-    plan = {"table": job.spec.name, "budget": job.budget, "split": job.split}
+    plan = _plan_of(job)
     known = _known(job.out / PLAN, plan)
     found = {number: _frozen(job, number) for number in sorted(shots)}
     hashes = {str(number): episodes.sha256 for number, episodes in found.items()}
@@ -79,6 +86,10 @@ def frozen_episodes(job: Job, shots: set[int]) -> dict[int, FrozenEpisodes]:
     if not job.so_far and hashes.items() - known.items():
         write_atomically(job.out / PLAN, (json.dumps(plan | {"episodes": known | hashes}, indent=2) + "\n").encode())
     return found
+
+
+def _plan_of(job: Job) -> dict[str, str]:
+    return {"table": job.spec.name, "budget": job.budget, "split": job.split}
 
 
 def _known(path: Path, plan: dict[str, str]) -> dict[str, Any]:

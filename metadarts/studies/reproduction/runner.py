@@ -46,7 +46,7 @@ def carry_out(job: Job) -> Findings:
     """
     if job.so_far:
         return _so_far(job)
-    with locked(job.out):
+    with locked(job):
         return _Work(job).carry_out()
 
 
@@ -181,14 +181,16 @@ class _Work:
             "steps": 0 if experiment is None else experiment.config.evaluate.steps,
         }
         path = self._path(row, shots, run)
-        found = load_measured(path, of, episodes.tasks)
-        if found is None and self.job.so_far:
-            raise NotYet
+        part, found = path.with_suffix(".part.jsonl"), load_measured(path, of, episodes.tasks)
+        if self.job.so_far:
+            if found is None:
+                raise NotYet
+            return found
         if found is None:
-            shares = Shares(path.with_suffix(".part.jsonl"), of)
+            shares = Shares(part, of)
             found = measure(row, experiment, checkpoint, episodes, shares, self._teller(row, shots, seed))
             save_measured(path, found, of)
-            shares.remove()
+        part.unlink(missing_ok=True)
         return found
 
     def _path(self, row: RowPlan, shots: int, run: RunFolder | None) -> Path:
