@@ -31,18 +31,12 @@ TEST_TASKS = Key.from_seed(0).child("held out", "test")
 
 
 @contextmanager
-def locked(job: Job) -> Iterator[None]:
-    """Hold the folder, making it where it is not there.
-
-    Raises RunError when it holds something else, or another process holds it; nothing is written then.
-    """
+def locked(out: Path) -> Iterator[None]:
+    """Hold the folder, making it where it is not there. Raises RunError when another process holds it."""
     from filelock import FileLock, Timeout
 
-    out = job.out
     lock = FileLock(out / LOCK)
     try:
-        _require_own(out)
-        _known(out / PLAN, _plan_of(job))
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -55,8 +49,16 @@ def locked(job: Job) -> Iterator[None]:
         lock.release()
 
 
+def require_own(job: Job) -> None:
+    """Require a folder that is new, empty, or this table's; nothing is written. Raises RunError."""
+    try:
+        _require_own(job.out)
+    except OSError as error:
+        raise cannot_write(job.out, error) from error
+    _known(job.out / PLAN, _plan_of(job))
+
+
 def _require_own(out: Path) -> None:
-    """Require a folder that is new, empty, or one of ours. Raises RunError."""
     if out.exists() and not out.is_dir():
         raise RunError(f"--out {out} is a file; give the name of a folder")
     # A process may have died between the episodes and the plan, or a run been put in its place beforehand.

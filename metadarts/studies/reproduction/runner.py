@@ -23,7 +23,7 @@ from .job import Finding, Findings, Job, NotYet, Stopped
 from .kept import Measured, Shares, load_measured, save_measured
 from .measuring import measure
 from .papers import AUTO_MAML
-from .place import PLAN, frozen_episodes, locked
+from .place import PLAN, frozen_episodes, locked, require_own
 from .plans import RowPlan, rows_of
 from .recipes import AUTO_MAML_CELLS
 from .trainings import train, trained
@@ -46,7 +46,8 @@ def carry_out(job: Job) -> Findings:
     """
     if job.so_far:
         return _so_far(job)
-    with locked(job):
+    require_own(job)
+    with locked(job.out):
         return _Work(job).carry_out()
 
 
