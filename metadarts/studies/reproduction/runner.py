@@ -191,7 +191,8 @@ class _Work:
             shares = Shares(part, of)
             found = measure(row, experiment, checkpoint, episodes, shares, self._teller(row, shots, seed))
             save_measured(path, found, of)
-        part.unlink(missing_ok=True)
+        if part.exists():  # also where a process died between the two
+            part.unlink()
         return found
 
     def _path(self, row: RowPlan, shots: int, run: RunFolder | None) -> Path:
