@@ -192,7 +192,7 @@ def table_killed(out: Path) -> None:
     while len(list(out.glob("measured/*/*.json"))) < 2:
         if not killed(partial(carry_out, job(out)), moment):
             raise SystemExit(f"the process of moment {moment} ended by itself")
-        moment = moment + 1 if moment < 3 else moment + 12
+        moment = moment + 1 if moment < 3 else moment + 5
 
 
 def in_a_process(what: str, out: Path) -> None:
