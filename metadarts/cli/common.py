@@ -26,6 +26,10 @@ DATA_HELP = (
     "A name (glyphs, built in; omniglot, cifar-fs, fc100, mini-imagenet, tiered-imagenet, learn2learn:TASKSET), or a "
     "path: a folder of class folders, or an .npz file."
 )
+MovedData = Annotated[str | None, typer.Option(help=f"Where it moved since the search: {DATA_HELP}")]
+FitMemory = Annotated[
+    bool | None, typer.Option("--fit-memory", help="When memory runs out, measure fewer tasks per pass.")
+]
 DataRoot = Annotated[Path | None, typer.Option(help="Where the data of a name lie; default: its usual place.")]
 
 console = Console(highlight=False, markup=False, emoji=False)

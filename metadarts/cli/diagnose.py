@@ -19,11 +19,9 @@ def diagnose(
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: RUN/diagnosis.")] = None,
-    data: Annotated[str | None, typer.Option(help=f"Where it moved since the search: {common.DATA_HELP}")] = None,
+    data: common.MovedData = None,
     data_root: common.DataRoot = None,
-    fit_memory: Annotated[
-        bool | None, typer.Option("--fit-memory", help="When memory runs out, measure fewer tasks per pass.")
-    ] = None,
+    fit_memory: common.FitMemory = None,
     device: common.Device = "auto",
     threads: common.Threads = 0,
     seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 is everyone's.")] = 0,

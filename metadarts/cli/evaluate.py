@@ -34,11 +34,9 @@ def evaluate(
         Path | None,
         typer.Option("--json", help="Write the result there; default: evaluation-*.json in the run folder."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help=f"Where it moved since the search: {common.DATA_HELP}")] = None,
+    data: common.MovedData = None,
     data_root: common.DataRoot = None,
-    fit_memory: Annotated[
-        bool | None, typer.Option("--fit-memory", help="When memory runs out, measure fewer tasks per pass.")
-    ] = None,
+    fit_memory: common.FitMemory = None,
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: as trained.")] = None,
     threads: common.Threads = 0,

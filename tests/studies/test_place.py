@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from metadarts.core.errors import DataError, RunError
-from metadarts.experiments import RunFolder
 from metadarts.studies.reproduction import Job, Stopped, carry_out, tabulate
 from metadarts.studies.reproduction.job import Findings
 from metadarts.studies.reproduction.place import locked
 from tests.studies.tiny_tables import job, shrink, source, spec
 
-ROOM = "metadarts.studies.reproduction"
-RUNNER, TRAININGS = (importlib.import_module(f"{ROOM}.{name}") for name in ("runner", "trainings"))
 FEW = ("headline", "maml")
 HEADLINE, MAML = "headline-1shot-seed0-adapted", "maml-1shot-seed0-adapted"
 
@@ -54,25 +50,6 @@ def copy(few, tmp_path) -> Job:
     out = tmp_path / "copy"
     shutil.copytree(few.job.out, out)
     return replace(few.job, out=out)
-
-
-@pytest.fixture
-def counted(monkeypatch) -> dict[str, list[str]]:
-    """What is trained, and what is measured, from now on."""
-    told: dict[str, list[str]] = {"search": [], "measure": []}
-    search, measure = TRAININGS.search, RUNNER.measure
-
-    def searched(experiment: Any, folder: RunFolder, *rest: Any) -> Any:
-        told["search"].append(folder.path.name)
-        return search(experiment, folder, *rest)
-
-    def measured(row: Any, *rest: Any) -> Any:
-        told["measure"].append(row.name)
-        return measure(row, *rest)
-
-    monkeypatch.setattr(TRAININGS, "search", searched)
-    monkeypatch.setattr(RUNNER, "measure", measured)
-    return told
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -127,25 +127,6 @@ def two(few, tmp_path_factory) -> tuple[Job, Findings]:
     return work, carry_out(work)
 
 
-@pytest.fixture
-def counted(monkeypatch) -> dict[str, list[str]]:
-    """What is trained, and what is measured, from now on."""
-    told: dict[str, list[str]] = {"search": [], "measure": []}
-    search, measure = TRAININGS.search, RUNNER.measure
-
-    def searched(experiment: Any, folder: RunFolder, *rest: Any) -> Any:
-        told["search"].append(folder.path.name)
-        return search(experiment, folder, *rest)
-
-    def measured(row: Any, *rest: Any) -> Any:
-        told["measure"].append(row.name)
-        return measure(row, *rest)
-
-    monkeypatch.setattr(TRAININGS, "search", searched)
-    monkeypatch.setattr(RUNNER, "measure", measured)
-    return told
-
-
 def finding(found: Findings, name: str, shots: int = 1, seed: int = 0) -> Finding:
     return next(each for each in found.found if (each.row.name, each.shots, each.seed) == (name, shots, seed))
 

@@ -39,7 +39,7 @@ def rows_of(spec: Spec, budget: str, shots: int) -> list[RowPlan]:
     trainings = {training.name: training for training in spec.trainings(budget)}
     title = trainings[HEADLINE].title
     rows = [
-        RowPlan("headline", HEADLINE, "adapted", title, "A", "T-NAS"),
+        RowPlan(HEADLINE, HEADLINE, "adapted", title, "A", "T-NAS"),
         RowPlan(SUPPORT, HEADLINE, "adapted", f"{title}; batch norm of the support set", "A",
                 bn="support"),
         RowPlan(NO_STEPS, HEADLINE, "unadapted", "supernet, no inner step", "A"),
@@ -51,7 +51,7 @@ def rows_of(spec: Spec, budget: str, shots: int) -> list[RowPlan]:
         "maml-first": "MAML, first order",
         f"auto-maml-{shots}-shot": "Auto-MAML",
     }
-    protocols = {"headline-10": "A"} | dict.fromkeys((TASK_CELL, META_CELL, RANDOM_CELL), "C")
+    protocols = {SHORT: "A"} | dict.fromkeys((TASK_CELL, META_CELL, RANDOM_CELL), "C")
     for name, training in trainings.items():
         if name != HEADLINE:
             rows.append(RowPlan(name, name, "adapted", training.title, protocols.get(name, ""), papers.get(name, "")))
@@ -80,9 +80,9 @@ class ComparisonPlan:
 _PAPERS = ("T-NAS", "MAML")
 _LENGTHS = {
     "hour": (
-        ComparisonPlan(SHORT, "maml", "equal wall-clock", True, _PAPERS),
+        ComparisonPlan(SHORT, "maml", "wall-clock meant to be equal", True, _PAPERS),
         ComparisonPlan(SHORT, "maml-equal", "equal meta-updates", True, _PAPERS),
-        ComparisonPlan(SHORT, "maml-ours", "equal wall-clock, equal recipe", False, _PAPERS),
+        ComparisonPlan(SHORT, "maml-ours", "wall-clock meant to be equal, equal recipe", False, _PAPERS),
         ComparisonPlan(HEADLINE, "maml-ours", "equal meta-updates, equal recipe", False, _PAPERS),
         ComparisonPlan(HEADLINE, "maml", "the headline has six times MAML's time", True, _PAPERS),
         ComparisonPlan(HEADLINE, SHORT, "six times the time"),
