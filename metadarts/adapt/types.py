@@ -110,11 +110,15 @@ def rates_at(inner: InnerLoop, rates: Params | None, start: Params, step: int) -
             Beyond the K steps they were learned for, the last step's rates continue.
     """
     found = {}
+    constants: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
     for name, tensor in start.items():
         if not inner.adapts(name):
             continue
         if rates is None:
-            found[name] = torch.full((tensor.shape[0],), inner.rate_of(name), dtype=tensor.dtype, device=tensor.device)
+            kind = (inner.rate_of(name), tensor.dtype, tensor.device)
+            if kind not in constants:
+                constants[kind] = torch.full((tensor.shape[0],), kind[0], dtype=kind[1], device=kind[2])
+            found[name] = constants[kind]
             continue
         rate = rates[_rate_name(inner, name)].to(tensor.dtype)
         found[name] = rate[:, min(step, rate.shape[1] - 1)] if rate.dim() == 2 else rate

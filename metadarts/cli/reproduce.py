@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, nearest
 
 from . import common
 from .signals import stop_on_signals
@@ -31,6 +32,7 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder to work in; one that is there is gone on with.")] = None,
     split: Annotated[str | None, typer.Option(help="Which split of the classes; default: the paper's.")] = None,
     shots: Annotated[list[int] | None, typer.Option(help="Measure these only, as often as needed.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Measure these rows only, as often as needed.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, with seeds from 0 on.")] = 1,
     stop_after: Annotated[
         float | None, typer.Option(min=0.01, help=f"Stop after so many minutes, with exit code {UNFINISHED}.")
@@ -42,7 +44,8 @@ def reproduce(
     """Train and measure every method of a table on the same frozen test episodes, and say what came of it.
 
     Writes table.md, table.json, table.png and table-comparisons.png into the folder. Stopped or killed, the same
-    command goes on where it was and ends with the identical table.
+    command goes on where it was and ends with the identical table. With --row, only those rows and the trainings that
+    they need are added to the folder, and table-so-far.* holds what is there then.
 
     Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
     """
@@ -57,6 +60,7 @@ def reproduce(
     if out is None:
         raise ConfigError("reproduce needs --out FOLDER to work in")
     measured = _settings(spec, budget, shots)
+    rows = _rows(spec, budget, measured, row)
     chosen, name = spec.source(split)
     resolved = common.prepare(device, threads)
     source = _open(name, spec.place(_there(data_root)))
@@ -75,13 +79,17 @@ def reproduce(
             return asked() or bool(late)
 
         seeds_of, place = tuple(range(seeds)), spec.place(data_root)
-        job = Job(spec, budget, chosen, source, place, out, seeds_of, measured, resolved, told, stop, so_far)
+        job = Job(spec, budget, chosen, source, place, out, seeds_of, measured, resolved, told, stop, so_far, rows)
         try:
-            found = tabulate(job, carry_out(job))
+            found = carry_out(job)
+            if rows and not so_far:
+                job = replace(job, so_far=True, rows=())
+                found = carry_out(job)
+            page = tabulate(job, found)
         except Stopped:
             common.console.print(f"stopped; the same command goes on from here ({out})", soft_wrap=True)
             raise typer.Exit(asked.exit_code if asked() else UNFINISHED) from None
-    _write(found, out, "table-so-far" if so_far else "table")
+    _write(page, out, "table-so-far" if job.so_far else "table")
 
 
 def _list_tables() -> None:
@@ -101,6 +109,15 @@ def _settings(spec: Spec, budget: str, shots: list[int] | None) -> tuple[int, ..
     if odd := [number for number in shots or () if number not in known]:
         raise ConfigError(f"--shots {odd[0]}: under the {budget} budget {spec.name} has {', '.join(map(str, known))}")
     return tuple(number for number in known if not shots or number in shots)
+
+
+def _rows(spec: Spec, budget: str, shots: tuple[int, ...], asked: list[str] | None) -> tuple[str, ...]:
+    from metadarts.studies.reproduction import rows_of
+
+    known = {row.name: None for number in shots for row in rows_of(spec, budget, number)}
+    if odd := [name for name in asked or () if name not in known]:
+        raise ConfigError(f"--row {odd[0]!r}: {nearest(odd[0], known)}")
+    return tuple(name for name in known if name in (asked or ()))
 
 
 def _there(root: Path | None) -> Path | None:

@@ -98,8 +98,8 @@ def mean_gradient(
     losses, accuracies, finite = (
         torch.cat([getattr(r, name) for r in results]) for name in ("losses", "accuracies", "finite")
     )
-    count = finite.sum().clamp(min=1)
-    gradients = {n: torch.stack([r.gradients[n] for r in results]).sum(0) / count for n in results[0].gradients}
+    total = results[0].total if len(results) == 1 else torch.stack([r.total for r in results]).sum(0)
+    gradients = _apart(total / finite.sum().clamp(min=1), params | (rates or {}))
     support = torch.cat([r.support_losses for r in results], dim=1)
     return MetaGradient(gradients, losses, accuracies, support, finite)
 
@@ -113,10 +113,26 @@ def require_finite(found: MetaGradient) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass over some tasks comes to; fields as in `MetaGradient`, but ``total``.
+
+    Args:
+        total: the gradients of all parameters, then of all rates, one after another: summed over the finite tasks. One
+            tensor, since a GPU takes as long for a small one as for them all.
+    """
+
+    total: Tensor
+    losses: Tensor
+    accuracies: Tensor
+    support_losses: Tensor
+    finite: Tensor
+
+
 def _micro_step(
     problem: Problem, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None, engine: str
-) -> MetaGradient:
-    """One pass over the tasks of ``batch``; its gradients are summed over the finite tasks, not averaged."""
+) -> _Pass:
+    """One pass over the tasks of ``batch``."""
     own = _on_task_axis(params, batch.tasks)
     own_rates = None if rates is None else _on_task_axis(rates, batch.tasks)
     start = problem.start(own, batch)
@@ -125,10 +141,10 @@ def _micro_step(
     leaves = own | (own_rates or {})
     found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
     grads = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(leaves, found, strict=True)}
-    finite = torch.isfinite(losses.detach())
-    for grad in grads.values():
-        finite = finite & torch.isfinite(grad.reshape(batch.tasks, -1)).all(1)
-    return MetaGradient(_sum_finite(grads, finite), losses.detach(), accuracies, adapted.losses, finite)
+    flat = torch.cat([grad.reshape(batch.tasks, -1) for grad in grads.values()], dim=1)
+    finite = torch.isfinite(losses.detach()) & torch.isfinite(flat).all(1)
+    total = torch.where(finite[:, None], flat, 0.0).sum(0)
+    return _Pass(total, losses.detach(), accuracies, adapted.losses, finite)
 
 
 def _on_task_axis(params: Params, tasks: int) -> Params:
@@ -136,6 +152,7 @@ def _on_task_axis(params: Params, tasks: int) -> Params:
     return {n: t.detach().expand(tasks, *t.shape).clone().requires_grad_() for n, t in params.items()}
 
 
-def _sum_finite(grads: Params, finite: Tensor) -> Params:
-    keep = {name: finite.view(-1, *(1,) * (grad.dim() - 1)) for name, grad in grads.items()}
-    return {name: torch.where(keep[name], grad, 0.0).sum(0) for name, grad in grads.items()}
+def _apart(flat: Tensor, like: Params) -> Params:
+    """The numbers of ``flat`` in the shapes of ``like``, in its order."""
+    parts = flat.split([tensor.numel() for tensor in like.values()])
+    return {name: part.view(tensor.shape) for part, (name, tensor) in zip(parts, like.items(), strict=True)}

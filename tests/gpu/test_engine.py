@@ -4,6 +4,7 @@ as stated; so do torch's operators under our derivatives, of which the implement
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 import pytest
 import torch
@@ -57,10 +58,10 @@ INNER = InnerLoop(steps=3, weight_rate=0.05, alpha_rate=2.0)
 SETTINGS = [("shared", "transductive", "second"), ("prototype", "support", "second"), ("prototype", "support", "first")]
 
 
-def both(device, head, bn, order, precision, by="triton"):
-    """The meta-gradient on ``device`` in ``precision`` and on the CPU in float64."""
+def both(device, head, bn, order, precision, by="triton", draw=0):
+    """The meta-gradient on ``device`` in ``precision`` and on the CPU in float64; ``draw``: of parameters and tasks."""
     learner = tiny_learner(head=head, bn=bn, affine=True)
-    params, batch = generic_params(learner, Key.from_seed(1)), random_tasks(Key.from_seed(0), tasks=3)
+    params, batch = generic_params(learner, Key.from_seed(draw + 1)), random_tasks(Key.from_seed(draw), tasks=3)
     inner = replace(INNER, order=order)
     truth = meta_gradient(learner, params, batch, inner)
     dtype = torch.float64 if precision == "fp64" else torch.float32
@@ -88,12 +89,21 @@ def test_meta_gradient_equals_the_cpus_in_float64(device, head, bn, order, by):
     assert float((found.losses.cpu() - truth.losses).abs().max()) < 1e-10
 
 
+DRAWS = 5
+
+
 @pytest.mark.parametrize(("head", "bn", "order"), SETTINGS)
 def test_meta_gradient_in_float32_is_within_its_rounding(device, head, bn, order):
-    """Three inner steps amplify float32's 6e-8; kinks within it are why this compares directions, not entries."""
-    found, truth = both(device, head, bn, order, "fp32")
-    assert distance(found, truth) < 1e-3
-    assert float((found.losses.double().cpu() - truth.losses).abs().max()) < 1e-4
+    """Three inner steps amplify float32's 6e-8, to some 1e-6 on a CPU. Where an activation is that near to a kink it
+    may fall on the other side, and the gradient jumps: by 1.8e-3 in the second setting's draw 0, on an H200 as on a CPU
+    in float64 whose parameters are moved by 1e-6. One draw says nothing then; what is wrong is so in all.
+    """
+    pairs = [both(device, head, bn, order, "fp32", draw=draw) for draw in range(DRAWS)]
+    distances = [distance(*pair) for pair in pairs]
+    losses = [float((found.losses.double().cpu() - truth.losses).abs().max()) for found, truth in pairs]
+    assert median(distances) < 1e-4, distances
+    assert max(distances) < 1e-1, distances
+    assert median(losses) < 1e-5, losses
 
 
 def test_meta_gradient_in_bfloat16_points_the_same_way(device, record_property):

@@ -1,4 +1,5 @@
-"""On the GPU: every operator by its Triton kernels equals its law, in value and in every derivative up to the second.
+"""On the GPU: every operator by its Triton kernels equals its law, in value and in every derivative up to the second;
+so does "folded", which is torch's own operators there.
 
 In float64 to rounding, in float32 and bfloat16 as stated; on small odd shapes in every way that `check_op` knows, and
 on the shapes of workload W1, where many programs share the work.
@@ -27,6 +28,14 @@ def test_small_odd_shapes_in_every_way(device, name):
         with implementation("triton"), watched() as seen:
             check_op(fast, reference, [case], device)
         assert set(seen) == {(name, "triton")}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_without_our_kernels_small_odd_shapes_in_every_way(device, name):
+    for fast, reference, case in CASES[name]:
+        with implementation("folded"), watched() as seen:
+            check_op(fast, reference, [case], device)
+        assert set(seen) == {(name, "folded")}
 
 
 def stacked(op):

@@ -44,6 +44,7 @@ class Job:
         tell: told of progress.
         stop: polled; once it says True, `Stopped` is raised.
         so_far: train and measure nothing: what is there already, also while another process is at work.
+        rows: names of the rows to measure; empty for all.
     """
 
     spec: Spec
@@ -58,6 +59,7 @@ class Job:
     tell: Tell
     stop: Callable[[], bool]
     so_far: bool = False
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,5 +52,8 @@ def notes(job: Job, findings: Findings) -> tuple[str, ...]:
                 "other images, decoded or shrunk otherwise. Rows cannot be paired with those there."
             )
     if job.budget != "full" and len(job.shots) > 1:
-        told.append(f"One training serves all settings, on {job.spec.trained_shots}-shot tasks.")
+        told.append(
+            f"One training serves all settings, on {job.spec.trained_shots}-shot tasks; MAML after its paper has one "
+            "for each."
+        )
     return tuple(told)

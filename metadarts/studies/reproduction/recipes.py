@@ -35,6 +35,8 @@ class Training:
         settings: over the defaults; without length, data and seed.
         steps: meta-updates.
         cell: whether it trains a discrete cell, one of `CELLS`.
+        own_setting: whether each setting has a training of its own under every budget: MAML's inner rate suits only the
+            number of support images that it was trained with.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Training:
     settings: Settings
     steps: int
     cell: bool = False
+    own_setting: bool = False
 
     def config(self, source: str, shots: int, seed: int, extra: Settings) -> Config:
         """The configuration, checked. ``extra`` overrides."""
@@ -91,7 +94,10 @@ class Recipe:
             ("maml-ours", "MAML 4CONV, our recipe, exact", self.ours | CONV4 | smoke),
             ("protonet", "ProtoNet 4CONV", self.ours | self.protonet | smoke),
         ]
-        found = [Training(name, title, settings, steps.get(name, 0)) for name, title, settings in kinds]
+        found = [
+            Training(name, title, settings, steps.get(name, 0), own_setting=name in AFTER_MAML)
+            for name, title, settings in kinds
+        ]
         found += [Training(name, title, search | CELL, steps.get("cells", 0), True) for name, title in CELLS.items()]
         return [training for training in found if training.steps]
 
@@ -100,6 +106,7 @@ CONSTANT_RATES: Settings = {"outer.final": 1.0}
 SMOKE_LOOKS: Settings = {"training.validations": 1, "training.validation_tasks": 4}
 LOOKS: Settings = {"training.validations": 4, "training.validation_tasks": 100}
 CONV4: Settings = {"model.network": "conv4", "model.channels": 32}
+AFTER_MAML = ("maml", "maml-first", "maml-equal")
 AUTO_MAML_CELLS = {"auto-maml-1-shot": 1, "auto-maml-5-shot": 5}
 CELLS = {
     "auto-maml-1-shot": "Auto-MAML's published 1-shot cell",

@@ -99,7 +99,8 @@ class _Work:
             for seed in self.job.seeds
             for shots in self.job.shots
             for number, row in enumerate(rows_of(self.spec, self.job.budget, shots))
-            if row.training or seed == self.job.seeds[0]  # nothing was trained: another seed would be the same
+            if (row.training or seed == self.job.seeds[0])  # nothing was trained: another seed would be the same
+            and (not self.job.rows or row.name in self.job.rows)
         }
 
     def _finding(self, row: RowPlan, shots: int, seed: int) -> Finding:
@@ -151,7 +152,8 @@ class _Work:
 
     def _run(self, name: str, shots: int, seed: int, cell: Genotype | None = None) -> RunFolder:
         """The finished run of a training, for tasks of ``shots``. A cell that two rows share is trained once."""
-        training, trained_at = self.trainings[name], self.spec.trained_at(self.job.budget, shots)
+        training = self.trainings[name]
+        trained_at = shots if training.own_setting else self.spec.trained_at(self.job.budget, shots)
         extra: dict[str, Any] = {"tasks.file": self.job.place}
         label = name
         if cell is not None:
