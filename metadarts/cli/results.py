@@ -21,16 +21,20 @@ def results(
 ) -> None:
     """Print or write the page of measured tables: every row, every comparison, and what the figures say.
 
+    Parts of one table (`reproduce --row`, on several machines or on several days) are joined; what two of them
+    measured must be equal.
+
     An --out that exists is replaced only if this command wrote it.
 
     Example: metadarts results runs/fc100/table.json --out docs/results.md
     """
     from metadarts.core.files import write_atomically
     from metadarts.studies.page import results_markdown
+    from metadarts.studies.reproduction import joined
 
     if out is not None:
         _require_ours(out)
-    text = results_markdown([_read(path) for path in tables])
+    text = results_markdown(joined([_read(path) for path in tables]))
     if out is None:
         common.console.print(text, soft_wrap=True, end="")
     else:

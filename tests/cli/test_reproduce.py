@@ -117,6 +117,24 @@ def test_stopped_before_a_single_step_it_gets_there_all_the_same(metadarts, smal
     assert WRITTEN <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_row_by_row_it_comes_to_the_table_of_once_through(metadarts, refused, small, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "rows"
+    assert metadarts(*words(whole)).code == 0
+    for row in ("maml", "headline, cells"):
+        answer = metadarts(*words(out, "--row", row))
+        assert answer.code == 0, answer.err
+        so_far = Table.from_json((out / "table-so-far.json").read_text())
+        assert row in {each.name for each in so_far.rows}
+        assert not (out / "table.json").exists()
+    assert {each.name for each in so_far.rows} == {"maml", "headline, cells"}
+    assert "Unfinished: " in so_far.notes[0]
+    assert {path.name for path in (out / "runs").iterdir()} == {"maml-1shot-seed0", "headline-1shot-seed0"}
+    assert metadarts(*words(out)).code == 0
+    first, second = (Table.from_json((folder / "table.json").read_text()) for folder in (whole, out))
+    assert first.digest == second.digest
+    assert "--row 'mamml': did you mean 'maml'" in refused(*words(out, "--row", "mamml"))
+
+
 def test_a_folder_of_something_else_is_refused_and_left_as_it_is(refused, small, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     assert "holds something else (thesis.txt); give a new or an empty folder" in refused(*words(tmp_path))

@@ -401,10 +401,14 @@ def run(words: list[str]):
 
 
 def test_the_verb_writes_the_page_and_writes_it_anew(tmp_path) -> None:
-    told, page = tmp_path / "table.json", tmp_path / "results.md"
+    told, again, page = tmp_path / "table.json", tmp_path / "other.json", tmp_path / "results.md"
+    other = replace(table(), split="another split")
     told.write_text(table().to_json(), encoding="utf-8")
+    again.write_text(other.to_json(), encoding="utf-8")
+    assert run([str(told), str(again), "--out", str(page)]).exit_code == 0
+    assert page.read_text(encoding="utf-8") == results_markdown([table(), other])
     assert run([str(told), str(told), "--out", str(page)]).exit_code == 0
-    assert page.read_text(encoding="utf-8") == results_markdown([table(), table()])
+    assert "Measured in 2 parts" in page.read_text(encoding="utf-8")
     assert run([str(told), "--out", str(page)]).exit_code == 0
     assert page.read_text(encoding="utf-8") == results_markdown([table()])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metadarts.studies.page import results_markdown
+from metadarts.studies.reproduction import joined
 from metadarts.studies.rows import Table
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -15,4 +16,4 @@ def test_the_page_is_made_of_the_committed_tables():
     assert files
     tables = [Table.from_json(file.read_text(encoding="utf-8")) for file in files]
     page = (CHECKOUT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page == results_markdown(tables)
+    assert page == results_markdown(joined(tables))

@@ -2,6 +2,7 @@
 
 from .job import Job as Job
 from .job import Stopped as Stopped
+from .joining import joined as joined
 from .plans import rows_of as rows_of
 from .recipes import LENGTHS_IN_WORDS as LENGTHS_IN_WORDS
 from .runner import carry_out as carry_out

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from metadarts.studies.rows import HEADLINE, SHORT
 
 from .job import Findings, Job
 from .tables import SMOKE_TASKS, TASKS, WAYS
 
+UNFINISHED = "Unfinished:"
+"""How a note about missing rows begins."""
 NAMED = 5
 """Rows that are missing are named up to here, and counted beyond."""
 
@@ -16,13 +20,17 @@ def setting(shots: int) -> str:
     return f"{WAYS}-way {shots}-shot"
 
 
+def unfinished(missing: Sequence[str]) -> str:
+    """That the rows ``missing``, at least one, are not there."""
+    more = len(missing) - NAMED
+    named = "; ".join(missing[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+    what = "1 row is" if len(missing) == 1 else f"{len(missing)} rows are"
+    return f"{UNFINISHED} {what} not measured yet: {named}."
+
+
 def notes(job: Job, findings: Findings) -> tuple[str, ...]:
     """Sentences; no times among them, since they count in the table's digest."""
-    told = []
-    if findings.missing:
-        more = len(findings.missing) - NAMED
-        named = "; ".join(findings.missing[:NAMED]) + (f"; and {more} more" if more > 0 else "")
-        told.append(f"Unfinished: {len(findings.missing)} rows are not measured yet: {named}.")
+    told = [unfinished(findings.missing)] if findings.missing else []
     if len(job.seeds) == 1:
         told.append("One training a row: the intervals are over test tasks and say nothing of another training.")
     if job.budget == "smoke":
