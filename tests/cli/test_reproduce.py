@@ -195,7 +195,7 @@ def test_so_far_writes_files_of_its_own(metadarts, small, monkeypatch, tmp_path)
     assert [row.name for row in table.rows] == [
         "headline", "headline, support statistics", "headline, no steps", "headline, cells",
     ]  # fmt: skip
-    assert "Unfinished: 1 rows are not measured yet: nearest class mean of pixels (1-shot, seed 0)." in answer.out
+    assert "Unfinished: 1 row is not measured yet: nearest class mean of pixels (1-shot, seed 0)." in answer.out
 
 
 def test_the_verb_passes_its_words_on(metadarts, small, monkeypatch, tmp_path):

@@ -65,7 +65,7 @@ def test_it_says_what_is_missing_and_in_how_many_parts_it_was_measured():
     missing, parts, *others = whole.notes
     assert missing.startswith(f"Unfinished: {len(NAMES) - 3} rows are not measured yet: supernet")
     assert "x." not in missing
-    assert parts == "Measured in 2 parts; 1 rows are in more than one, and equal there."
+    assert parts == "Measured in 2 parts; rows that are in more than one of them, and equal there: 1."
     assert others == ["Said in both.", "Said in one.", "Said in two."]
     (complete,) = joined([ONE, part(*(row(name, 0.4) for name in NAMES if name not in ("headline", "maml")))])
     assert not any(note.startswith("Unfinished") for note in complete.notes)

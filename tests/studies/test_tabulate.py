@@ -297,7 +297,7 @@ def notes(work: Job, *missing: str, found: tuple[Finding, ...]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("count", "named"),
-    [(1, "1 rows are not measured yet: r0."), (5, "5 rows are not measured yet: r0; r1; r2; r3; r4."),
+    [(1, "1 row is not measured yet: r0."), (5, "5 rows are not measured yet: r0; r1; r2; r3; r4."),
      (6, "6 rows are not measured yet: r0; r1; r2; r3; r4; and 1 more."),
      (30, "30 rows are not measured yet: r0; r1; r2; r3; r4; and 25 more.")],
 )  # fmt: skip

@@ -48,7 +48,7 @@ def _joined(parts: list[Table]) -> Table:
     there = {_row_place(row) for row in rows}
     missing = [f"{plan.method} ({of})" for of, plan in plans if (of, plan.name) not in there]
     notes = dict.fromkeys(note for part in parts for note in part.notes if not note.startswith(UNFINISHED))
-    told = f"Measured in {len(parts)} parts; {twice} rows are in more than one, and equal there."
+    told = f"Measured in {len(parts)} parts; rows that are in more than one of them, and equal there: {twice}."
     return replace(
         first,
         episodes={of: digest for part in parts for of, digest in part.episodes.items()},
