@@ -92,23 +92,25 @@ def _derivatives(op: Callable[..., Tensor], case: OpCase, dtype: torch.dtype) ->
         torch.autograd.grad(grads, sources, pulls, retain_graph=True, allow_unused=True)
 
 
-def traced(small: bool = False) -> dict[tuple[Any, ...], Launch]:
-    """Every kernel to compile, once. Says which workload could not be traced, and goes on."""
+def traced(small: bool = False) -> tuple[dict[tuple[Any, ...], Launch], int]:
+    """Every kernel to compile, once, and how many workloads could not be traced: which ones is said."""
     found: dict[tuple[Any, ...], Launch] = {}
+    failed = 0
     for name, run in workloads(small):
         with launches() as ours, implementation("triton"):
             try:
                 run()
             except Exception as error:
+                failed += 1
                 print(f"{name}: not traced ({type(error).__name__}: {error})", flush=True)
         found |= {signature(launch): launch for launch in ours}
-    return found
+    return found, failed
 
 
 def share(number: int, of: int, capability: int, small: bool = False) -> tuple[int, int]:
-    """Compile share ``number`` of ``of``; how many kernels, and how many of them failed."""
-    mine = [launch for key, launch in traced(small).items() if _place(key, of) == number]
-    failed = 0
+    """Compile share ``number`` of ``of``; how many kernels, and how many of them or of the workloads failed."""
+    every, failed = traced(small)
+    mine = [launch for key, launch in every.items() if _place(key, of) == number]
     with card(capability):
         for launch in mine:
             try:

@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"reproduce: skipped, no CIFAR-100: give --data-root, or set ${VARIABLE} to the folder that holds cifar100"
         )
         return NOTHING_TO_RUN
+    if options.rehearse and options.folder == FOLDER:
+        raise SystemExit("reproduce: a rehearsal needs another folder than the table's: name it with --folder")
     if options.threads:
         import torch
 

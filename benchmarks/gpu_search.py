@@ -198,8 +198,11 @@ def main(arguments: list[str] | None = None) -> int:
         settings = {"tasks.file": str(root)}
     other = {"training.meta_steps": options.meta_steps} if options.meta_steps else {}
     other |= dict(pair.split("=", 1) for pair in options.set)
-    if other and options.run == TABLES_RUN:
+    if (other or options.rehearse) and options.run == TABLES_RUN:
         raise SystemExit("search: another search than the table's needs another folder: name it with --run")
+    import torch
+
+    torch.set_num_threads(options.threads)
     settings |= other
     for _ in range(options.pieces):
         done = piece(options.run, settings, options.device, options.seconds)

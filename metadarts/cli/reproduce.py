@@ -61,6 +61,8 @@ def reproduce(
         raise ConfigError("reproduce needs --out FOLDER to work in")
     measured = _settings(spec, budget, shots)
     rows = _rows(spec, budget, measured, row)
+    if rows and so_far:
+        raise ConfigError("--so-far shows every row that is there: leave out --row")
     chosen, name = spec.source(split)
     resolved = common.prepare(device, threads)
     source = _open(name, spec.place(_there(data_root)))
@@ -82,7 +84,7 @@ def reproduce(
         job = Job(spec, budget, chosen, source, place, out, seeds_of, measured, resolved, told, stop, so_far, rows)
         try:
             found = carry_out(job)
-            if rows and not so_far:
+            if rows:
                 job = replace(job, so_far=True, rows=())
                 found = carry_out(job)
             page = tabulate(job, found)

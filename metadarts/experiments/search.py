@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from metadarts.core.errors import NumericsError, ResourceError, RunError
+from metadarts.core.machine import commit, device_name
 from metadarts.core.types import TaskBatch
 from metadarts.meta import CapturedStep, Evaluation, MetaGradient, MetaState, evaluate, meta_gradient
 
@@ -112,7 +113,8 @@ class _Search:
         self.board = Board(self.run.path, self.space, step + 1 if step else None)
         try:
             if step:
-                self._note("resume", threads=torch.get_num_threads())
+                device = device_name(self.experiment.device.type)
+                self._note("resume", threads=torch.get_num_threads(), device=device, commit=commit() or "unknown")
             else:
                 self._note_alphas()
             with self._kept(), self._batches() as batch_of:

@@ -133,6 +133,9 @@ def test_row_by_row_it_comes_to_the_table_of_once_through(metadarts, refused, sm
     first, second = (Table.from_json((folder / "table.json").read_text()) for folder in (whole, out))
     assert first.digest == second.digest
     assert "--row 'mamml': did you mean 'maml'" in refused(*words(out, "--row", "mamml"))
+    assert "--so-far shows every row that is there: leave out --row" in refused(
+        *words(out, "--row", "maml", "--so-far")
+    )
 
 
 def test_a_folder_of_something_else_is_refused_and_left_as_it_is(refused, small, tmp_path):

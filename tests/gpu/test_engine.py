@@ -4,7 +4,6 @@ as stated; so do torch's operators under our derivatives, of which the implement
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
 
 import pytest
 import torch
@@ -96,14 +95,28 @@ DRAWS = 5
 def test_meta_gradient_in_float32_is_within_its_rounding(device, head, bn, order):
     """Three inner steps amplify float32's 6e-8, to some 1e-6 on a CPU. Where an activation is that near to a kink it
     may fall on the other side, and the gradient jumps: by 1.8e-3 in the second setting's draw 0, on an H200 as on a CPU
-    in float64 whose parameters are moved by 1e-6. One draw says nothing then; what is wrong is so in all.
+    in float64 whose parameters are moved by 1e-6. A draw that is further off must be one that jumps so far.
     """
-    pairs = [both(device, head, bn, order, "fp32", draw=draw) for draw in range(DRAWS)]
-    distances = [distance(*pair) for pair in pairs]
-    losses = [float((found.losses.double().cpu() - truth.losses).abs().max()) for found, truth in pairs]
-    assert median(distances) < 1e-4, distances
-    assert max(distances) < 1e-1, distances
-    assert median(losses) < 1e-5, losses
+    beyond = []
+    for draw in range(DRAWS):
+        found, truth = both(device, head, bn, order, "fp32", draw=draw)
+        assert float((found.losses.double().cpu() - truth.losses).abs().max()) < 1e-4
+        if (off := distance(found, truth)) >= 1e-4:
+            beyond.append(draw)
+            assert off < 2 * jump(head, bn, order, draw), f"draw {draw}: {off}"
+    assert len(beyond) <= 2, f"draws {beyond} stand beside a kink, or something is wrong in all"
+
+
+def jump(head, bn, order, draw):
+    """How far the meta-gradient moves in float64 on the CPU, at most, where the parameters are moved by 1e-6."""
+    learner = tiny_learner(head=head, bn=bn, affine=True)
+    params, batch = generic_params(learner, Key.from_seed(draw + 1)), random_tasks(Key.from_seed(draw), tasks=3)
+    inner, noise = replace(INNER, order=order), Key.from_seed(draw).child("noise").torch()
+    truth, found = meta_gradient(learner, params, batch, inner), []
+    for _ in range(24):
+        moved = {n: t * (1 + 1e-6 * torch.randn(t.shape, dtype=t.dtype, generator=noise)) for n, t in params.items()}
+        found.append(distance(meta_gradient(learner, moved, batch, inner), truth))
+    return max(found)
 
 
 def test_meta_gradient_in_bfloat16_points_the_same_way(device, record_property):

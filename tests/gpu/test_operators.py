@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from benchmarks.conformance import CASES
-from metadarts.ops import conv_block, implementation, mix, pool, separable, watched
+from metadarts.ops import bare_pool, conv_block, implementation, mix, pool, separable, watched
 from metadarts.ops.conv_block.reference import conv_block as plain_conv_block
 from metadarts.ops.mix.reference import mix as plain_mix
+from metadarts.ops.pool.op import KINDS
 from metadarts.ops.pool.reference import pool as plain_pool
 from metadarts.ops.separable.reference import separable as plain_separable
 from metadarts.testing import OpCase, check_op
@@ -36,6 +37,17 @@ def test_without_our_kernels_small_odd_shapes_in_every_way(device, name):
         with implementation("folded"), watched() as seen:
             check_op(fast, reference, [case], device)
         assert set(seen) == {(name, "folded")}
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pool_without_batch_norm_is_torchs_and_right(device, kind, stride, channels):
+    """Cells of tables have such pools. Torch's own gradients of averages are wrong over channels-last images."""
+    case = OpCase("a pool alone", {"x": (2, 3, 5, 4, channels)})
+    check_derivatives(
+        lambda x: bare_pool(x, kind, stride), lambda x: bare_pool(x, kind, stride), case, device, torch.float64
+    )
 
 
 def stacked(op):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,11 +17,11 @@ def pool(x: Tensor, kind: str, stride: int = 1, rows: Tensor | None = None, eps:
 def bare_pool(x: Tensor, kind: str, stride: int) -> Tensor:
     """The pool without batch norm, by torch; x and result as in `pool`."""
     maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-    if maps.is_cuda:  # torch 2.11's backward of a padded average over channels-last images is wrong (pytorch #188344)
-        maps = maps.contiguous()
     if kind == "max":
         maps = F.max_pool2d(maps, 3, stride, 1)
     else:
+        if maps.is_cuda:  # torch 2.11's backward over channels-last images is wrong there (pytorch #188344)
+            maps = maps.clone(memory_format=torch.contiguous_format)
         maps = F.avg_pool2d(maps, 3, stride, 1, count_include_pad=False)
     y: Tensor = maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
     return y

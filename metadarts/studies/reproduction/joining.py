@@ -1,75 +1,109 @@
-"""Parts of one table that were measured apart, on several machines or in several sittings (``reproduce --row``)."""
+"""Parts of one table that were measured apart, on several machines or on several days (``reproduce --row``)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from metadarts.core.described import number
 from metadarts.core.errors import DataError
-from metadarts.studies.rows import Comparison, Row, Table
+from metadarts.studies.page import HOURS
+from metadarts.studies.rows import HEADLINE, META_CELL, TASK_CELL, Comparison, Row, Table
 
 from .notes import UNFINISHED, setting, unfinished
-from .plans import RowPlan, comparisons_of, rows_of
+from .plans import ComparisonPlan, RowPlan, comparisons_of, rows_of
 from .tables import Spec, table_named
 
-HOURS = ("training_hours", "measuring_hours")
 Item = TypeVar("Item", Row, Comparison)
 Place = tuple[str, ...]
+OF_THE_HEADLINE = (META_CELL, TASK_CELL)
+"""Rows whose cell is read off the headline's alphas: without its row nothing says which headline that was."""
 
 
 def joined(tables: Sequence[Table]) -> list[Table]:
     """Every table once, in the order in which they are first met; parts of one table, budget and split are joined.
 
+    What comes out does not depend on the order of the parts. A part that is given twice counts once.
+
     Raises:
-        DataError: when two parts measured one row or comparison and differ in it, or were measured on other tasks.
+        DataError: when two parts measured one row or comparison and differ in it; when they were measured on other
+            test tasks, with other seeds, or by a version that says other things of the table; and when a part has a
+            cell of a headline without that headline.
         ConfigError: for parts of a table that is none of ours.
     """
     groups: dict[Place, list[Table]] = {}
     for table in tables:
-        groups.setdefault((table.name, table.budget, table.split), []).append(table)
+        parts = groups.setdefault((table.name, table.budget, table.split), [])
+        if table not in parts:
+            parts.append(table)
     return [parts[0] if len(parts) == 1 else _joined(parts) for parts in groups.values()]
 
 
-def _joined(parts: list[Table]) -> Table:
+def _joined(given: list[Table]) -> Table:
+    parts = sorted(given, key=lambda part: (part.digest, part.to_json()))
     first, spec = parts[0], table_named(parts[0].name)
-    for part in parts[1:]:
-        _require_like(first, part)
+    _require_alike(parts)
     plans = _plans(spec, parts)
-    order: list[Place] = [(of, plan.name) for of, plan in plans]
-    compared: list[Place] = [
-        (of, plan.first, plan.second, plan.about)
-        for of in dict.fromkeys(of for of, _ in plans)
-        for plan in comparisons_of(first.budget)
-    ]
-    rows, twice = _union((part.rows for part in parts), _row_place, _row_facts, order)
-    comparisons, _ = _union((part.comparisons for part in parts), _comparison_place, _comparison_facts, compared)
-    there = {_row_place(row) for row in rows}
-    missing = [f"{plan.method} ({of})" for of, plan in plans if (of, plan.name) not in there]
-    notes = dict.fromkeys(note for part in parts for note in part.notes if not note.startswith(UNFINISHED))
-    told = f"Measured in {len(parts)} parts; rows that are in more than one of them, and equal there: {twice}."
+    compared = [(of, plan) for of in dict.fromkeys(of for of, _ in plans) for plan in comparisons_of(first.budget)]
+    rows = _union((part.rows for part in parts), _row_place, _row_facts, [(of, plan.name) for of, plan in plans])
+    comparisons = _union(
+        (part.comparisons for part in parts),
+        _comparison_place,
+        _comparison_facts,
+        [_place_of(*each) for each in compared],
+    )
     return replace(
         first,
         episodes={of: digest for part in parts for of, digest in part.episodes.items()},
         rows=rows,
         comparisons=comparisons,
-        environment=_environments([part.environment for part in parts]),
-        notes=(*([unfinished(missing)] if missing else []), told, *notes),
+        environment=_environments(parts),
+        notes=(*_notes(parts, rows, plans, comparisons, compared), *_standing(first)),
     )
 
 
-def _require_like(first: Table, other: Table) -> None:
-    for name in ("title", "paper", "source"):
-        one, two = getattr(first, name), getattr(other, name)
-        if one != two:
-            raise DataError(f"parts of {first.name} differ in their {name}: {one[:60]!r} and {two[:60]!r}")
-    for of in first.episodes.keys() & other.episodes.keys():
-        if first.episodes[of] != other.episodes[of]:
+# ------------------------------------------------------------------------------------------------------ what must agree
+
+
+def _require_alike(parts: list[Table]) -> None:
+    first = parts[0]
+    known: dict[str, str] = {}
+    for part in parts:
+        for name in ("title", "paper", "source"):
+            one, two = getattr(first, name), getattr(part, name)
+            if one != two:
+                raise DataError(f"parts of {first.name} differ in their {name}: {one[:60]!r} and {two[:60]!r}")
+        for of, digest in part.episodes.items():
+            if known.setdefault(of, digest) != digest:
+                raise DataError(
+                    f"parts of {first.name} were measured on other test tasks of {of} ({known[of][:12]}… and "
+                    f"{digest[:12]}…): they are no one table"
+                )
+        if odd := set(_standing(first)) ^ set(_standing(part)):
             raise DataError(
-                f"parts of {first.name} were measured on other test tasks of {of} ({first.episodes[of][:12]}… and "
-                f"{other.episodes[of][:12]}…): they are no one table"
+                f"parts of {first.name} were made by versions that say other things of it: only one of them has "
+                f"{sorted(odd)[0][:120]!r}; measure the older part anew"
             )
+        there = {_row_place(row) for row in part.rows}
+        for of, name in there:
+            if name in OF_THE_HEADLINE and (of, HEADLINE) not in there:
+                raise DataError(
+                    f"a part of {first.name} has the row {name!r} of {of} without its headline: give the part of the "
+                    f"folder that has both (reproduce --row {HEADLINE} --row {name})"
+                )
+    seeds = {row.seeds for part in parts for row in part.rows if row.meta_steps}
+    if len(seeds) > 1:
+        raise DataError(
+            f"parts of {first.name} were trained with the seeds {sorted(seeds)}: give parts of the same ones"
+        )
+
+
+def _standing(part: Table) -> list[str]:
+    """What a part says of the whole table."""
+    return [note for note in part.notes if not note.startswith(UNFINISHED)]
+
+
+# ------------------------------------------------------------------------------------------------------ what it becomes
 
 
 def _plans(spec: Spec, parts: list[Table]) -> list[tuple[str, RowPlan]]:
@@ -92,6 +126,10 @@ def _comparison_place(comparison: Comparison) -> Place:
     return comparison.setting, comparison.first, comparison.second, comparison.about
 
 
+def _place_of(of: str, plan: ComparisonPlan) -> Place:
+    return of, plan.first, plan.second, plan.about
+
+
 def _comparison_facts(comparison: Comparison) -> Comparison:
     return replace(comparison, seconds=(0.0, 0.0))
 
@@ -101,36 +139,69 @@ def _union(
     place: Callable[[Item], Place],
     facts: Callable[[Item], Item],
     order: list[Place],
-) -> tuple[tuple[Item, ...], int]:
-    """Every item once, in ``order``, what that does not name last; and how many are in more than one part."""
+) -> tuple[Item, ...]:
+    """Every item once, in ``order``; what that does not name comes last."""
     found: dict[Place, Item] = {}
-    twice = set()
     for item in (item for part in parts for item in part):
-        at = place(item)
-        if at in found:
-            twice.add(at)
-            if facts(found[at]) != facts(item):
-                raise DataError(
-                    f"parts of one table measured {' / '.join(at)} and differ in it: {_told(found[at])} and "
-                    f"{_told(item)}; give one of them, or measure it anew with one version and one seed"
-                )
-        found.setdefault(at, item)
+        there = found.setdefault(place(item), item)
+        one, two = facts(there), facts(item)
+        if odd := [field.name for field in fields(one) if getattr(one, field.name) != getattr(two, field.name)]:
+            raise DataError(
+                f"parts of one table measured {' / '.join(place(item))} and differ in its {odd[0]}: "
+                f"{getattr(one, odd[0])!r} and {getattr(two, odd[0])!r}; give one of them, or measure it anew"
+            )
     ranks = {at: rank for rank, at in enumerate(order)}
-    return tuple(sorted(found.values(), key=lambda item: ranks.get(place(item), len(ranks)))), len(twice)
+    return tuple(sorted(found.values(), key=lambda item: ranks.get(place(item), len(ranks))))
 
 
-def _told(item: Row | Comparison) -> str:
-    value = item.estimate if isinstance(item, Row) else item.difference
-    return f"{100 * value.mean:.4f} [{100 * value.low:.4f}, {100 * value.high:.4f}]"
+def _notes(
+    parts: list[Table],
+    rows: tuple[Row, ...],
+    plans: list[tuple[str, RowPlan]],
+    comparisons: tuple[Comparison, ...],
+    compared: list[tuple[str, ComparisonPlan]],
+) -> list[str]:
+    """What is missing, and which part has what."""
+    there, held = {_row_place(row) for row in rows}, {_comparison_place(each) for each in comparisons}
+    missing = [f"{plan.method} ({of})" for of, plan in plans if (of, plan.name) not in there]
+    apart = [
+        f"{plan.first} with {plan.second} ({of})"
+        for of, plan in compared
+        if {(of, plan.first), (of, plan.second)} <= there and _place_of(of, plan) not in held
+    ]
+    told = [unfinished(missing)] if missing else []
+    for number, part in enumerate(parts, 1):
+        names = ", ".join(dict.fromkeys(row.name for row in part.rows))
+        told.append(f"Part {number} of {len(parts)} (commit {part.environment.get('commit', 'unknown')}): {names}.")
+    if again := sorted({f"{of}: {name}" for of, name in _measured_again(parts)}):
+        told.append(f"Trained and measured anew in another part, and equal to the last digit: {'; '.join(again)}.")
+    if apart:
+        told.append(f"Not compared, since no part has the accuracies of both by task: {'; '.join(apart)}.")
+    return told
 
 
-def _environments(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the parts have in common, and a list where they differ; hours are added up, a training done twice too."""
+def _measured_again(parts: list[Table]) -> set[Place]:
+    """Rows that two parts took times of their own for; a copy of a row has the same times."""
+    found: dict[Place, set[tuple[float, float, str]]] = {}
+    for row in (row for part in parts for row in part.rows):
+        found.setdefault(_row_place(row), set()).add((row.search_seconds, row.measure_seconds, row.device))
+    return {place for place, times in found.items() if len(times) > 1}
+
+
+def _environments(parts: list[Table]) -> dict[str, Any]:
+    """What the parts have in common, and a list where they differ; hours are added up, a training done twice too.
+
+    Without hours where parts have copies of one row, whose time would count twice.
+    """
+    environments = [part.environment for part in parts]
+    places = [_row_place(row) for part in parts for row in part.rows]
+    copied = len(places) - len(set(places)) > len(_measured_again(parts)) * (len(parts) - 1)
     found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for part in parts for name in part):
-        values = [part[name] for part in parts if name in part]
+    for name in dict.fromkeys(name for each in environments for name in each):
+        values = [each[name] for each in environments if name in each]
         distinct = [value for at, value in enumerate(values) if value not in values[:at]]
-        found[name] = distinct[0] if len(distinct) == 1 else distinct
-        if name in HOURS:
-            found[name] = round(sum(number(value) for value in values), 2)
+        if name not in HOURS:
+            found[name] = distinct[0] if len(distinct) == 1 else distinct
+        elif not copied and all(isinstance(value, int | float) for value in values):
+            found[name] = round(sum(values), 2)
     return found

@@ -26,7 +26,8 @@ class Spec:
         recipe: what is trained, and how long.
         printed: what the paper has.
         shots: settings under the full budget.
-        small_shots: settings under smaller ones, all measured on one training at ``trained_shots``.
+        small_shots: settings under smaller ones, all measured on one training at ``trained_shots``, but for trainings
+            that have one for each setting (`Training.own_setting`).
         trained_shots: support images per class while training, under smaller budgets.
         folders: where below a data root the data may lie.
         citation: of the paper.
