@@ -60,6 +60,7 @@ def test_rows_of_all_parts_are_there_once_in_the_order_of_the_plan():
         ("headline", "task-cell"),
     ]
     assert Table.from_json(whole.to_json()) == whole
+    assert whole.row(FIVE, "headline").device == "another", "the measurement that took less time"
 
 
 def test_neither_the_order_of_the_parts_nor_a_copy_of_one_matters():
