@@ -296,6 +296,7 @@ def test_a_search_whose_steps_are_recorded_is_the_search(start, monkeypatch):
     create = MetaState.create
     monkeypatch.setattr(MetaState, "create", lambda *arguments: create(*arguments, on_device=True))
     monkeypatch.setattr("metadarts.meta.capture.CudaGraphs", Replayed)
+    monkeypatch.setattr(MODULE, "RECORD_SECONDS", 0.0)  # every step is noted, whatever the clock says
     read = CapturedStep._read
     replays = []
     monkeypatch.setattr(CapturedStep, "_read", lambda step, what: replays.append(step.state.step) or read(step, what))
@@ -310,8 +311,9 @@ def test_a_search_whose_steps_are_recorded_is_the_search(start, monkeypatch):
     assert same(recorded.memory(), plain.memory())
     assert looks_of(recorded_run) == looks_of(plain_run)
     keys = ("step", "loss", "accuracy", "finite_tasks", "support_losses", "gradient_weights", "gradient_alphas")
-    last = [[run.records("train")[-1][key] for key in keys] for run in (plain_run, recorded_run)]
-    assert last[0] == last[1]
+    noted = [[[line[key] for key in keys] for line in run.records("train")] for run in (plain_run, recorded_run)]
+    assert [line[0] for line in noted[0]] == [1, 2, 3, 4, 5]
+    assert noted[0] == noted[1]
 
 
 def test_a_search_with_recorded_steps_halves_its_parts_when_memory_runs_out(start, monkeypatch):
