@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.errors import ConfigError
 
 from . import common
 from .signals import stop_on_signals
@@ -95,12 +95,16 @@ def reproduce(
 
 
 def _list_tables() -> None:
-    from metadarts.studies.reproduction import LENGTHS_IN_WORDS, TABLES
+    from metadarts.studies.reproduction import LENGTHS_IN_WORDS, TABLES, rows_of
 
     for spec in TABLES.values():
         common.console.print(f"{spec.name:14} {spec.title}", soft_wrap=True)
         for split, source in spec.sources.items():
             common.console.print(f"{'':14} --split {split} ({source}): {spec.splits[split]}", soft_wrap=True)
+    rows = {row.name: row.method for row in rows_of(next(iter(TABLES.values())), "hour", 5)}
+    common.console.print("rows, each of which --row NAME measures alone:", soft_wrap=True)
+    for name, method in rows.items():
+        common.console.print(f"  {name!r:32} {method}", soft_wrap=True)
     common.console.print(
         "budgets: " + "; ".join(f"{name}: {text}" for name, text in LENGTHS_IN_WORDS.items()), soft_wrap=True
     )
@@ -118,7 +122,7 @@ def _rows(spec: Spec, budget: str, shots: tuple[int, ...], asked: list[str] | No
 
     known = {row.name: None for number in shots for row in rows_of(spec, budget, number)}
     if odd := [name for name in asked or () if name not in known]:
-        raise ConfigError(f"--row {odd[0]!r}: {nearest(odd[0], known)}")
+        raise ConfigError(f"--row {odd[0]!r}: expected one of {', '.join(map(repr, known))}")
     return tuple(name for name in known if name in (asked or ()))
 
 

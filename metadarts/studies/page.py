@@ -41,6 +41,9 @@ RECIPES_DIFFER = "; the two also differ in recipe, not in the network alone"
 HOURS = ("training_hours", "measuring_hours")
 """What an environment may hold of the time that the whole table took."""
 
+EQUAL = 1.2
+"""Times whose ratio is no larger pass for equal."""
+
 CLOSE = 5e-5
 """Half of the last digit that is printed of an accuracy."""
 
@@ -53,8 +56,8 @@ times and machine: the same command and seed on the same machine give the same d
 
 **How to read the figures.** Accuracy is in percent, a difference in percentage points. Every interval is a 95 %
 percentile interval of a crossed bootstrap of 10,000 draws, which resamples the trainings (seeds) and the test tasks
-together. A row of one seed resamples tasks only: it says nothing about another training. With two or three seeds the
-spread between trainings is still understated, by a factor of one half or two thirds in its variance. All rows of a
+together. A row of one seed resamples tasks only: it says nothing about another training. With two seeds the variance
+between trainings comes out at a half of what it is, with three at two thirds. All rows of a
 setting are measured on the same test tasks. A difference is paired by task, and its seeds are resampled on their own;
 it can therefore be told from 0 where the intervals of the two rows overlap.
 
@@ -65,10 +68,10 @@ CAUTIONS = """\
 **Budgets.** A smoke or an hour budget is no reproduction: it trains for a small part of the paper's schedule, and says
 whether the whole way from data to table works and which way the differences point. Whatever such a run measures, it is
 "budget too small to say". At the full budget "reproduced" means that our mean is at least the paper's value less the
-interval printed with it. A wide interval of ours does not help: its lower end may be at most two points lower than the
-value less the printed interval, or less two points where that is more. Where the paper's value is of something else,
-such as another protocol, there is "no verdict". How far our mean is from the paper's value is printed whatever the
-verdict.
+interval printed with it, and that the lower end of our interval is at least the value less that interval (or less two
+points, where that is more) less another two points, so that a wide interval of ours does not help. Where the paper's
+value is of something else, such as another protocol, there is "no verdict". How far our mean is from the paper's value
+is printed whatever the verdict.
 
 **Weaknesses of the published numbers.** The code that was published with T-NAS selects its checkpoint on the test
 tasks, which flatters the figure; here validation tasks choose. Whether batch statistics are transductive (all queries
@@ -281,8 +284,16 @@ def _question(table: Table, comparison: Comparison, question: str, pair: tuple[E
     return (
         f"{question} in {_safe(comparison.setting)} ({_safe(comparison.about)})? {answer.capitalize()}: "
         f"{_covering(one)} is {size} {way} {_covering(other)} ({table.budget} budget)"
-        f"{RECIPES_DIFFER if comparison.recipes_differ else ''}."
+        f"{_unequal(table, comparison, one)}{RECIPES_DIFFER if comparison.recipes_differ else ''}."
     )
+
+
+def _unequal(table: Table, comparison: Comparison, one: Row) -> str:
+    """The seconds of what was meant to take equally long and did not."""
+    seconds = comparison.seconds if _rows(table, comparison)[0] is one else comparison.seconds[::-1]
+    if "wall-clock" not in comparison.about or max(seconds) <= EQUAL * min(seconds):
+        return ""
+    return f"; it took {seconds[0]:,.0f} s, the other {seconds[1]:,.0f} s, which is not equal"
 
 
 def _covering(row: Row) -> str:

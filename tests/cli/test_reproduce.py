@@ -51,6 +51,7 @@ def test_without_a_name_it_lists_the_tables(metadarts):
         for split, of in table.sources.items():
             assert f"--split {split} ({of}): {table.splits[split]}" in answer.out
     assert "budgets: smoke: 5 minutes" in answer.out
+    assert "'headline, cells'                each task's own cell, inherited weights" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,9 @@ def test_row_by_row_it_comes_to_the_table_of_once_through(metadarts, refused, sm
     assert metadarts(*words(out)).code == 0
     first, second = (Table.from_json((folder / "table.json").read_text()) for folder in (whole, out))
     assert first.digest == second.digest
-    assert "--row 'mamml': did you mean 'maml'" in refused(*words(out, "--row", "mamml"))
+    assert "--row 'mamml': expected one of 'headline', 'headline, support statistics'" in refused(
+        *words(out, "--row", "mamml")
+    )
     assert "--so-far shows every row that is there: leave out --row" in refused(
         *words(out, "--row", "maml", "--so-far")
     )

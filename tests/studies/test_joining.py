@@ -76,10 +76,13 @@ def test_it_says_what_is_missing_which_part_has_what_and_what_was_measured_anew(
     assert missing.startswith(f"Unfinished: {len(NAMES) - 4} rows are not measured yet: supernet")
     assert "x." not in missing
     assert sorted(note[len("Part 1 of 2 ") :] for note in parts) == [
-        "(commit a): headline, maml.",
-        "(commit b): random-cell, task-cell, headline.",
+        "(commit a): Method headline; Method maml.",
+        "(commit b): Method random-cell; Method task-cell; Method headline.",
     ]
-    assert again == "Trained and measured anew in another part, and equal to the last digit: 5-way 5-shot: headline."
+    assert (
+        again
+        == "Trained and measured anew in another part, and equal to the last digit: Method headline (5-way 5-shot)."
+    )
     assert (one, two) == SAID
 
 
@@ -94,7 +97,7 @@ def test_planned_comparisons_that_no_part_can_make_are_named():
     cells = part(ELSEWHERE, row("random-cell", 0.4, "C"), row("meta-cell", 0.4, "C"), row("protonet", 0.4))
     (whole,) = joined([FIRST, cells])
     (apart,) = (note for note in whole.notes if note.startswith("Not compared"))
-    assert apart.endswith(": meta-cell with random-cell (5-way 5-shot).")
+    assert apart.endswith(": Method meta-cell with Method random-cell (5-way 5-shot).")
 
 
 def test_environments_keep_what_is_common_and_add_the_hours():

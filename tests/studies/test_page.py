@@ -389,6 +389,23 @@ def test_pictures_refuse_nothing_to_draw() -> None:
         draw_forest({"a": [Branch("x", 1.0, 0.0, 2.0)], "b": []}, Picture(), xlabel="x")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [((969.0, 628.0), "; it took 969 s, the other 628 s, which is not equal."), ((628.0, 600.0), "")],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_times_that_were_meant_to_be_equal_and_are_not_are_said(seconds, told, turned):
+    names, values = ("headline", "maml"), seconds
+    one = comparison(*(names[::-1] if turned else names), 0.012, about="wall-clock meant to be equal")
+    one = replace(one, seconds=values[::-1] if turned else values)
+    page = table_markdown(replace(table(), comparisons=(one,)))
+    (answer,) = [line for line in page.splitlines() if line.startswith("- Does the headline method beat MAML in")]
+    assert ("which is not equal" in answer) is bool(told)
+    assert answer.endswith(told or ").") or told in answer
+    same = replace(one, about="equal meta-updates")
+    assert "which is not equal" not in table_markdown(replace(table(), comparisons=(same,)))
+
+
 def run(words: list[str]):
     """What the verb does with ``words``, alone."""
     import typer

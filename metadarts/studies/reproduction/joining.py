@@ -168,16 +168,17 @@ def _notes(
     """What is missing, and which part has what."""
     there, held = {_row_place(row) for row in rows}, {_comparison_place(each) for each in comparisons}
     missing = [f"{plan.method} ({of})" for of, plan in plans if (of, plan.name) not in there]
+    method = {_row_place(row): row.method for row in rows}
     apart = [
-        f"{plan.first} with {plan.second} ({of})"
+        f"{method[of, plan.first]} with {method[of, plan.second]} ({of})"
         for of, plan in compared
         if {(of, plan.first), (of, plan.second)} <= there and _place_of(of, plan) not in held
     ]
     told = [unfinished(missing)] if missing else []
     for number, part in enumerate(parts, 1):
-        names = ", ".join(dict.fromkeys(row.name for row in part.rows))
-        told.append(f"Part {number} of {len(parts)} (commit {part.environment.get('commit', 'unknown')}): {names}.")
-    if again := sorted({f"{of}: {name}" for of, name in _measured_again(parts)}):
+        methods = "; ".join(dict.fromkeys(row.method for row in part.rows))
+        told.append(f"Part {number} of {len(parts)} (commit {part.environment.get('commit', 'unknown')}): {methods}.")
+    if again := [f"{method[place]} ({place[0]})" for place in sorted(_measured_again(parts))]:
         told.append(f"Trained and measured anew in another part, and equal to the last digit: {'; '.join(again)}.")
     if apart:
         told.append(f"Not compared, since no part has the accuracies of both by task: {'; '.join(apart)}.")

@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 LENGTHS_IN_WORDS = {
     "smoke": "5 minutes: shows that everything runs",
     "hour": "60 minutes for the headline, 10 for each baseline",
-    "full": "as many updates as the paper",
+    "full": "the paper's recipe and its number of updates; the smaller budgets have a recipe of ours",
 }
 
 
