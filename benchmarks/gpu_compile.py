@@ -26,6 +26,7 @@ from torch import Tensor
 from benchmarks import meta_step, rehearsal
 from benchmarks.account import CAPABILITY, card, compiled, signature
 from benchmarks.conformance import CASES
+from benchmarks.gpu_search import NOTHING_TO_RUN
 from benchmarks.machine import CHECKOUT
 from benchmarks.peers.workloads import Episode, random_batch
 from metadarts.adapt import InnerLoop
@@ -40,7 +41,6 @@ from metadarts.testing import OpCase, generic_params, random_tasks, tiny_learner
 
 TYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32}
 """Precision -> the type of the parameters under it."""
-NOTHING_TO_RUN = 5
 
 
 def workloads(small: bool = False) -> Iterator[tuple[str, Callable[[], object]]]:

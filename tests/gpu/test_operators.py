@@ -23,20 +23,13 @@ from metadarts.testing.operators import check_derivatives, derivatives
 pytestmark = pytest.mark.gpu
 
 
+@pytest.mark.parametrize("by", ["triton", "folded"])
 @pytest.mark.parametrize("name", list(CASES))
-def test_small_odd_shapes_in_every_way(device, name):
+def test_small_odd_shapes_in_every_way(device, name, by):
     for fast, reference, case in CASES[name]:
-        with implementation("triton"), watched() as seen:
+        with implementation(by), watched() as seen:
             check_op(fast, reference, [case], device)
-        assert set(seen) == {(name, "triton")}
-
-
-@pytest.mark.parametrize("name", list(CASES))
-def test_without_our_kernels_small_odd_shapes_in_every_way(device, name):
-    for fast, reference, case in CASES[name]:
-        with implementation("folded"), watched() as seen:
-            check_op(fast, reference, [case], device)
-        assert set(seen) == {(name, "folded")}
+        assert set(seen) == {(name, by)}
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -79,10 +79,7 @@ def test_it_says_what_is_missing_which_part_has_what_and_what_was_measured_anew(
         "(commit a): Method headline; Method maml.",
         "(commit b): Method random-cell; Method task-cell; Method headline.",
     ]
-    assert (
-        again
-        == "Trained and measured anew in another part, and equal to the last digit: Method headline (5-way 5-shot)."
-    )
+    assert again == "Done anew in another part, and equal to the last digit: Method headline (5-way 5-shot)."
     assert (one, two) == SAID
 
 
@@ -110,14 +107,14 @@ def test_environments_keep_what_is_common_and_add_the_hours():
 
 def test_a_copied_row_is_not_measured_anew_and_its_hours_are_not_added():
     (whole,) = joined([FIRST, part(HEAD, row("random-cell", 0.4, "C"), training_hours=0.25)])
-    assert not any("anew" in note for note in whole.notes)
+    assert not any(note.startswith("Done anew") for note in whole.notes)
     assert "training_hours" not in whole.environment
 
 
 SEEDS = replace(row("protonet", 0.45), seeds=(0,))
 REFUSED = [
-    ([FIRST, part(row("maml", 0.4501))], "measured 5-way 5-shot / maml and differ in its estimate: Estimate(mean=0.45"),
-    ([FIRST, part(replace(row("maml", 0.45), meta_steps=501))], "maml and differ in its meta_steps: 500 and 501"),
+    ([FIRST, part(row("maml", 0.4501))], "measured 5-way 5-shot / maml and differ in its estimate: Estimate("),
+    ([FIRST, part(replace(row("maml", 0.45), meta_steps=501))], "maml and differ in its meta_steps: 50"),
     ([FIRST, part(SEEDS)], "trained with the seeds [(0,), (0, 1, 2)]"),
     ([FIRST, part(row("protonet", 0.4), episodes={FIVE: "cd" * 32})], "on other test tasks of 5-way 5-shot"),
     ([FIRST, replace(part(row("protonet", 0.4)), paper="another")], "differ in their paper"),
@@ -140,8 +137,7 @@ REFUSED = [
 def test_parts_that_differ_are_refused(parts, said, turned):
     with pytest.raises(DataError) as caught:
         joined(parts[::-1] if turned else parts)
-    told = str(caught.value)
-    assert said in told or said.split(": ")[0] in told, told
+    assert said in str(caught.value)
 
 
 def test_other_budgets_splits_and_tables_stay_apart():

@@ -178,29 +178,32 @@ def _notes(
     for number, part in enumerate(parts, 1):
         methods = "; ".join(dict.fromkeys(row.method for row in part.rows))
         told.append(f"Part {number} of {len(parts)} (commit {part.environment.get('commit', 'unknown')}): {methods}.")
-    if again := [f"{method[place]} ({place[0]})" for place in sorted(_measured_again(parts))]:
-        told.append(f"Trained and measured anew in another part, and equal to the last digit: {'; '.join(again)}.")
+    again = [f"{method[place]} ({place[0]})" for place, times in sorted(_times(parts).items()) if len(set(times)) > 1]
+    if again:
+        told.append(f"Done anew in another part, and equal to the last digit: {'; '.join(again)}.")
     if apart:
         told.append(f"Not compared, since no part has the accuracies of both by task: {'; '.join(apart)}.")
     return told
 
 
-def _measured_again(parts: list[Table]) -> set[Place]:
-    """Rows that two parts took times of their own for; a copy of a row has the same times."""
-    found: dict[Place, set[tuple[float, float, str]]] = {}
+def _times(parts: list[Table]) -> dict[Place, list[float]]:
+    """The seconds of each row's training in every part that has it (of its measuring, where nothing was trained).
+
+    Two trainings never take equally long to a tenth of a second for an hour, so that equal times are one training.
+    """
+    found: dict[Place, list[float]] = {}
     for row in (row for part in parts for row in part.rows):
-        found.setdefault(_row_place(row), set()).add((row.search_seconds, row.measure_seconds, row.device))
-    return {place for place, times in found.items() if len(times) > 1}
+        found.setdefault(_row_place(row), []).append(row.search_seconds or row.measure_seconds)
+    return found
 
 
 def _environments(parts: list[Table]) -> dict[str, Any]:
     """What the parts have in common, and a list where they differ; hours are added up, a training done twice too.
 
-    Without hours where parts have copies of one row, whose time would count twice.
+    Without hours where parts share a training, whose time would count twice.
     """
     environments = [part.environment for part in parts]
-    places = [_row_place(row) for part in parts for row in part.rows]
-    copied = len(places) - len(set(places)) > len(_measured_again(parts)) * (len(parts) - 1)
+    copied = any(len(set(times)) < len(times) for times in _times(parts).values())
     found: dict[str, Any] = {}
     for name in dict.fromkeys(name for each in environments for name in each):
         values = [each[name] for each in environments if name in each]
