@@ -34,7 +34,12 @@ def results(
 
     if out is not None:
         _require_ours(out)
-    text = results_markdown(joined([_read(path) for path in tables]))
+    parts = [_read(path) for path in tables]
+    try:
+        whole = joined(parts)
+    except DataError as error:
+        raise DataError(f"{error} (given: {', '.join(map(str, tables))})") from error
+    text = results_markdown(whole)
     if out is None:
         common.console.print(text, soft_wrap=True, end="")
     else:

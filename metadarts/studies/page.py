@@ -154,12 +154,18 @@ def _lines(rows: Sequence[Row], budget: str) -> list[list[str]]:
             _safe(row.bn),
             f"{row.weights:,}" + (f" + {row.alphas:,} alphas" if row.alphas else ""),
             f"{row.meta_steps:,}",
-            f"{row.search_seconds / 3600:.2f}",
+            _hours(row.search_seconds),
             _safe(verdict(row, budget)) or "no value in the paper",
         ]
         for row in rows
     ]
     return [head, *lines]
+
+
+def _hours(seconds: float) -> str:
+    """Two digits after the point, or as many as it takes to tell a search of seconds from none."""
+    hours = seconds / 3600
+    return f"{hours:.2f}" if hours >= 0.01 or not hours else f"{hours:.1g}"
 
 
 def _printed(paper: Paper) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
@@ -453,6 +454,24 @@ def test_the_verb_names_the_file_that_it_cannot_read(tmp_path, content: bytes | 
     found = run([str(path)])
     assert isinstance(found.exception, DataError)
     assert re.search(message, str(found.exception))
+
+
+def test_the_verb_names_the_files_of_parts_that_disagree(tmp_path) -> None:
+    first = replace(table(), name="tnas-omniglot")
+    odd = replace(first, rows=(replace(first.rows[0], meta_steps=501), *first.rows[1:]))
+    words = [str(tmp_path / name) for name in ("one.json", "other.json")]
+    for path, each in zip(words, (first, odd), strict=True):
+        Path(path).write_text(each.to_json(), encoding="utf-8")
+    found = run(words)
+    assert isinstance(found.exception, DataError)
+    assert f"(given: {', '.join(words)})" in str(found.exception)
+
+
+@pytest.mark.parametrize("seconds, shown", [(0.0, "0.00"), (5.0, "0.001"), (35.9, "0.01"), (36.0, "0.01"),
+                                            (3960.0, "1.10")])  # fmt: skip
+def test_a_search_of_seconds_is_told_from_none(seconds: float, shown: str) -> None:
+    page = table_markdown(replace(table(), rows=(replace(row("maml", 0.6), search_seconds=seconds),), comparisons=()))
+    assert f"| {shown} |" in page
 
 
 def test_wide_intervals_do_not_reach_the_papers_value() -> None:
