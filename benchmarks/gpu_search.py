@@ -74,7 +74,7 @@ def configured(settings: dict[str, Any]) -> Config:
     from metadarts.studies.reproduction import table_named
 
     spec = table_named(TABLE)
-    return spec.trainings("full")[0].config(spec.source(None)[1], SHOTS, 0, settings)
+    return spec.trainings("full", SHOTS)[0].config(spec.source(None)[1], SHOTS, 0, settings)
 
 
 def config_of(path: Path) -> Config:

@@ -22,7 +22,7 @@ def test_a_piece_stops_itself_and_says_where_it_is(tmp_path, capsys):
 
 
 def test_its_headline_is_the_search_in_pieces():
-    headline = table_named(gpu_search.TABLE).trainings("full")[0]
+    headline = table_named(gpu_search.TABLE).trainings("full", gpu_search.SHOTS)[0]
     wanted = headline.config("fc100", gpu_search.SHOTS, 0, {})
     assert to_settings(gpu_search.configured({})) == to_settings(wanted)
     name = f"{headline.name}-{gpu_search.SHOTS}shot-seed0"

@@ -21,8 +21,8 @@ GENOTYPE = str(AUTO_MAML[1])
 EVERY = [(name, budget) for name in TABLES for budget in BUDGETS]
 
 
-def trainings(spec: Spec, budget: str) -> dict[str, Training]:
-    return {training.name: training for training in spec.trainings(budget)}
+def trainings(spec: Spec, budget: str, shots: int = 1) -> dict[str, Training]:
+    return {training.name: training for training in spec.trainings(budget, shots)}
 
 
 def config(spec: Spec, training: Training, shots: int = 1, seed: int = 0) -> Config:
@@ -59,9 +59,10 @@ def test_cells_differ_in_the_cell_alone(name, budget):
         assert differing(TABLES[name], budget, META_CELL, other) == set()
 
 
+@pytest.mark.parametrize("shots", [1, 5])
 @pytest.mark.parametrize(("name", "budget"), EVERY)
-def test_equal_meta_updates_are_equal(name, budget):
-    found = {label: training.steps for label, training in trainings(TABLES[name], budget).items()}
+def test_equal_meta_updates_are_equal(name, budget, shots):
+    found = {label: training.steps for label, training in trainings(TABLES[name], budget, shots).items()}
     rows = {row.name for row in rows_of(TABLES[name], budget, 5)}
     plans = [plan for plan in comparisons_of(budget) if {plan.first, plan.second} <= rows]
     equal = [plan for plan in plans if "equal meta-updates" in plan.about]
@@ -86,13 +87,27 @@ def test_a_comparison_says_whether_more_than_the_network_differs(name, budget):
 def test_every_training_is_a_configuration_without_a_limit_of_minutes(name, budget):
     """A run limited by minutes could not be had again."""
     spec = TABLES[name]
-    for training in spec.trainings(budget):
+    for training in spec.trainings(budget, shots=5):
         found = config(spec, training, shots=5, seed=7)
         assert found.training.minutes == 0
         assert found.training.meta_steps == training.steps > 0
         assert (found.training.seed, found.tasks.shots, found.tasks.ways) == (7, 5, WAYS)
         assert found.training.validation_tasks >= (4 if budget == "smoke" else 100)
         assert found.evaluate.queries == QUERIES, "looks are at tasks like those of the test"
+
+
+def test_lengths_of_a_setting_are_of_trainings_that_it_has_alone():
+    """Else two settings would name one run folder and want other lengths in it."""
+    for spec in TABLES.values():
+        for shots in (1, 5, 20):
+            for budget in BUDGETS:
+                one, other = trainings(spec, budget), trainings(spec, budget, shots)
+                assert list(one) == list(other)
+                odd = {name for name in one if one[name] != other[name]}
+                assert odd <= {name for name in one if one[name].own_setting}
+    omniglot = table_named("tnas-omniglot")
+    for name in ("maml", "maml-first"):
+        assert trainings(omniglot, "hour", 5)[name].steps < trainings(omniglot, "hour", 1)[name].steps
 
 
 def test_six_times_the_time_is_six_times_the_updates():
@@ -129,7 +144,7 @@ def test_the_trainings_of_every_budget():
         for budget in ("smoke", "hour"):
             assert list(trainings(spec, budget)) == controls
         assert list(trainings(spec, "full")) == ["headline", "maml", "maml-first", "protonet", *cells]
-        assert [training.name for training in spec.trainings("full") if training.cell] == cells
+        assert [training.name for training in spec.trainings("full", 1) if training.cell] == cells
 
 
 def test_the_full_headline_is_t_nass():
@@ -230,14 +245,14 @@ def test_what_there_is_not_is_refused():
     with pytest.raises(ConfigError, match=r"unknown table 'tnas-fc10': did you mean 'tnas-fc100'"):
         table_named("tnas-fc10")
     with pytest.raises(ConfigError, match=r"unknown budget 'hours': did you mean 'hour'"):
-        spec.trainings("hours")
+        spec.trainings("hours", 1)
     with pytest.raises(ConfigError, match=r"--split 'tnas': glyphs has built-in"):
         spec.source("tnas")
 
 
 def test_a_training_without_a_length_is_left_out():
     recipe = Recipe({}, {}, {}, {"smoke": {HEADLINE: 3, "maml": 0}})
-    assert [training.name for training in recipe.trainings("smoke")] == [HEADLINE]
+    assert [training.name for training in recipe.trainings("smoke", 1)] == [HEADLINE]
 
 
 def test_the_data_lie_below_the_root(tmp_path):

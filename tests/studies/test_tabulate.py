@@ -42,7 +42,7 @@ def cell(number: int) -> Genotype:
 
 def sizes(cells: list[Genotype], **changes: Any) -> list[int]:
     """Weights of the cells' networks, as the tiny supernet is made but for ``changes``."""
-    network = spec().trainings("hour")[0].config("glyphs", 1, 0, {}).network_spec(1)
+    network = spec().trainings("hour", 1)[0].config("glyphs", 1, 0, {}).network_spec(1)
     return [discrete_network(one, darts(NODES), replace(network, **changes)).count(5)[0] for one in cells]
 
 
@@ -72,7 +72,7 @@ def made(tmp_path) -> Callable[..., Finding]:
         measured = Measured(draws + shift, 3, row.bn or "transductive", seconds / 100)
         if not row.training:
             return Finding(row, 5, seed, measured)
-        training = next(each for each in work.spec.trainings(work.budget) if each.name == row.training)
+        training = next(each for each in work.spec.trainings(work.budget, 5) if each.name == row.training)
         extra = {"model.genotype": str(cells[0][0])} if training.cell else {}
         what = str(cells[0][0]) if training.cell else training.name
         key = (what, seed, seconds, device, threads)
@@ -108,7 +108,7 @@ def everything(made: Callable[..., Finding], work: Job, **more: Any) -> list[Fin
     """A finding of every row."""
     found = []
     for row in rows_of(work.spec, work.budget, 5):
-        training = {each.name: each for each in work.spec.trainings(work.budget)}.get(row.training)
+        training = {each.name: each for each in work.spec.trainings(work.budget, 5)}.get(row.training)
         discrete = row.mode == "cells" or (training is not None and training.cell)
         found.append(made(work, row.name, cells=((cell(len(found)), TASKS),) if discrete else (), **more))
     return found

@@ -36,7 +36,7 @@ class RowPlan:
 
 def rows_of(spec: Spec, budget: str, shots: int) -> list[RowPlan]:
     """The rows of one setting, in the order of the table."""
-    trainings = {training.name: training for training in spec.trainings(budget)}
+    trainings = {training.name: training for training in spec.trainings(budget, shots)}
     title = trainings[HEADLINE].title
     rows = [
         RowPlan(HEADLINE, HEADLINE, "adapted", title, "A", "T-NAS"),

@@ -66,6 +66,8 @@ class Recipe:
         ours: settings of the headline; T-NAS's own take their place under the full budget.
         maml: settings of 4CONV as MAML trains it, under budgets smaller than its paper's.
         maml_full: what its paper has besides.
+        steps_at: shots -> budget -> training -> meta-updates, instead of ``steps``, of trainings that each setting has
+            of its own (``AFTER_MAML``): with more support images an update takes longer.
         protonet: what a prototype network changes of ``ours`` (Snell et al., 2017).
         steps: budget -> training -> meta-updates; a training without a number is left out of that budget.
     """
@@ -75,15 +77,19 @@ class Recipe:
     protonet: Settings
     steps: dict[str, dict[str, int]]
     maml_full: Settings = field(default_factory=dict)
+    steps_at: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
 
-    def trainings(self, budget: str) -> list[Training]:
-        """All trainings of ``budget``, the headline first. Raises ConfigError for a budget there is not."""
+    def trainings(self, budget: str, shots: int) -> list[Training]:
+        """All trainings of ``budget`` behind a setting of ``shots``, the headline first.
+
+        Raises ConfigError for a budget there is not.
+        """
         if budget not in self.steps:
             raise ConfigError(f"unknown budget {budget!r}: {nearest(budget, self.steps)}")
         full = budget == "full"
         smoke = SMOKE_LOOKS if budget == "smoke" else {}
         search = (_TNAS if full else self.ours) | smoke
-        steps = self.steps[budget]
+        steps = self.steps[budget] | self.steps_at.get(shots, {}).get(budget, {})
         maml = self.maml | (CONSTANT_RATES | self.maml_full if full else {}) | smoke
         kinds = [
             (HEADLINE, "supernet, weights and alphas adapted", search),
@@ -152,6 +158,7 @@ OMNIGLOT_RECIPE = Recipe(
         "full": _PAPER,
     },
     maml_full={"training.tasks": 32},
+    steps_at={5: {"hour": {"maml": 1100, "maml-first": 1500}}},
 )  # fmt: skip
 """28x28 characters. MAML's paper has 32 tasks a meta-batch; of 8, ten minutes hold four times as many updates."""
 SMALL_RECIPE = Recipe(

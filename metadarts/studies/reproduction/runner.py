@@ -70,7 +70,11 @@ class _Work:
 
     def __init__(self, job: Job) -> None:
         self.job, self.spec = job, job.spec
-        self.trainings = {training.name: training for training in job.spec.trainings(job.budget)}
+        self.trainings = {
+            (shots, training.name): training
+            for shots in job.shots
+            for training in job.spec.trainings(job.budget, shots)
+        }
         self.episodes = frozen_episodes(job, set(job.shots))
 
     def carry_out(self) -> Findings:
@@ -106,10 +110,10 @@ class _Work:
     def _finding(self, row: RowPlan, shots: int, seed: int) -> Finding:
         if not row.training:
             return Finding(row, shots, seed, self._measured(row, shots, seed, None))
-        steps = self.trainings[row.training].steps
+        steps = self.trainings[shots, row.training].steps
         if row.name == TASK_CELL:
             return self._own_cells(row, shots, seed)
-        if not self.trainings[row.training].cell:
+        if not self.trainings[shots, row.training].cell:
             run = self._run(row.training, shots, seed)
             measured = self._measured(row, shots, seed, run)
             cells = [(Genotype.parse(cell), count) for cell, count in most_frequent(measured.genotypes)]
@@ -140,7 +144,7 @@ class _Work:
             f"{covered} of {len(own)} tasks have one of the {len(chosen)} trained cells; {len(counts)} distinct cells"
         )
         cells = tuple((Genotype.parse(cell), under.count(cell)) for cell in chosen)
-        steps = self.trainings[row.training].steps
+        steps = self.trainings[shots, row.training].steps
         return Finding(row, shots, seed, measured, steps, (*runs.values(), headline), cells, covers)
 
     def _cell(self, name: str, seed: int, behind: tuple[RunFolder, ...]) -> Genotype:
@@ -152,7 +156,7 @@ class _Work:
 
     def _run(self, name: str, shots: int, seed: int, cell: Genotype | None = None) -> RunFolder:
         """The finished run of a training, for tasks of ``shots``. A cell that two rows share is trained once."""
-        training = self.trainings[name]
+        training = self.trainings[shots, name]
         trained_at = shots if training.own_setting else self.spec.trained_at(self.job.budget, shots)
         extra: dict[str, Any] = {"tasks.file": self.job.place}
         label = name

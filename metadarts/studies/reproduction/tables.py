@@ -61,9 +61,9 @@ class Spec:
         """Test tasks."""
         return SMOKE_TASKS if budget == "smoke" else TASKS
 
-    def trainings(self, budget: str) -> list[Training]:
+    def trainings(self, budget: str, shots: int) -> list[Training]:
         """See `Recipe.trainings`."""
-        return self.recipe.trainings(budget)
+        return self.recipe.trainings(budget, shots)
 
     def source(self, split: str | None) -> tuple[str, str]:
         """(split, source) for a split that was asked for, or the default. Raises ConfigError."""
