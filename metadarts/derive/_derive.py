@@ -21,9 +21,9 @@ def derive_genotype(alphas: Mapping[str, Tensor], space: SearchSpace) -> Genotyp
     """The genotype that the alphas of one task stand for.
 
     The alphas are raw: the softmax over primitives, ``none`` included, is applied here, in double precision. An edge
-    scores as its largest weight other than ``none``; each node keeps its two best edges, and on each the best
-    operation. A node's edges are listed in order of descending score, as in the authors' code. Ties go to the lower
-    source state and to the primitive listed first.
+    scores as its largest weight other than ``none``; each node keeps its best edges (two, unless the space keeps one)
+    and on each the best operation. A node's edges are listed in order of descending score, as in the authors' code.
+    Ties go to the lower source state and to the primitive listed first.
 
     Args:
         alphas: for each of ``space.cell_types`` its alphas, [E, P] = ``space.alpha_shape``.
@@ -41,6 +41,7 @@ def derive_genotype(alphas: Mapping[str, Tensor], space: SearchSpace) -> Genotyp
         normal_concat=concats.get("normal", ()),
         reduce=cells.get("reduce", ()),
         reduce_concat=concats.get("reduce", ()),
+        edges_per_node=space.edges_per_node,
     )
 
 

@@ -27,6 +27,7 @@ from .cell import CellSpec, cell_shapes, chosen_edges, mixed_edges, run_cell
 from .primitives import PRIMITIVES, Shapes, Statistics
 
 HEADS = ("shared", "prototype")
+CELL_INPUTS = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class Network:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.space.primitives if name not in PRIMITIVES]:
             raise ConfigError(f"no implementation for primitives {unknown}; known: {', '.join(PRIMITIVES)}")
+        if self.spec.cells and self.space.inputs != CELL_INPUTS:
+            raise ConfigError(
+                f"a cell of a network reads the {CELL_INPUTS} before it: expected a space of {CELL_INPUTS} inputs, got "
+                f"{self.space.name!r} of {self.space.inputs}; give another space, or a NetworkSpec without cells"
+            )
         if self.genotype is not None:
             self.genotype.validate(self.space)
         object.__setattr__(self, "cells", _cell_specs(self))

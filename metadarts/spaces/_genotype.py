@@ -5,12 +5,12 @@ The text is that of the DARTS authors' code (quark0/darts, cnn/genotypes.py). Re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from metadarts.core.errors import GenotypeError, nearest
 
 from ._json import read_json, write_json
-from ._parse import as_concat, as_pairs, parse_fields
+from ._parse import FULL, WIDTH, as_concat, as_pairs, as_width, parse_fields
 from ._space import CELL_TYPES, PAIRS_PER_NODE, SearchSpace
 
 Pairs = tuple[tuple[str, int], ...]
@@ -23,30 +23,33 @@ class Genotype:
     Lists, and lists nested per node, are accepted and stored as flat tuples.
 
     Args:
-        normal: (operation, input) pairs of the normal cell, two per node in node order.
+        normal: (operation, input) pairs of the normal cell, ``edges_per_node`` of each node in node order.
         normal_concat: the states that the normal cell's output concatenates.
         reduce: the pairs of the reduction cell; empty in a space without one.
         reduce_concat: the states that the reduction cell's output concatenates.
+        edges_per_node: pairs of each node, 2 or 1. Written only where it is not 2, as the DARTS text has no such field.
 
     Raises:
-        GenotypeError: when a field is not made of such pairs, or has an odd number of them.
+        GenotypeError: when a field is not made of such pairs, or they are no multiple of ``edges_per_node``.
     """
 
     normal: Pairs
     normal_concat: tuple[int, ...]
     reduce: Pairs
     reduce_concat: tuple[int, ...]
+    edges_per_node: int = PAIRS_PER_NODE
 
     def __post_init__(self) -> None:
+        as_width(self.edges_per_node)
         for cell in CELL_TYPES:
-            object.__setattr__(self, cell, as_pairs(cell, getattr(self, cell)))
+            object.__setattr__(self, cell, as_pairs(cell, getattr(self, cell), self.edges_per_node))
             concat = f"{cell}_concat"
             object.__setattr__(self, concat, as_concat(concat, getattr(self, concat)))
 
     @property
     def nodes(self) -> int:
         """Intermediate nodes of a cell."""
-        return max(len(self.normal), len(self.reduce)) // PAIRS_PER_NODE
+        return max(len(self.normal), len(self.reduce)) // self.edges_per_node
 
     def pairs(self, cell: str) -> Pairs:
         """The flat (operation, input) pairs of ``cell``, "normal" or "reduce"."""
@@ -59,22 +62,30 @@ class Genotype:
     def choices(self, cell: str) -> tuple[tuple[int, int, str], ...]:
         """Every kept edge of ``cell`` as (node, input, operation)."""
         pairs = enumerate(self.pairs(cell))
-        return tuple((index // PAIRS_PER_NODE, source, op) for index, (op, source) in pairs)
+        return tuple((index // self.edges_per_node, source, op) for index, (op, source) in pairs)
 
     def canonical(self) -> Genotype:
         """The same architecture with the pairs of each node in order of input, for comparisons."""
         return Genotype(
-            normal=_by_input(self.normal),
+            normal=_by_input(self.normal, self.edges_per_node),
             normal_concat=tuple(sorted(self.normal_concat)),
-            reduce=_by_input(self.reduce),
+            reduce=_by_input(self.reduce, self.edges_per_node),
             reduce_concat=tuple(sorted(self.reduce_concat)),
+            edges_per_node=self.edges_per_node,
         )
 
     def __str__(self) -> str:
-        fields = []
+        parts = []
         for cell in CELL_TYPES:
-            fields += [f"{cell}={list(self.pairs(cell))}", f"{cell}_concat={_concat_text(self.concat(cell))}"]
-        return f"Genotype({', '.join(fields)})"
+            parts += [f"{cell}={list(self.pairs(cell))}", f"{cell}_concat={_concat_text(self.concat(cell))}"]
+        return f"Genotype({', '.join(parts + self._width())})"
+
+    def __repr__(self) -> str:
+        parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != WIDTH]
+        return f"Genotype({', '.join(parts + self._width())})"
+
+    def _width(self) -> list[str]:
+        return [] if self.edges_per_node == PAIRS_PER_NODE else [f"{WIDTH}={self.edges_per_node}"]
 
     @staticmethod
     def parse(text: str) -> Genotype:
@@ -90,7 +101,7 @@ class Genotype:
 
     def to_json(self, space: str = "darts") -> str:
         """One JSON object (format "metadarts.genotype", version 1) that also names the space it belongs to."""
-        return write_json(self.nodes, space, {name: getattr(self, name) for name in self.__dataclass_fields__})
+        return write_json(self.nodes, space, {name: getattr(self, name) for name in FULL}, self.edges_per_node)
 
     @staticmethod
     def from_json(text: str, space: SearchSpace | None = None) -> Genotype:
@@ -121,16 +132,19 @@ class Genotype:
             raise GenotypeError(f"not a genotype of space {space.name!r}: " + "; ".join(faults))
 
     def _faults(self, cell: str, space: SearchSpace) -> list[str]:
-        pairs, expected = self.pairs(cell), PAIRS_PER_NODE * space.nodes if cell in space.cell_types else 0
+        width, pairs = self.edges_per_node, self.pairs(cell)
+        expected = space.edges_per_node * space.nodes if cell in space.cell_types else 0
+        if expected and width != space.edges_per_node:
+            return [f"{cell} needs {space.edges_per_node} (operation, input) pairs per node, got {width} per node"]
         if len(pairs) != expected:
             return [f"{cell} needs {expected} (operation, input) pairs, got {len(pairs)}"]
         if not expected:
             return []
-        faults = [fault for index, pair in enumerate(pairs) for fault in _pair_faults(cell, index, pair, space)]
+        faults = [fault for i, pair in enumerate(pairs) for fault in _pair_faults(cell, i // width, pair, space)]
         for node in range(space.nodes):
-            first, second = (source for _, source in pairs[PAIRS_PER_NODE * node : PAIRS_PER_NODE * (node + 1)])
-            if first == second:
-                faults.append(f"{cell} node {node} reads input {first} twice, give two distinct inputs")
+            sources = [source for _, source in pairs[width * node : width * (node + 1)]]
+            if len(set(sources)) < len(sources):
+                faults.append(f"{cell} node {node} reads input {sources[0]} twice, give two distinct inputs")
         return faults + _concat_faults(cell, self.concat(cell), space)
 
 
@@ -140,8 +154,8 @@ def _known_cell(cell: str) -> str:
     return cell
 
 
-def _by_input(pairs: Pairs) -> Pairs:
-    nodes = [pairs[start : start + PAIRS_PER_NODE] for start in range(0, len(pairs), PAIRS_PER_NODE)]
+def _by_input(pairs: Pairs, width: int) -> Pairs:
+    nodes = [pairs[start : start + width] for start in range(0, len(pairs), width)]
     return tuple(pair for node in nodes for pair in sorted(node, key=lambda pair: (pair[1], pair[0])))
 
 
@@ -151,8 +165,8 @@ def _concat_text(concat: tuple[int, ...]) -> str:
     return f"range({run[0]}, {run[-1] + 1})" if concat and run == concat else str(list(concat))
 
 
-def _pair_faults(cell: str, index: int, pair: tuple[str, int], space: SearchSpace) -> list[str]:
-    (op, source), node = pair, index // PAIRS_PER_NODE
+def _pair_faults(cell: str, node: int, pair: tuple[str, int], space: SearchSpace) -> list[str]:
+    op, source = pair
     faults = []
     if op not in space.operations:
         kind = "means no edge and cannot be kept" if op == space.none else "is unknown"

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from metadarts.core.errors import GenotypeError
 
-from ._space import PAIRS_PER_NODE
+from ._space import EDGES_PER_NODE, PAIRS_PER_NODE
 
 MAX_TEXT = 20_000
 MAX_DEPTH = 8
@@ -18,12 +18,14 @@ MAX_RANGE = 100
 
 FULL = ("normal", "normal_concat", "reduce", "reduce_concat")
 BASE = ("normal", "reduce")
+WIDTH = "edges_per_node"
+"""A field that is written, and read by name, only where it is not 2."""
 DARTS_INPUTS = 2
 HELP = "paste it as Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)"
 
 
 def parse_fields(text: str) -> dict[str, Any]:
-    """The four fields of the genotype that ``text`` spells, as lists, strings and numbers. Raises GenotypeError."""
+    """The fields of the genotype that ``text`` spells, as lists, strings and numbers. Raises GenotypeError."""
     call = _tree(text)
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Genotype"):
         _refuse(call, "expected one Genotype(...)")
@@ -32,7 +34,7 @@ def parse_fields(text: str) -> dict[str, Any]:
     fields = _by_name(call) if call.keywords else _by_position(call)
     if set(fields) == set(BASE):
         fields |= {f"{cell}_concat": _default_concat(cell, fields[cell]) for cell in BASE}
-    if set(fields) != set(FULL):
+    if set(fields) - {WIDTH} != set(FULL):
         _refuse(call, f"expected the fields {', '.join(FULL)} (or only {' and '.join(BASE)}), got {sorted(fields)}")
     return fields
 
@@ -60,8 +62,8 @@ def _depth(text: str) -> int:
 
 def _by_name(call: ast.Call) -> dict[str, Any]:
     names = [keyword.arg for keyword in call.keywords]
-    if any(name not in FULL for name in names) or len(set(names)) < len(names):
-        _refuse(call, f"expected only the fields {', '.join(FULL)}, each once")
+    if any(name not in (*FULL, WIDTH) for name in names) or len(set(names)) < len(names):
+        _refuse(call, f"expected only the fields {', '.join(FULL)} (and {WIDTH}), each once")
     return {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
 
 
@@ -104,19 +106,26 @@ def _refuse(node: ast.AST, expected: str) -> NoReturn:
 
 def _default_concat(cell: str, value: object) -> list[int]:
     """BASE leaves concat out: a cell then concatenates all its nodes, and has two inputs, as in DARTS."""
-    nodes = len(as_pairs(cell, value)) // PAIRS_PER_NODE
+    nodes = len(as_pairs(cell, value, PAIRS_PER_NODE)) // PAIRS_PER_NODE
     return list(range(DARTS_INPUTS, DARTS_INPUTS + nodes))
 
 
-def as_pairs(field: str, value: object) -> tuple[tuple[str, int], ...]:
+def as_width(value: object) -> int:
+    """Pairs per node. Raises GenotypeError."""
+    if type(value) is not int or value not in EDGES_PER_NODE:
+        raise GenotypeError(f"{WIDTH}: expected 1 or 2 pairs per node, got {value!r:.80}")
+    return value
+
+
+def as_pairs(field: str, value: object, per_node: int) -> tuple[tuple[str, int], ...]:
     """Flat (operation, input) pairs from flat pairs or from nested lists, one per node. Raises GenotypeError."""
     items = _items(field, value)
     if items and all(_nested(item) for item in items):
-        if uneven := [item for item in items if len(item) != PAIRS_PER_NODE]:
-            raise GenotypeError(f"{field}: expected {PAIRS_PER_NODE} pairs per node, got a node with {len(uneven[0])}")
+        if uneven := [item for item in items if len(item) != per_node]:
+            raise GenotypeError(f"{field}: expected {per_node} pairs per node, got a node with {len(uneven[0])}")
         items = [pair for item in items for pair in item]
-    if len(items) % PAIRS_PER_NODE:
-        raise GenotypeError(f"{field}: expected {PAIRS_PER_NODE} pairs per node, got {len(items)} pairs in all")
+    if len(items) % per_node:
+        raise GenotypeError(f"{field}: expected {per_node} pairs per node, got {len(items)} pairs in all")
     return tuple(_pair(field, item) for item in items)
 
 

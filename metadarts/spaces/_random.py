@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def random_genotype(space: SearchSpace, key: Key) -> Genotype:
     """A genotype drawn uniformly from the ``space.genotype_count()`` of ``space``; the same key draws the same one.
 
-    Each node reads two distinct states, listed in ascending order, and ``none`` is never drawn.
+    Each node reads ``space.edges_per_node`` distinct states, listed in ascending order, and ``none`` is never drawn.
     """
     cells = {cell: _random_cell(space, key.child(cell)) if cell in space.cell_types else () for cell in CELL_TYPES}
     concats = {cell: space.concat if cell in space.cell_types else () for cell in CELL_TYPES}
-    return Genotype(cells["normal"], concats["normal"], cells["reduce"], concats["reduce"])
+    return Genotype(cells["normal"], concats["normal"], cells["reduce"], concats["reduce"], space.edges_per_node)
 
 
 def _random_cell(space: SearchSpace, key: Key) -> Pairs:

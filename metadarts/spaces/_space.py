@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from metadarts.core.errors import ConfigError, nearest
 
 PAIRS_PER_NODE = 2
-"""A `Genotype` lists two (operation, input) pairs for each intermediate node."""
+"""A `Genotype` lists two (operation, input) pairs for each intermediate node, unless its space keeps one."""
+
+EDGES_PER_NODE = (1, PAIRS_PER_NODE)
+"""How many incoming edges of a node derivation may keep."""
 
 CELL_TYPES = ("normal", "reduce")
 """The cells that a `Genotype` can describe."""
@@ -37,9 +40,10 @@ class SearchSpace:
         name: how records and files refer to this space.
         primitives: the operations an edge may carry; their order is that of the columns of alpha.
         nodes: intermediate nodes per cell, at least 1.
-        inputs: outputs of earlier cells that a cell reads, at least 2.
+        inputs: outputs of earlier cells that a cell reads, at least ``edges_per_node``.
         cell_types: the kinds of cell that have alphas of their own: "normal", "reduce" or both.
-        edges_per_node: incoming edges that derivation keeps; always 2, because a `Genotype` lists two pairs per node.
+        edges_per_node: incoming edges that derivation keeps, and pairs per node of a `Genotype`: 2, or 1. One node with
+            one input makes the smallest space, a single edge.
         none: the primitive that means "no edge". It may be absent from ``primitives``.
 
     Raises:
@@ -111,7 +115,8 @@ class SearchSpace:
         return tuple(self.edge_index(node, source) for node in range(first, self.nodes))
 
     def cell_count(self) -> int:
-        """Discrete cells of one type, as genotypes differ: prod over nodes i of C(inputs + i, 2) * operations ** 2.
+        """Discrete cells of one type, as genotypes differ: prod over nodes i of C(inputs + i, k) * operations ** k
+        with k edges per node.
 
         Cells that differ only by renumbering nodes count separately. DARTS: 180 * 7^8 = 1,037,664,180.
         """
@@ -130,10 +135,10 @@ def _faults(space: SearchSpace) -> list[str]:
         faults.append("name is empty, give it one")
     if space.nodes < 1:
         faults.append(f"nodes must be at least 1, got {space.nodes}")
-    if space.inputs < PAIRS_PER_NODE:
-        faults.append(f"inputs must be at least {PAIRS_PER_NODE}, got {space.inputs}")
-    if space.edges_per_node != PAIRS_PER_NODE:
-        faults.append(f"edges_per_node must be {PAIRS_PER_NODE}, as in a genotype, got {space.edges_per_node}")
+    if space.edges_per_node not in EDGES_PER_NODE:
+        faults.append(f"edges_per_node must be 1 or 2, got {space.edges_per_node}")
+    if space.inputs < max(1, space.edges_per_node):
+        faults.append(f"inputs must be at least edges_per_node ({space.edges_per_node}), got {space.inputs}")
     if not space.operations:
         faults.append(f"primitives need at least one operation besides {space.none!r}, got {space.primitives}")
     faults += _repeats("primitives", space.primitives) + _repeats("cell_types", space.cell_types)

@@ -122,3 +122,14 @@ def test_entropy_and_skips() -> None:
         (("skip_connect", 0), ("max_pool_3x3", 1)), (2,), (("skip_connect", 0), ("skip_connect", 1)), (2,)
     )
     assert count_skips(genotype) == {"normal": 1, "reduce": 2}
+
+
+def test_one_edge_per_node_keeps_the_best_edge() -> None:
+    space = SearchSpace("chain", ("none", "skip_connect", "avg_pool_3x3"), 2, 1, ("normal",), edges_per_node=1)
+    alphas = logs([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1], [0.1, 0.05, 0.85]])
+    genotype = derive_genotype(alphas, space)
+    genotype.validate(space)
+    assert genotype.normal == (("avg_pool_3x3", 0), ("avg_pool_3x3", 1))
+    weights = genotype_weights(genotype, space)["normal"]
+    assert weights.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 1]]
+    assert derive_genotype({"normal": weights}, space) == genotype

@@ -136,3 +136,18 @@ def test_bf16_gives_float32_logits_near_those_of_float32(bn):
     truth, found = wide.query_logits(own, batch), narrow.query_logits(own, batch)
     assert found.dtype == torch.float32
     assert float((truth - found).abs().max()) < 0.05 * float(truth.abs().max())
+
+
+def test_cells_need_a_space_of_two_inputs():
+    edge = SearchSpace("edge", ("skip_connect",), nodes=1, inputs=1, edges_per_node=1)
+    with pytest.raises(ConfigError, match="expected a space of 2 inputs, got 'edge' of 1"):
+        Network(NetworkSpec(), edge)
+    Network(NetworkSpec(cells=()), edge)
+
+
+def test_a_node_may_keep_one_edge():
+    space = SearchSpace("chain", ("skip_connect", "avg_pool_3x3"), nodes=2, edges_per_node=1)
+    genotype = Genotype((("skip_connect", 0), ("avg_pool_3x3", 2)), (2, 3), (("skip_connect", 1),) * 2, (3,), 1)
+    network = discrete_network(genotype, space)
+    features = network.embed(network.init(Key.from_seed(0)), torch.rand(3, 3, 16, 16))
+    assert features.shape == (3, network.features)

@@ -135,6 +135,10 @@ HOSTILE = {
     "mixed": "Genotype([], reduce=[])",
     "three fields": "Genotype([], [], [])",
     "odd pairs": "Genotype([('a', 0)], [])",
+    "no edges": "Genotype(normal=[], normal_concat=[], reduce=[], reduce_concat=[], edges_per_node=0)",
+    "text for edges": "Genotype(normal=[], normal_concat=[], reduce=[], reduce_concat=[], edges_per_node='1')",
+    "edges by position": "Genotype([('a', 0)], [1], [], [], 1)",
+    "edges without concat": "Genotype(normal=[('a', 0)], reduce=[], edges_per_node=1)",
     "uneven nesting": "Genotype([[('a', 0)], [('a', 0), ('a', 1), ('a', 2)]], [])",
     "swapped pair": "Genotype([(0, 'a'), (1, 'a')], [])",
     "text for list": "Genotype('ab', [])",
@@ -213,3 +217,31 @@ def test_canonical_ignores_order_within_a_node(published: Genotype) -> None:
     swapped = replace(published, reduce=(second, first, *rest))
     assert swapped != published
     assert swapped.canonical() == published.canonical()
+
+
+@pytest.mark.parametrize("nodes, inputs", [(1, 1), (3, 2)])
+def test_genotypes_of_one_edge_per_node_round_trip(nodes: int, inputs: int) -> None:
+    space = SearchSpace("chain", ("skip_connect", "avg_pool_3x3"), nodes, inputs, edges_per_node=1)
+    genotype = random_genotype(space, Key.from_seed(3))
+    genotype.validate(space)
+    assert genotype.edges_per_node == 1
+    assert genotype.nodes == nodes
+    assert [node for node, _, _ in genotype.choices("normal")] == list(range(nodes))
+    assert "edges_per_node=1" in str(genotype)
+    assert Genotype.parse(str(genotype)) == Genotype.parse(repr(genotype)) == genotype.canonical() == genotype
+    assert Genotype.from_json(genotype.to_json("chain"), space) == genotype
+
+
+def test_two_edges_per_node_are_not_mentioned(published: Genotype) -> None:
+    for text in (str(published), repr(published), published.to_json()):
+        assert "edges_per_node" not in text
+    assert published.edges_per_node == Genotype.from_json(published.to_json()).edges_per_node == 2
+    assert replace(published, edges_per_node=1) != published
+
+
+def test_the_number_of_edges_per_node_has_to_fit(published: Genotype) -> None:
+    with pytest.raises(GenotypeError, match=r"needs 2 .* pairs per node, got 1 per node"):
+        replace(published, edges_per_node=1).validate(darts(nodes=8))
+    space = SearchSpace("chain", ("skip_connect",), nodes=2, edges_per_node=1)
+    with pytest.raises(GenotypeError, match=r"normal needs 1 .* pairs per node, got 2 per node"):
+        random_genotype(SearchSpace("chain", ("skip_connect",), nodes=1), Key.from_seed(0)).validate(space)

@@ -55,7 +55,14 @@ def test_unknown_states_are_refused() -> None:
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         SearchSpace("", ("none", "none"), nodes=0, inputs=1, cell_types=("normal", "redcue"), edges_per_node=3)
-    for part in ("name", "nodes", "inputs", "edges_per_node", "primitives", "did you mean 'reduce'"):
+    for part in (
+        "name",
+        "nodes",
+        "inputs must be at least",
+        "edges_per_node must",
+        "primitives",
+        "did you mean 'reduce'",
+    ):
         assert part in str(caught.value)
 
 
@@ -80,3 +87,25 @@ def test_the_room_imports_no_torch() -> None:
     code = f"import sys, metadarts.spaces as spaces; spaces.darts(); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_edge_is_a_space() -> None:
+    space = SearchSpace("edge", ("skip_connect", "none", "avg_pool_3x3"), nodes=1, inputs=1, edges_per_node=1)
+    assert (space.edges, space.alpha_shape, space.concat) == (((0, 0),), (1, 3), (1,))
+    assert space.edges_from(0) == (0,)
+    assert space.edges_from(1) == ()
+    assert space.cell_count() == 2
+    assert space.genotype_count() == 4
+
+
+@pytest.mark.parametrize("inputs, edges_per_node", [(1, 2), (0, 1), (2, 0), (4, 3)])
+def test_a_node_cannot_keep_other_numbers_of_edges(inputs: int, edges_per_node: int) -> None:
+    with pytest.raises(ConfigError, match="edges_per_node"):
+        SearchSpace("odd", ("skip_connect",), nodes=1, inputs=inputs, edges_per_node=edges_per_node)
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_count_with_one_edge_per_node_agrees_with_enumeration(inputs: int) -> None:
+    space = SearchSpace("chain", ("skip_connect", "avg_pool_3x3"), nodes=2, inputs=inputs, edges_per_node=1)
+    drawn = {random_genotype(space, Key.from_seed(seed)).normal for seed in range(400)}
+    assert len(drawn) == space.cell_count() == inputs * (inputs + 1) * 2**2
