@@ -51,7 +51,7 @@ class Start:
         form: of the images that it takes.
         params: shared parameters.
         rates: learned inner rates, None for the configured ones.
-        facts: where it comes from: "source", "meta_steps", "validation_accuracy".
+        facts: where it comes from: "source", "meta_steps", "validation_accuracy"; of a run, "checkpoint_sha256" too.
     """
 
     name: str
@@ -137,6 +137,7 @@ def start_of_run(path: Path) -> Start:
         "meta_steps": checkpoint.facts["step"],
         "validation_accuracy": checkpoint.facts.get("validation_accuracy"),
         "data_sha256": folder.environment().get("data_sha256"),
+        "checkpoint_sha256": checkpoint.facts.get("sha256"),
     }
     return Start(path.name, config, form, checkpoint.params, checkpoint.rates, facts)
 

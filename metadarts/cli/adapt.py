@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from metadarts.api.labelled import Labelled
     from metadarts.api.learn import HeldOut, Plan
     from metadarts.api.start import Start
-    from metadarts.api.task import Solution, Step, Task
+    from metadarts.api.task import Solution, Step, Support, Task
 
 ALL = "all"
 HELD_OUT = 0.25
@@ -40,6 +41,7 @@ def adapt(
         float | None, typer.Option(min=0.0, max=0.9, help="Share of each class to measure on; default: 0.25.")
     ] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Learn from so many a class, measure on the rest.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="Also record the task in this archive of experience.")] = None,
     device: common.Device = "cpu",
     precision: common.Precision = "fp32",
     threads: common.Threads = 0,
@@ -68,6 +70,7 @@ def adapt(
     common.prepare("cpu", threads)
     RunFolder.require_new(out)  # before minutes go into reading images
     learnt, looked_at = hold_out(read_labelled(images), HELD_OUT if held_out is None else held_out, shots, seed)
+    record = _recorder(archive, images, learnt, looked_at)
     opened, support, notes = open_support(start, learnt.images, learnt.labels, learnt.classes, seed)
     check_support(support)
     watched = _held_out(support.form, looked_at)
@@ -87,6 +90,7 @@ def adapt(
         task.solutions = {finish: task.solutions[finish], "soft": task.solutions["soft"]}
     save_task(task, out, _pictures(task, opened, watched))
     common.console.print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True)
+    record(opened, support, soft, plan)
     if len(task.solutions) > 1:
         first, *others = task.solutions
         common.console.print(f"predict and export take {first}, or with --finish {' or '.join(others)}")
@@ -94,6 +98,29 @@ def adapt(
         f"next: metadarts predict {out} IMAGE...   metadarts export {out} --format onnx --out model.onnx",
         soft_wrap=True,
     )
+
+
+def _recorder(
+    archive: Path | None, images: Path, learnt: Labelled, looked_at: Labelled
+) -> Callable[[Start, Support, Solution, Plan], None]:
+    """What records the adapted task in ``archive``; whether it can is known before minutes go into adapting."""
+    from metadarts.api.experience import experience_of, folder_origin
+    from metadarts.core.errors import ConfigError
+    from metadarts.metamodel.archive import Archive
+
+    if archive is None:
+        return lambda start, support, soft, plan: None
+    if not len(looked_at.labels):
+        raise ConfigError("--archive records the accuracy on held-out images: hold some out, or leave out --archive")
+    origin = folder_origin(images, learnt, looked_at)
+    Archive.open(archive, write=True).close()
+
+    def record(start: Start, support: Support, soft: Solution, plan: Plan) -> None:
+        with Archive.open(archive, write=True) as opened:
+            (name,) = opened.add([experience_of(origin, start, support, soft, plan)])
+            common.console.print(f"recorded in {archive} as {name[:12]}, of {len(opened)} experiences", soft_wrap=True)
+
+    return record
 
 
 def _held_out(form: Any, looked_at: Labelled) -> HeldOut | None:

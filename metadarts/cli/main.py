@@ -9,6 +9,7 @@ import typer
 from metadarts.core.errors import MetadartsError
 
 from .adapt import adapt
+from .archive import archive
 from .demo import demo
 from .derive import derive
 from .diagnose import diagnose
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for verb in (adapt, demo, derive, diagnose, evaluate, export, info, predict, report, reproduce, results, search):
     app.command()(verb)
+app.add_typer(archive, name="archive")
 
 
 def main() -> None:

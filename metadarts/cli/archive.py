@@ -1,0 +1,199 @@
+"""``metadarts archive``: experience of adapted tasks in one file, for the meta-model to learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metadarts.core.errors import ConfigError, DataError, RunError, nearest
+
+from . import common
+
+if TYPE_CHECKING:
+    from metadarts.metamodel.archive_check import Data, Findings
+    from metadarts.metamodel.experience import Experience
+    from metadarts.tasks import Source
+
+SPLITS = ("train", "val", "test")
+FAULTS_SHOWN = 20
+CIFAR = ("cifar-fs", "fc100")
+
+archive = typer.Typer(help="Record adapted tasks in one file, for the meta-model to learn from.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="Archive: an SQLite file.")]
+
+
+@archive.command("add")
+def add_tasks(
+    file: Annotated[Path, typer.Argument(help="Archive to add to; made where there is none.")],
+    run: Annotated[Path, typer.Option(help="Run folder of a finished search.")],
+    tasks: Annotated[int, typer.Option(min=1, help="How many tasks of the split, those recorded before included.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
+    data: common.MovedData = None,
+    data_root: common.DataRoot = None,
+    fit_memory: common.FitMemory = None,
+    device: common.Device = "auto",
+    threads: common.Threads = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of tasks.")] = 0,
+) -> None:
+    """Adapt tasks of a run's split, as at test time, and record each; a call that was stopped goes on where it was.
+
+    Example: metadarts archive add experience.sqlite --run runs/demo --tasks 2000
+    """
+    from metadarts.experiments import RunFolder, with_settings
+    from metadarts.metamodel.archive import Archive
+    from metadarts.studies.recording import record_tasks, recorded_episodes
+
+    if split not in SPLITS:
+        raise ConfigError(f"--split {split!r}: {nearest(split, SPLITS)}")
+    resolved = common.prepare(device, threads)
+    folder = RunFolder.open(run)
+    if not folder.is_finished:
+        raise RunError(f"{run}: its search has not ended, and its checkpoint may still change; end it first")
+    before = folder.config()
+    changed = {
+        "evaluate.steps": steps,
+        "training.fit_memory": fit_memory,
+        **common.moved_data(before.tasks.source, data, data_root),
+    }
+    config = with_settings(before, {k: v for k, v in changed.items() if v is not None}).check()
+    checkpoint = folder.load("best")
+    experiment = common.open_experiment(config, resolved)
+    experiment.check_params(checkpoint.params)
+    recorded_episodes(experiment, split)  # before the archive is made, what cannot be recorded is refused
+    with Archive.open(file, write=True) as opened, common.bar(f"adapt {tasks} {split} tasks") as shown:
+
+        def watch(done: int, mean: float) -> None:
+            shown.update(done / tasks, f"{done} tasks  {mean:.2%}")
+
+        found = record_tasks(experiment, checkpoint, opened, tasks, split, seed, watch)
+        total = len(opened)
+    added = len(found.names)
+    gain = f", accuracy {found.before:.2%} before and {found.after:.2%} after adaptation" if added else ""
+    common.console.print(f"{added} tasks recorded{gain}; {found.known} were there already", soft_wrap=True)
+    if found.diverged:
+        common.console.print(f"{found.diverged} tasks left the finite numbers and are not recorded", soft_wrap=True)
+    common.console.print(f"{file}: {total} experiences", soft_wrap=True)
+
+
+@archive.command("ls")
+def list_archive(
+    file: File,
+    limit: Annotated[int, typer.Option(min=0, help="Also show so many experiences, one a line.")] = 0,
+) -> None:
+    """Say what an archive holds: experiences by data, space, role and run, with their mean accuracies."""
+    from itertools import islice
+
+    from metadarts.metamodel.archive import Archive
+
+    with Archive.open(file) as opened:
+        groups = opened.groups()
+        common.console.print(f"{file}: {len(opened)} experiences, sha256 {opened.sha256}", soft_wrap=True)
+        for group in groups:
+            of = f"{group.source} {group.split}".strip()
+            kind = "" if group.kind == "episode" else f" ({group.kind})"
+            common.console.print(
+                f"  {of}{kind}: {group.experiences} {group.role} in space {group.space.name} of {group.space.nodes} "
+                f"nodes, {group.tasks} tasks, {group.genotypes} distinct genotypes, accuracy {group.before:.2%} before "
+                f"and {group.after:.2%} after; run {group.run[:12]}",
+                soft_wrap=True,
+            )
+        for experience in islice(opened, limit):
+            common.console.print(_line(experience), soft_wrap=True)
+
+
+def _line(experience: Experience) -> str:
+    return (
+        f"task {experience.origin.sha256[:12]}  {experience.role}  {experience.before:.2%} to {experience.after:.2%}  "
+        f"seed {experience.seed}  {experience.genotype}"
+    )
+
+
+@archive.command("merge")
+def merge_archives(
+    into: Annotated[Path, typer.Argument(help="Archive to add to; made where there is none.")],
+    others: Annotated[list[Path], typer.Argument(help="Archives to add; they stay as they are.")],
+) -> None:
+    """Add what other archives hold; a record that is there already is not added again."""
+    from metadarts.metamodel.archive import Archive
+
+    for path in others:  # all of them before the first is added
+        with Archive.open(path) as other:
+            if common.is_there(into) and path.samefile(into):
+                raise ConfigError(f"{path} is the archive to add to: name others to add")
+            for _ in other:
+                pass
+    with Archive.open(into, write=True) as opened:
+        for path in others:
+            with Archive.open(path) as other:
+                total, added = len(other), opened.merge(other)
+            common.console.print(f"{path}: {added} added, {total - added} were there already", soft_wrap=True)
+        common.console.print(f"{into}: {len(opened)} experiences", soft_wrap=True)
+
+
+@archive.command("verify")
+def verify_archive(
+    file: File,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Also build every episode again from the data there, as far as they are.")
+    ] = None,
+) -> None:
+    """Check that every record is whole, named by its content and valid, and its architecture that of its alphas."""
+    from metadarts.metamodel.archive import Archive
+    from metadarts.metamodel.archive_check import check_origins, check_records
+
+    if data_root is not None and not common.is_there(data_root):
+        raise ConfigError(f"--data-root {str(data_root)!r}: there is nothing at that place")
+    with Archive.open(file) as opened:
+        with common.bar("check records") as shown:
+            found = check_records(opened, lambda done, total: shown.update(done / total, f"{done}/{total}"))
+        _say(file, found, "experiences are whole")
+        if data_root is None:
+            return
+        with common.bar("check tasks") as shown:
+            found = check_origins(
+                opened,
+                lambda data: _opened(data, data_root),
+                lambda done, total: shown.update(done / total, f"{done}/{total}"),
+            )
+        _say(file, found, "episodes can be built again")
+        if found.unchecked:
+            common.console.print(f"{found.unchecked} tasks are of no source and were not looked at", soft_wrap=True)
+
+
+def _say(file: Path, found: Findings, good: str) -> None:
+    """Print what was found. Raises DataError when something is wrong."""
+    for fault in found.faults[:FAULTS_SHOWN]:
+        common.console.print(f"  {fault}", soft_wrap=True)
+    if len(found.faults) > FAULTS_SHOWN:
+        common.console.print(f"  and {len(found.faults) - FAULTS_SHOWN} more", soft_wrap=True)
+    if found.faults:
+        raise DataError(
+            f"{file}: {len(found.faults)} faults in {found.checked} records; restore it, or merge a copy that is whole"
+        )
+    common.console.print(f"{file}: {found.checked} {good}", soft_wrap=True)
+
+
+def _opened(data: Data, root: Path) -> Source:
+    """Open the data of episodes, as they were opened when they were recorded. Raises MetadartsError."""
+    from metadarts.tasks import open_source
+
+    with common.bar(f"read {data.source}", quiet=True) as shown:
+        return open_source(
+            data.opened,
+            _place(data, root),
+            size=data.size,
+            channels=data.channels,
+            progress=lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images"),
+        )
+
+
+def _place(data: Data, root: Path) -> Path | None:
+    """Where below ``root`` the data lie: in a folder or file of their name, or ``root`` itself."""
+    if data.opened == "glyphs":
+        return None
+    names = [data.source, f"{data.source}.npz", data.opened, *(["cifar100"] if data.opened in CIFAR else [])]
+    return next((root / name for name in names if common.is_there(root / name)), root)
