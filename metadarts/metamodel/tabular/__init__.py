@@ -1,0 +1,9 @@
+"""Tabular meta-learning where every architecture is measured: choose one for a task, order them for a device."""
+
+from .learner import Recipe as Recipe
+from .report import Report as Report
+from .report import Result as Result
+from .study import Settings as Settings
+from .study import evaluate_table as evaluate_table
+from .tables import Bench as Bench
+from .tables import read_table as read_table

@@ -1,0 +1,302 @@
+"""What was measured, as plain values and as a page of plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metadarts.core.rng import Key
+
+from .intervals import Interval, over_seeds
+from .methods import CHOSEN, MEANINGS
+from .tables import Values
+
+FORMAT = "metadarts.tabular"
+CHOICE_NOTE = """\
+One task is left out; the others are known whole. Of the left-out task K architectures are known, drawn at random, the
+same for every method of a seed. Chosen is the one that a method thinks best of **all** architectures by its prediction;
+selection uses validation values alone, what is printed is of test values. **Percentile**: how many percent of the other
+architectures of that space are worse on that task (100: the best there is). Equal predictions are told apart at random.
+Intervals are 95 % percentile bootstraps over seeds: they say nothing about another task."""
+ORDER_NOTE = """\
+A whole family of devices is left out; the others are known whole. Of a left-out device K architectures are measured,
+drawn at random, the same for every method of a seed; every other architecture's place is predicted. Printed is the rank
+correlation (Spearman) over all architectures but the K, mean over the family's devices. Intervals are 95 % percentile
+bootstraps over seeds: they say nothing about another device. Where one GPU family is left out, the same cards stay
+among the training devices at other batch sizes; the column "GPU, every batch size" leaves all of them out."""
+NEXT_NOTE = """\
+One evaluation more: what a method chose is evaluated too, and of these K + 1 the best by validation is kept, so that it
+may be one of the K. "best of the K" evaluates one more at random instead. Percentile on test values, mean over
+tasks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One bench measured.
+
+    Args:
+        name: of the search space.
+        architectures: N.
+        tasks: names of the left-out tasks, one per slot.
+        groups: what was left out with each, one per slot.
+        units: of the regret, one per slot.
+        shots: numbers K of known architectures.
+        methods: their names.
+        measures: [methods, shots, slots, seeds] by name: "chosen" (row of the space), "percentile", "regret" and
+            "percentile_next" of a choice, "spearman" of an order.
+        recipes: what cross-validation chose from and chose.
+        remarks: what was done to the table.
+    """
+
+    name: str
+    architectures: int
+    tasks: tuple[str, ...]
+    groups: tuple[str, ...]
+    units: tuple[str, ...]
+    shots: tuple[int, ...]
+    methods: tuple[str, ...]
+    measures: dict[str, NDArray[np.float64]]
+    recipes: dict[str, Any]
+    remarks: tuple[str, ...]
+
+    def key(self, *names: str | int) -> Key:
+        """Of an interval's bootstrap."""
+        return Key.from_seed(0).child("tabular", "interval", self.name, *names)
+
+    def seeds_of(self, measure: str, method: str, shot: int, group: str | None = None) -> Values:
+        """[S] mean over tasks, or over those of ``group``, of every seed."""
+        slots = [slot for slot, name in enumerate(self.groups) if group in (None, name)]
+        chosen = self.measures[measure][self.methods.index(method), self.shots.index(shot)][slots]
+        return np.asarray(chosen.mean(0), dtype=np.float64)
+
+    def interval(self, measure: str, method: str, shot: int, group: str | None = None) -> Interval:
+        return over_seeds(self.seeds_of(measure, method, shot, group), self.key(measure, shot, group or "all"))
+
+    def difference(self, measure: str, first: str, second: str, shot: int, group: str | None = None) -> Interval:
+        """The first less the second, paired by seed: both know the same architectures."""
+        one, other = (self.seeds_of(measure, name, shot, group) for name in (first, second))
+        return over_seeds(one - other, self.key(measure, shot, group or "all", "paired"))
+
+    def as_json(self) -> dict[str, Any]:
+        """All values of all seeds."""
+        return {
+            "name": self.name,
+            "architectures": self.architectures,
+            "tasks": list(self.tasks),
+            "groups": list(self.groups),
+            "units": list(self.units),
+            "shots": list(self.shots),
+            "methods": list(self.methods),
+            "axes": ["method", "shot", "task", "seed"],
+            "measures": {name: np.round(values, 4).tolist() for name, values in self.measures.items()},
+            "recipes": self.recipes,
+            "remarks": list(self.remarks),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A whole table measured; write it with ``json.dumps(report.as_json())`` and `as_markdown`.
+
+    Args:
+        kind: "transnas" or "latency".
+        facts: table, seeds, settings, environment.
+        results: one per search space.
+    """
+
+    kind: str
+    facts: dict[str, Any]
+    results: tuple[Result, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and text; the summary has the intervals that the page prints."""
+        return {
+            "format": FORMAT,
+            "version": 1,
+            "kind": self.kind,
+            **self.facts,
+            "summary": [_summary(result) for result in self.results],
+            "results": [result.as_json() for result in self.results],
+        }
+
+    def as_markdown(self) -> str:
+        """How to read the figures, then each search space: its tables, and what they say in words."""
+        choosing = self.kind == "transnas"
+        title = "TransNAS-Bench-101, leave one task out" if choosing else "Latency on devices of a family never seen"
+        parts = [f"# {title}", CHOICE_NOTE if choosing else ORDER_NOTE, _meanings(self.results[0].methods)]
+        for result in self.results:
+            parts += list(_choice_parts(result) if choosing else _order_parts(result))
+        return "\n\n".join([*parts, _measured(self.facts)]) + "\n"
+
+
+def findings(result: Result, measure: str) -> Iterator[str]:
+    """For every K one sentence per verdict: what the meta-model beats, what beats it, what cannot be told apart."""
+    for shot in result.shots:
+        sides: dict[str, list[str]] = {"better": [], "worse": [], "even": []}
+        for name in result.methods:
+            if name.startswith(CHOSEN):
+                continue
+            apart = result.difference(measure, CHOSEN, name, shot)
+            side = "better" if apart.low > 0 else "worse" if apart.high < 0 else "even"
+            sides[side].append(f"{name} ({_signed(apart, measure)})")
+        told = [
+            f"beats {'; '.join(sides['better'])}" if sides["better"] else "beats no baseline",
+            f"**loses to {'; '.join(sides['worse'])}**" if sides["worse"] else "loses to none",
+            f"cannot be told from {'; '.join(sides['even'])}" if sides["even"] else "",
+        ]
+        yield f"K = {shot}: the meta-model " + ", ".join(part for part in told if part) + "."
+
+
+def _choice_parts(result: Result) -> Iterator[str]:
+    yield f"## {result.name}: {result.architectures:,} architectures, {len(result.tasks)} tasks"
+    yield "Percentile of the chosen architecture on test values, mean over tasks:"
+    yield _by_shots(result, "percentile")
+    yield "What it says (paired by seed, mean over tasks; first less second in points of percentile):"
+    yield _bullets(findings(result, "percentile"))
+    yield NEXT_NOTE
+    yield _by_shots(result, "percentile_next")
+    yield _bullets(findings(result, "percentile_next"))
+    for shot in result.shots:
+        yield f"By task, K = {shot}: percentile with its interval, and below it the regret in the task's unit."
+        yield _by_task(result, shot)
+    yield _recipes(result)
+
+
+def _order_parts(result: Result) -> Iterator[str]:
+    yield f"## {result.architectures:,} architectures, {len(set(result.tasks))} devices"
+    yield _bullets(result.remarks)
+    for shot in result.shots:
+        yield f"Spearman by left-out family, K = {shot}:"
+        yield _by_group(result, shot)
+    for group in dict.fromkeys(result.groups):
+        yield f"What it says of **{group}** (paired by seed):"
+        yield _bullets(_family_findings(result, group))
+    yield _recipes(result)
+
+
+def _family_findings(result: Result, group: str) -> Iterator[str]:
+    for shot in result.shots:
+        told = []
+        for name in result.methods:
+            if name.startswith(CHOSEN):
+                continue
+            apart = result.difference("spearman", CHOSEN, name, shot, group)
+            verdict = "beats" if apart.low > 0 else "**loses to**" if apart.high < 0 else "cannot be told from"
+            told.append(f"{verdict} {name} ({_signed(apart, 'spearman')})")
+        yield f"K = {shot}: the meta-model " + "; ".join(told) + "."
+
+
+def _by_shots(result: Result, measure: str) -> str:
+    head = ["method", *(f"K = {shot}" for shot in result.shots)]
+    lines = [
+        [name, *(_shown(result.interval(measure, name, shot), measure) for shot in result.shots)]
+        for name in result.methods
+    ]
+    return _grid([head, *lines])
+
+
+def _by_task(result: Result, shot: int) -> str:
+    head = ["method", *(f"{task} ({unit})" for task, unit in zip(result.tasks, result.units, strict=True))]
+    lines = []
+    for name in result.methods:
+        percentiles = (
+            _shown(result.interval("percentile", name, shot, group), "percentile") for group in result.groups
+        )
+        regrets = (f"{result.seeds_of('regret', name, shot, group).mean():.3g}" for group in result.groups)
+        lines.append([name, *(f"{p}, {r}" for p, r in zip(percentiles, regrets, strict=True))])
+    return _grid([head, *lines])
+
+
+def _by_group(result: Result, shot: int) -> str:
+    groups = list(dict.fromkeys(result.groups))
+    lines = [
+        [name, *(_shown(result.interval("spearman", name, shot, group), "spearman") for group in groups)]
+        for name in result.methods
+    ]
+    return _grid([["method", *groups], *lines])
+
+
+def _recipes(result: Result) -> str:
+    told = []
+    for group in dict.fromkeys(result.groups):
+        parts = []
+        for name, selection in result.recipes.items():
+            chosen = selection["chosen"][group]
+            if isinstance(chosen, str):
+                parts.append(f"{name}: {chosen.removeprefix(CHOSEN + ', ')}")
+                continue
+            recipe = selection["candidates"][chosen]
+            facts = {key: recipe[key] for key in ("loss", "mixing", "steps") if key in recipe}
+            parts.append(f"{name}: " + " ".join(f"{key} {value}" for key, value in facts.items()))
+        told.append(f"{group}: {'; '.join(parts)}")
+    return "What cross-validation over the training tasks chose, by what is left out:\n\n" + _bullets(told)
+
+
+SUMMARISED = ("percentile", "percentile_next", "spearman")
+"""Measures with a mean over tasks: a regret has its task's unit."""
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    """What the page prints over all tasks, or by family where families share devices."""
+    apart = len(set(result.tasks)) == len(result.tasks)
+    groups: list[str | None] = [None] if apart else list(dict.fromkeys(result.groups))
+    return {
+        "name": result.name,
+        "rows": [
+            {
+                "measure": measure,
+                "method": name,
+                "shots": shot,
+                "left_out": group or "each task in turn",
+                **_plain(result.interval(measure, name, shot, group), ""),
+                **_plain(result.difference(measure, CHOSEN, name, shot, group), "meta_model_less_this_"),
+            }
+            for measure in SUMMARISED
+            if measure in result.measures
+            for name in result.methods
+            for shot in result.shots
+            for group in groups
+        ],
+    }
+
+
+def _plain(interval: Interval, prefix: str) -> dict[str, float]:
+    values = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return {prefix + name: round(value, 4) for name, value in values.items()}
+
+
+def _meanings(methods: Sequence[str]) -> str:
+    return "Methods:\n\n" + _bullets(f"**{name}**: {MEANINGS[name]}." for name in methods)
+
+
+def _measured(facts: dict[str, Any]) -> str:
+    environment = facts["environment"]
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return (
+        f"Measured on {facts['table']} with {len(facts['seeds'])} seeds (0 to {facts['seeds'][-1]}): "
+        f"{environment['device']}, {environment['threads']} of {environment['cores']} cores, Python "
+        f"{environment['python']}, {packages}, metadarts {environment['metadarts']} at commit {environment['commit']}."
+    )
+
+
+def _shown(interval: Interval, measure: str) -> str:
+    digits = 3 if measure == "spearman" else 1
+    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _signed(interval: Interval, measure: str) -> str:
+    digits = 3 if measure == "spearman" else 1
+    return f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+
+
+def _grid(lines: Sequence[Sequence[str]]) -> str:
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _bullets(lines: Iterator[str] | Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
