@@ -73,9 +73,9 @@ def add_tasks(
         total = len(opened)
     added = len(found.names)
     gain = f", accuracy {found.before:.2%} before and {found.after:.2%} after adaptation" if added else ""
-    common.console.print(f"{added} tasks recorded{gain}; {found.known} were there already", soft_wrap=True)
+    common.console.print(f"tasks recorded: {added}{gain}; there already: {found.known}", soft_wrap=True)
     if found.diverged:
-        common.console.print(f"{found.diverged} tasks left the finite numbers and are not recorded", soft_wrap=True)
+        common.console.print(f"not recorded, as they left the finite numbers: {found.diverged}", soft_wrap=True)
     common.console.print(f"{file}: {total} experiences", soft_wrap=True)
 
 
@@ -150,7 +150,7 @@ def verify_archive(
     with Archive.open(file) as opened:
         with common.bar("check records") as shown:
             found = check_records(opened, lambda done, total: shown.update(done / total, f"{done}/{total}"))
-        _say(file, found, "experiences are whole")
+        _say(file, found, "experiences are whole", "restore it, or merge a copy that is whole into a new one")
         if data_root is None:
             return
         with common.bar("check tasks") as shown:
@@ -159,21 +159,19 @@ def verify_archive(
                 lambda data: _opened(data, data_root),
                 lambda done, total: shown.update(done / total, f"{done}/{total}"),
             )
-        _say(file, found, "episodes can be built again")
+        _say(file, found, "episodes can be built again", "give the data that they were recorded on")
         if found.unchecked:
-            common.console.print(f"{found.unchecked} tasks are of no source and were not looked at", soft_wrap=True)
+            common.console.print(f"not looked at, as they are of no source: {found.unchecked} tasks", soft_wrap=True)
 
 
-def _say(file: Path, found: Findings, good: str) -> None:
+def _say(file: Path, found: Findings, good: str, advice: str) -> None:
     """Print what was found. Raises DataError when something is wrong."""
     for fault in found.faults[:FAULTS_SHOWN]:
         common.console.print(f"  {fault}", soft_wrap=True)
     if len(found.faults) > FAULTS_SHOWN:
         common.console.print(f"  and {len(found.faults) - FAULTS_SHOWN} more", soft_wrap=True)
     if found.faults:
-        raise DataError(
-            f"{file}: {len(found.faults)} faults in {found.checked} records; restore it, or merge a copy that is whole"
-        )
+        raise DataError(f"{file}: found faulty: {len(found.faults)}, see above; {advice}")
     common.console.print(f"{file}: {found.checked} {good}", soft_wrap=True)
 
 
