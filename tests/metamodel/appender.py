@@ -1,14 +1,17 @@
 """Made-up experiences, and a process that appends them until it is killed.
 
-python appender.py ARCHIVE ACKNOWLEDGED SEED PAUSE: each batch of three is added in one call; then the batch's number is
-written to ACKNOWLEDGED and synced; then it rests for PAUSE seconds.
+python appender.py ARCHIVE ACKNOWLEDGED SEED PAUSE: each batch is added in one call; then the batch's number is written
+to ACKNOWLEDGED and synced; then it rests for PAUSE seconds.
+python appender.py ARCHIVE SEED: adds a batch, and kills itself in the middle of writing the next.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -18,11 +21,11 @@ import torch
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
 from metadarts.metamodel.archive import Archive
-from metadarts.metamodel.experience import ADAPTED, EPISODE, Experience, Origin
+from metadarts.metamodel.experience import ADAPTED, EPISODE, TRAINED, Experience, Origin
 from metadarts.spaces import SearchSpace, darts
 
 SPACE = darts(2)
-BATCH = 3
+BATCH = 10
 
 
 def made(seed: int, number: int, space: SearchSpace = SPACE, /, **changes: object) -> Experience:
@@ -54,7 +57,9 @@ def made(seed: int, number: int, space: SearchSpace = SPACE, /, **changes: objec
 
 
 def batch(seed: int, number: int) -> list[Experience]:
-    return [made(seed, BATCH * number + place) for place in range(BATCH)]
+    """Experiences that are quickly made, so that most of the time goes into writing them."""
+    first = made(seed, 0, role=TRAINED)
+    return [replace(first, settings={"number": number, "place": place}) for place in range(BATCH)]
 
 
 def append(archive: Path, acknowledged: Path, seed: int, pause: float) -> None:
@@ -67,5 +72,21 @@ def append(archive: Path, acknowledged: Path, seed: int, pause: float) -> None:
             time.sleep(pause)
 
 
+def die_inside(archive: Path, seed: int) -> None:
+    with Archive.open(archive, write=True) as opened:
+        opened.add(batch(seed, 0))
+        begun: list[str] = []
+
+        def watch(statement: str) -> None:
+            begun.extend([statement] if statement.startswith("INSERT") else [])
+            if len(begun) > BATCH // 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        opened._connection.set_trace_callback(watch)
+        opened.add(batch(seed, 1))
+
+
 if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        die_inside(Path(sys.argv[1]), int(sys.argv[2]))
     append(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

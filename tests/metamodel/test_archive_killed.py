@@ -21,15 +21,8 @@ REST = 0.05
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def started(archive, told, seed, pause=0.0):
-    words = [
-        sys.executable,
-        str(Path(__file__).with_name("appender.py")),
-        str(archive),
-        str(told),
-        str(seed),
-        str(pause),
-    ]
+def started(*words):
+    words = [sys.executable, str(Path(__file__).with_name("appender.py")), *map(str, words)]
     given = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     return subprocess.Popen(words, env=given, stderr=subprocess.PIPE)
 
@@ -50,7 +43,11 @@ def wait_for_more(told, process):
 
 def kill(process):
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    require_killed(process)
+
+
+def require_killed(process):
+    process.wait(60)
     process.stderr.close()
     assert process.returncode == -signal.SIGKILL
 
@@ -63,7 +60,7 @@ def test_two_append_and_one_is_killed(tmp_path, record_property):
     batches = {}
     for seed in range(1, ROUNDS + 1):
         told = tmp_path / f"told {seed}"
-        process = started(archive, told, seed)
+        process = started(archive, told, seed, 0)
         wait_for_more(told, process)
         time.sleep(draw.uniform(0, 0.1))
         kill(process)
@@ -92,3 +89,14 @@ def require_kept(archive, seed, numbers):
     for number in (*numbers, len(numbers)):
         kept = [encode(experience).id in there for experience in batch(seed, number)]
         assert all(kept) or (number == len(numbers) and not any(kept)), (seed, number, kept)
+
+
+def test_one_that_dies_in_the_middle_of_writing_leaves_nothing_of_it(tmp_path):
+    archive = tmp_path / "a.sqlite"
+    require_killed(started(archive, 5))
+    require_kept(archive, 5, [0])
+    with Archive.open(archive, write=True) as opened:  # its lock has gone with it
+        assert len(opened) == BATCH
+        assert check_records(opened).faults == ()
+        opened.add(batch(5, 1))
+        assert len(opened) == 2 * BATCH
