@@ -1,6 +1,7 @@
 """Tabular meta-learning where every architecture is measured: choose one for a task, order them for a device."""
 
 from .learner import Recipe as Recipe
+from .picture import draw_result as draw_result
 from .report import Report as Report
 from .report import Result as Result
 from .study import Settings as Settings

@@ -33,6 +33,7 @@ class Known:
         prior: [N] what trees predict from the encoding after learning the training tasks' mean.
         facts: by name [N], what is known without a measurement.
         key: of everything random.
+        trees: how many a model of trees has.
     """
 
     encoding: Features
@@ -42,6 +43,7 @@ class Known:
     prior: Values
     facts: Mapping[str, Values]
     key: Key
+    trees: int = 100
 
 
 Baseline = Callable[[Known], Values]
@@ -82,7 +84,7 @@ def forest(known: Known) -> Values:
     """A random forest on the encodings of the known architectures alone."""
     if len(known.rows) < FEWEST:
         return best_of_known(known)
-    model = _sklearn("ensemble").RandomForestRegressor(n_estimators=100, random_state=_seed(known))
+    model = _sklearn("ensemble").RandomForestRegressor(n_estimators=known.trees, random_state=_seed(known))
     return _plain(model.fit(known.encoding[known.rows], known.values).predict(known.encoding))
 
 
@@ -109,13 +111,13 @@ def trees_continued(known: Known) -> Values:
     return _standard(known.prior) + _boosted(known, known.encoding, left)
 
 
-def learnt_prior(encoding: Features, others: Values, key: Key) -> Values:
+def learnt_prior(encoding: Features, others: Values, key: Key, trees: int) -> Values:
     """[N] what gradient-boosted trees predict from the encoding after learning all training tasks' scores.
 
     Every architecture was measured on every training task, so that learning them all is learning their mean.
     """
     model = _sklearn("ensemble").HistGradientBoostingRegressor(
-        max_iter=200, early_stopping=False, random_state=_number(key)
+        max_iter=trees, early_stopping=False, random_state=_number(key)
     )
     return _plain(model.fit(encoding, others.mean(0)).predict(encoding))
 
@@ -127,7 +129,7 @@ def by_fact(name: str) -> Baseline:
 
 def _boosted(known: Known, seen: NDArray[Any], values: Values) -> Values:
     model = _sklearn("ensemble").GradientBoostingRegressor(
-        n_estimators=100, max_depth=3, subsample=0.8, random_state=_seed(known)
+        n_estimators=known.trees, max_depth=3, subsample=0.8, random_state=_seed(known)
     )
     return _plain(model.fit(seen[known.rows], values).predict(seen))
 

@@ -116,11 +116,11 @@ def read_table(path: Path) -> list[Bench]:
         DataError: when ``path`` is neither, or its arrays do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             names = set(file.files)
             wanted = next((kind for kind in (TRANSNAS_ARRAYS, LATENCY_ARRAYS) if names.issuperset(kind)), None)
             arrays = {name: file[name] for name in wanted or ()}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}; give transnasbench101.npz or nasbench201_table.npz") from error
     if wanted is None:
