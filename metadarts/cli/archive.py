@@ -156,7 +156,7 @@ def verify_archive(
         with common.bar("check tasks") as shown:
             found = check_origins(
                 opened,
-                lambda data: _opened(data, data_root),
+                lambda data: open_data(data, data_root),
                 lambda done, total: shown.update(done / total, f"{done}/{total}"),
             )
         _say(file, found, "episodes can be built again", "give the data that they were recorded on")
@@ -175,14 +175,18 @@ def _say(file: Path, found: Findings, good: str, advice: str) -> None:
     common.console.print(f"{file}: {found.checked} {good}", soft_wrap=True)
 
 
-def _opened(data: Data, root: Path) -> Source:
-    """Open the data of episodes, as they were opened when they were recorded. Raises MetadartsError."""
+def open_data(data: Data, root: Path | None) -> Source:
+    """Open the data of episodes, as they were opened when they were recorded. Raises MetadartsError.
+
+    Args:
+        root: where they lie, or a folder with them in it; None for their usual place.
+    """
     from metadarts.tasks import open_source
 
     with common.bar(f"read {data.source}", quiet=True) as shown:
         return open_source(
             data.opened,
-            _place(data, root),
+            None if root is None else _place(data, root),
             size=data.size,
             channels=data.channels,
             progress=lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images"),

@@ -16,6 +16,7 @@ from .diagnose import diagnose
 from .evaluate import evaluate
 from .export import export
 from .info import info
+from .metamodel import metamodel
 from .predict import predict
 from .report import report
 from .reproduce import reproduce
@@ -32,6 +33,7 @@ app = typer.Typer(
 for verb in (adapt, demo, derive, diagnose, evaluate, export, info, predict, report, reproduce, results, search):
     app.command()(verb)
 app.add_typer(archive, name="archive")
+app.add_typer(metamodel, name="metamodel")
 
 
 def main() -> None:

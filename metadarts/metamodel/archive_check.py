@@ -86,7 +86,7 @@ def check_origins(archive: Archive, open_source: OpenSource, progress: Progress 
         open_source: opens what a `Data` names; raises MetadartsError where it cannot. Called once for each.
     """
     origins = {
-        experience.origin.sha256: (_data_of(experience), experience.origin)
+        experience.origin.sha256: (data_of(experience), experience.origin)
         for experience in archive.experiences(Selection(kind=EPISODE))
     }
     everyone = sum(1 for _ in archive.tasks())
@@ -110,7 +110,8 @@ def check_origins(archive: Archive, open_source: OpenSource, progress: Progress 
     return Findings(done, tuple(faults), everyone - len(origins))
 
 
-def _data_of(experience: Experience) -> Data:
+def data_of(experience: Experience) -> Data:
+    """The data of an episode, as far as its record says."""
     name = str(experience.origin.facts.get("source"))
     told: Any = experience.settings.get("data")
     known = told if isinstance(told, dict) else {}

@@ -27,6 +27,11 @@ class Sight(Protocol):
     """How images are seen: `Stem` or `Footprints`."""
 
     @property
+    def in_channels(self) -> int:
+        """Of an image."""
+        ...
+
+    @property
     def features(self) -> int:
         """F, the numbers that stand for an image."""
         ...

@@ -42,10 +42,13 @@ class Stem:
             raise ConfigError(f"stem: expected the parameters {sorted(expected)}, {odd[0]!r} is missing or has others")
 
     @staticmethod
-    def of(network: Network, params: Params) -> Stem:
-        """The stem of a supernet's shared parameters."""
+    def of_params(params: Params) -> Stem:
+        """The stem of a supernet's shared parameters. Raises ConfigError where they have none."""
         own = {name: tensor.detach().cpu() for name, tensor in params.items() if name.startswith(PREFIX)}
-        return Stem(network.spec.in_channels, network.spec.stem, own)
+        kernels = [own[name] for name in sorted(own) if name.startswith(f"{PREFIX}conv") and own[name].dim() == 4]
+        if not kernels:
+            raise ConfigError(f"stem: expected parameters named {PREFIX}conv1 and so on, got none")
+        return Stem(kernels[0].shape[1], tuple(kernel.shape[0] for kernel in kernels), own)
 
     @property
     def features(self) -> int:

@@ -1,0 +1,261 @@
+"""``metadarts metamodel``: learn from an archive to predict architectures, and measure what that is worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metadarts.core.errors import ConfigError, DataError, RunError
+
+from . import common
+
+if TYPE_CHECKING:
+    from metadarts.metamodel import Experience, MetaModel, Rebuilder, Stem
+    from metadarts.metamodel.lessons import Lessons
+    from metadarts.metamodel.tuning import Tried
+
+metamodel = typer.Typer(help="From a task to its architecture, learnt from an archive of tasks.", no_args_is_help=True)
+
+SHOWN = 5
+Model = Annotated[Path, typer.Argument(help="Meta-model: a file that `metamodel train` wrote.")]
+
+
+@metamodel.command("train")
+def train(
+    archive: Annotated[Path, typer.Argument(help="Archive of adapted tasks, see `metadarts archive`.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    start: Annotated[
+        str, typer.Option(help="Whose stem sees the images: a run folder, a start's file, or glyphs, cifar-fs, auto.")
+    ] = "auto",
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose hyper-parameters by cross-validation over tasks.")
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the tasks; with --tune the most.")] = 30,
+    split: Annotated[str | None, typer.Option(help="Learn from tasks of this split only.")] = None,
+    data_root: common.DataRoot = None,
+    threads: common.Threads = 0,
+    seed: common.Seed = 0,
+) -> None:
+    """Learn from the archived tasks which architecture a task comes to.
+
+    Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
+    """
+    from metadarts.metamodel import Archive, MetaModel, Selection, Spec, save_model
+    from metadarts.metamodel.experience import EPISODE
+    from metadarts.metamodel.lessons import lessons_of
+
+    _require_free(out, ".safetensors")
+    common.prepare("cpu", threads)
+    with Archive.open(archive) as opened:
+        chosen = Selection(kind=EPISODE, split=split)
+        experiences, digest, left_out = list(opened.experiences(chosen)), opened.digest(chosen), len(opened)
+    left_out -= len(experiences)
+    if not experiences:
+        raise DataError(f"{archive} holds no episode to learn from: add some first (metadarts archive add)")
+    if left_out:
+        common.console.print(f"not learnt from: {left_out} experiences of another kind or split", soft_wrap=True)
+    stem, start_name = _stem(start, experiences)
+    rebuild = _rebuilder(experiences, data_root)
+    model = MetaModel(experiences[0].space, stem, Spec(epochs=epochs, seed=seed))
+    with common.bar(f"look at {len({each.origin.sha256 for each in experiences})} tasks") as shown:
+        lessons = lessons_of(
+            experiences, rebuild, stem, model.space, lambda done, n: shown.update(done / n, f"{done}/{n} tasks")
+        )
+    facts: dict[str, Any] = {"archive_sha256": digest, "experiences": len(experiences), "start": start_name}
+    if tune:
+        tried = _tuned(model, lessons)
+        facts["tuned"] = [_setting(each) for each in tried]
+        model = MetaModel(model.space, stem, tried[0].spec)
+    with common.bar("train") as shown:
+        model.learn(lessons, lambda epoch, loss: shown.update(epoch / model.spec.epochs, f"loss {loss:.4f}"))
+    found = model.scores(lessons)
+    sha256 = save_model(model, out, facts)
+    common.console.print(
+        f"on its {model.fitted} training tasks: {found.architecture:.3f} nats a choice; alphas at a squared distance "
+        f"of {found.alphas:.3f} (1 is that of their mean)",
+        soft_wrap=True,
+    )
+    common.console.print(f"written to {out}, sha256 {sha256[:12]}", soft_wrap=True)
+
+
+def _require_free(out: Path, suffix: str) -> None:
+    if out.suffix != suffix:
+        raise RunError(f"--out {out}: expected a name ending in {suffix}")
+    if common.is_there(out):
+        raise RunError(f"{out} exists: give --out another name, or remove it first")
+
+
+def _stem(start: str, experiences: list[Experience]) -> tuple[Stem, str]:
+    """The stem of a run's best checkpoint or of a start; "auto" is the bundled one for the data's channels."""
+    from metadarts.api.start import AUTO, open_start, suited_start
+    from metadarts.experiments import RunFolder
+    from metadarts.metamodel import Stem
+
+    if common.is_there(Path(start)) and Path(start).is_dir():  # its data need not be opened
+        folder = RunFolder.open(Path(start))
+        return Stem.of_params(folder.load("best").params), folder.path.name
+    name = start
+    if start == AUTO:
+        name = suited_start(3 if any(_in_colour(each) for each in experiences) else 1)
+    opened = open_start(name)
+    return Stem.of_params(opened.params), opened.name
+
+
+def _in_colour(experience: Experience) -> bool:
+    """Whether a task's images are in colour, judged by its source's name."""
+    return not str(experience.origin.facts["source"]).startswith(("omniglot", "glyphs"))
+
+
+def _rebuilder(experiences: list[Experience], root: Path | None) -> Rebuilder:
+    from metadarts.metamodel import Rebuilder
+    from metadarts.metamodel.archive_check import data_of
+
+    from .archive import open_data
+
+    return Rebuilder(*(open_data(data, root) for data in dict.fromkeys(map(data_of, experiences))))
+
+
+def _tuned(model: MetaModel, lessons: list[Lessons]) -> list[Tried]:
+    from metadarts.metamodel import tune
+
+    with common.bar("cross-validate") as shown:
+
+        def watch(done: int, total: int, best: float) -> None:
+            shown.update(done / total, f"{done}/{total} fits  best loss {best:.4f}")
+
+        tried = tune(model, lessons, progress=watch)
+    for each in tried[:SHOWN]:
+        spec = each.spec
+        common.console.print(
+            f"  held-out loss {each.loss:.4f}: width {spec.width}, rate {spec.rate:g}, decay {spec.decay:g}, "
+            f"{spec.epochs} epochs",
+            soft_wrap=True,
+        )
+    return tried
+
+
+def _setting(tried: Tried) -> dict[str, float]:
+    from metadarts.metamodel.tuning import as_row
+
+    return as_row(tried)
+
+
+@metamodel.command("predict")
+def predict(
+    model: Model,
+    images: Annotated[Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz.")],
+    start: Annotated[
+        str, typer.Option(help="Whose form images are brought to: a run, a start's file, or auto.")
+    ] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the prediction to this file.")] = None,
+    threads: common.Threads = 0,
+) -> None:
+    """Say which architecture a task's labelled images call for; no step is taken.
+
+    Example: metadarts metamodel predict meta.safetensors --images PHOTOS
+    """
+    import torch
+
+    from metadarts.api.classifier import open_support
+    from metadarts.api.labelled import read_labelled
+    from metadarts.api.learn import check_support
+    from metadarts.core.files import write_atomically
+    from metadarts.metamodel import open_model
+
+    common.prepare("cpu", threads)
+    opened, _ = open_model(model)
+    found = read_labelled(images)
+    _, support, notes = open_support(start, found.images, found.labels, found.classes, 0)
+    check_support(support)
+    for note in notes:
+        common.console.print(f"note: {note}", soft_wrap=True)
+    batch = support.batch(torch.arange(len(support.labels)))
+    if batch.support_images.shape[2] != opened.sight.in_channels:
+        raise ConfigError(
+            f"{model} sees images of {opened.sight.in_channels} channels, {images} has {batch.support_images.shape[2]} "
+            f"as --start {start} takes them: give the start that it was trained with"
+        )
+    said = opened.predict(batch)
+    (genotype,) = said.genotypes()
+    common.console.print(str(genotype), soft_wrap=True)
+    if json_file is not None:
+        tables = {cell: table[0].tolist() for cell, table in said.alphas.items()}
+        text = json.dumps({"genotype": json.loads(genotype.to_json(opened.space.name)), "alphas": tables})
+        write_atomically(json_file, (text + "\n").encode())
+        common.console.print(f"written to {json_file}", soft_wrap=True)
+
+
+@metamodel.command("evaluate")
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(help="Meta-model; none with --table.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder whose adapted tasks it was trained on.")] = None,
+    tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
+    split: Annotated[str, typer.Option(help="val or test.")] = "test",
+    cells: Annotated[bool, typer.Option("--cells/--no-cells", help="Also measure discrete cells.")] = True,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a table of architectures (TransNAS-Bench-101, NAS-Bench-201)."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="With --table: how often all is done.")] = 20,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    data_root: common.DataRoot = None,
+    device: common.Device = "auto",
+    threads: common.Threads = 0,
+    seed: common.Seed = 0,
+) -> None:
+    """Measure predictions: on held-out tasks of a run, or leaving tasks or devices of a table out.
+
+    Example: metadarts metamodel evaluate meta.safetensors --run runs/demo --json figures.json
+    """
+    from metadarts.core.files import write_atomically
+
+    resolved = common.prepare(device, threads)
+    if table is not None and model is None and run is None:
+        page, told = _evaluate_table(table, seeds)
+    elif table is not None or model is None or run is None:
+        raise ConfigError("give a meta-model and --run, or --table alone")
+    else:
+        page, told = _evaluate_run(model, run, tasks, split, cells, data_root, resolved, seed)
+    if json_file is not None:
+        write_atomically(json_file, (json.dumps(told) + "\n").encode())
+        write_atomically(json_file.with_suffix(".md"), page.encode())
+    common.console.print(page, soft_wrap=True, end="")
+    if json_file is not None:
+        common.console.print(f"written to {json_file} and {json_file.with_suffix('.md')}", soft_wrap=True)
+
+
+def _evaluate_table(table: Path, seeds: int) -> tuple[str, dict[str, Any]]:
+    from metadarts.metamodel.tabular import evaluate_table
+
+    with common.bar(f"{table.name}, {seeds} seeds") as shown:
+        report = evaluate_table(table, seeds, progress=shown.update)
+    return report.as_markdown(), report.as_json()
+
+
+def _evaluate_run(
+    path: Path, run: Path, tasks: int, split: str, cells: bool, root: Path | None, device: str, seed: int
+) -> tuple[str, dict[str, Any]]:
+    from metadarts.experiments import RunFolder, with_settings
+    from metadarts.metamodel import open_model
+    from metadarts.studies.prediction import study_prediction
+    from metadarts.studies.prediction_page import as_markdown
+
+    if split not in ("val", "test"):
+        raise ConfigError(f"--split {split!r}: expected val or test, whose classes nothing was learnt from")
+    model, facts = open_model(path)
+    folder = RunFolder.open(run)
+    if split == "test":
+        folder.require_finished()
+    before = folder.config()
+    config = with_settings(before, common.moved_data(before.tasks.source, None, root)).check()
+    experiment, checkpoint = common.open_experiment(config, device), folder.load("best")
+    experiment.check_params(checkpoint.params)
+    with common.bar(f"predict and adapt {tasks} tasks") as shown:
+        study = study_prediction(
+            experiment, checkpoint, model, tasks, split, seed, cells,
+            progress=lambda done, mean: shown.update(done / tasks, f"{done} tasks  {mean:.2%}"),
+        )  # fmt: skip
+    return as_markdown(study), study.as_json() | {"metamodel": facts}
