@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metadarts.api.task import Solution, Step, Support, Task
 
 ALL = "all"
+META, PREDICTED = "meta", "predicted"
 HELD_OUT = 0.25
 
 
@@ -29,6 +30,12 @@ def adapt(
         Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz of images and label.")
     ],
     out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.")],
+    begin: Annotated[
+        str, typer.Option("--start", help="Alphas to begin at: meta (the start's) or predicted, by --metamodel.")
+    ] = META,
+    metamodel: Annotated[
+        Path | None, typer.Option(help="With --start predicted: what `metamodel train` wrote.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=0, help="Inner steps on weights and alphas.")] = 10,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Take no step that would end later; keep the best so far.")
@@ -67,12 +74,14 @@ def adapt(
         raise ConfigError("--more-steps are those of a derived cell: give --finish inherited, scratch or all with it")
     if held_out is not None and shots is not None:
         raise ConfigError("give --held-out or --shots, not both: each says which images are learnt from")
+    predict_alphas = _beginning(begin, metamodel)
     common.prepare("cpu", threads)
     RunFolder.require_new(out)  # before minutes go into reading images
     learnt, looked_at = hold_out(read_labelled(images), HELD_OUT if held_out is None else held_out, shots, seed)
     record = _recorder(archive, images, learnt, looked_at)
     opened, support, notes = open_support(start, learnt.images, learnt.labels, learnt.classes, seed)
     check_support(support)
+    opened = predict_alphas(opened, support)
     watched = _held_out(support.form, looked_at)
     task = Task(support, facts={"start": start_facts(opened), "notes": notes, "measured": {}})
     _say_task(task, opened, looked_at)
@@ -98,6 +107,22 @@ def adapt(
         f"next: metadarts predict {out} IMAGE...   metadarts export {out} --format onnx --out model.onnx",
         soft_wrap=True,
     )
+
+
+def _beginning(begin: str, path: Path | None) -> Callable[[Start, Support], Start]:
+    """What makes of a start that with the alphas to begin at; a meta-model is read now, before images are."""
+    from metadarts.api.predicted import predicted_start
+    from metadarts.core.errors import ConfigError, nearest
+    from metadarts.metamodel import open_model
+
+    if begin not in (META, PREDICTED):
+        raise ConfigError(f"--start {begin!r}: {nearest(begin, (META, PREDICTED))}")
+    if (begin == PREDICTED) != (path is not None):
+        raise ConfigError("--start predicted and --metamodel FILE belong together: give both, or neither")
+    if path is None:
+        return lambda start, support: start
+    model, _ = open_model(path)
+    return lambda start, support: predicted_start(start, model, support)
 
 
 def _recorder(
