@@ -1,13 +1,15 @@
 """One edge whose right operation is known: is it found by training, is it named from the support set, does that help?
 
     python -m benchmarks.one_edge train-each FOLDER --tasks 200
-    python -m benchmarks.one_edge name FOLDER --train 4000 --test 600
+    python -m benchmarks.one_edge name FOLDER --train 4000 --test 480
+    python -m benchmarks.one_edge warm FOLDER --tasks 160
     python -m benchmarks.one_edge report FOLDER
 
 `train-each` trains every operation alone on every task and asks which does best on held-out queries; it goes on where
-it stopped. `name` fits the meta-model on other tasks, whose teachers' operations it is told, has it name those of new
-tasks, and adapts one-edge supernets from its prediction and from the prior, paired. `report` joins both into
-benchmarks/results/metamodel/one_edge.json and .md. With --operations all, sep_conv_5x5 is one of them.
+it stopped. `name` fits the meta-model on other tasks, whose teachers' operations it is told, and has it name those of
+the tasks that are judged. `warm` adapts one-edge supernets from its prediction and from the prior, paired, and goes on
+where it stopped. `report` joins what is there into benchmarks/results/metamodel/one_edge.json and .md. With
+--operations all, sep_conv_5x5 is one of them.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from metadarts.core.files import write_atomically
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
-from metadarts.metamodel.encoder import Seen
 from metadarts.metamodel.experience import Origin
 from metadarts.metamodel.footprints import Footprints
 from metadarts.metamodel.lessons import Lessons, lessons_of, look
@@ -115,24 +116,38 @@ def name_all(folder: Path, train: int, test: int, family: Family) -> None:
     frequency = torch.bincount(
         torch.cat([part.best.operations["normal"][:, 0] for part in learnt]), minlength=len(family.operations)
     )
-    prior, inner = (frequency / frequency.sum()).log(), replace(INNER, steps=STEPS[-1])
-    rows: dict[str, list[Tensor]] = {"truth": [], "log": [], "prior": [], "predicted": []}
+    rows: dict[str, list[Tensor]] = {"truth": [], "log": []}
     for first in range(0, test, PART):
         part = teacher_tasks(JUDGED, first, PART, family)
-        said = model.predict_seen(_seen(part, sight)).log_operations("normal")[:, 0]
+        said = model.predict_seen(look(part.batch, sight)).log_operations("normal")[:, 0]
         rows["truth"].append(part.truth)
         rows["log"].append(said)
-        for start, alphas in (("prior", prior), ("predicted", said)):
-            rows[start].append(warm_start(part, alphas, Key.from_seed(JUDGED).child("supernet", first), inner).T)
         print(f"{first + PART} tasks named, right: {int((said.argmax(1) == part.truth).sum())} of {PART}", flush=True)
     record = {name: torch.cat(found).tolist() for name, found in rows.items()}
-    about = {"learnt_from": train, "seconds_to_see": seen_in, "spec": asdict(SPEC), "inner": asdict(inner)}
+    about = {"learnt_from": train, "seconds_to_see": seen_in, "spec": asdict(SPEC)}
     about |= {"frequency": frequency.tolist(), "scores": asdict(model.scores(learnt))}
     write_atomically(folder / "named.json", json.dumps(record | {"about": about}).encode())
 
 
-def _seen(part: TeacherTasks, sight: Footprints) -> Seen:
-    return look(part.batch, sight)
+def warm_all(folder: Path, tasks: int, family: Family) -> None:
+    """Adapt supernets from the prediction and from the prior on the tasks that ``folder`` has not yet.
+
+    Between the two only the alphas differ at first.
+    """
+    record, path = json.loads((folder / "named.json").read_text()), folder / "warm.jsonl"
+    frequency = torch.tensor(record["about"]["frequency"], dtype=torch.float32)
+    prior, inner = (frequency / frequency.sum()).log(), replace(INNER, steps=STEPS[-1])
+    done = len(path.read_text().splitlines()) * PART if path.exists() else 0
+    for first in range(done, tasks, PART):
+        part = teacher_tasks(JUDGED, first, PART, family)
+        key = Key.from_seed(JUDGED).child("supernet", first)
+        starts = {"prior": prior, "predicted": torch.tensor(record["log"][first : first + PART])}
+        curves = {
+            name: warm_start(part, alphas, key, inner, measured=STEPS).T.tolist() for name, alphas in starts.items()
+        }
+        with path.open("a") as file:
+            file.write(json.dumps(curves) + "\n")
+        print(f"{first + PART} tasks started from both", flush=True)
 
 
 def judged(folder: Path, family: Family) -> dict[str, Any]:
@@ -162,26 +177,35 @@ def named(folder: Path, family: Family) -> dict[str, Any]:
     """What `name_all` found."""
     record = json.loads((folder / "named.json").read_text())
     truth, log = torch.tensor(record["truth"]), torch.tensor(record["log"])
-    prior, predicted = (torch.tensor(record[name], dtype=torch.float64) for name in ("prior", "predicted"))
     frequency = torch.tensor(record["about"]["frequency"], dtype=torch.float64)
     own = -log.gather(1, truth.unsqueeze(1)).mean()
     base = -(frequency / frequency.sum()).log()[truth].mean()
-    curve = {}
-    for step in STEPS:
-        gain = paired(predicted[:, step].numpy()[None], prior[:, step].numpy()[None], Key.from_seed(0).child(step))
-        curve[step] = {
-            "prior": float(prior[:, step].mean()),
-            "predicted": float(predicted[:, step].mean()),
-            "gain": [gain.mean, gain.low, gain.high],
-            "tasks_better": float((predicted[:, step] > prior[:, step]).double().mean()),
-        }
     return {
         "named": share(log.argmax(1) == truth),
         "confusion": confusion(truth, log.argmax(1), family.operations),
         "nats": {"prediction": float(own), "prior": float(base)},
-        "warm_start": curve,
         "about": record["about"],
     }
+
+
+def warmed(folder: Path) -> dict[str, Any]:
+    """What `warm_all` found."""
+    parts = [json.loads(line) for line in (folder / "warm.jsonl").read_text().splitlines()]
+    prior, predicted = (
+        torch.tensor([row for part in parts for row in part[name]], dtype=torch.float64)
+        for name in ("prior", "predicted")
+    )
+    curve = {}
+    for at, step in enumerate(STEPS):
+        ours, theirs = predicted[:, at], prior[:, at]
+        gain = paired(ours.numpy()[None], theirs.numpy()[None], Key.from_seed(0).child(step))
+        curve[step] = {
+            "prior": float(theirs.mean()),
+            "predicted": float(ours.mean()),
+            "gain": [gain.mean, gain.low, gain.high],
+            "tasks_better": float((ours > theirs).double().mean()),
+        }
+    return {"tasks": len(prior), "inner": asdict(replace(INNER, steps=STEPS[-1])), "steps": curve}
 
 
 def report(folder: Path, family: Family) -> None:
@@ -198,6 +222,8 @@ def report(folder: Path, family: Family) -> None:
         told["train_each"] = judged(folder, family)
     if (folder / "named.json").exists():
         told["meta_model"] = named(folder, family)
+    if (folder / "warm.jsonl").exists():
+        told["warm_start"] = warmed(folder)
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_atomically(RESULTS / "one_edge.json", (json.dumps(told, indent=1) + "\n").encode())
     write_atomically(RESULTS / "one_edge.md", page(told).encode())
@@ -227,11 +253,13 @@ def page(told: dict[str, Any]) -> str:
         lines += [f"- names the operation: {_share(model['named'])}"]
         lines += [f"- nats per task: {nats['prediction']:.3f}, prior {nats['prior']:.3f}"]
         lines += ["", *_table("named", model["confusion"]), ""]
+    if warm := told.get("warm_start"):
+        lines += [f"## Warm start, {warm['tasks']} tasks, the same first weights from both starts", ""]
         lines += [
             "| steps | from prior | from prediction | gain, 95 % interval | tasks better |",
             "|---|---|---|---|---|",
         ]
-        for step, at in model["warm_start"].items():
+        for step, at in warm["steps"].items():
             mean, low, high = (100 * value for value in at["gain"])
             lines.append(
                 f"| {step} | {100 * at['prior']:.2f} % | {100 * at['predicted']:.2f} % | {mean:+.2f} [{low:+.2f}, "
@@ -257,17 +285,19 @@ def _table(title: str, rows: dict[str, list[Any]]) -> list[str]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train-each", "name", "report"))
+    parser.add_argument("what", choices=("train-each", "name", "warm", "report"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--train", type=int, default=4000)
-    parser.add_argument("--test", type=int, default=600)
+    parser.add_argument("--test", type=int, default=480)
     parser.add_argument("--operations", choices=("six", "all"), default="six")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     family = Family(operations=darts().operations) if asked.operations == "all" else Family()
     if asked.what == "train-each":
         train_all(asked.folder, asked.tasks, family)
+    elif asked.what == "warm":
+        warm_all(asked.folder, asked.tasks, family)
     elif asked.what == "name":
         name_all(asked.folder, asked.train, asked.test, family)
     else:

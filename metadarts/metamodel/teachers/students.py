@@ -63,8 +63,9 @@ class Trained:
 
     @property
     def best(self) -> Tensor:
-        """[T], the operation of the lowest query loss."""
-        return self.losses.argmin(1)
+        """[T], the operation of the highest query accuracy; among equals that of the lowest query loss."""
+        ahead = self.accuracies == self.accuracies.amax(1, keepdim=True)
+        return self.losses.masked_fill(~ahead, torch.inf).argmin(1)
 
 
 def train_each(

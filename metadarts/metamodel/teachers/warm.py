@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,14 @@ ALPHAS = ALPHA_PREFIX + "normal"
 INNER = InnerLoop(steps=10, rule="adam", weight_rate=0.05, alpha_rate=0.05, order="first")
 
 
-def warm_start(tasks: TeacherTasks, alphas: Tensor, key: Key, inner: InnerLoop = INNER, at_once: int = 16) -> Tensor:
+def warm_start(
+    tasks: TeacherTasks,
+    alphas: Tensor,
+    key: Key,
+    inner: InnerLoop = INNER,
+    at_once: int = 16,
+    measured: Collection[int] | None = None,
+) -> Tensor:
     """Query accuracies [K + 1, T] of one-edge supernets after 0 to K inner steps on weights and alphas together.
 
     Args:
@@ -27,27 +36,35 @@ def warm_start(tasks: TeacherTasks, alphas: Tensor, key: Key, inner: InnerLoop =
             paired.
         inner: the K steps.
         at_once: tasks that are adapted in one pass.
+        measured: after which steps to measure, ascending; None for all. Only these rows are returned.
     """
     batch, operations = tasks.batch, tasks.family.operations
+    steps = range(inner.steps + 1) if measured is None else measured
     alphas, parts = alphas.expand(batch.tasks, len(operations)), []
     for start in range(0, batch.tasks, at_once):
         stop = min(batch.tasks, start + at_once)
-        parts.append(_curve(batch.slice(start, stop), alphas[start:stop], key.child(start), inner, operations))
+        part = batch.slice(start, stop)
+        params = _start(part, alphas[start:stop], key.child(start), operations)
+        parts.append(_curve(part, params, inner, operations, steps))
     return torch.cat(parts, dim=1)
 
 
-def _curve(batch: TaskBatch, alphas: Tensor, key: Key, inner: InnerLoop, operations: tuple[str, ...]) -> Tensor:
+def _curve(
+    batch: TaskBatch, start: Params, inner: InnerLoop, operations: tuple[str, ...], steps: Collection[int]
+) -> Tensor:
     images, queries = channels_last(batch.support_images), channels_last(batch.query_images)
     curve: list[Tensor] = []
 
     def measure(step: int, params: Params) -> None:
+        if step not in steps:
+            return
         with torch.no_grad():
             curve.append(masked_accuracy(_logits(params, queries, operations), batch.query_labels, batch.query_mask))
 
     def loss(params: Params, support: TaskBatch) -> Tensor:
         return losses(_logits(params, images, operations), support.support_labels)
 
-    adapt(loss, _start(batch, alphas, key, operations), batch, inner, observe=measure)
+    adapt(loss, start, batch, inner, observe=measure)
     return torch.stack(curve)
 
 
