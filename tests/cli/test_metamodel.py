@@ -1,0 +1,153 @@
+"""``metadarts metamodel`` end to end: train, predict, evaluate; and ``adapt --start predicted``."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import typer
+
+from metadarts.api import open_start
+from metadarts.cli.main import app
+from metadarts.experiments import RunFolder
+from metadarts.metamodel import Archive, open_model
+from metadarts.spaces import Genotype, darts
+from tests.api import cases
+
+COUNTS = {"ant": 4, "bee": 6}
+
+
+@pytest.fixture(scope="module")
+def archive(installed, run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("archive") / "a.sqlite"
+    answer = installed("archive", "add", path, "--run", run, "--tasks", 6, "--device", "cpu", "--threads", 1)
+    assert answer.code == 0, answer.err
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(installed, archive, run, data, tmp_path_factory):
+    """A meta-model that the installed program made, and what it said."""
+    out = tmp_path_factory.mktemp("models") / "m.safetensors"
+    words = ["--out", out, "--start", run, "--epochs", 2, "--data-root", data, "--threads", 1]
+    return out, installed("metamodel", "train", archive, *words)
+
+
+def test_every_verb_explains_itself(metadarts):
+    group = typer.main.get_command(app).commands["metamodel"]
+    assert set(group.commands) == {"train", "predict", "evaluate"}
+    for name, command in group.commands.items():
+        answer = metadarts("metamodel", name, "--help")
+        assert (answer.code, answer.err) == (0, "")
+        assert command.help
+        assert all(parameter.help for parameter in command.params)
+
+
+def test_train_says_what_it_learnt_from(trained, archive, run):
+    path, answer = trained
+    assert answer.code == 0, answer.err
+    assert "look at 6 tasks" in answer.out
+    assert "on its 6 training tasks: " in answer.out
+    model, facts = open_model(path)
+    with Archive.open(archive) as opened:
+        assert facts["archive_sha256"] == opened.sha256
+    assert facts["experiences"] == model.fitted == 6
+    stem = RunFolder.open(run).load("best").params["stem.conv1"]
+    assert bool((model.sight.params["stem.conv1"] == stem).all()), "images are seen by the run's stem"
+
+
+def test_the_same_archive_gives_the_same_file(metadarts, trained, archive, run, data, tmp_path):
+    path, _ = trained
+    out = tmp_path / "again.safetensors"
+    words = ["--out", out, "--start", run, "--epochs", 2, "--data-root", data, "--threads", 1]
+    assert metadarts("metamodel", "train", archive, *words).code == 0
+    assert out.read_bytes() == path.read_bytes()
+
+
+def test_tune_tells_what_it_tried(metadarts, monkeypatch, archive, run, data, tmp_path):
+    from metadarts.metamodel import tuning
+
+    monkeypatch.setattr(tuning, "GRID", ({"width": 4, "rate": 1e-3}, {"width": 8, "rate": 1e-2}))
+    out = tmp_path / "m.safetensors"
+    words = ["--out", out, "--start", run, "--epochs", 2, "--data-root", data, "--tune"]
+    answer = metadarts("metamodel", "train", archive, *words)
+    assert answer.code == 0, answer.err
+    assert answer.out.count("held-out loss") == 2
+    model, facts = open_model(out)
+    assert len(facts["tuned"]) == 2
+    assert facts["tuned"][0]["held_out_loss"] <= facts["tuned"][1]["held_out_loss"]
+    assert model.spec.width == facts["tuned"][0]["width"]
+
+
+def test_evaluate_writes_figures_and_page(metadarts, trained, run, tmp_path):
+    path, _ = trained
+    out = tmp_path / "figures.json"
+    answer = metadarts(
+        "metamodel", "evaluate", path, "--run", run, "--tasks", 4, "--json", out, "--device", "cpu", "--threads", 1
+    )
+    assert answer.code == 0, answer.err
+    told = json.loads(out.read_text())
+    assert told["format"] == "metadarts.prediction"
+    assert told["facts"]["tasks"] == len(told["per_task"]["accuracy 0 meta"]) == 4
+    assert told["metamodel"]["experiences"] == 6
+    assert out.with_suffix(".md").read_text() in answer.out
+    assert "# Is a task's architecture predictable?" in answer.out
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    return cases.save_pictures(tmp_path_factory.mktemp("images") / "zoo", COUNTS)
+
+
+def test_predict_prints_a_cell_of_the_space(metadarts, trained, zoo, tmp_path):
+    path, _ = trained
+    out = tmp_path / "said.json"
+    answer = metadarts("metamodel", "predict", path, "--images", zoo, "--json", out)
+    assert answer.code == 0, answer.err
+    line = next(line for line in answer.out.splitlines() if line.startswith("Genotype("))
+    Genotype.parse(line).validate(darts(2))
+    told = json.loads(out.read_text())
+    assert np.array(told["alphas"]["normal"]).shape == darts(2).alpha_shape
+    assert Genotype.from_json(json.dumps(told["genotype"]), darts(2)) == Genotype.parse(line)
+
+
+def test_adapt_begins_at_the_predicted_alphas(metadarts, trained, zoo, tmp_path):
+    """Zero steps leave the alphas where they began: at what the model says of the very support set."""
+    import torch
+
+    from metadarts.api.folder import load_task
+
+    path, _ = trained
+    start = cases.save_start(cases.make_start(1), tmp_path)
+    words = ["--images", zoo, "--steps", 0, "--threads", 1, "--out"]
+    answer = metadarts("adapt", start, *words, tmp_path / "task", "--start", "predicted", "--metamodel", path)
+    assert answer.code == 0, answer.err
+    usual = metadarts("adapt", start, *words, tmp_path / "usual")
+    assert usual.code == 0, usual.err
+    task, other = (load_task(tmp_path / name) for name in ("task", "usual"))
+    model, _ = open_model(path)
+    batch = task.support.batch(torch.arange(len(task.support.labels)))
+    found = task.solution("soft").params["alphas.normal"].view(-1, *darts(2).alpha_shape)[0]
+    torch.testing.assert_close(found, model.predict(batch).alphas["normal"][0])
+    before = open_start(start).params["alphas.normal"]
+    torch.testing.assert_close(other.solution("soft").params["alphas.normal"].view(-1, *before.shape)[0], before)
+
+
+def test_what_does_not_fit_is_refused(refused, trained, archive, run, data, zoo, tmp_path):
+    path, _ = trained
+    start = cases.save_start(cases.make_start(1), tmp_path)
+    task = ["--images", zoo, "--out", tmp_path / "task"]
+    assert "belong together" in refused("adapt", start, *task, "--start", "predicted")
+    assert "belong together" in refused("adapt", start, *task, "--metamodel", path)
+    assert "did you mean 'predicted'" in refused("adapt", start, *task, "--start", "predictd", "--metamodel", path)
+    assert "alone" in refused("metamodel", "evaluate", path)
+    assert "alone" in refused("metamodel", "evaluate", path, "--run", run, "--table", data)
+    assert "expected val or test" in refused("metamodel", "evaluate", path, "--run", run, "--split", "train")
+    assert "ending in .safetensors" in refused("metamodel", "train", archive, "--out", tmp_path / "m.json")
+    assert "exists" in refused("metamodel", "train", archive, "--out", path)
+    assert "no episode to learn from" in refused(
+        "metamodel", "train", archive, "--split", "val", "--out", tmp_path / "m.safetensors"
+    )
+    colour = cases.save_start(cases.make_start(3), tmp_path)
+    assert "channels" in refused("adapt", colour, *task, "--start", "predicted", "--metamodel", path)
