@@ -118,7 +118,7 @@ def test_six_times_the_time_is_six_times_the_updates():
 
 def test_mamls_own_recipe_is_the_papers():
     """Finn et al. (2017), section A.1: one step of 0.4 on Omniglot, five of 0.01 on miniImageNet; 15 queries."""
-    for name, steps, rate, size, at_test in (("tnas-omniglot", 1, 0.4, 28, 3), ("tnas-fc100", 5, 0.01, 32, 10)):
+    for name, steps, rate, size, at_test in (("tnas-omniglot", 1, 0.4, 28, 1), ("tnas-fc100", 5, 0.01, 32, 10)):
         spec = TABLES[name]
         found = config(spec, trainings(spec, "hour")["maml"])
         assert (found.model.network, found.model.channels, found.model.head) == ("conv4", 32, "shared")

@@ -147,7 +147,7 @@ def _without_length(name: str) -> Settings:
 _TNAS = _without_length("tnas") | {"training.validations": 10, "training.validation_tasks": 100}
 OMNIGLOT_RECIPE = Recipe(
     ours=_without_length("omniglot") | _OURS,
-    maml=_MAML | {"training.tasks": 8, "inner.steps": 1, "inner.weight_rate": 0.4, "evaluate.steps": 3},
+    maml=_MAML | {"training.tasks": 8, "inner.steps": 1, "inner.weight_rate": 0.4, "evaluate.steps": 1},
     protonet=CONV4 | _NO_STEPS | {"tasks.train_ways": 60, "tasks.queries": 5, "training.tasks": 1},
     steps={
         "smoke": _SMOKE,
@@ -160,7 +160,12 @@ OMNIGLOT_RECIPE = Recipe(
     maml_full={"training.tasks": 32},
     steps_at={5: {"hour": {"maml": 1100, "maml-first": 1500}}},
 )  # fmt: skip
-"""28x28 characters. MAML's paper has 32 tasks a meta-batch; of 8, ten minutes hold four times as many updates."""
+"""28x28 characters. MAML's paper has 32 tasks a meta-batch; of 8, ten minutes hold four times as many updates.
+
+The paper trains with one inner step and tests with 3. Ours starts with equal head rows, under which the first step moves
+the head alone; the body moves from the second on, which no training saw: after 1, 2 and 3 steps 98.4, 85.6 and 63.8 % on
+60 validation tasks of 5 shots. So it is tested with the one step that it was trained with.
+"""
 SMALL_RECIPE = Recipe(
     ours=_without_length("cifar") | _OURS,
     maml=_MAML | {"training.tasks": 4, "inner.steps": 5, "inner.weight_rate": 0.01},
