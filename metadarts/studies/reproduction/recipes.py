@@ -162,9 +162,9 @@ OMNIGLOT_RECIPE = Recipe(
 )  # fmt: skip
 """28x28 characters. MAML's paper has 32 tasks a meta-batch; of 8, ten minutes hold four times as many updates.
 
-The paper trains with one inner step and tests with 3. Ours starts with equal head rows, under which the first step moves
-the head alone; the body moves from the second on, which no training saw: after 1, 2 and 3 steps 98.4, 85.6 and 63.8 % on
-60 validation tasks of 5 shots. So it is tested with the one step that it was trained with.
+The paper trains with one inner step and tests with 3. Ours starts with equal head rows, under which the first step
+moves the head alone; the body moves from the second on, which no training saw: after 1, 2 and 3 steps 98.4, 85.6 and
+63.8 % on 60 validation tasks of 5 shots. So it is tested with the one step that it was trained with.
 """
 SMALL_RECIPE = Recipe(
     ours=_without_length("cifar") | _OURS,
