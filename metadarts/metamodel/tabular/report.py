@@ -81,6 +81,15 @@ class Result:
         one, other = (self.seeds_of(measure, name, shot, group) for name in (first, second))
         return over_seeds(one - other, self.key(measure, shot, group or "all", "paired"))
 
+    def won(self, measure: str, first: str, second: str, shot: int, group: str | None = None) -> str:
+        """On how many of the left-out tasks the first has the higher mean over seeds."""
+        slots = [slot for slot, name in enumerate(self.groups) if group in (None, name)]
+        place = self.shots.index(shot)
+        one, other = (
+            self.measures[measure][self.methods.index(name), place, slots].mean(-1) for name in (first, second)
+        )
+        return f"{int((one > other).sum())} of {len(slots)}"
+
     def as_json(self) -> dict[str, Any]:
         """All values of all seeds."""
         return {
@@ -142,7 +151,7 @@ def findings(result: Result, measure: str) -> Iterator[str]:
                 continue
             apart = result.difference(measure, CHOSEN, name, shot)
             side = "better" if apart.low > 0 else "worse" if apart.high < 0 else "even"
-            sides[side].append(f"{name} ({_signed(apart, measure)})")
+            sides[side].append(f"{name} ({_signed(apart, measure)}; {result.won(measure, CHOSEN, name, shot)})")
         told = [
             f"beats {'; '.join(sides['better'])}" if sides["better"] else "beats no baseline",
             f"**loses to {'; '.join(sides['worse'])}**" if sides["worse"] else "loses to none",
@@ -155,7 +164,11 @@ def _choice_parts(result: Result) -> Iterator[str]:
     yield f"## {result.name}: {result.architectures:,} architectures, {len(result.tasks)} tasks"
     yield "Percentile of the chosen architecture on test values, mean over tasks:"
     yield _by_shots(result, "percentile")
-    yield "What it says (paired by seed, mean over tasks; first less second in points of percentile):"
+    yield (
+        "What it says: the meta-model less the other in points of percentile, paired by seed, mean over tasks; then on "
+        "how many of the tasks its mean is the higher one. A difference that few of the tasks bear says little of an "
+        "eighth:"
+    )
     yield _bullets(findings(result, "percentile"))
     yield NEXT_NOTE
     yield _by_shots(result, "percentile_next")
@@ -172,8 +185,12 @@ def _order_parts(result: Result) -> Iterator[str]:
     for shot in result.shots:
         yield f"Spearman by left-out family, K = {shot}:"
         yield _by_group(result, shot)
+    yield (
+        "What it says: the meta-model less the other, paired by seed, mean over the family's devices; then on how many "
+        "of them its mean is the higher one."
+    )
     for group in dict.fromkeys(result.groups):
-        yield f"What it says of **{group}** (paired by seed):"
+        yield f"**{group}**:"
         yield _bullets(_family_findings(result, group))
     yield _recipes(result)
 
@@ -186,7 +203,8 @@ def _family_findings(result: Result, group: str) -> Iterator[str]:
                 continue
             apart = result.difference("spearman", CHOSEN, name, shot, group)
             verdict = "beats" if apart.low > 0 else "**loses to**" if apart.high < 0 else "cannot be told from"
-            told.append(f"{verdict} {name} ({_signed(apart, 'spearman')})")
+            devices = result.won("spearman", CHOSEN, name, shot, group)
+            told.append(f"{verdict} {name} ({_signed(apart, 'spearman')}; {devices})")
         yield f"K = {shot}: the meta-model " + "; ".join(told) + "."
 
 

@@ -11,7 +11,7 @@ import torch
 
 from metadarts.core.rng import Key
 
-from .learner import Lesson, Pool, Recipe, from_scratch, meta_train, ranked
+from .learner import Learned, Lesson, Pool, Recipe, from_scratch, meta_train, ranked
 from .tables import Bench, Values
 
 Quality = Callable[[Bench, int, Values, np.ndarray], float]
@@ -68,15 +68,18 @@ def select_recipes(
         def told(share: float, number: int = number) -> None:
             progress((number + share) / len(recipes), f"cross-validation, recipe {number + 1} of {len(recipes)}")
 
-        learned = meta_train(pool, lessons, recipe, told)
+        learned = meta_train(pool, lessons, recipe, lambda share, told=told: told(0.5 * share))  # type: ignore[misc]
 
-        def scored(task: int, fold: int, shots: int, learned: object = learned) -> list[float]:
+        def scored(task: int, fold: int, shots: int, learned: Learned = learned) -> list[float]:
             rows = _rows(bench, key, task, shots, draws)
             values = torch.from_numpy(bench.valid[task][rows])
-            found = ranked(pool, learned, [fold] * draws, torch.from_numpy(rows), values)  # type: ignore[arg-type]
+            found = ranked(pool, learned, [fold] * draws, torch.from_numpy(rows), values)
             return [quality(bench, task, scores, row) for scores, row in zip(found, rows, strict=True)]
 
-        tables.append(_by_group(bench, folds, recipe.shots, scored))
+        def tried(share: float, told: Callable[[float], None] = told) -> None:
+            told(0.5 + 0.5 * share)
+
+        tables.append(_by_group(bench, folds, recipe.shots, scored, tried))
     return _best(bench, tables)
 
 
@@ -115,6 +118,7 @@ def _by_group(
     folds: Sequence[tuple[str, str]],
     shots: Sequence[int],
     scored: Callable[[int, int, int], list[float]],
+    progress: Callable[[float], None] | None = None,
 ) -> Mapping[str, float]:
     """By left-out group the mean quality on the groups that validate it."""
     found: dict[str, list[float]] = {name: [] for name in bench.groups}
@@ -126,6 +130,8 @@ def _by_group(
             tasks = bench.groups[validation]
             values = [value for task in tasks for shot in shots for value in scored(task, number, shot)]
             found[left_out].append(float(np.mean(values)))
+        if progress:
+            progress((number + 1) / len(folds))
     return {name: float(np.mean(values)) if values else 0.0 for name, values in found.items()}
 
 

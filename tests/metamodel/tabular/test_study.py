@@ -207,10 +207,10 @@ def test_page_names_what_wins(transnas):
     values[told.methods.index(RANDOM)] += (-3, 1)  # worse on average, but not by every seed
     made = replace_measure(told, values)
     for line in findings(made, "percentile"):
-        assert f"beats {SCRATCH} (+10.0 [+10.0, +10.0])" in line
-        assert "**loses to best on average (-10.0 [-10.0, -10.0])**" in line
+        assert f"beats {SCRATCH} (+10.0 [+10.0, +10.0]; 7 of 7)" in line
+        assert "**loses to best on average (-10.0 [-10.0, -10.0]; 0 of 7)**" in line
         assert "cannot be told from" in line
-        assert f"{RANDOM} (+1.0 [-1.0, +3.0])" in line.partition("cannot be told from")[2]
+        assert f"{RANDOM} (+1.0 [-1.0, +3.0]; 7 of 7)" in line.partition("cannot be told from")[2]
 
 
 def replace_measure(result: Result, values: np.ndarray) -> Result:
