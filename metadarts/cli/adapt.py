@@ -48,7 +48,12 @@ def adapt(
         float | None, typer.Option(min=0.0, max=0.9, help="Share of each class to measure on; default: 0.25.")
     ] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Learn from so many a class, measure on the rest.")] = None,
-    archive: Annotated[Path | None, typer.Option(help="Also record the task in this archive of experience.")] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also record the task in this archive of experience (the meta-model learns from episodes alone)."
+        ),
+    ] = None,
     device: common.Device = "cpu",
     precision: common.Precision = "fp32",
     threads: common.Threads = 0,

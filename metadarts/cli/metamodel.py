@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from metadarts.core.errors import ConfigError, DataError, RunError
 from . import common
 
 if TYPE_CHECKING:
+    from metadarts.core.types import TaskBatch
     from metadarts.metamodel import Experience, MetaModel, Rebuilder, Stem
     from metadarts.metamodel.lessons import Lessons
     from metadarts.metamodel.tuning import Tried
@@ -34,7 +36,11 @@ def train(
         bool, typer.Option("--tune", help="Choose hyper-parameters by cross-validation over tasks.")
     ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the tasks; with --tune the most.")] = 30,
-    split: Annotated[str | None, typer.Option(help="Learn from tasks of this split only.")] = None,
+    split: Annotated[str, typer.Option(help="Learn from tasks of this split of the classes.")] = "train",
+    run: Annotated[
+        str | None,
+        typer.Option(help="Learn from tasks of this checkpoint only: how its hash begins (archive ls)."),
+    ] = None,
     data_root: common.DataRoot = None,
     threads: common.Threads = 0,
     seed: common.Seed = 0,
@@ -44,19 +50,21 @@ def train(
     Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
     """
     from metadarts.metamodel import Archive, MetaModel, Selection, Spec, save_model
-    from metadarts.metamodel.experience import EPISODE
+    from metadarts.metamodel.experience import ADAPTED, EPISODE
     from metadarts.metamodel.lessons import lessons_of
 
     _require_free(out, ".safetensors")
     common.prepare("cpu", threads)
     with Archive.open(archive) as opened:
-        chosen = Selection(kind=EPISODE, split=split)
-        experiences, digest, left_out = list(opened.experiences(chosen)), opened.digest(chosen), len(opened)
-    left_out -= len(experiences)
-    if not experiences:
-        raise DataError(f"{archive} holds no episode to learn from: add some first (metadarts archive add)")
-    if left_out:
-        common.console.print(f"not learnt from: {left_out} experiences of another kind or split", soft_wrap=True)
+        known = list(opened.experiences(Selection(kind=EPISODE, split=split, role=ADAPTED)))
+        everything = len(opened)
+    experiences = [each for each in known if run is None or each.run.startswith(run)]
+    facts = _alike(archive, experiences, split)
+    if len(experiences) < everything:
+        common.console.print(
+            f"not learnt from: {everything - len(experiences)} experiences of another kind, split, role or run",
+            soft_wrap=True,
+        )
     stem, start_name = _stem(start, experiences)
     rebuild = _rebuilder(experiences, data_root)
     model = MetaModel(experiences[0].space, stem, Spec(epochs=epochs, seed=seed))
@@ -64,13 +72,13 @@ def train(
         lessons = lessons_of(
             experiences, rebuild, stem, model.space, lambda done, n: shown.update(done / n, f"{done}/{n} tasks")
         )
-    facts: dict[str, Any] = {"archive_sha256": digest, "experiences": len(experiences), "start": start_name}
+    facts["start"] = start_name
     if tune:
         tried = _tuned(model, lessons)
         facts["tuned"] = [_setting(each) for each in tried]
         model = MetaModel(model.space, stem, tried[0].spec)
     with common.bar("train") as shown:
-        model.learn(lessons, lambda epoch, loss: shown.update(epoch / model.spec.epochs, f"loss {loss:.4f}"))
+        model.learn(lessons, lambda epoch, loss: shown.update(epoch / model.spec.length, f"loss {loss:.4f}"))
     found = model.scores(lessons)
     sha256 = save_model(model, out, facts)
     common.console.print(
@@ -81,11 +89,42 @@ def train(
     common.console.print(f"written to {out}, sha256 {sha256[:12]}", soft_wrap=True)
 
 
+def _alike(path: Path, experiences: list[Experience], split: str) -> dict[str, Any]:
+    """What experiences to learn from have in common, and a name for all of them. Raises DataError where they differ.
+
+    Accuracies and alphas of two supernets, or after other numbers of steps, cannot be held against each other.
+    """
+    from metadarts.metamodel.archive_rows import encode, json_text
+
+    if not experiences:
+        raise DataError(f"{path} holds no adapted task of split {split!r} to learn from (see archive ls, archive add)")
+    for name, of in (
+        ("checkpoints", {each.run[:12] for each in experiences}),
+        ("settings", {json_text("settings", each.settings) for each in experiences}),
+        ("sources", {str(each.origin.facts["content_sha256"])[:12] for each in experiences}),
+        ("spaces", {each.space for each in experiences}),
+    ):
+        if len(of) > 1:
+            told = ", ".join(sorted(map(str, of)))[:300]
+            raise DataError(f"{path} holds tasks of {len(of)} {name} ({told}): choose those of one with --run")
+    digest = hashlib.sha256("".join(sorted(encode(each).id for each in experiences)).encode()).hexdigest()
+    first = experiences[0]
+    return {
+        "experiences_sha256": digest,
+        "experiences": len(experiences),
+        "split": split,
+        "run": first.run,
+        "settings": dict(first.settings),
+    }
+
+
 def _require_free(out: Path, suffix: str) -> None:
     if out.suffix != suffix:
-        raise RunError(f"--out {out}: expected a name ending in {suffix}")
+        raise RunError(f"{out}: expected a name ending in {suffix}")
     if common.is_there(out):
-        raise RunError(f"{out} exists: give --out another name, or remove it first")
+        raise RunError(f"{out} exists: give another name, or remove it first")
+    if not common.is_there(out.parent):
+        raise RunError(f"{out}: there is no folder {out.parent}; make it first")
 
 
 def _stem(start: str, experiences: list[Experience]) -> tuple[Stem, str]:
@@ -131,7 +170,7 @@ def _tuned(model: MetaModel, lessons: list[Lessons]) -> list[Tried]:
         spec = each.spec
         common.console.print(
             f"  held-out loss {each.loss:.4f}: width {spec.width}, rate {spec.rate:g}, decay {spec.decay:g}, "
-            f"{spec.epochs} epochs",
+            f"{spec.length} epochs",
             soft_wrap=True,
         )
     return tried
@@ -150,10 +189,17 @@ def predict(
     start: Annotated[
         str, typer.Option(help="Whose form images are brought to: a run, a start's file, or auto.")
     ] = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the prediction to this file.")] = None,
+    candidate: Annotated[
+        list[Path] | None, typer.Option(help="Rank these genotypes for the task, likeliest first; as often as needed.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the cell, and the alphas to start from, to this file.")
+    ] = None,
     threads: common.Threads = 0,
 ) -> None:
     """Say which architecture a task's labelled images call for; no step is taken.
+
+    The cell is the likeliest one; the alphas to start from are said apart and may derive to another.
 
     Example: metadarts metamodel predict meta.safetensors --images PHOTOS
     """
@@ -166,6 +212,8 @@ def predict(
     from metadarts.metamodel import open_model
 
     common.prepare("cpu", threads)
+    if json_file is not None:
+        _require_free(json_file, ".json")
     opened, _ = open_model(model)
     found = read_labelled(images)
     _, support, notes = open_support(start, found.images, found.labels, found.classes, 0)
@@ -181,11 +229,21 @@ def predict(
     said = opened.predict(batch)
     (genotype,) = said.genotypes()
     common.console.print(str(genotype), soft_wrap=True)
+    if candidate:
+        _rank(opened, batch, candidate)
     if json_file is not None:
         tables = {cell: table[0].tolist() for cell, table in said.alphas.items()}
         text = json.dumps({"genotype": json.loads(genotype.to_json(opened.space.name)), "alphas": tables})
         write_atomically(json_file, (text + "\n").encode())
         common.console.print(f"written to {json_file}", soft_wrap=True)
+
+
+def _rank(model: MetaModel, batch: TaskBatch, paths: list[Path]) -> None:
+    from metadarts.experiments import read_genotype
+
+    scores = model.rank(batch, [read_genotype(path) for path in paths])[0].tolist()
+    for score, path in sorted(zip(scores, paths, strict=True), key=lambda pair: -pair[0]):
+        common.console.print(f"  {score:10.3f} nats  {path}", soft_wrap=True)
 
 
 @metamodel.command("evaluate")
@@ -212,6 +270,9 @@ def evaluate(
     """
     from metadarts.core.files import write_atomically
 
+    if json_file is not None:
+        _require_free(json_file, ".json")
+        _require_free(json_file.with_suffix(".md"), ".md")
     resolved = common.prepare(device, threads)
     if table is not None and model is None and run is None:
         page, told = _evaluate_table(table, seeds)
@@ -242,10 +303,13 @@ def _evaluate_run(
     from metadarts.metamodel import open_model
     from metadarts.studies.prediction import study_prediction
     from metadarts.studies.prediction_page import as_markdown
+    from metadarts.studies.recording import run_of
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test, whose classes nothing was learnt from")
     model, facts = open_model(path)
+    if facts.get("split") == split:
+        raise ConfigError(f"{path} was fitted on tasks of split {split!r}: measure it on the other")
     folder = RunFolder.open(run)
     if split == "test":
         folder.require_finished()
@@ -253,6 +317,8 @@ def _evaluate_run(
     config = with_settings(before, common.moved_data(before.tasks.source, None, root)).check()
     experiment, checkpoint = common.open_experiment(config, device), folder.load("best")
     experiment.check_params(checkpoint.params)
+    if facts.get("run") != run_of(checkpoint):
+        raise ConfigError(f"{path} was fitted on tasks of another checkpoint than the best of {run}: give its own run")
     with common.bar(f"predict and adapt {tasks} tasks") as shown:
         study = study_prediction(
             experiment, checkpoint, model, tasks, split, seed, cells,

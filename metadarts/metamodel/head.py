@@ -93,18 +93,6 @@ class Prediction:
                 pairs.append((self.space.primitives[best[first + source]], source))
         return pairs
 
-    def of_task(self, task: int) -> Prediction:
-        """The prediction for one of them, B = 1."""
-        parts = (
-            {c: t[task : task + 1] for c, t in each.items()} for each in (self.alphas, self.operations, self.edges)
-        )
-        return Prediction(self.space, *parts)
-
-    def detach(self) -> Prediction:
-        """The same numbers without graph."""
-        parts = ({c: t.detach() for c, t in each.items()} for each in (self.alphas, self.operations, self.edges))
-        return Prediction(self.space, *parts)
-
 
 @dataclass(frozen=True, eq=False)
 class Choices:
@@ -171,8 +159,8 @@ def _is_none(space: SearchSpace, device: torch.device) -> Tensor:
 class ArchitectureHead(nn.Module):
     """Linear from a task's vector to the tables of a `Prediction`, around what was seen of all tasks together.
 
-    Alphas are ``middle + spread * (what the vector says)``; scores are logarithms of how often a choice was seen, plus
-    what the vector says. The linear maps begin at 0: the first prediction is that of all tasks together, for each.
+    Alphas are ``middle + spread * (what the vector says)``; scores are those of how often a choice was seen, plus what
+    the vector says. The linear maps begin at 0: the first prediction is that of all tasks together, for each.
 
     Args:
         space: whose architectures are predicted.
@@ -197,7 +185,8 @@ class ArchitectureHead(nn.Module):
     def centre(self, alphas: Tables, chosen: Sequence[Choices]) -> None:
         """Begin at what was seen: the mean of ``alphas`` (by cell type [N, E, P]), and how often choices were made.
 
-        Counts are smoothed by one of each (Laplace), so that nothing is impossible.
+        Counts are smoothed by one of each (Laplace), so that nothing is impossible. Edges get the scores under which
+        the sets that were seen are likeliest.
         """
         off, primitives = [], len(self.space.primitives)
         for cell in self.space.cell_types:
@@ -208,7 +197,8 @@ class ArchitectureHead(nn.Module):
             operations = torch.cat([part.operations[cell] for part in chosen])
             seen = (nn.functional.one_hot(operations, primitives) * kept.unsqueeze(-1)).sum(0)
             self.get_buffer(f"operations_{cell}").copy_((seen + 1.0).log())
-            self.get_buffer(f"edges_{cell}").copy_(((kept.sum(0) + 1.0) / ((1.0 - kept).sum(0) + 1.0)).log())
+            sets = torch.cat([part.sets[cell] for part in chosen])
+            self.get_buffer(f"edges_{cell}").copy_(_edge_scores(sets, self.space))
         self.get_buffer("spread").copy_(torch.cat(off).square().mean().sqrt().clamp(min=LEAST_SPREAD))
 
     def standardised(self, alphas: Tables) -> dict[str, Tensor]:
@@ -235,6 +225,37 @@ class ArchitectureHead(nn.Module):
             operations[cell] = self.get_buffer(f"operations_{cell}") + scores.unflatten(-1, self.space.alpha_shape)
             edges[cell] = self.get_buffer(f"edges_{cell}") + of_edges
         return Prediction(self.space, alphas, operations, edges)
+
+
+def _edge_scores(sets: Tensor, space: SearchSpace) -> Tensor:
+    """[E] scores of edges under which the sets [N, nodes] that nodes kept, and one more of each, are likeliest.
+
+    The likelihood is concave, so that a few steps of L-BFGS from 0 find the one maximum.
+    """
+    parts = []
+    for node in range(space.nodes):
+        members = edge_sets(space, node)[1].double()
+        seen = torch.bincount(sets[:, node], minlength=len(members)).double() + 1.0
+        scores = torch.zeros(members.shape[1], dtype=torch.float64, requires_grad=True)
+        search = torch.optim.LBFGS([scores], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+        def loss(
+            scores: Tensor = scores, members: Tensor = members, seen: Tensor = seen,
+            search: torch.optim.LBFGS = search,
+        ) -> Tensor:  # fmt: skip
+            search.zero_grad()
+            found = -(seen / seen.sum() * (members @ scores).log_softmax(0)).sum()
+            found.backward()
+            return found
+
+        search.step(loss)
+        parts.append(scores.detach() - scores.detach().mean())
+    return torch.cat(parts).float()
+
+
+def choice_count(space: SearchSpace) -> int:
+    """Choices that make an architecture: for each node its set of edges, and an operation on each of them."""
+    return len(space.cell_types) * space.nodes * (space.edges_per_node + 1)
 
 
 def of_alphas(alphas: Tables, space: SearchSpace) -> Prediction:

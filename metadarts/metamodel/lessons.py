@@ -115,7 +115,7 @@ def lessons_of(
         by_task.setdefault(each.origin.sha256, []).append(each)
     if not by_task:
         raise DataError("the archive holds no experience to learn from: add some first (metadarts archive add)")
-    groups: dict[tuple[int, ...], list[list[Experience]]] = {}
+    groups: dict[tuple[object, ...], list[list[Experience]]] = {}
     for found in by_task.values():
         groups.setdefault(_size(found[0].origin), []).append(found)
     done, lessons = 0, []
@@ -132,15 +132,30 @@ def lessons_of(
 
 
 def look(batch: TaskBatch, sight: Sight) -> Seen:
-    """What is seen of T tasks: their support sets, no query."""
+    """What is seen of T tasks: their support sets, no query.
+
+    Raises:
+        DataError: for images of other channels than ``sight`` takes, or tasks of a single class.
+    """
+    channels = batch.support_images.shape[2]
+    if channels != sight.in_channels:
+        raise DataError(
+            f"the meta-model sees images of {sight.in_channels} channels, the tasks have {channels}: give the start "
+            "(or the run) whose stem takes them"
+        )
+    if batch.ways < 2:
+        raise DataError("expected tasks of at least 2 classes, which an architecture has to tell apart, got 1")
     with torch.no_grad():
         return class_moments(sight.describe(batch), batch.support_labels, batch.support_mask, batch.ways)
 
 
-def _size(origin: Origin) -> tuple[int, ...]:
-    """Numbers that tasks of one batch have in common; of tasks that do not say, all are alike."""
-    support = origin.facts.get("support")
-    return tuple(map(len, support)) if isinstance(support, list) and all(isinstance(s, list) for s in support) else ()
+def _size(origin: Origin) -> tuple[object, ...]:
+    """What tasks of one batch have in common: data, classes, images; of tasks that do not say, all are alike."""
+    facts = origin.facts
+    sides = [facts.get(side) for side in ("support", "query")]
+    if not all(isinstance(side, list) and all(isinstance(rows, list) for rows in side) for side in sides):
+        return ()
+    return facts.get("content_sha256"), *(tuple(map(len, side)) for side in sides if isinstance(side, list))
 
 
 def _lessons(group: list[list[Experience]], seen: Seen, space: SearchSpace) -> Lessons:

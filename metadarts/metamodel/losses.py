@@ -6,15 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .head import Prediction, Tables
+from .head import Prediction, Tables, choice_count
 from .lessons import Lessons
 
 
 def architecture_loss(prediction: Prediction, lessons: Lessons) -> Tensor:
     """[B] cross-entropy to each task's best architecture, in nats for one choice of a cell (edges and operations)."""
-    space = prediction.space
-    choices = len(space.cell_types) * space.nodes * (space.edges_per_node + 1)
-    return -prediction.log_likelihood(lessons.best) / choices
+    return -prediction.log_likelihood(lessons.best) / choice_count(prediction.space)
 
 
 def alphas_loss(prediction: Tables, target: Tables) -> Tensor:

@@ -33,7 +33,8 @@ class Spec:
         embedding: D, numbers that stand for a task.
         rate: of Adam, falling to 0 along a cosine.
         decay: of the weights (AdamW).
-        epochs: passes over the tasks.
+        epochs: passes over the tasks in which the rate falls to 0.
+        stop: end after so many of them, 0 for all: what `tune` chooses, the rest of the course being the same.
         batch: tasks per update.
         architecture: weight of the cross-entropy to the best architecture.
         alphas: weight of the distance to its alphas.
@@ -49,6 +50,7 @@ class Spec:
     rate: float = 1e-3
     decay: float = 1e-2
     epochs: int = 30
+    stop: int = 0
     batch: int = 32
     architecture: float = 1.0
     alphas: float = 1.0
@@ -56,7 +58,7 @@ class Spec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"width": 1, "embedding": 1, "epochs": 1, "batch": 1, "rate": 1e-9, "decay": 0.0}
+        least = {"width": 1, "embedding": 1, "epochs": 1, "stop": 0, "batch": 1, "rate": 1e-9, "decay": 0.0}
         least |= dict.fromkeys(("architecture", "alphas", "ranking"), 0.0)
         faults = [
             f"{name}: expected {low} or more, got {getattr(self, name)}"
@@ -67,6 +69,11 @@ class Spec:
             faults.append("architecture, alphas, ranking: expected at least one above 0")
         if faults:
             raise ConfigError("meta-model: " + "; ".join(faults))
+
+    @property
+    def length(self) -> int:
+        """Passes that are made."""
+        return min(self.stop or self.epochs, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ class MetaModel:
         parameters = list(self.modules.parameters())
         optimiser = torch.optim.AdamW(parameters, self.spec.rate, weight_decay=self.spec.decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.spec.epochs)
-        for epoch in range(self.spec.epochs):
+        for epoch in range(self.spec.length):
             total = count = 0.0
             for part in _batches(lessons, self.spec.batch, key.child(epoch)):
                 optimiser.zero_grad(set_to_none=True)

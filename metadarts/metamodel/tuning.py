@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 
 from .lessons import Lessons
@@ -40,9 +43,10 @@ def tune(
 ) -> list[Tried]:
     """All settings of `GRID` around ``model.spec`` by cross-validation, the best first.
 
-    A task is wholly in one fold, so that no architecture of a held-out task is learnt from. The loss is that of
-    ``model.spec``, whose weights and number of epochs (here the most) stay; what the frozen stem was trained on is not
-    held out.
+    A task is wholly in one fold, so that no architecture of a held-out task is learnt from; its classes are in others
+    too, and the frozen stem was trained on them. The loss is that of ``model.spec``, whose weights and course of the
+    rate stay: what is chosen besides is after how many epochs to stop. A setting whose loss leaves the finite numbers
+    comes last.
 
     Args:
         model: of which fresh ones are made.
@@ -56,34 +60,46 @@ def tune(
     for number, setting in enumerate(GRID):
         curves = []
         for at, (train, held) in enumerate(parts):
-            fresh = model.with_spec(**setting)
-            curves.append([fresh.scores(held).loss for _ in fresh.epochs(train)])
+            curves.append(_curve(model.with_spec(**setting), train, held))
             if progress:
                 best = min((each.loss for each in found), default=float("nan"))
                 progress(number * folds + at + 1, len(GRID) * folds, best)
         curve = np.mean(curves, axis=0)
-        epochs = int(curve.argmin()) + 1
-        spec = replace(model.spec, **setting, epochs=epochs)  # type: ignore[arg-type]
-        found.append(Tried(spec, float(curve[epochs - 1])))
+        stop = int(curve.argmin()) + 1
+        spec = replace(model.spec, **setting, stop=stop)  # type: ignore[arg-type]
+        found.append(Tried(spec, float(curve[stop - 1])))
     return sorted(found, key=lambda each: each.loss)
 
 
+def _curve(fresh: MetaModel, train: list[Lessons], held: list[Lessons]) -> list[float]:
+    """The held-out loss after every epoch; infinite from where it left the finite numbers."""
+    losses: list[float] = []
+    with suppress(NumericsError):
+        for _ in fresh.epochs(train):
+            loss = fresh.scores(held).loss
+            losses.append(loss if math.isfinite(loss) else math.inf)
+    return losses + [math.inf] * (fresh.spec.length - len(losses))
+
+
 def _folds(lessons: Sequence[Lessons], folds: int, key: Key) -> list[tuple[list[Lessons], list[Lessons]]]:
-    count = sum(map(len, lessons))
-    if not 2 <= folds <= count:
-        raise ConfigError(f"folds: expected 2 to {count}, one task each, got {folds}")
-    parts = []
+    """(lessons to learn from, lessons held out) of each fold; a fold has tasks of any size."""
+    sizes = list(map(len, lessons))
+    if not 2 <= folds <= sum(sizes):
+        raise ConfigError(f"folds: expected 2 to {sum(sizes)}, one task each, got {folds}")
+    fold_of = torch.empty(sum(sizes), dtype=torch.int64)
+    fold_of[torch.from_numpy(key.permutation(sum(sizes)))] = torch.arange(sum(sizes)) % folds
+    by_part = torch.split(fold_of, sizes)
+    found = []
     for fold in range(folds):
-        train: list[Lessons] = []
-        held: list[Lessons] = []
-        for number, each in enumerate(lessons):
-            order = torch.from_numpy(key.child(number).permutation(len(each)))
-            out = torch.arange(len(order)) % folds == fold
-            for side, rows in ((train, order[~out]), (held, order[out])):
-                if len(rows):
-                    side.append(each.take(rows))
-        parts.append((train, held))
-    return parts
+        inside = [(of == fold).nonzero().flatten() for of in by_part]
+        outside = [(of != fold).nonzero().flatten() for of in by_part]
+        found.append((_some(lessons, outside), _some(lessons, inside)))
+    return found
+
+
+def _some(lessons: Sequence[Lessons], rows: Sequence[Tensor]) -> list[Lessons]:
+    """Of each of ``lessons`` the tasks that are named; those of which none are, left out."""
+    return [each.take(chosen) for each, chosen in zip(lessons, rows, strict=True) if len(chosen)]
 
 
 def as_row(tried: Tried) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metadarts.adapt import adapt
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch
 from metadarts.derive import derive_genotype, genotype_distance
@@ -23,10 +22,11 @@ from metadarts.experiments.checkpoints import Checkpoint
 from metadarts.experiments.environment import describe
 from metadarts.experiments.evaluation import alphas_of, evaluation_inner, on_device
 from metadarts.metamodel import MetaModel, Prediction
-from metadarts.metamodel.head import choices_of, of_alphas
+from metadarts.metamodel.head import choice_count, choices_of, of_alphas
 from metadarts.spaces import Genotype
 
-from .cells import genotypes_of, require_supernet, with_choices
+from .cells import finite_tasks, genotypes_of, require_supernet, with_choices
+from .diagnosis.passes import spans
 from .statistics import Estimate, estimate, paired
 
 Values = NDArray[np.float64]
@@ -71,7 +71,8 @@ class PredictionStudy:
         agreement: share of choices in which the most probable architecture and the adapted one are the same.
         distance: mean squared distance of alphas from the adapted ones, in spreads of the archive.
         accuracy: by number of steps: query accuracy from each start.
-        cells: query accuracy of discrete cells with inherited weights; empty where not asked for.
+        cells: query accuracy of discrete cells cut out of the meta-learned supernet before any step; empty where not
+            asked for.
         per_task: the values behind, lists over tasks.
     """
 
@@ -117,6 +118,8 @@ def study_prediction(
 
     Raises:
         ConfigError: with fewer than two tasks, a network without alphas, or a model of another space.
+        DataError: when the model sees images of other channels.
+        NumericsError: when fewer than two tasks stay in the finite numbers; those that do not are left out.
     """
     require_supernet(experiment)
     if model.space != experiment.network.space:
@@ -124,19 +127,24 @@ def study_prediction(
             f"the meta-model is of the space {model.space.name!r} with {model.space.nodes} nodes, the run of "
             f"{experiment.network.space.name!r} with {experiment.network.space.nodes}: give one fitted on such a run"
         )
-    if tasks < 2:
-        raise ConfigError(f"tasks: expected at least 2, whose predictions can be exchanged, got {tasks}")
-    episodes, size = held_out(experiment, split, seed), max(2, experiment.config.evaluate.batch)
-    ends = [tasks * part // max(1, tasks // size) for part in range(max(1, tasks // size) + 1)]
+    episodes = held_out(experiment, split, seed)
     parts: list[dict[str, Values]] = []
-    for first, last in pairwise(ends):
+    for first, last in spans(tasks, experiment.config.evaluate.batch):
         parts.append(_measured(experiment, checkpoint, model, episodes.batch(first, last), tuple(steps), cells))
         if progress:
             done = np.concatenate([part[f"accuracy {max(steps)} meta"] for part in parts])
             progress(last, float(done.mean()))
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    finite = values.pop("finite").astype(bool)
+    if finite.sum() < 2:
+        raise NumericsError(
+            f"expected at least 2 tasks whose adaptation stays in the finite numbers, got {finite.sum()} of {tasks}; "
+            "lower inner.weight_rate or inner.alpha_rate"
+        )
+    values = {name: each[finite] for name, each in values.items()}
     facts = _facts(experiment, checkpoint, model, tasks, split, seed, max(steps)) | {
-        "episodes_sha256": episodes.sha256(tasks)
+        "finite_tasks": int(finite.sum()),
+        "episodes_sha256": episodes.sha256(tasks),
     }
     return _summarised(values, facts, tuple(steps), Key.from_seed(seed).child("prediction"))
 
@@ -162,14 +170,17 @@ def _measured(
         }
     found: dict[str, Values] = {}
     adapted: Params = {}
+    unadapted: Params = {}
     for name in STARTS:
-        curve, params = _curve(experiment, checkpoint, batch, predictions[name].alphas, max(steps))
-        adapted = params if name == "meta" else adapted
+        curve, params, start = _curve(experiment, checkpoint, batch, predictions[name].alphas, max(steps))
+        if name == "meta":
+            adapted, unadapted = params, start
         found |= {f"accuracy {step} {name}": curve[step] for step in steps}
     target = {kind: t.detach().cpu().float() for kind, t in alphas_of(adapted).items()}
     genotypes = genotypes_of(adapted, space)
     chosen = choices_of(genotypes, space)
-    choices = len(space.cell_types) * space.nodes * (space.edges_per_node + 1)
+    found["finite"] = np.asarray(finite_tasks(adapted).double())
+    choices = choice_count(space)
     most = len(space.cell_types) * space.nodes * space.edges_per_node
     for name, prediction in predictions.items():
         found[f"likelihood {name}"] = _plain(prediction.log_likelihood(chosen) / choices)
@@ -183,7 +194,7 @@ def _measured(
     if cells:
         tried = {"own": genotypes} | {n: _genotypes(predictions[n], n) for n in CELLS if n != "own"}
         pairs = [(task, cell) for name in CELLS for task, cell in enumerate(tried[name])]
-        accuracies = with_choices(experiment, checkpoint, adapted, batch, pairs).view(len(CELLS), count)
+        accuracies = with_choices(experiment, checkpoint, unadapted, batch, pairs).view(len(CELLS), count)
         found |= {f"cells {name}": _plain(row) for name, row in zip(CELLS, accuracies, strict=True)}
     return found
 
@@ -208,8 +219,8 @@ def _turned(prediction: Prediction) -> Prediction:
 
 def _curve(
     experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch, alphas: Any, steps: int
-) -> tuple[list[Values], Params]:
-    """Query accuracies [T] after 0 to ``steps`` inner steps from ``alphas``, and the adapted parameters."""
+) -> tuple[list[Values], Params, Params]:
+    """Query accuracies [T] after 0 to ``steps`` inner steps from ``alphas``, the adapted parameters, the first."""
     learner, device = experiment.learner, experiment.device
     shared = {n: t.expand(batch.tasks, *t.shape) for n, t in (on_device(experiment, checkpoint.params) or {}).items()}
     shared |= {ALPHA_PREFIX + kind: table.to(device).contiguous() for kind, table in alphas.items()}
@@ -225,7 +236,7 @@ def _curve(
     with torch.no_grad():
         start = learner.start(shared, batch)
         params = adapt(learner.support_loss, start, batch, inner, rates=own, observe=observe).params
-    return curve, {name: tensor.detach() for name, tensor in params.items()}
+    return curve, {name: tensor.detach() for name, tensor in params.items()}, start
 
 
 def _plain(values: Tensor) -> Values:
@@ -244,6 +255,7 @@ def _facts(
         "shots": config.tasks.shots,
         "queries": config.evaluate.queries,
         "steps": steps,
+        "cell_steps": config.evaluate.steps,
         "bn": config.model.bn,
         "seed": seed,
         "training_seed": config.training.seed,

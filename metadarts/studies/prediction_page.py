@@ -16,10 +16,12 @@ def as_markdown(study: PredictionStudy) -> str:
         " ".join(answers(study)),
         f"Measured on {facts['tasks']} held-out tasks ({facts['source']} {facts['split']}, {facts['ways']}-way "
         f"{facts['shots']}-shot, {facts['queries']} queries per class, batch norm {facts['bn']}, checkpoint of step "
-        f"{facts['checkpoint_step']}); the meta-model was fitted on {facts['fitted_on_tasks']:,} tasks of the training "
-        "classes. 95 % intervals over tasks, of one training; differences are of the prediction from the row, on the "
-        "same tasks. `shuffled` is what the same model says of another task: only a prediction that beats it carries "
-        "something of the task. `overall` is what all tasks of the archive have in common.",
+        f"{facts['checkpoint_step']}; {facts['finite_tasks']} tasks stayed in the finite numbers and count); the "
+        f"meta-model was fitted on {facts['fitted_on_tasks']:,} other tasks. 95 % intervals over tasks, of one "
+        "training and one fit, none corrected for the number of comparisons; differences are of the prediction from "
+        "the row, on the same tasks. `shuffled` is what the same model says of another task: only a prediction that beats "
+        "it carries something of the task. `overall` is what all tasks of the archive have in common. `meta` as a "
+        "distribution is the plain softmax of the meta-learned alphas, which nobody calibrated to choices.",
         "## Nearness to the architecture that the task comes to",
         f"Log-likelihood of the task's own cell after {facts['steps']} steps, nats for one choice; higher is nearer.",
         _grid(study.likelihood, "likelihood", 4),
@@ -35,8 +37,8 @@ def as_markdown(study: PredictionStudy) -> str:
     if study.cells:
         parts += [
             "## The cell itself",
-            "Each task's supernet is adapted; then a cell is cut out of it with the weights it inherits, and takes as "
-            "many steps again.",
+            "A cell is cut out of the meta-learned supernet with the weights it inherits, before any step, and takes "
+            f"{facts['cell_steps']} steps on weights. The task's own cell is known only after adapting the supernet.",
             _grid(study.cells, "accuracy, %", 2, 100.0),
         ]
     return "\n\n".join(parts) + "\n"
@@ -46,7 +48,8 @@ def answers(study: PredictionStudy) -> Iterator[str]:
     """Sentences; each says more, less or nothing only as far as its whole interval does."""
     likelihood = {row.name: row.difference for row in study.likelihood}
     distance = {row.name: row.difference for row in study.distance}
-    carries = _sure(likelihood["shuffled"]) > 0 or _sure(distance["shuffled"]) < 0
+    likelier, nearer = _sure(likelihood["shuffled"]), -_sure(distance["shuffled"])
+    carries = likelier + nearer > 0 and min(likelier, nearer) >= 0
     if carries:
         yield (
             "**The embedding carries something of the task**: the adapted architecture is "

@@ -10,9 +10,10 @@ import typer
 
 from metadarts.api import open_start
 from metadarts.cli.main import app
+from metadarts.core.rng import Key
 from metadarts.experiments import RunFolder
 from metadarts.metamodel import Archive, open_model
-from metadarts.spaces import Genotype, darts
+from metadarts.spaces import Genotype, darts, random_genotype
 from tests.api import cases
 
 COUNTS = {"ant": 4, "bee": 6}
@@ -50,10 +51,10 @@ def test_train_says_what_it_learnt_from(trained, archive, run):
     assert "look at 6 tasks" in answer.out
     assert "on its 6 training tasks: " in answer.out
     model, facts = open_model(path)
-    with Archive.open(archive) as opened:
-        assert facts["archive_sha256"] == opened.sha256
+    checkpoint = RunFolder.open(run).load("best")
+    assert (facts["run"], facts["split"], facts["settings"]["steps"]) == (checkpoint.facts["sha256"], "train", 2)
     assert facts["experiences"] == model.fitted == 6
-    stem = RunFolder.open(run).load("best").params["stem.conv1"]
+    stem = checkpoint.params["stem.conv1"]
     assert bool((model.sight.params["stem.conv1"] == stem).all()), "images are seen by the run's stem"
 
 
@@ -134,6 +135,47 @@ def test_adapt_begins_at_the_predicted_alphas(metadarts, trained, zoo, tmp_path)
     torch.testing.assert_close(other.solution("soft").params["alphas.normal"].view(-1, *before.shape)[0], before)
 
 
+def test_a_model_is_not_measured_on_tasks_of_the_split_or_run_that_it_is_not_for(
+    metadarts, refused, trained, run, other_run, data, tmp_path
+):
+    """Tasks of "val" that were recorded are those that evaluate measures on."""
+    path, out = tmp_path / "a.sqlite", tmp_path / "m.safetensors"
+    words = ["--device", "cpu", "--threads", 1]
+    assert metadarts("archive", "add", path, "--run", run, "--tasks", 2, "--split", "val", *words).code == 0
+    learnt = ["--start", run, "--epochs", 1, "--data-root", data, "--split", "val", "--out", out]
+    assert metadarts("metamodel", "train", path, *learnt).code == 0
+    assert "fitted on tasks of split 'val'" in refused("metamodel", "evaluate", out, "--run", run, "--split", "val")
+    assert "another checkpoint" in refused("metamodel", "evaluate", trained[0], "--run", other_run)
+    # Two supernets' alphas cannot be held against each other: one archive with both asks which.
+    assert metadarts("archive", "add", path, "--run", other_run, "--tasks", 2, "--split", "val", *words).code == 0
+    fresh = [*learnt[:-1], tmp_path / "n.safetensors"]
+    assert "2 checkpoints" in refused("metamodel", "train", path, *fresh)
+    with Archive.open(path) as opened:
+        first = next(iter(opened)).run
+    assert metadarts("metamodel", "train", path, *fresh, "--run", first[:8]).code == 0
+
+
+@pytest.fixture(scope="module")
+def other_run(installed, search_words, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "other"
+    answer = installed(*search_words(out, "--seed", "1"))
+    assert answer.code == 0, answer.err
+    return out
+
+
+def test_candidates_are_ranked(metadarts, trained, zoo, tmp_path):
+    path, _ = trained
+    said = metadarts("metamodel", "predict", path, "--images", zoo)
+    line = next(line for line in said.out.splitlines() if line.startswith("Genotype("))
+    best, worse = tmp_path / "best.txt", tmp_path / "worse.txt"
+    best.write_text(line)
+    worse.write_text(str(random_genotype(darts(2), Key.from_seed(0))))
+    answer = metadarts("metamodel", "predict", path, "--images", zoo, "--candidate", worse, "--candidate", best)
+    assert answer.code == 0, answer.err
+    ranked = [line for line in answer.out.splitlines() if " nats  " in line]
+    assert [line.endswith(str(name)) for line, name in zip(ranked, (best, worse), strict=True)] == [True, True]
+
+
 def test_what_does_not_fit_is_refused(refused, trained, archive, run, data, zoo, tmp_path):
     path, _ = trained
     start = cases.save_start(cases.make_start(1), tmp_path)
@@ -146,8 +188,10 @@ def test_what_does_not_fit_is_refused(refused, trained, archive, run, data, zoo,
     assert "expected val or test" in refused("metamodel", "evaluate", path, "--run", run, "--split", "train")
     assert "ending in .safetensors" in refused("metamodel", "train", archive, "--out", tmp_path / "m.json")
     assert "exists" in refused("metamodel", "train", archive, "--out", path)
-    assert "no episode to learn from" in refused(
-        "metamodel", "train", archive, "--split", "val", "--out", tmp_path / "m.safetensors"
-    )
+    out = tmp_path / "m.safetensors"
+    assert "no adapted task of split 'val'" in refused("metamodel", "train", archive, "--split", "val", "--out", out)
+    assert "no adapted task" in refused("metamodel", "train", archive, "--run", "0" * 12, "--out", out)
+    assert "there is no folder" in refused("metamodel", "train", archive, "--out", tmp_path / "none" / "m.safetensors")
+    assert "ending in .json" in refused("metamodel", "evaluate", path, "--run", run, "--json", tmp_path / "page.md")
     colour = cases.save_start(cases.make_start(3), tmp_path)
     assert "channels" in refused("adapt", colour, *task, "--start", "predicted", "--metamodel", path)

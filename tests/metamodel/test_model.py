@@ -223,7 +223,7 @@ def test_numbers_out_of_range_are_refused(change):
 
 def test_folds_hold_out_every_task_once_with_all_that_was_tried_on_it():
     lessons = lessons_of(archive(range(11), both=True), support, SIGHT, SPACE)
-    held_out = []
+    held_out: list[int] = []
     for train, held in _folds(lessons, 3, KEY):
         names = [{int(o.facts["number"]) for part in side for o in part.origins} for side in (train, held)]
         assert not names[0] & names[1]
@@ -247,7 +247,45 @@ def test_tuning_tells_its_settings_apart_by_held_out_tasks(monkeypatch):
     assert [each.spec.rate for each in tried] == [1e-2, 1e-9]
     assert tried[0].loss < tried[1].loss - 0.1
     assert told == [1, 2, 3, 4]
-    assert 1 <= tried[0].spec.epochs <= 8
+    assert 1 <= tried[0].spec.stop <= tried[0].spec.epochs == 8
+
+
+def test_what_tuning_chose_is_trained_as_it_was_tried():
+    """To stop after 2 of 8 epochs is to be where the whole course is after 2, its rate not yet fallen."""
+    lessons = lessons_of(archive(range(20)), support, SIGHT, SPACE)
+    course = MetaModel(SPACE, SIGHT, Spec(width=8, epochs=8))
+    looks = [course.scores(lessons).loss for _ in course.epochs(lessons)]
+    stopped = MetaModel(SPACE, SIGHT, Spec(width=8, epochs=8, stop=2)).learn(lessons)
+    assert stopped.scores(lessons).loss == looks[1] != looks[-1]
+
+
+def test_folds_of_tasks_of_several_sizes_have_none_empty_and_divergence_comes_last(monkeypatch):
+    from metadarts.metamodel import tuning
+
+    (whole,) = lessons_of(archive(range(4)), support, SIGHT, SPACE)
+    parts = [whole.take(torch.tensor(rows)) for rows in ([0, 1], [2], [3])]
+    for train, held in _folds(parts, 4, KEY):
+        assert (sum(map(len, train)), sum(map(len, held))) == (3, 1)
+    monkeypatch.setattr(tuning, "GRID", ({"rate": 1e30, "width": 8}, {"rate": 1e-3, "width": 8}))
+    tried = tune(MetaModel(SPACE, SIGHT, Spec(embedding=4, epochs=2)), parts, 2)
+    assert [each.spec.rate for each in tried] == [1e-3, 1e30]
+    assert tried[1].loss == float("inf")
+
+
+def test_images_of_other_channels_and_single_classes_are_refused(model):
+    batch = support([Origin("one-edge teacher", {"number": 0})])
+    colour = TaskBatch(
+        batch.support_images.expand(-1, -1, 3, -1, -1), batch.support_labels, batch.support_mask, batch.query_images,
+        batch.query_labels, batch.query_mask, 2,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="images of 1 channels, the tasks have 3"):
+        model.predict(colour)
+    alone = TaskBatch(
+        batch.support_images, batch.support_labels * 0, batch.support_mask, batch.query_images, batch.query_labels * 0,
+        batch.query_mask, 1,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="at least 2 classes"):
+        model.predict(alone)
 
 
 def test_without_a_word_from_the_vector_scores_are_those_of_all_tasks_together():

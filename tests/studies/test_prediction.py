@@ -19,7 +19,7 @@ from metadarts.metamodel import Archive, MetaModel, Rebuilder, Spec, Stem
 from metadarts.metamodel.head import choices_of
 from metadarts.spaces import darts
 from metadarts.studies import prediction
-from metadarts.studies.cells import adapt_batch, genotypes_of
+from metadarts.studies.cells import adapt_batch, finite_tasks, genotypes_of, with_cells
 from metadarts.studies.prediction import STARTS, Figure, PredictionStudy, study_prediction
 from metadarts.studies.prediction_page import answers, as_markdown
 from metadarts.studies.recording import before_adaptation, record_tasks
@@ -141,6 +141,29 @@ def test_the_page_and_the_json_have_the_same_figures(study):
     assert page.count("After ") == 3
 
 
+def test_a_task_that_leaves_the_finite_numbers_is_left_out_and_counted(
+    experiment, checkpoint, model, study, monkeypatch
+):
+    def all_but_one(params):
+        found = finite_tasks(params)
+        return found & (torch.arange(len(found)) > 0)
+
+    monkeypatch.setattr(prediction, "finite_tasks", all_but_one)
+    found = study_prediction(experiment, checkpoint, model, TASKS, cells=False, steps=(0, 3))
+    assert (study.facts["finite_tasks"], found.facts["finite_tasks"]) == (TASKS, TASKS - 2)
+    kept = [1, 3, 4]
+    assert found.per_task["accuracy 3 meta"] == [study.per_task["accuracy 3 meta"][task] for task in kept]
+
+
+def test_cells_are_cut_out_of_the_supernet_before_any_step(experiment, checkpoint, model, study):
+    batch = held_out(experiment, "test").batch(0, TASKS)
+    fresh = {name: tensor.expand(TASKS, *tensor.shape) for name, tensor in checkpoint.params.items()}
+    with torch.no_grad():
+        start = experiment.learner.start(fresh, batch)
+    found = with_cells(experiment, checkpoint, start, batch, model.predict(batch).genotypes())
+    assert study.per_task["cells predicted"] == pytest.approx(found.tolist(), abs=1e-5)
+
+
 def made(meta: Estimate) -> PredictionStudy:
     shuffled = Estimate(0.0, -1.0, 1.0)
     value = Estimate(0.5, 0.4, 0.6)
@@ -158,7 +181,7 @@ def test_a_warm_start_is_said_to_help_only_where_its_interval_does(meta, said):
 
 
 def test_what_does_not_fit_is_refused(experiment, checkpoint, model):
-    with pytest.raises(ConfigError, match="at least 2"):
+    with pytest.raises(ConfigError, match="at least 2, whose architectures"):
         study_prediction(experiment, checkpoint, model, 1)
     other = MetaModel(darts(2), model.sight, model.spec)
     with pytest.raises(ConfigError, match="with 2 nodes, the run of 'darts' with 1"):

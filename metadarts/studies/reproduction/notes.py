@@ -50,8 +50,8 @@ def notes(job: Job, findings: Findings) -> tuple[str, ...]:
     )
     if job.spec.recipe is OMNIGLOT_RECIPE:
         told.append(
-            "MAML after its paper is tested with one inner step, as it is trained; its paper takes 3, which from equal "
-            "head rows lose (98.4, 85.6 and 63.8 % after 1, 2 and 3 on 60 validation tasks of 5 shots, hour budget)."
+            "MAML after its paper is tested with one inner step, as it is trained; its paper takes 3, which lose where "
+            "head rows begin equal: the first step then moves the head alone, and no training saw the body move."
         )
     if job.budget == "full":
         told.append(
