@@ -213,6 +213,15 @@ def test_page_names_what_wins(transnas):
         assert f"{RANDOM} (+1.0 [-1.0, +3.0]; 7 of 7)" in line.partition("cannot be told from")[2]
 
 
+def test_page_tells_what_adapting_is_worth(transnas):
+    told = transnas.results[0]
+    for change, said in ((5.0, "gains by"), (-5.0, "**loses by**"), (0.0, "gains nothing that shows by")):
+        values = np.full_like(told.measures["percentile"], 50.0)
+        values[told.methods.index(CHOSEN), told.shots.index(4)] += change
+        page = replace(transnas, results=(replace_measure(told, values),)).as_markdown()
+        assert f"The meta-model {said} adapting to K = 4, against its start at K = 0: {change:+.1f}" in page
+
+
 def replace_measure(result: Result, values: np.ndarray) -> Result:
     return replace(result, measures=result.measures | {"percentile": values})
 
