@@ -49,7 +49,7 @@ SPEC = Spec(width=256, embedding=64, epochs=60, rate=2e-3, decay=5e-2, alphas=0.
 STEPS = (0, 1, 3, 5, 10, 20)
 PART = 16
 LOOKED_AT = 32
-"""The schedule was fixed on tasks of other seeds. That accuracy and not loss picks was settled after so many of these."""
+"""The schedule was fixed on tasks of other seeds. That accuracy picks, not loss, was settled after these."""
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
