@@ -275,7 +275,7 @@ def evaluate(
         _require_free(json_file.with_suffix(".md"), ".md")
     resolved = common.prepare(device, threads)
     if table is not None and model is None and run is None:
-        page, told = _evaluate_table(table, seeds)
+        page, told = _evaluate_table(table, seeds, json_file)
     elif table is not None or model is None or run is None:
         raise ConfigError("give a meta-model and --run, or --table alone")
     else:
@@ -288,11 +288,17 @@ def evaluate(
         common.console.print(f"written to {json_file} and {json_file.with_suffix('.md')}", soft_wrap=True)
 
 
-def _evaluate_table(table: Path, seeds: int) -> tuple[str, dict[str, Any]]:
-    from metadarts.metamodel.tabular import evaluate_table
+def _evaluate_table(table: Path, seeds: int, json_file: Path | None) -> tuple[str, dict[str, Any]]:
+    """The page and the figures; beside ``json_file`` also a picture of each search space."""
+    from metadarts.metamodel.tabular import draw_result, evaluate_table
 
     with common.bar(f"{table.name}, {seeds} seeds") as shown:
         report = evaluate_table(table, seeds, progress=shown.update)
+    if json_file is not None:
+        for result in report.results:
+            picture = json_file.with_name(f"{json_file.stem}-{result.name}.svg")
+            draw_result(result, picture)
+            common.console.print(f"drawn in {picture}", soft_wrap=True)
     return report.as_markdown(), report.as_json()
 
 

@@ -15,6 +15,7 @@ from metadarts.experiments import RunFolder
 from metadarts.metamodel import Archive, open_model
 from metadarts.spaces import Genotype, darts, random_genotype
 from tests.api import cases
+from tests.metamodel.tabular import made_tables
 
 COUNTS = {"ant": 4, "bee": 6}
 
@@ -94,6 +95,23 @@ def test_evaluate_writes_figures_and_page(metadarts, trained, run, tmp_path):
     assert told["metamodel"]["experiences"] == 6
     assert out.with_suffix(".md").read_text() in answer.out
     assert "# Is a task's architecture predictable?" in answer.out
+
+
+def test_evaluate_measures_a_table_and_draws_it(metadarts, monkeypatch, tmp_path):
+    from metadarts.metamodel import tabular
+
+    whole = tabular.evaluate_table
+    monkeypatch.setattr(
+        tabular, "evaluate_table", lambda path, seeds, progress: whole(path, seeds, made_tables.TINY, progress)
+    )
+    table = made_tables.write(tmp_path / "table.npz", made_tables.transnas_arrays())
+    out = tmp_path / "figures.json"
+    answer = metadarts("metamodel", "evaluate", "--table", table, "--seeds", 2, "--json", out, "--threads", 1)
+    assert answer.code == 0, answer.err
+    assert json.loads(out.read_text())["kind"] == "transnas"
+    assert out.with_suffix(".md").read_text() in answer.out
+    drawn = sorted(path.name for path in tmp_path.glob("*.svg"))
+    assert drawn == ["figures-macro.svg", "figures-micro.svg"]
 
 
 @pytest.fixture(scope="module")
