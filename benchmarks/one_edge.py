@@ -286,16 +286,14 @@ def limits(told: dict[str, Any]) -> list[str]:
     missing = [name for name in darts().operations if name not in told["family"]["operations"]]
     lines = [
         "The numbers of the family (channels, images, noise, two-tap filters) and the features through which images "
-        "are seen were found on some dozen other settings and tasks of another generator; the judged tasks were not used, "
-        f"but for the choice of accuracy over loss on the first {LOOKED_AT} of those trained. The meta-model is told "
-        "the operation of each teacher that it learns from, not what training each operation found; its warm start is "
-        "its log-probabilities, the prior the logarithm of how often each operation was seen."
+        "are seen were found on some dozen other settings and tasks of another generator; the judged tasks were not "
+        f"used, but for the choice of accuracy over loss on the first {LOOKED_AT} of those trained. The meta-model is "
+        "told the operation of each teacher that it learns from, not what training each operation found; its warm "
+        "start is its log-probabilities, the prior the logarithm of how often each operation was seen."
     ]
     if missing:
-        lines += [
-            "",
-            f"Of DARTS' operations, {', '.join(missing)} is left out: on these tasks its students do not win.",
-        ]
+        left_out = ", ".join(missing)
+        lines += ["", f"Of DARTS' operations, {left_out} is left out: on these tasks its students do not win."]
     return lines
 
 
