@@ -172,7 +172,7 @@ def _measured(
     adapted: Params = {}
     unadapted: Params = {}
     for name in STARTS:
-        curve, params, start = _curve(experiment, checkpoint, batch, predictions[name].alphas, max(steps))
+        curve, params, start = _curve(experiment, checkpoint, batch, predictions[name].alphas, steps)
         if name == "meta":
             adapted, unadapted = params, start
         found |= {f"accuracy {step} {name}": curve[step] for step in steps}
@@ -218,20 +218,21 @@ def _turned(prediction: Prediction) -> Prediction:
 
 
 def _curve(
-    experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch, alphas: Any, steps: int
-) -> tuple[list[Values], Params, Params]:
-    """Query accuracies [T] after 0 to ``steps`` inner steps from ``alphas``, the adapted parameters, the first."""
+    experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch, alphas: Any, steps: tuple[int, ...]
+) -> tuple[dict[int, Values], Params, Params]:
+    """Query accuracies [T] after each of ``steps`` from ``alphas``, the parameters after the last, and the first."""
     learner, device = experiment.learner, experiment.device
     shared = {n: t.expand(batch.tasks, *t.shape) for n, t in (on_device(experiment, checkpoint.params) or {}).items()}
     shared |= {ALPHA_PREFIX + kind: table.to(device).contiguous() for kind, table in alphas.items()}
     rates = checkpoint.rates
     own = None if rates is None else {n: t.to(device).expand(batch.tasks, *t.shape) for n, t in rates.items()}
-    inner = replace(evaluation_inner(experiment.config), steps=steps)
-    curve: list[Values] = []
+    inner = replace(evaluation_inner(experiment.config), steps=max(steps))
+    curve: dict[int, Values] = {}
 
     def observe(step: int, now: Params) -> None:
-        loss, accuracy = learner.query_loss(now, batch)
-        curve.append(_plain(torch.where(torch.isfinite(loss), accuracy, 0.0)))
+        if step in steps:
+            loss, accuracy = learner.query_loss(now, batch)
+            curve[step] = _plain(torch.where(torch.isfinite(loss), accuracy, 0.0))
 
     with torch.no_grad():
         start = learner.start(shared, batch)
