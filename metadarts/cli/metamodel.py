@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -163,7 +164,8 @@ def _tuned(model: MetaModel, lessons: list[Lessons]) -> list[Tried]:
     with common.bar("cross-validate") as shown:
 
         def watch(done: int, total: int, best: float) -> None:
-            shown.update(done / total, f"{done}/{total} fits  best loss {best:.4f}")
+            figures = "" if math.isnan(best) else f"  best loss {best:.4f}"  # until one setting has all its folds
+            shown.update(done / total, f"{done}/{total} fits{figures}")
 
         tried = tune(model, lessons, progress=watch)
     for each in tried[:SHOWN]:
