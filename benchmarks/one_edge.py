@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -39,7 +38,7 @@ from metadarts.metamodel.model import MetaModel, Spec
 from metadarts.metamodel.teachers import Family, Schedule, TeacherTasks, taught, teacher_tasks, train_each, warm_start
 from metadarts.metamodel.teachers.warm import INNER
 from metadarts.spaces import darts
-from metadarts.studies.statistics import paired
+from metadarts.studies.statistics import paired, wilson
 
 RESULTS = Path(__file__).parent / "results" / "metamodel"
 JUDGED, TAUGHT = 1, 2
@@ -52,17 +51,11 @@ LOOKED_AT = 32
 """The schedule was fixed on tasks of other seeds. That accuracy picks, not loss, was settled after these."""
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927)."""
-    z, mean = 1.959964, hits / count
-    centre, spread = mean + z * z / (2 * count), z * math.sqrt(mean * (1 - mean) / count + (z / (2 * count)) ** 2)
-    return (centre - spread) / (1 + z * z / count), (centre + spread) / (1 + z * z / count)
-
-
 def share(right: Tensor) -> dict[str, Any]:
     """How many of these were right, and between what."""
     hits, count = int(right.sum()), len(right)
-    return {"right": hits, "tasks": count, "share": hits / count, "wilson95": wilson(hits, count)}
+    found = wilson(hits, count)
+    return {"right": hits, "tasks": count, "share": found.mean, "wilson95": (found.low, found.high)}
 
 
 def confusion(truth: Tensor, said: Tensor, operations: tuple[str, ...]) -> dict[str, list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,23 +9,13 @@ from torch import Tensor
 
 from metadarts.export import Model
 from metadarts.meta import interval95
+from metadarts.studies.statistics import wilson
 
 from .learn import HeldOut
 from .task import Solution, Task, hits, logits
 
 ENOUGH = 20
 """Images from which on a gap has an interval."""
-
-
-def wilson(right: float, count: int) -> tuple[float, float]:
-    """A 95 % interval of a share of ``right`` among ``count`` images, which holds near 0 and 1 and for few images too.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
-    """
-    share, z = right / count, 1.96
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def measured(task: Task, solution: Solution, held_out: HeldOut) -> tuple[dict[str, Any], Tensor]:
@@ -39,9 +28,10 @@ def measured(task: Task, solution: Solution, held_out: HeldOut) -> tuple[dict[st
     found = logits(task.support, solution.network, solution.with_axis(), held_out.pixels)
     own = hits(found, held_out.labels)
     joint = logits(task.support, solution.network, solution.with_axis(), held_out.pixels, "transductive")
+    share = wilson(float(own.sum()), len(own))
     facts = {
         "accuracy": float(own.mean()),
-        "interval95": wilson(float(own.sum()), len(own)),
+        "interval95": (share.low, share.high),
         "before": solution.history[0].accuracy,
         "transductive": float(hits(joint, held_out.labels).mean()),
         "images": len(own),

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
 from metadarts.adapt import rate_shapes
-from metadarts.core.described import read_json, whole
-from metadarts.core.errors import ConfigError, MetadartsError, RunError, nearest
+from metadarts.core.described import read_described, whole
+from metadarts.core.errors import ConfigError, DataError, MetadartsError, RunError, nearest
 from metadarts.core.files import write_atomically
 from metadarts.core.types import Params
 from metadarts.experiments import Config, RunFolder, build, with_settings
@@ -154,12 +153,9 @@ def _require_supernet(config: Config) -> None:
 def _read(path: Path, name: str) -> Start:
     """A start's file. Raises RunError."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            told = read_json((file.metadata() or {}).get(KEY, "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except Exception as error:  # the library's own, the system's, and those of types that torch lacks
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RunError(f"{path} is no start: it cannot be read as a .safetensors file ({reason})") from error
+        told, tensors = read_described(path, KEY)
+    except DataError as error:
+        raise RunError(f"{path} is no start: it cannot be read as a .safetensors file ({error})") from error
     if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
         raise RunError(
             f"{path} is no start of ours: expected format {FORMAT!r}, version {VERSION}; give what `Start.save` wrote"

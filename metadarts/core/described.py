@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def read_json(text: str) -> Any:
@@ -15,6 +19,22 @@ def read_json(text: str) -> Any:
     told = json.loads(text, parse_constant=_finite, parse_float=_finite)
     json.dumps(told, ensure_ascii=False).encode()  # half a letter can be read, but not written
     return told
+
+
+def read_described(path: Path, key: str) -> tuple[Any, dict[str, Tensor]]:
+    """The description in a .safetensors file's metadata under ``key``, None without one, and its tensors.
+
+    Raises:
+        DataError: when it cannot be read as such a file; the message is the reason alone.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            told = read_json((file.metadata() or {}).get(key, "null"))
+            return told, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except Exception as error:  # the library's own, the system's, and those of types that torch lacks
+        raise DataError((str(error) or type(error).__name__).splitlines()[0]) from error
 
 
 def _finite(text: str) -> float:

@@ -28,7 +28,7 @@ class Origin:
         kind: who can read ``facts``: `EPISODE`, `FOLDER` or `TEACHER`.
         facts: JSON values. Of an episode: source, content_sha256, split, and the task's classes [N], support [N][K]
             and query [N][Q] image rows of that source. Of a folder: its images with their hashes and labels. Of a
-            teacher: seed and number.
+            teacher: seed, number and family.
     """
 
     kind: str

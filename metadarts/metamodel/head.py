@@ -7,6 +7,7 @@ nodes there are 10 at most). An architecture's likelihood is the product over it
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,10 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metadarts.core.errors import GenotypeError
-from metadarts.core.rng import Key
 from metadarts.spaces import Genotype, SearchSpace
-
-from .encoder import linear
 
 Tables = Mapping[str, Tensor]
 """By cell type."""
@@ -138,8 +136,12 @@ def choices_of(genotypes: Sequence[Genotype], space: SearchSpace, rows: Sequence
     return Choices(torch.tensor(list(rows) if rows is not None else list(range(count))), kept, operations, sets)
 
 
+@functools.cache
 def edge_sets(space: SearchSpace, node: int) -> tuple[int, Tensor]:
-    """(row of the node's first edge, [S, sources] 0 or 1): all sets of ``edges_per_node`` of a node's edges."""
+    """(row of the node's first edge, [S, sources] 0 or 1): all sets of ``edges_per_node`` of a node's edges.
+
+    Made once for each space, and not to be written into.
+    """
     sources = space.inputs + node
     sets = list(combinations(range(sources), space.edges_per_node))
     table = torch.zeros(len(sets), sources)
@@ -165,18 +167,18 @@ class ArchitectureHead(nn.Module):
     Args:
         space: whose architectures are predicted.
         embedding: D of the task's vector.
-        key: of the first weights.
     """
 
-    def __init__(self, space: SearchSpace, embedding: int, key: Key) -> None:
+    def __init__(self, space: SearchSpace, embedding: int) -> None:
         super().__init__()
         self.space = space
         edges, primitives = space.alpha_shape
         self.sizes = (edges * primitives, edges * primitives, edges)
-        self.tables = nn.ModuleDict({c: linear(embedding, sum(self.sizes), key.child(c)) for c in space.cell_types})
+        wide = (embedding, sum(self.sizes))
+        self.tables = nn.ModuleDict({cell: nn.utils.skip_init(nn.Linear, *wide) for cell in space.cell_types})
+        for parameter in self.tables.parameters():
+            nn.init.zeros_(parameter)
         for cell in space.cell_types:
-            for parameter in self.tables[cell].parameters():
-                nn.init.zeros_(parameter)
             self.register_buffer(f"middle_{cell}", torch.zeros(edges, primitives))
             self.register_buffer(f"operations_{cell}", torch.zeros(edges, primitives))
             self.register_buffer(f"edges_{cell}", torch.zeros(edges))

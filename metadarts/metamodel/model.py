@@ -106,7 +106,7 @@ class MetaModel:
         self.space, self.sight, self.spec = space, sight, spec or Spec()
         key = Key.from_seed(self.spec.seed).child("metamodel")
         self.encoder = TaskEncoder(sight.features, self.spec.width, self.spec.embedding, key.child("encoder"))
-        self.head = ArchitectureHead(space, self.spec.embedding, key.child("head"))
+        self.head = ArchitectureHead(space, self.spec.embedding)
         self.fitted = 0
         """Tasks that it was fitted on; 0 before."""
 

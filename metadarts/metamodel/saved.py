@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
-from metadarts.core.described import read_json, whole
-from metadarts.core.errors import MetadartsError, RunError
+from metadarts.core.described import read_described, whole
+from metadarts.core.errors import DataError, MetadartsError, RunError
 from metadarts.core.files import write_atomically
 from metadarts.core.types import Params
 
@@ -26,9 +25,10 @@ from .stem import Stem
 
 FORMAT, VERSION, KEY = "metadarts.metamodel", 1, "metadarts"
 STEM, MODEL = "param/", "model/"
-FARTHEST = 32
 WIDEST = 4096
 """Of hidden layers, channels and embeddings that a file may ask for."""
+FARTHEST = 32
+"""Of the reach of footprints."""
 
 
 def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
@@ -63,12 +63,9 @@ def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
 def open_model(path: Path) -> tuple[MetaModel, dict[str, Any]]:
     """What `save_model` wrote, and its facts. Raises RunError when the file is missing, damaged, or something else."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            told = read_json((file.metadata() or {}).get(KEY, "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except Exception as error:  # the library's own, the system's, and those of types that torch lacks
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RunError(f"{path} is no meta-model: it cannot be read as a .safetensors file ({reason})") from error
+        told, tensors = read_described(path, KEY)
+    except DataError as error:
+        raise RunError(f"{path} is no meta-model: it cannot be read as a .safetensors file ({error})") from error
     if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
         raise RunError(
             f"{path} is no meta-model of ours: expected format {FORMAT!r}, version {VERSION}; give what "

@@ -39,7 +39,9 @@ class Stem:
         given = {name: tuple(tensor.shape) for name, tensor in self.params.items()}
         if given != expected:
             odd = sorted(set(given.items()) ^ set(expected.items()))[0]
-            raise ConfigError(f"stem: expected the parameters {sorted(expected)}, {odd[0]!r} is missing or has others")
+            raise ConfigError(
+                f"stem: expected the parameters {sorted(expected)}, {odd[0]!r} is missing, too many or of another shape"
+            )
 
     @staticmethod
     def of_params(params: Params) -> Stem:

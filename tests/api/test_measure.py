@@ -7,17 +7,9 @@ from dataclasses import replace
 import torch
 
 from metadarts.api.learn import HeldOut, Plan, adapt_start
-from metadarts.api.measure import gap, measured, size_of, wilson
+from metadarts.api.measure import gap, measured, size_of
 from metadarts.api.pixels import pixel_baselines
 from metadarts.api.task import Task, logits
-
-
-def test_an_interval_of_a_share_is_wilson_s():
-    low, high = wilson(8, 10)  # the textbook's example: 0.49 to 0.94
-    assert (round(low, 2), round(high, 2)) == (0.49, 0.94)
-    low, high = wilson(10, 10)
-    assert (round(low, 2), high) == (0.72, 1.0), "all right is no certainty"
-    assert wilson(0, 1)[0] == 0.0
 
 
 def test_a_gap_is_paired_and_has_no_interval_where_images_are_few():

@@ -89,7 +89,7 @@ def test_the_gradient_of_a_likelihood_is_true():
 def test_before_learning_every_task_is_told_what_was_seen_of_all():
     space, key = darts(2), Key.from_seed(0)
     cells = [random_genotype(space, key.child(number)) for number in range(50)]
-    head = ArchitectureHead(space, 4, key)
+    head = ArchitectureHead(space, 4)
     alphas = {cell: torch.randn(50, *space.alpha_shape, generator=key.torch()) for cell in space.cell_types}
     head.centre(alphas, [choices_of(cells[:20], space), choices_of(cells[20:], space)])
     said = head(torch.randn(2, 4, generator=key.torch()))

@@ -41,7 +41,6 @@ from metadarts.studies.diagnosis.distances import (
     retrieved,
     shares_of,
     variations,
-    wilson,
     within,
 )
 from metadarts.studies.diagnosis.passes import DISCRETE, SOFT, measure, partners_of, second_support, spans
@@ -377,13 +376,6 @@ def test_directions_are_taken_from_the_meta_learned_alphas(meta):
     assert shown.per_task["retrieved"] == [1.0, 1.0]
     assert shown.per_task["alphas_moved"] == pytest.approx([0.1, 0.3])
     assert shown.per_task["alphas_within"] == pytest.approx([0.05, 0.15])
-
-
-def test_wilson_interval():
-    found = wilson(8, 10)
-    assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178))
-    assert (found.rate, found.chance) == (0.8, 0.1)
-    assert (wilson(0, 5).low, wilson(5, 5).high) == (0.0, 1.0)
 
 
 # The answer

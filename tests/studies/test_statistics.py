@@ -8,7 +8,7 @@ import pytest
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
 from metadarts.studies import statistics
-from metadarts.studies.statistics import Estimate, estimate, overlap, paired
+from metadarts.studies.statistics import Estimate, estimate, overlap, paired, wilson
 
 KEY = Key(("tests", "studies", "statistics"))
 
@@ -176,3 +176,11 @@ def test_refuses_different_numbers_of_tasks() -> None:
 def test_refuses_no_draws() -> None:
     with pytest.raises(NumericsError, match="at least one draw, got 0"):
         estimate(np.zeros((1, 2)), KEY, draws=0)
+
+
+def test_the_interval_of_a_share_is_wilson_s():
+    found = wilson(8, 10)
+    assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178)), "the textbook's example"
+    assert found.mean == 0.8
+    assert (wilson(0, 5).low, wilson(5, 5).high) == (0.0, 1.0)
+    assert wilson(10, 10).low == pytest.approx(0.72, abs=0.005), "all right is no certainty"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +14,7 @@ from metadarts.core.types import Params
 from metadarts.derive import genotype_distance
 from metadarts.spaces import Genotype
 
-from .figures import Rate
-
 Values = NDArray[np.float64]
-QUANTILE = 1.959963984540054
-"""Of the normal distribution, 97.5 %."""
 
 
 def shares_of(alphas: Params) -> Tensor:
@@ -85,11 +80,3 @@ def retrieved(first: Tensor, second: Tensor) -> Values:
     own = np.diagonal(alike)[:, None]
     nearest = own[:, 0] >= alike.max(1)
     return np.asarray(np.where(nearest, 1.0 / (alike == own).sum(1), 0.0), dtype=np.float64)
-
-
-def wilson(hits: float, count: int) -> Rate:
-    """The share of ``hits`` among ``count`` with its 95 % interval (Wilson, 1927); chance is 1 / ``count``."""
-    rate, square = hits / count, QUANTILE**2 / count
-    middle = (rate + square / 2) / (1 + square)
-    half = math.sqrt(square * rate * (1 - rate) + square**2 / 4) / (1 + square)
-    return Rate(rate, max(0.0, min(middle - half, rate)), min(1.0, max(middle + half, rate)), 1 / count)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from metadarts.core.rng import Key
 from metadarts.spaces import Genotype
-from metadarts.studies.statistics import Estimate, estimate, paired
+from metadarts.studies.statistics import Estimate, estimate, paired, wilson
 
 from .answer import Findings, verdict
-from .distances import Values, between, edits, largest_shares, pair_scores, retrieved, variations, wilson, within
-from .figures import Architecture, Contrast, Control, Diagnosis, Variant
+from .distances import Values, between, edits, largest_shares, pair_scores, retrieved, variations, within
+from .figures import Architecture, Contrast, Control, Diagnosis, Rate, Variant
 from .passes import DISCRETE, SOFT, Measured
 
 
@@ -114,11 +114,12 @@ def _architecture(distances: _Distances, meta: Genotype, meta_share: float, key:
 
 
 def _control(distances: _Distances, key: Key) -> Control:
-    hits = distances.retrieved
+    count = len(distances.retrieved)
+    found_again = wilson(float(distances.retrieved.sum()), count)
     return Control(
         _contrast(distances.alphas, key.child("alphas")),
         _contrast(distances.cells, key.child("cells")),
-        wilson(float(hits.sum()), len(hits)),
+        Rate(found_again.mean, found_again.low, found_again.high, 1 / count),
     )
 
 
