@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from metadarts.core.errors import ConfigError
 from metadarts.core.types import ALPHA_PREFIX, SIDES, Params, TaskBatch, is_alpha
 from metadarts.derive import derive_genotype
 from metadarts.experiments import Experiment
+from metadarts.experiments.build import HeldOut
 from metadarts.experiments.checkpoints import Checkpoint
+from metadarts.experiments.environment import describe
 from metadarts.experiments.evaluation import alphas_of, evaluation_inner, on_device
 from metadarts.nn import Learner, Network, discrete_network, inherit
 from metadarts.spaces import Genotype, SearchSpace
@@ -32,6 +35,33 @@ def require_supernet(experiment: Experiment) -> None:
             f"expected the run of a supernet, whose alphas choose a cell for each task; the network of this one has "
             f"{kind}: give the run folder of a search"
         )
+
+
+def measured_facts(
+    experiment: Experiment, checkpoint: Checkpoint, episodes: HeldOut, tasks: int, split: str, seed: int
+) -> dict[str, Any]:
+    """What identifies a study of held-out tasks: tasks, how they are adapted to, checkpoint, machine."""
+    config = experiment.config
+    inner = evaluation_inner(config)
+    return {
+        "source": config.tasks.source,
+        "split": split,
+        "tasks": tasks,
+        "ways": config.tasks.ways,
+        "shots": config.tasks.shots,
+        "queries": config.evaluate.queries,
+        "steps": inner.steps,
+        "weight_rate": inner.weight_rate,
+        "alpha_rate": inner.alpha_rate,
+        "learned_rates": checkpoint.rates is not None,
+        "bn": config.model.bn,
+        "precision": config.model.precision,
+        "seed": seed,
+        "training_seed": config.training.seed,
+        "checkpoint_step": checkpoint.facts["step"],
+        "episodes_sha256": episodes.sha256(tasks),
+        "environment": describe(experiment.device.type),
+    }
 
 
 def adapt_batch(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch) -> tuple[Params, Tensor]:

@@ -19,13 +19,12 @@ from metadarts.derive import derive_genotype, genotype_distance
 from metadarts.experiments import Experiment
 from metadarts.experiments.build import held_out
 from metadarts.experiments.checkpoints import Checkpoint
-from metadarts.experiments.environment import describe
 from metadarts.experiments.evaluation import alphas_of, evaluation_inner, on_device
 from metadarts.metamodel import MetaModel, Prediction
 from metadarts.metamodel.head import choice_count, choices_of, of_alphas
 from metadarts.spaces import Genotype
 
-from .cells import finite_tasks, genotypes_of, require_supernet, with_choices
+from .cells import finite_tasks, genotypes_of, measured_facts, require_supernet, with_choices
 from .diagnosis.passes import spans
 from .statistics import Estimate, estimate, paired
 
@@ -142,9 +141,12 @@ def study_prediction(
             "lower inner.weight_rate or inner.alpha_rate"
         )
     values = {name: each[finite] for name, each in values.items()}
-    facts = _facts(experiment, checkpoint, model, tasks, split, seed, max(steps)) | {
+    facts = measured_facts(experiment, checkpoint, episodes, tasks, split, seed) | {
+        "steps": max(steps),
+        "cell_steps": experiment.config.evaluate.steps,
         "finite_tasks": int(finite.sum()),
-        "episodes_sha256": episodes.sha256(tasks),
+        "fitted_on_tasks": model.fitted,
+        "spec": asdict(model.spec),
     }
     return _summarised(values, facts, tuple(steps), Key.from_seed(seed).child("prediction"))
 
@@ -242,29 +244,6 @@ def _curve(
 
 def _plain(values: Tensor) -> Values:
     return np.asarray(values.detach().cpu().double())
-
-
-def _facts(
-    experiment: Experiment, checkpoint: Checkpoint, model: MetaModel, tasks: int, split: str, seed: int, steps: int
-) -> dict[str, Any]:
-    config = experiment.config
-    return {
-        "source": config.tasks.source,
-        "split": split,
-        "tasks": tasks,
-        "ways": config.tasks.ways,
-        "shots": config.tasks.shots,
-        "queries": config.evaluate.queries,
-        "steps": steps,
-        "cell_steps": config.evaluate.steps,
-        "bn": config.model.bn,
-        "seed": seed,
-        "training_seed": config.training.seed,
-        "checkpoint_step": checkpoint.facts["step"],
-        "fitted_on_tasks": model.fitted,
-        "spec": asdict(model.spec),
-        "environment": describe(experiment.device.type),
-    }
 
 
 def _summarised(values: dict[str, Values], facts: dict[str, Any], steps: tuple[int, ...], key: Key) -> PredictionStudy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,11 +12,10 @@ from metadarts.derive import derive_genotype
 from metadarts.experiments import Experiment
 from metadarts.experiments.build import HeldOut, held_out
 from metadarts.experiments.checkpoints import Checkpoint
-from metadarts.experiments.environment import describe
-from metadarts.experiments.evaluation import LOOK_ADVICE, alphas_of, evaluation_inner
+from metadarts.experiments.evaluation import LOOK_ADVICE, alphas_of
 from metadarts.experiments.memory import fitted
 from metadarts.spaces import Genotype
-from metadarts.studies.cells import require_supernet
+from metadarts.studies.cells import measured_facts, require_supernet
 
 from .distances import shares_of
 from .figures import Diagnosis
@@ -72,7 +70,7 @@ def diagnose(
             f"expected at least 2 tasks whose adaptation stays in the finite numbers, got {finite} of {tasks}; lower "
             "inner.weight_rate, inner.alpha_rate or evaluate.steps"
         )
-    facts = _facts(experiment, checkpoint, episodes, tasks, split, seed) | {"finite_tasks": finite}
+    facts = measured_facts(experiment, checkpoint, episodes, tasks, split, seed) | {"finite_tasks": finite}
     return summarised(found, meta, shares_of({k: t.unsqueeze(0) for k, t in meta_alphas.items()}), key, facts)
 
 
@@ -91,29 +89,3 @@ def _all(
         if progress:
             progress(last, float(np.concatenate([part.soft["own"] for part in parts]).mean()))
     return joined(parts)
-
-
-def _facts(
-    experiment: Experiment, checkpoint: Checkpoint, episodes: HeldOut, tasks: int, split: str, seed: int
-) -> dict[str, Any]:
-    config = experiment.config
-    inner = evaluation_inner(config)
-    return {
-        "source": config.tasks.source,
-        "split": split,
-        "tasks": tasks,
-        "ways": config.tasks.ways,
-        "shots": config.tasks.shots,
-        "queries": config.evaluate.queries,
-        "steps": inner.steps,
-        "weight_rate": inner.weight_rate,
-        "alpha_rate": inner.alpha_rate,
-        "learned_rates": checkpoint.rates is not None,
-        "bn": config.model.bn,
-        "precision": config.model.precision,
-        "seed": seed,
-        "training_seed": config.training.seed,
-        "checkpoint_step": checkpoint.facts["step"],
-        "episodes_sha256": episodes.sha256(tasks),
-        "environment": describe(experiment.device.type),
-    }
