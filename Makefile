@@ -7,7 +7,7 @@
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types rooms tests interpreted notebooks learn2learn gpu clean
+.PHONY: help demo test lint types packages tests interpreted notebooks learn2learn gpu clean
 
 # Processes that share the tests, file by file; each computes on one thread.
 JOBS ?= 2
@@ -57,7 +57,7 @@ demo: $(STAMP)  ## learn to search architectures on built-in tasks, in minutes
 	@$(call say,demo)
 	@$(BIN)/metadarts demo
 
-test: lint types rooms tests interpreted notebooks  ## every check: the six below
+test: lint types packages tests interpreted notebooks  ## every check: the six below
 	@$(call say,all checks passed)
 
 lint: $(STAMP)  ## ruff: rules and layout
@@ -69,8 +69,8 @@ types: $(STAMP)  ## mypy, strict
 	@$(call say,types)
 	@$(BIN)/mypy
 
-rooms: $(STAMP)  ## which room may import which
-	@$(call say,rooms)
+packages: $(STAMP)  ## which package may import which
+	@$(call say,packages)
 	@$(BIN)/lint-imports
 
 tests: $(STAMP) $(TRIED)  ## pytest
@@ -96,7 +96,7 @@ learn2learn: $(STAMP)  ## build the package learn2learn, for its tasksets and it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check gym requests scipy tqdm
 	@CYTHON_FORCE_REGEN=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --use-pep517 --config-settings="--build-option=build_ext" learn2learn==0.2.0
-	@$(BIN)/python -c 'from metadarts.bridges import import_learn2learn; import_learn2learn()'
+	@$(BIN)/python -c 'from metadarts.integrations import import_learn2learn; import_learn2learn()'
 
 # The tests try it once for an environment; without it, they skip what needs it.
 $(TRIED): $(STAMP)

@@ -34,9 +34,9 @@ from benchmarks.meta_step import inner_loop, setting
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, said
 from metadarts.core.errors import ConfigError
-from metadarts.core.files import write_atomically
+from metadarts.store.files import write_atomically
 from metadarts.meta import MetaState, OuterLoop, mean_gradient
-from metadarts.nn import Learner
+from metadarts.networks import Learner
 from metadarts.ops import implementation
 from metadarts.ops.choice import no_triton
 from metadarts.ops.gpu.launch import Launch, interpreting, launches, tensors_in

@@ -23,17 +23,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.derive import derive_genotype, genotype_weights
-from metadarts.experiments import Experiment, RunFolder, build, discretised, with_settings
-from metadarts.experiments.build import held_out
-from metadarts.experiments.checkpoints import Checkpoint
-from metadarts.experiments.environment import choose_device, describe
-from metadarts.experiments.evaluation import CURVE_TASKS, alphas_of, evaluation_inner, on_device
+from metadarts.training import Experiment, RunFolder, build, discretised, with_settings
+from metadarts.training.build import held_out
+from metadarts.training.checkpoints import Checkpoint
+from metadarts.training.environment import choose_device, describe
+from metadarts.training.evaluation import CURVE_TASKS, alphas_of, evaluation_inner, on_device
 from metadarts.meta import evaluate, interval95
-from metadarts.nn import Learner
+from metadarts.networks import Learner
 from metadarts.spaces import Genotype, random_genotype
 
 

@@ -4,7 +4,7 @@
     python -m benchmarks.build_start cifar-fs --data-root CIFAR100
 
 searches with the preset of that start into runs/start-NAME (or goes on with a search that was cut off there), measures
-the best checkpoint on 600 test tasks, and writes metadarts/api/starts/NAME.safetensors. With the same seed, threads and
+the best checkpoint on 600 test tasks, and writes metadarts/fewshot/starts/NAME.safetensors. With the same seed, threads and
 versions the search takes the same steps, so the file comes out the same, bit for bit. `--run RUN` packs a run that is
 there; `--check` compares the file with the one in the package, which it leaves alone.
 """
@@ -16,10 +16,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from metadarts.api import BUNDLED
-from metadarts.api.start import start_of_run
+from metadarts.fewshot import BUNDLED
+from metadarts.fewshot.start import start_of_run
 from metadarts.core.errors import ConfigError
-from metadarts.experiments import RunFolder
+from metadarts.training import RunFolder
 
 STARTS = Path(__file__).resolve().parents[1] / "metadarts" / "api" / "starts"
 MOST_BYTES = 10**6

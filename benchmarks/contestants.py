@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.rows import said
-from metadarts.nn import PRIMITIVES, Statistics
-from metadarts.nn.primitives import Place
+from metadarts.networks import PRIMITIVES, Statistics
+from metadarts.networks.primitives import EdgeContext
 from metadarts.ops import implementation, mix
 from metadarts.spaces import darts
 
@@ -123,7 +123,7 @@ def _run_ours(bundle: Bundle, own: Tensors) -> Sequence[Tensor]:
         params = {key.partition("/")[2]: tensor for key, tensor in own.items() if key.startswith(f"{name}/")}
         run = PRIMITIVES[name].run
         assert run is not None
-        outputs.append(run(own["x"], Place(params, bundle.stride, Statistics(), pool_norm=True)))
+        outputs.append(run(own["x"], EdgeContext(params, bundle.stride, Statistics(), pool_norm=True)))
     return mix(outputs, own["weights"])
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from metadarts.nn import PRIMITIVES, Network
-from metadarts.nn.cell import CellSpec
+from metadarts.networks import PRIMITIVES, Network
+from metadarts.networks.cell import CellSpec
 
 BYTES = 4
 PASSES = ("forward", "gradient", "second", "pulled")

@@ -29,11 +29,11 @@ from benchmarks.conformance import CASES
 from benchmarks.gpu_search import NOTHING_TO_RUN
 from benchmarks.machine import CHECKOUT
 from benchmarks.peers.workloads import Episode, random_batch
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.meta import evaluate, mean_gradient
-from metadarts.nn import Learner
+from metadarts.networks import Learner
 from metadarts.ops import implementation
 from metadarts.ops.choice import no_triton
 from metadarts.ops.gpu.launch import Launch, launches

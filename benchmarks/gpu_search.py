@@ -26,7 +26,7 @@ from benchmarks.rows import RESULTS, Row, append, said
 from metadarts.core.machine import version
 
 if TYPE_CHECKING:
-    from metadarts.experiments import Config, RunFolder
+    from metadarts.training import Config, RunFolder
 
 NOTHING_TO_RUN = 5
 VARIABLE = "METADARTS_DATA_DIR"
@@ -71,7 +71,7 @@ class Piece:
 
 def configured(settings: dict[str, Any]) -> Config:
     """The table's headline, with ``settings``."""
-    from metadarts.studies.reproduction import table_named
+    from metadarts.papers.reproduction import table_named
 
     spec = table_named(TABLE)
     return spec.trainings("full", SHOTS)[0].config(spec.source(None)[1], SHOTS, 0, settings)
@@ -79,7 +79,7 @@ def configured(settings: dict[str, Any]) -> Config:
 
 def config_of(path: Path) -> Config:
     """What the run at ``path`` was begun with."""
-    from metadarts.experiments import RunFolder
+    from metadarts.training import RunFolder
 
     return RunFolder.open(path).config()
 
@@ -87,10 +87,10 @@ def config_of(path: Path) -> Config:
 def piece(path: Path, settings: dict[str, Any], device: str, seconds: float) -> Piece:
     """Start or go on with the run at ``path`` for at most ``seconds``, starting up included."""
     start = time.monotonic()
-    from metadarts.experiments import RunFolder, build, search
-    from metadarts.experiments.environment import describe
-    from metadarts.experiments.memory_plan import plan_search
-    from metadarts.experiments.search import Progress, SearchStopped
+    from metadarts.training import RunFolder, build, search
+    from metadarts.training.environment import describe
+    from metadarts.training.memory_plan import plan_search
+    from metadarts.training.search import Progress, SearchStopped
 
     there = path.exists()
     run = RunFolder.open(path) if there else None

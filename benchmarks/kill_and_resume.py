@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.rng import Key
-from metadarts.experiments import RunFolder
+from metadarts.training import RunFolder
 
 STEPS = 60
 SETTINGS = {

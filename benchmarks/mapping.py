@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.types import Params
-from metadarts.nn import Network
+from metadarts.networks import Network
 
 
 def to_plain(network: Network, params: Params, ways: int) -> dict[str, Tensor]:

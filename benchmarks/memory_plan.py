@@ -17,12 +17,12 @@ from typing import Any
 
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
-from metadarts.experiments.footprint import footprint
+from metadarts.training.footprint import footprint
 from metadarts.meta import meta_gradient
-from metadarts.nn import Learner, NetworkSpec, supernet
+from metadarts.networks import Learner, NetworkSpec, supernet
 from metadarts.spaces import darts
 
 RESULTS = Path(__file__).resolve().parent / "results" / "memory_plan.csv"

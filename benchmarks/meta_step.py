@@ -40,20 +40,20 @@ from benchmarks.peers.network import SearchNetwork
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, percentiles, said
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.machine import allow_tf32, version
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.meta import CapturedStep, MetaGradient, MetaState, OuterLoop, meta_gradient
-from metadarts.nn import Learner, Network, NetworkSpec, supernet
+from metadarts.networks import Learner, Network, NetworkSpec, supernet
 from metadarts.ops import implementation
 from metadarts.spaces import darts
 
 STEPS = 5
 WEIGHT_RATE, ALPHA_RATE = 0.01, 30.0
 AGREEMENT = 1e-9
-OURS = "task_axis"
-REPLAYED, BF16, FOLDED = "task_axis-replayed", "task_axis-replayed-bf16", "task_axis-folded"
+OURS = "batched"
+REPLAYED, BF16, FOLDED = "batched-replayed", "batched-replayed-bf16", "batched-folded"
 OURS_ON_A_GPU = (REPLAYED, BF16, OURS, FOLDED)
 PEERS = ("higher", "functional_call", "learn2learn")
 CHANNELS_LAST = "-channels_last"

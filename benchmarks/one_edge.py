@@ -27,24 +27,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.core.files import write_atomically
+from metadarts.store.files import write_atomically
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
-from metadarts.metamodel.experience import Origin
-from metadarts.metamodel.footprints import Footprints
-from metadarts.metamodel.lessons import Lessons, lessons_of, look
-from metadarts.metamodel.model import MetaModel, Spec
-from metadarts.metamodel.teachers import Family, Schedule, TeacherTasks, taught, teacher_tasks, train_each, warm_start
-from metadarts.metamodel.teachers.warm import INNER
+from metadarts.predictor.task_record import Origin
+from metadarts.predictor.footprints import Footprints
+from metadarts.predictor.meta_dataset import MetaDataset, lessons_of, look
+from metadarts.predictor.model import MetaModel, PredictorSpec
+from metadarts.predictor.synthetic import Family, Schedule, TeacherTasks, taught, teacher_tasks, train_each, warm_start
+from metadarts.predictor.synthetic.warm import INNER
 from metadarts.spaces import darts
-from metadarts.studies.statistics import paired, wilson
+from metadarts.papers.statistics import paired, wilson
 
 RESULTS = Path(__file__).parent / "results" / "metamodel"
 JUDGED, TAUGHT = 1, 2
 """Seeds of the tasks that are judged and of those that the meta-model learns from."""
 SCHEDULE = Schedule(starts=6)
-SPEC = Spec(width=256, embedding=64, epochs=60, rate=2e-3, decay=5e-2, alphas=0.0, ranking=0.0)
+SPEC = PredictorSpec(width=256, embedding=64, epochs=60, rate=2e-3, decay=5e-2, alphas=0.0, ranking=0.0)
 STEPS = (0, 1, 3, 5, 10, 20)
 PART = 16
 LOOKED_AT = 32
@@ -85,7 +85,7 @@ def train_all(folder: Path, tasks: int, family: Family) -> None:
         print(f"{first + PART} tasks, right by loss: {int((trained.best == part.truth).sum())} of {PART}", flush=True)
 
 
-def lessons(count: int, family: Family, sight: Footprints) -> Iterator[Lessons]:
+def lessons(count: int, family: Family, sight: Footprints) -> Iterator[MetaDataset]:
     """Tasks to learn from, part by part. They have no queries to speak of: nothing is measured on them."""
     short = replace(family, query=2)
     for first in range(0, count, 64):

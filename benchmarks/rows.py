@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import DataError
-from metadarts.core.files import write_atomically
+from metadarts.store.files import write_atomically
 from metadarts.core.machine import commit, device_name, version
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -21,11 +21,11 @@ from benchmarks.conformance import conforms
 from benchmarks.peers.process import ROOT, run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, heard, read, said
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.meta import meta_gradient
-from metadarts.nn import Learner, NetworkSpec, supernet
+from metadarts.networks import Learner, NetworkSpec, supernet
 from metadarts.spaces import darts
 
 WEIGHT_RATE, ALPHA_RATE = 0.01, 30.0
@@ -142,7 +142,7 @@ def _row(axis: str, point: Point, how: Plan, answer: dict[str, Any]) -> Row:
     return Row(
         what=axis,
         sizes=said(**vars(point)),
-        engine="task_axis",
+        engine="batched",
         order="second",
         checkpoint=point.steps if how.recomputed else 0,
         seconds=answer["seconds"],

@@ -1,7 +1,7 @@
 """Few-shot differentiable architecture search.
 
-`import metadarts` imports none of its rooms, and so neither torch nor matplotlib: a public name is looked up in its
-room when it is first used (PEP 562). A room's own names are reached through the room, e.g. ``metadarts.adapt``.
+`import metadarts` imports none of its packages, and so neither torch nor matplotlib: a public name is looked up in its
+package when it is first used (PEP 562). A package's own names are reached through the package, e.g. ``metadarts.inner``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks that it says what _EXPORTS says
-    from metadarts.api import FewShotClassifier as FewShotClassifier
+    from metadarts.fewshot import FewShotClassifier as FewShotClassifier
     from metadarts.core.rng import Key as Key
     from metadarts.core.types import TaskBatch as TaskBatch
     from metadarts.derive import derive_genotype as derive_genotype
     from metadarts.meta import meta_step as meta_step
-    from metadarts.nn import NetworkSpec as NetworkSpec
-    from metadarts.nn import supernet as supernet
+    from metadarts.networks import NetworkSpec as NetworkSpec
+    from metadarts.networks import supernet as supernet
     from metadarts.spaces import Genotype as Genotype
     from metadarts.spaces import SearchSpace as SearchSpace
     from metadarts.spaces import darts as darts
@@ -28,13 +28,13 @@ if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks th
 
 __version__ = "0.1.0"
 
-# A name may not be a room's: importing the room `adapt` binds metadarts.adapt to it, whatever stands here.
+# A name may not be a package's: importing the package `adapt` binds metadarts.inner to it, whatever stands here.
 _EXPORTS = {
     "EpisodeSampler": "metadarts.tasks",
-    "FewShotClassifier": "metadarts.api",
+    "FewShotClassifier": "metadarts.fewshot",
     "Genotype": "metadarts.spaces",
     "Key": "metadarts.core.rng",
-    "NetworkSpec": "metadarts.nn",
+    "NetworkSpec": "metadarts.networks",
     "SearchSpace": "metadarts.spaces",
     "Source": "metadarts.tasks",
     "TaskBatch": "metadarts.core.types",
@@ -44,7 +44,7 @@ _EXPORTS = {
     "meta_step": "metadarts.meta",
     "omniglot": "metadarts.tasks",
     "open_source": "metadarts.tasks",
-    "supernet": "metadarts.nn",
+    "supernet": "metadarts.networks",
 }
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - the keys are strings

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadarts.api import FewShotClassifier
-from metadarts.api.learn import SCRATCH_STEPS, HeldOut, Plan, adapt_start, derive, from_scratch, inherited
-from metadarts.api.measure import size_of
-from metadarts.api.pixels import logistic_regression, pixel_baselines
-from metadarts.api.start import open_start
-from metadarts.api.task import Solution, Support, hits, logits
+from metadarts.fewshot import FewShotClassifier
+from metadarts.fewshot.learn import SCRATCH_STEPS, HeldOutImages, AdaptSettings, adapt_start, derive, from_scratch, inherited
+from metadarts.fewshot.measure import size_of
+from metadarts.fewshot.pixels import logistic_regression, pixel_baselines
+from metadarts.fewshot.start import open_start
+from metadarts.fewshot.task import Solution, Support, hits, logits
 from metadarts.core.errors import ConfigError
-from metadarts.core.files import append_line
+from metadarts.store.files import append_line
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.spaces import random_genotype
@@ -58,8 +58,8 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     support = classifier.task_.support
     pixels = classifier._pixels(arrays["held_out"])
-    held = HeldOut(pixels, torch.from_numpy(arrays["held_out_labels"]))
-    opened, soft, plan = open_start(start), classifier.task_.solution("soft"), Plan(steps)
+    held = HeldOutImages(pixels, torch.from_numpy(arrays["held_out_labels"]))
+    opened, soft, plan = open_start(start), classifier.task_.solution("soft"), AdaptSettings(steps)
 
     def score(solution: Solution, bn: str = "support") -> float:
         found = logits(support, solution.network, solution.with_axis(), held.pixels, bn)
@@ -67,16 +67,16 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
 
     shipped = torch.from_numpy(classifier.logits(arrays["held_out"]))
     cell = inherited(opened, support, soft, plan, held_out=held)
-    scratch = from_scratch(opened, support, derive(soft), Plan(SCRATCH_STEPS))
+    scratch = from_scratch(opened, support, derive(soft), AdaptSettings(SCRATCH_STEPS))
     others = _random_cells(draw.stem, opened, support, soft, plan)
     space = soft.network.space
-    no_alphas = adapt_start(opened, support, Plan(steps, alpha_rate=0.0))
+    no_alphas = adapt_start(opened, support, AdaptSettings(steps, alpha_rate=0.0))
     return {
         "draw": draw.stem,
         "start": start,
         "steps": steps,
         "seconds": seconds,
-        "before": score(adapt_start(opened, support, Plan(0))),
+        "before": score(adapt_start(opened, support, AdaptSettings(0))),
         "after": float(hits(shipped, held.labels).mean()),
         "weights only": score(no_alphas),
         "transductive": score(soft, "transductive"),
@@ -85,7 +85,7 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
         "scratch": score(scratch),
         "random cells, inherited": [score(other) for other in others],
         "random cells, scratch": [
-            score(from_scratch(opened, support, random_genotype(space, _key(draw.stem, 0)), Plan(SCRATCH_STEPS)))
+            score(from_scratch(opened, support, random_genotype(space, _key(draw.stem, 0)), AdaptSettings(SCRATCH_STEPS)))
         ],
         **pixel_baselines(support, held),
         "logistic regression, best": max(logistic_regression(support, held, c) for c in PENALTIES),
@@ -102,7 +102,7 @@ def _key(draw: str, number: int) -> Key:
     return Key.from_seed(0).child("random cell", draw, number)
 
 
-def _random_cells(draw: str, start: Any, support: Support, soft: Solution, plan: Plan) -> list[Solution]:
+def _random_cells(draw: str, start: Any, support: Support, soft: Solution, plan: AdaptSettings) -> list[Solution]:
     """Random cells with the same treatment as the derived one: the adapted weights, as many steps."""
     genotypes = [random_genotype(soft.network.space, _key(draw, number)) for number in range(RANDOM_CELLS)]
     return [inherited(start, support, soft, plan, genotype) for genotype in genotypes]

@@ -14,10 +14,10 @@ from . import common
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from metadarts.api.labelled import Labelled
-    from metadarts.api.learn import HeldOut, Plan
-    from metadarts.api.start import Start
-    from metadarts.api.task import Solution, Step, Support, Task
+    from metadarts.fewshot.labelled import Labelled
+    from metadarts.fewshot.learn import HeldOutImages, AdaptSettings
+    from metadarts.fewshot.start import Start
+    from metadarts.fewshot.task import Solution, Step, Support, Task
 
 ALL = "all"
 META, PREDICTED = "meta", "predicted"
@@ -63,13 +63,13 @@ def adapt(
 
     Example: metadarts adapt auto --images PHOTOS --steps 10 --out tasks/mine
     """
-    from metadarts.api.classifier import open_support, start_facts
-    from metadarts.api.folder import save_task
-    from metadarts.api.labelled import hold_out, read_labelled
-    from metadarts.api.learn import Plan, adapt_start, check_support
-    from metadarts.api.task import FINISHES, Task
+    from metadarts.fewshot.classifier import open_support, start_facts
+    from metadarts.fewshot.folder import save_task
+    from metadarts.fewshot.labelled import hold_out, read_labelled
+    from metadarts.fewshot.learn import AdaptSettings, adapt_start, check_support
+    from metadarts.fewshot.task import FINISHES, Task
     from metadarts.core.errors import ConfigError, nearest
-    from metadarts.experiments import RunFolder
+    from metadarts.training import RunFolder
 
     if finish not in (*FINISHES, ALL):
         raise ConfigError(f"--finish {finish!r}: {nearest(finish, (*FINISHES, ALL))}")
@@ -90,7 +90,7 @@ def adapt(
     watched = _held_out(support.form, looked_at)
     task = Task(support, facts={"start": start_facts(opened), "notes": notes, "measured": {}})
     _say_task(task, opened, looked_at)
-    plan = Plan(steps, seconds)
+    plan = AdaptSettings(steps, seconds)
     soft = adapt_start(opened, support, plan, watched, _printer(watched))
     task.solutions["soft"] = soft
     _say_end(soft, plan)
@@ -116,9 +116,9 @@ def adapt(
 
 def _beginning(begin: str, path: Path | None) -> Callable[[Start, Support], Start]:
     """What makes of a start that with the alphas to begin at; a meta-model is read now, before images are."""
-    from metadarts.api.predicted import predicted_start
+    from metadarts.fewshot.predicted import predicted_start
     from metadarts.core.errors import ConfigError, nearest
-    from metadarts.metamodel import open_model
+    from metadarts.predictor import open_model
 
     if begin not in (META, PREDICTED):
         raise ConfigError(f"--start {begin!r}: {nearest(begin, (META, PREDICTED))}")
@@ -132,11 +132,11 @@ def _beginning(begin: str, path: Path | None) -> Callable[[Start, Support], Star
 
 def _recorder(
     archive: Path | None, images: Path, learnt: Labelled, looked_at: Labelled
-) -> Callable[[Start, Support, Solution, Plan], None]:
+) -> Callable[[Start, Support, Solution, AdaptSettings], None]:
     """What records the adapted task in ``archive``; whether it can is known before minutes go into adapting."""
-    from metadarts.api.experience import experience_of, folder_origin
+    from metadarts.fewshot.task_record import experience_of, folder_origin
     from metadarts.core.errors import ConfigError
-    from metadarts.metamodel.archive import Archive
+    from metadarts.predictor.archive import Archive
 
     if archive is None:
         return lambda start, support, soft, plan: None
@@ -145,7 +145,7 @@ def _recorder(
     origin = folder_origin(images, learnt, looked_at)
     Archive.open(archive, write=True).close()
 
-    def record(start: Start, support: Support, soft: Solution, plan: Plan) -> None:
+    def record(start: Start, support: Support, soft: Solution, plan: AdaptSettings) -> None:
         with Archive.open(archive, write=True) as opened:
             (name,) = opened.add([experience_of(origin, start, support, soft, plan)])
             common.console.print(f"recorded in {archive} as {name[:12]}, of {len(opened)} experiences", soft_wrap=True)
@@ -153,16 +153,16 @@ def _recorder(
     return record
 
 
-def _held_out(form: Any, looked_at: Labelled) -> HeldOut | None:
+def _held_out(form: Any, looked_at: Labelled) -> HeldOutImages | None:
     import torch
 
-    from metadarts.api.form import to_pixels
-    from metadarts.api.learn import HeldOut
+    from metadarts.fewshot.input_spec import to_pixels
+    from metadarts.fewshot.learn import HeldOutImages
 
     if not len(looked_at.labels):
         return None
     pixels, _ = to_pixels(looked_at.images, form.channels, form.height)
-    return HeldOut(torch.from_numpy(pixels), torch.from_numpy(looked_at.labels))
+    return HeldOutImages(torch.from_numpy(pixels), torch.from_numpy(looked_at.labels))
 
 
 def _say_task(task: Task, start: Start, looked_at: Labelled) -> None:
@@ -185,7 +185,7 @@ def _say_task(task: Task, start: Start, looked_at: Labelled) -> None:
         common.console.print(f"note: {note}", soft_wrap=True)
 
 
-def _printer(watched: HeldOut | None) -> Any:
+def _printer(watched: HeldOutImages | None) -> Any:
     def say(step: Step) -> None:
         held = "" if step.accuracy is None else f"  held-out accuracy {step.accuracy:6.1%}"
         common.console.print(f"  step {step.step:3d}  support loss {step.loss:6.3f}{held}  {step.seconds:5.1f} s")
@@ -193,7 +193,7 @@ def _printer(watched: HeldOut | None) -> Any:
     return say
 
 
-def _say_end(solution: Solution, plan: Plan) -> None:
+def _say_end(solution: Solution, plan: AdaptSettings) -> None:
     taken = solution.history[-1].step
     if taken < plan.steps:
         finite = math.isfinite(solution.history[-1].loss)
@@ -204,12 +204,12 @@ def _say_end(solution: Solution, plan: Plan) -> None:
 
 
 def _finish(
-    task: Task, start: Start, plan: Plan, more_steps: int | None, finishes: tuple[str, ...], watched: HeldOut | None
+    task: Task, start: Start, plan: AdaptSettings, more_steps: int | None, finishes: tuple[str, ...], watched: HeldOutImages | None
 ) -> None:
     """Add the discrete finishes to the task, under a bar each."""
     from dataclasses import replace
 
-    from metadarts.api.learn import SCRATCH_STEPS, derive, from_scratch, inherited
+    from metadarts.fewshot.learn import SCRATCH_STEPS, derive, from_scratch, inherited
 
     support, soft = task.support, task.solution("soft")
     for name in finishes:
@@ -228,14 +228,14 @@ def _finish(
         task.solutions[name] = solution
 
 
-def _measure(task: Task, finish: str, watched: HeldOut) -> None:
+def _measure(task: Task, finish: str, watched: HeldOutImages) -> None:
     """Print what is known of every solution, and of what needs no search.
 
     Args:
         finish: the solution that the folder ships first.
     """
-    from metadarts.api.measure import gap, measured, size_of
-    from metadarts.api.pixels import pixel_baselines
+    from metadarts.fewshot.measure import gap, measured, size_of
+    from metadarts.fewshot.pixels import pixel_baselines
 
     hits: dict[str, Tensor] = {}
     common.console.print("\non held-out images (95 % intervals over images: Wilson's; gaps are paired):")
@@ -266,7 +266,7 @@ def said_size(size: dict[str, int]) -> str:
 
 
 def _say_sizes(task: Task) -> None:
-    from metadarts.api.measure import size_of
+    from metadarts.fewshot.measure import size_of
 
     common.console.print("no image is held out, so no accuracy is known:")
     for name, solution in task.solutions.items():
@@ -291,11 +291,11 @@ def _say_pixels(task: Task, finish: str, baselines: dict[str, float]) -> None:
         )
 
 
-def _pictures(task: Task, start: Start, watched: HeldOut | None) -> dict[str, bytes]:
-    from metadarts.api.learn import derive
-    from metadarts.api.task import logits
+def _pictures(task: Task, start: Start, watched: HeldOutImages | None) -> dict[str, bytes]:
+    from metadarts.fewshot.learn import derive
+    from metadarts.fewshot.task import logits
     from metadarts.derive import derive_genotype
-    from metadarts.experiments.evaluation import alphas_of
+    from metadarts.training.evaluation import alphas_of
     from metadarts.viz import Picture, draw_genotypes, draw_predictions
 
     space = start.network.space

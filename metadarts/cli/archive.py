@@ -12,8 +12,8 @@ from metadarts.core.errors import ConfigError, DataError, RunError, nearest
 from . import common
 
 if TYPE_CHECKING:
-    from metadarts.metamodel.archive_check import Data, Findings
-    from metadarts.metamodel.experience import Experience
+    from metadarts.predictor.archive_check import Data, Findings
+    from metadarts.predictor.task_record import TaskRecord
     from metadarts.tasks import Source
 
 SPLITS = ("train", "val", "test")
@@ -43,9 +43,9 @@ def add_tasks(
 
     Example: metadarts archive add experience.sqlite --run runs/demo --tasks 2000
     """
-    from metadarts.experiments import RunFolder, with_settings
-    from metadarts.metamodel.archive import Archive
-    from metadarts.studies.recording import record_tasks, recorded_episodes
+    from metadarts.training import RunFolder, with_settings
+    from metadarts.predictor.archive import Archive
+    from metadarts.papers.recording import record_tasks, recorded_episodes
 
     if split not in SPLITS:
         raise ConfigError(f"--split {split!r}: {nearest(split, SPLITS)}")
@@ -87,7 +87,7 @@ def list_archive(
     """Say what an archive holds: experiences by data, space, role and run, with their mean accuracies."""
     from itertools import islice
 
-    from metadarts.metamodel.archive import Archive
+    from metadarts.predictor.archive import Archive
 
     with Archive.open(file) as opened:
         groups = opened.groups()
@@ -105,7 +105,7 @@ def list_archive(
             common.console.print(_line(experience), soft_wrap=True)
 
 
-def _line(experience: Experience) -> str:
+def _line(experience: TaskRecord) -> str:
     return (
         f"task {experience.origin.sha256[:12]}  {experience.role}  {experience.before:.2%} to {experience.after:.2%}  "
         f"seed {experience.seed}  {experience.genotype}"
@@ -118,7 +118,7 @@ def merge_archives(
     others: Annotated[list[Path], typer.Argument(help="Archives to add; they stay as they are.")],
 ) -> None:
     """Add what other archives hold; a record that is there already is not added again."""
-    from metadarts.metamodel.archive import Archive
+    from metadarts.predictor.archive import Archive
 
     for path in others:  # all of them before the first is added
         with Archive.open(path) as other:
@@ -142,8 +142,8 @@ def verify_archive(
     ] = None,
 ) -> None:
     """Check that every record is whole, named by its content and valid, and its architecture that of its alphas."""
-    from metadarts.metamodel.archive import Archive
-    from metadarts.metamodel.archive_check import check_origins, check_records
+    from metadarts.predictor.archive import Archive
+    from metadarts.predictor.archive_check import check_origins, check_records
 
     if data_root is not None and not common.is_there(data_root):
         raise ConfigError(f"--data-root {str(data_root)!r}: there is nothing at that place")

@@ -15,7 +15,7 @@ from rich.text import Text
 from metadarts.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from metadarts.experiments import Config, Experiment
+    from metadarts.training import Config, Experiment
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")]
@@ -42,7 +42,7 @@ def data_settings(data: str, root: Path | None = None) -> dict[str, str]:
         ConfigError: when ``data`` is neither a name nor a path, or ``root`` is given beside a path.
         DataError: when no source reads what lies at the path.
     """
-    from metadarts.experiments.build import LIBRARY
+    from metadarts.training.build import LIBRARY
     from metadarts.tasks import SOURCES, recognise
 
     if root is not None and not is_there(root):
@@ -80,7 +80,7 @@ def moved_data(source: str, data: str | None, root: Path | None) -> dict[str, st
 
 def open_experiment(config: Config, device: str) -> Experiment:
     """Build the experiment, under a bar when there are many images to read. Raises MetadartsError."""
-    from metadarts.experiments import build
+    from metadarts.training import build
 
     with bar(f"read {config.tasks.source}", quiet=True) as shown:
         return build(config, device, lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images"))
@@ -90,7 +90,7 @@ def prepare(device: str, threads: int) -> str:
     """Set the number of threads and resolve the device's name."""
     import torch
 
-    from metadarts.experiments.environment import choose_device
+    from metadarts.training.environment import choose_device
 
     if threads:
         torch.set_num_threads(threads)

@@ -55,10 +55,10 @@ def _build_glyphs() -> None:
 
 
 def _compare(out: Path, tasks: int, device: str) -> None:
-    from rich.table import Table
+    from rich.table import ResultTable
 
-    from metadarts.experiments import RunFolder, build
-    from metadarts.experiments.baselines import compare
+    from metadarts.training import RunFolder, build
+    from metadarts.training.baselines import compare
     from metadarts.viz import draw_curve
 
     folder = RunFolder.open(out)
@@ -76,7 +76,7 @@ def _compare(out: Path, tasks: int, device: str) -> None:
         ylabel="query accuracy",
         title="adapting to scripts never seen",
     )
-    shown_table = Table(
+    shown_table = ResultTable(
         "method",
         "accuracy",
         "95 % interval",

@@ -11,7 +11,7 @@ import typer
 from . import common
 
 if TYPE_CHECKING:
-    from metadarts.studies.diagnosis import Diagnosis
+    from metadarts.papers.diagnosis import Diagnosis
 
 
 def diagnose(
@@ -35,10 +35,10 @@ def diagnose(
     Example: metadarts diagnose runs/demo --tasks 100
     """
     from metadarts.core.errors import ConfigError
-    from metadarts.experiments import RunFolder, with_settings
-    from metadarts.studies.cells import require_supernet
-    from metadarts.studies.diagnosis import as_text
-    from metadarts.studies.diagnosis import diagnose as measure
+    from metadarts.training import RunFolder, with_settings
+    from metadarts.papers.cells import require_supernet
+    from metadarts.papers.diagnosis import as_text
+    from metadarts.papers.diagnosis import diagnose as measure
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")
@@ -67,7 +67,7 @@ def diagnose(
 
 def _made(folder: Path) -> Path:
     """``folder``, made where it is missing: before anything is measured. Raises RunError."""
-    from metadarts.core.files import cannot_write
+    from metadarts.store.files import cannot_write
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,8 +77,8 @@ def _made(folder: Path) -> Path:
 
 
 def _write(found: Diagnosis, place: Path) -> list[Path]:
-    from metadarts.core.files import write_atomically
-    from metadarts.studies.diagnosis import as_markdown, draw_diagnosis
+    from metadarts.store.files import write_atomically
+    from metadarts.papers.diagnosis import as_markdown, draw_diagnosis
 
     texts = {
         "diagnosis.md": as_markdown(found) + "\n![what replacing the architecture costs](diagnosis.png)\n",

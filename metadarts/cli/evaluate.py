@@ -44,8 +44,8 @@ def evaluate(
 ) -> None:
     """Adapt the run's best checkpoint to held-out tasks and print accuracy with its 95 % interval."""
     from metadarts.core.errors import ConfigError, RunError
-    from metadarts.core.files import write_atomically
-    from metadarts.experiments import RunFolder, discretised, evaluate_run, read_genotype, with_settings
+    from metadarts.store.files import write_atomically
+    from metadarts.training import RunFolder, discretised, evaluate_run, read_genotype, with_settings
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")

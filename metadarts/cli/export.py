@@ -49,8 +49,8 @@ def export(
 
 def export_task(task: Path, out: Path, format: str | None, finish: str | None) -> Check:
     """Export one solution of a task folder, compared on noise and on its support images."""
-    from metadarts.api.folder import load_task
-    from metadarts.api.task import CHUNK
+    from metadarts.fewshot.folder import load_task
+    from metadarts.fewshot.task import CHUNK
     from metadarts.export import export_model
 
     opened = load_task(task)

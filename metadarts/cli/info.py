@@ -18,7 +18,7 @@ def info(
     seed: common.Seed = 0,
 ) -> None:
     """Versions, device, threads, and the implementations available for each operator."""
-    from metadarts.experiments.environment import describe
+    from metadarts.training.environment import describe
     from metadarts.ops import implementations
 
     resolved = common.prepare(device, threads)

@@ -44,7 +44,7 @@ def main() -> None:
         print("metadarts:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        from metadarts.experiments.memory import ADVICE, is_out_of_memory
+        from metadarts.training.memory import ADVICE, is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

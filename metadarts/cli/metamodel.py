@@ -16,9 +16,9 @@ from . import common
 
 if TYPE_CHECKING:
     from metadarts.core.types import TaskBatch
-    from metadarts.metamodel import Experience, MetaModel, Rebuilder, Stem
-    from metadarts.metamodel.lessons import Lessons
-    from metadarts.metamodel.tuning import Tried
+    from metadarts.predictor import TaskRecord, MetaModel, Rebuilder, Stem
+    from metadarts.predictor.meta_dataset import MetaDataset
+    from metadarts.predictor.tuning import Tried
 
 metamodel = typer.Typer(help="From a task to its architecture, learnt from an archive of tasks.", no_args_is_help=True)
 
@@ -50,9 +50,9 @@ def train(
 
     Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
     """
-    from metadarts.metamodel import Archive, MetaModel, Selection, Spec, save_model
-    from metadarts.metamodel.experience import ADAPTED, EPISODE
-    from metadarts.metamodel.lessons import lessons_of
+    from metadarts.predictor import Archive, MetaModel, Selection, PredictorSpec, save_model
+    from metadarts.predictor.task_record import ADAPTED, EPISODE
+    from metadarts.predictor.meta_dataset import lessons_of
 
     _require_free(out, ".safetensors")
     common.prepare("cpu", threads)
@@ -68,7 +68,7 @@ def train(
         )
     stem, start_name = _stem(start, experiences)
     rebuild = _rebuilder(experiences, data_root)
-    model = MetaModel(experiences[0].space, stem, Spec(epochs=epochs, seed=seed))
+    model = MetaModel(experiences[0].space, stem, PredictorSpec(epochs=epochs, seed=seed))
     with common.bar(f"look at {len({each.origin.sha256 for each in experiences})} tasks") as shown:
         lessons = lessons_of(
             experiences, rebuild, stem, model.space, lambda done, n: shown.update(done / n, f"{done}/{n} tasks")
@@ -90,12 +90,12 @@ def train(
     common.console.print(f"written to {out}, sha256 {sha256[:12]}", soft_wrap=True)
 
 
-def _alike(path: Path, experiences: list[Experience], split: str) -> dict[str, Any]:
+def _alike(path: Path, experiences: list[TaskRecord], split: str) -> dict[str, Any]:
     """What experiences to learn from have in common, and a name for all of them. Raises DataError where they differ.
 
     Accuracies and alphas of two supernets, or after other numbers of steps, cannot be held against each other.
     """
-    from metadarts.metamodel.archive_rows import encode, json_text
+    from metadarts.predictor.archive_rows import encode, json_text
 
     if not experiences:
         raise DataError(f"{path} holds no adapted task of split {split!r} to learn from (see archive ls, archive add)")
@@ -128,11 +128,11 @@ def _require_free(out: Path, suffix: str) -> None:
         raise RunError(f"{out}: there is no folder {out.parent}; make it first")
 
 
-def _stem(start: str, experiences: list[Experience]) -> tuple[Stem, str]:
+def _stem(start: str, experiences: list[TaskRecord]) -> tuple[Stem, str]:
     """The stem of a run's best checkpoint or of a start; "auto" is the bundled one for the data's channels."""
-    from metadarts.api.start import AUTO, open_start, suited_start
-    from metadarts.experiments import RunFolder
-    from metadarts.metamodel import Stem
+    from metadarts.fewshot.start import AUTO, open_start, suited_start
+    from metadarts.training import RunFolder
+    from metadarts.predictor import Stem
 
     if common.is_there(Path(start)) and Path(start).is_dir():  # its data need not be opened
         folder = RunFolder.open(Path(start))
@@ -144,22 +144,22 @@ def _stem(start: str, experiences: list[Experience]) -> tuple[Stem, str]:
     return Stem.of_params(opened.params), opened.name
 
 
-def _in_colour(experience: Experience) -> bool:
+def _in_colour(experience: TaskRecord) -> bool:
     """Whether a task's images are in colour, judged by its source's name."""
     return not str(experience.origin.facts["source"]).startswith(("omniglot", "glyphs"))
 
 
-def _rebuilder(experiences: list[Experience], root: Path | None) -> Rebuilder:
-    from metadarts.metamodel import Rebuilder
-    from metadarts.metamodel.archive_check import data_of
+def _rebuilder(experiences: list[TaskRecord], root: Path | None) -> Rebuilder:
+    from metadarts.predictor import Rebuilder
+    from metadarts.predictor.archive_check import data_of
 
     from .archive import open_data
 
     return Rebuilder(*(open_data(data, root) for data in dict.fromkeys(map(data_of, experiences))))
 
 
-def _tuned(model: MetaModel, lessons: list[Lessons]) -> list[Tried]:
-    from metadarts.metamodel import tune
+def _tuned(model: MetaModel, lessons: list[MetaDataset]) -> list[Tried]:
+    from metadarts.predictor import tune
 
     with common.bar("cross-validate") as shown:
 
@@ -179,7 +179,7 @@ def _tuned(model: MetaModel, lessons: list[Lessons]) -> list[Tried]:
 
 
 def _setting(tried: Tried) -> dict[str, float]:
-    from metadarts.metamodel.tuning import as_row
+    from metadarts.predictor.tuning import as_row
 
     return as_row(tried)
 
@@ -207,11 +207,11 @@ def predict(
     """
     import torch
 
-    from metadarts.api.classifier import open_support
-    from metadarts.api.labelled import read_labelled
-    from metadarts.api.learn import check_support
-    from metadarts.core.files import write_atomically
-    from metadarts.metamodel import open_model
+    from metadarts.fewshot.classifier import open_support
+    from metadarts.fewshot.labelled import read_labelled
+    from metadarts.fewshot.learn import check_support
+    from metadarts.store.files import write_atomically
+    from metadarts.predictor import open_model
 
     common.prepare("cpu", threads)
     if json_file is not None:
@@ -241,7 +241,7 @@ def predict(
 
 
 def _rank(model: MetaModel, batch: TaskBatch, paths: list[Path]) -> None:
-    from metadarts.experiments import read_genotype
+    from metadarts.training import read_genotype
 
     scores = model.rank(batch, [read_genotype(path) for path in paths])[0].tolist()
     for score, path in sorted(zip(scores, paths, strict=True), key=lambda pair: -pair[0]):
@@ -270,7 +270,7 @@ def evaluate(
 
     Example: metadarts metamodel evaluate meta.safetensors --run runs/demo --json figures.json
     """
-    from metadarts.core.files import write_atomically
+    from metadarts.store.files import write_atomically
 
     if json_file is not None:
         _require_free(json_file, ".json")
@@ -292,7 +292,7 @@ def evaluate(
 
 def _evaluate_table(table: Path, seeds: int, json_file: Path | None) -> tuple[str, dict[str, Any]]:
     """The page and the figures; beside ``json_file`` also a picture of each search space."""
-    from metadarts.metamodel.tabular import draw_result, evaluate_table
+    from metadarts.predictor.tabular import draw_result, evaluate_table
 
     with common.bar(f"{table.name}, {seeds} seeds") as shown:
         report = evaluate_table(table, seeds, progress=shown.update)
@@ -307,11 +307,11 @@ def _evaluate_table(table: Path, seeds: int, json_file: Path | None) -> tuple[st
 def _evaluate_run(
     path: Path, run: Path, tasks: int, split: str, cells: bool, root: Path | None, device: str, seed: int
 ) -> tuple[str, dict[str, Any]]:
-    from metadarts.experiments import RunFolder, with_settings
-    from metadarts.metamodel import open_model
-    from metadarts.studies.prediction import study_prediction
-    from metadarts.studies.prediction_page import as_markdown
-    from metadarts.studies.recording import run_of
+    from metadarts.training import RunFolder, with_settings
+    from metadarts.predictor import open_model
+    from metadarts.papers.prediction import study_prediction
+    from metadarts.papers.prediction_page import as_markdown
+    from metadarts.papers.recording import run_of
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test, whose classes nothing was learnt from")

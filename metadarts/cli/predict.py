@@ -29,7 +29,7 @@ def predict(
     """
     import torch
 
-    from metadarts.api.form import to_pixels
+    from metadarts.fewshot.input_spec import to_pixels
 
     common.prepare("cpu", threads)
     opened = _open(model, finish)
@@ -58,7 +58,7 @@ def _shown(path: Path) -> str:
 
 
 def _open(path: Path, finish: str | None) -> Opened:
-    from metadarts.api.folder import is_task, load_task
+    from metadarts.fewshot.folder import is_task, load_task
     from metadarts.core.errors import ConfigError
     from metadarts.export import Opened, open_model
 

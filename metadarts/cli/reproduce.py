@@ -17,8 +17,8 @@ from . import common
 from .signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from metadarts.studies.reproduction import Spec
-    from metadarts.studies.rows import Table
+    from metadarts.papers.reproduction import TableSpec
+    from metadarts.papers.rows import ResultTable
     from metadarts.tasks import Source
 
 UNFINISHED = 3
@@ -49,7 +49,7 @@ def reproduce(
 
     Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
     """
-    from metadarts.studies.reproduction import LENGTHS_IN_WORDS, Job, Stopped, carry_out, table_named, tabulate
+    from metadarts.papers.reproduction import LENGTHS_IN_WORDS, Job, Stopped, carry_out, table_named, tabulate
 
     if not table:
         _list_tables()
@@ -95,7 +95,7 @@ def reproduce(
 
 
 def _list_tables() -> None:
-    from metadarts.studies.reproduction import LENGTHS_IN_WORDS, TABLES, rows_of
+    from metadarts.papers.reproduction import LENGTHS_IN_WORDS, TABLES, rows_of
 
     for spec in TABLES.values():
         common.console.print(f"{spec.name:14} {spec.title}", soft_wrap=True)
@@ -110,15 +110,15 @@ def _list_tables() -> None:
     )
 
 
-def _settings(spec: Spec, budget: str, shots: list[int] | None) -> tuple[int, ...]:
+def _settings(spec: TableSpec, budget: str, shots: list[int] | None) -> tuple[int, ...]:
     known = spec.settings(budget)
     if odd := [number for number in shots or () if number not in known]:
         raise ConfigError(f"--shots {odd[0]}: under the {budget} budget {spec.name} has {', '.join(map(str, known))}")
     return tuple(number for number in known if not shots or number in shots)
 
 
-def _rows(spec: Spec, budget: str, shots: tuple[int, ...], asked: list[str] | None) -> tuple[str, ...]:
-    from metadarts.studies.reproduction import rows_of
+def _rows(spec: TableSpec, budget: str, shots: tuple[int, ...], asked: list[str] | None) -> tuple[str, ...]:
+    from metadarts.papers.reproduction import rows_of
 
     known = {row.name: None for number in shots for row in rows_of(spec, budget, number)}
     if odd := [name for name in asked or () if name not in known]:
@@ -158,10 +158,10 @@ def _stages() -> Iterator[Callable[[str, float, str], None]]:
         yield tell
 
 
-def _write(table: Table, out: Path, name: str) -> None:
-    from metadarts.core.files import write_atomically
-    from metadarts.studies.page import table_markdown
-    from metadarts.studies.pictures import draw_comparisons, draw_table
+def _write(table: ResultTable, out: Path, name: str) -> None:
+    from metadarts.store.files import write_atomically
+    from metadarts.papers.page import table_markdown
+    from metadarts.papers.pictures import draw_comparisons, draw_table
 
     text = table_markdown(table)
     write_atomically(out / f"{name}.json", table.to_json().encode())

@@ -12,7 +12,7 @@ from metadarts.core.errors import DataError, RunError
 from . import common
 
 if TYPE_CHECKING:
-    from metadarts.studies.rows import Table
+    from metadarts.papers.rows import ResultTable
 
 
 def results(
@@ -28,9 +28,9 @@ def results(
 
     Example: metadarts results runs/fc100/table.json --out docs/results.md
     """
-    from metadarts.core.files import write_atomically
-    from metadarts.studies.page import results_markdown
-    from metadarts.studies.reproduction import joined
+    from metadarts.store.files import write_atomically
+    from metadarts.papers.page import results_markdown
+    from metadarts.papers.reproduction import joined
 
     if out is not None:
         _require_ours(out)
@@ -47,8 +47,8 @@ def results(
         common.console.print(f"written to {out}", soft_wrap=True)
 
 
-def _read(path: Path) -> Table:
-    from metadarts.studies.rows import Table
+def _read(path: Path) -> ResultTable:
+    from metadarts.papers.rows import ResultTable
 
     try:
         text = path.read_text(encoding="utf-8")
@@ -56,14 +56,14 @@ def _read(path: Path) -> Table:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}; give a table.json that reproduce wrote") from error
     try:
-        return Table.from_json(text)
+        return ResultTable.from_json(text)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
 def _require_ours(path: Path) -> None:
     """Require a place for the page. Raises RunError."""
-    from metadarts.studies.page import MARK
+    from metadarts.papers.page import MARK
 
     if path.suffix != ".md":
         raise RunError(f"--out {path}: expected a name ending in .md")

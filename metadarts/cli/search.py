@@ -14,8 +14,8 @@ from . import common
 from .signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from metadarts.experiments import Config, Experiment, RunFolder
-    from metadarts.experiments.memory_plan import Plan
+    from metadarts.training import Config, Experiment, RunFolder
+    from metadarts.training.memory_plan import MemoryPlan
 
 WITH_RESUME = {"resume", "device", "threads", "data", "data_root", "fit_memory"}
 
@@ -33,7 +33,7 @@ def search(
     ] = "quick",
     config: Annotated[Path | None, typer.Option(help="A config.yaml to start from, in place of a preset.")] = None,
     order: Annotated[str | None, typer.Option(help="first or second (exact).")] = None,
-    engine: Annotated[str | None, typer.Option(help="task_axis, loop or higher.")] = None,
+    engine: Annotated[str | None, typer.Option(help="batched, loop or higher.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so many minutes.")] = None,
     meta_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many outer steps.")] = None,
     fit_memory: Annotated[
@@ -82,7 +82,7 @@ def search(
 
 
 def _has_alphas(run: Path) -> bool:
-    from metadarts.experiments import RunFolder
+    from metadarts.training import RunFolder
 
     return RunFolder.open(run).config().model.network == "supernet"
 
@@ -106,9 +106,9 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     Args:
         base: the name of a preset, or a config.yaml.
     """
-    from metadarts.experiments import Config, RunFolder, load_config, preset, with_settings
-    from metadarts.experiments.environment import describe
-    from metadarts.experiments.memory_plan import plan_search
+    from metadarts.training import Config, RunFolder, load_config, preset, with_settings
+    from metadarts.training.environment import describe
+    from metadarts.training.memory_plan import plan_search
 
     start = load_config(base) if isinstance(base, Path) else with_settings(Config(), preset(base))
     config = with_settings(start, settings).check()
@@ -136,8 +136,8 @@ def resume_search(
         fitting: settings of how memory is fitted.
     """
     from metadarts.core.errors import RunError
-    from metadarts.experiments import RunFolder, with_settings
-    from metadarts.experiments.memory_plan import plan_search
+    from metadarts.training import RunFolder, with_settings
+    from metadarts.training.memory_plan import plan_search
 
     folder = RunFolder.open(run)
     config, environment = folder.config().check(), folder.environment()
@@ -158,10 +158,10 @@ def resume_search(
     _search_in(folder, experiment, plan_search(experiment, folder))
 
 
-def _search_in(folder: RunFolder, experiment: Experiment, plan: Plan) -> None:
+def _search_in(folder: RunFolder, experiment: Experiment, plan: MemoryPlan) -> None:
     """Search by ``plan`` under a progress bar, to the end or to a signal."""
-    from metadarts.experiments import search as run
-    from metadarts.experiments.search import Progress, SearchStopped
+    from metadarts.training import search as run
+    from metadarts.training.search import Progress, SearchStopped
 
     common.console.print(_headline(experiment), soft_wrap=True)
     common.console.print(str(plan), soft_wrap=True)

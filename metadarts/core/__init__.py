@@ -1,1 +1,1 @@
-"""Words that every room shares. Import from the submodules: ``errors`` and ``rng`` do not need torch."""
+"""Words that every package shares. Import from the submodules: ``errors`` and ``rng`` do not need torch."""

@@ -8,6 +8,6 @@ from .formats import SUFFIXES as SUFFIXES
 from .formats import Opened as Opened
 from .formats import open_model as open_model
 from .freeze import freeze as freeze
-from .model import Model as Model
+from .model import ShippedModel as ShippedModel
 from .model import make_model as make_model
 from .model import read_model as read_model

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
-from metadarts.core.files import cannot_write, sync, sync_folder
+from metadarts.store.files import cannot_write, sync, sync_folder
 from metadarts.core.rng import Key
 
 from .formats import (
@@ -32,7 +32,7 @@ from .formats import (
     run_python_file,
     write,
 )
-from .model import LIMIT, Model, probes
+from .model import LIMIT, ShippedModel, probes
 
 BATCH = 64
 RANDOM = 128
@@ -75,7 +75,7 @@ class Check:
     threads: int
 
 
-def export_model(model: Model, path: Path, format: str | None, source: Logits, real: Tensor) -> Check:
+def export_model(model: ShippedModel, path: Path, format: str | None, source: Logits, real: Tensor) -> Check:
     """Write ``model`` to ``path`` in ``format``, after comparing the written file with its source.
 
     Args:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.types import Params
-from metadarts.nn import Network
+from metadarts.networks import Network
 
 EPS = 1e-5
 """Of every batch norm in `metadarts.ops`."""

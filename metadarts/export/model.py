@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from metadarts.core.described import read_json
+from metadarts.store.described import read_json
 from metadarts.core.errors import ModelError
-from metadarts.core.files import write_atomically
+from metadarts.store.files import write_atomically
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
 
@@ -45,7 +45,7 @@ MOST_VALUES, MOST_WORK = 2**24, 2**27
 
 
 @dataclass(frozen=True)
-class Model:
+class ShippedModel:
     """What is shipped.
 
     Args:
@@ -77,7 +77,7 @@ class Model:
         write_atomically(path, self.to_bytes())
 
 
-def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str, Any]) -> Model:
+def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str, Any]) -> ShippedModel:
     """A model of what `freeze` returned.
 
     Args:
@@ -86,9 +86,9 @@ def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str
         facts: "classes", "image", and what else is to be kept.
     """
     told = {"format": FORMAT, "version": VERSION, **facts, **structure, DIGEST: digest(tensors)}
-    model = Model(told, tensors)
+    model = ShippedModel(told, tensors)
     logits = model.logits(probes(told["image"]))
-    return Model(told | {"probes": logits.double().tolist()}, tensors)
+    return ShippedModel(told | {"probes": logits.double().tolist()}, tensors)
 
 
 def digest(tensors: Params) -> str:
@@ -108,7 +108,7 @@ def probes(image: Mapping[str, Any]) -> Tensor:
     return torch.frombuffer(bytearray(raw.astype("<u8").tobytes()), dtype=torch.uint8)[: math.prod(shape)].view(shape)
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: Path) -> ShippedModel:
     """Read a .safetensors file. Nothing in it is executed. Raises ModelError."""
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -125,7 +125,7 @@ def read_model(path: Path) -> Model:
         raise
     except Exception as error:  # the library's own, the system's, and those of types that torch lacks
         raise ModelError(f"cannot read {path} as a .safetensors file ({first_line(error)}); export it anew") from error
-    model = Model(facts, tensors)
+    model = ShippedModel(facts, tensors)
     check_tensors(model, path)
     return model
 
@@ -136,7 +136,7 @@ def shapes_of(facts: Mapping[str, Any]) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in Classifier(facts).state_dict().items()}
 
 
-def check_tensors(model: Model, path: Path) -> None:
+def check_tensors(model: ShippedModel, path: Path) -> None:
     """Require that the tensors are those the description asks for, and finite. Raises ModelError."""
     shapes = shapes_of(model.facts)
     if model.tensors.keys() != shapes.keys():

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.types import TaskBatch
 
-from .gradient import MetaGradient, Problem, mean_gradient, require_finite
+from .gradient import MetaGradient, Objective, mean_gradient, require_finite
 from .state import MetaState, meta_step
 
 logger = logging.getLogger("metadarts.capture")
@@ -92,7 +92,7 @@ class CapturedStep:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Objective,
         state: MetaState,
         inner: InnerLoop,
         *,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.adapt import InnerLoop, adapt
+from metadarts.inner import InnerLoop, adapt
 from metadarts.core.types import Params, TaskBatch
 
-from .gradient import Problem
+from .gradient import Objective
 
 
 def _scored(loss: Tensor, accuracy: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def interval95(values: Tensor) -> float:
 
 
 def evaluate(
-    problem: Problem,
+    problem: Objective,
     params: Params,
     batches: Callable[[int, int], TaskBatch],
     inner: InnerLoop,

@@ -9,13 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from metadarts.adapt import InnerLoop, adapt
+from metadarts.inner import InnerLoop, adapt
 from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, TaskBatch
 
 
-class Problem(Protocol):
-    """What the outer loop asks of a learner; `metadarts.nn.Learner` is one."""
+class Objective(Protocol):
+    """What the outer loop asks of a learner; `metadarts.networks.Learner` is one."""
 
     @property
     def start(self) -> Callable[[Params, TaskBatch], Params]: ...
@@ -47,13 +47,13 @@ class MetaGradient:
 
 
 def meta_gradient(
-    problem: Problem,
+    problem: Objective,
     params: Params,
     batch: TaskBatch,
     inner: InnerLoop,
     *,
     rates: Params | None = None,
-    engine: str = "task_axis",
+    engine: str = "batched",
     micro_batch: int | None = None,
 ) -> MetaGradient:
     """The meta-gradient with respect to the shared parameters, and to the learned rates where given.
@@ -66,8 +66,8 @@ def meta_gradient(
         params: shared parameters (no task axis).
         batch: T tasks.
         inner: the inner loop; its ``order`` decides between exact second order and first order.
-        rates: learned rates (no task axis), see `metadarts.adapt.rate_shapes`.
-        engine: as in `metadarts.adapt.adapt`.
+        rates: learned rates (no task axis), see `metadarts.inner.rate_shapes`.
+        engine: as in `metadarts.inner.adapt`.
         micro_batch: tasks per pass; None for all T at once. The mean is the same; memory falls with it.
 
     Raises:
@@ -79,13 +79,13 @@ def meta_gradient(
 
 
 def mean_gradient(
-    problem: Problem,
+    problem: Objective,
     params: Params,
     batch: TaskBatch,
     inner: InnerLoop,
     *,
     rates: Params | None = None,
-    engine: str = "task_axis",
+    engine: str = "batched",
     micro_batch: int | None = None,
 ) -> MetaGradient:
     """`meta_gradient` without looking at a number, so that a GPU is never waited for; arguments as there.
@@ -130,7 +130,7 @@ class _Pass:
 
 
 def _micro_step(
-    problem: Problem, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None, engine: str
+    problem: Objective, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None, engine: str
 ) -> _Pass:
     """One pass over the tasks of ``batch``."""
     own = _on_task_axis(params, batch.tasks)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.adapt import InnerLoop, rate_shapes
+from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params, TaskBatch, is_alpha
 
-from .gradient import MetaGradient, Problem, meta_gradient
+from .gradient import MetaGradient, Objective, meta_gradient
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,13 @@ def _schedule(outer: OuterLoop, group: str, step: int, progress: float) -> float
 
 
 def meta_step(
-    problem: Problem,
+    problem: Objective,
     state: MetaState,
     batch: TaskBatch,
     inner: InnerLoop,
     *,
     progress: float = 0.0,
-    engine: str = "task_axis",
+    engine: str = "batched",
     micro_batch: int | None = None,
 ) -> tuple[MetaGradient, dict[str, float]]:
     """One meta-gradient and one outer update of ``state``, in place.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
-from metadarts.core.files import default_cache
+from metadarts.store.files import default_cache
 from metadarts.tasks.images.pixels import BadImage, decode, fit, fit_all, strict_pillow
 from metadarts.tasks.images.sources import source_of_rows
 from metadarts.tasks.images.split import published_split

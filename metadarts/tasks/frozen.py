@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from metadarts.core.described import read_json
+from metadarts.store.described import read_json
 from metadarts.core.errors import DataError
-from metadarts.core.files import write_atomically
+from metadarts.store.files import write_atomically
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
 from metadarts.tasks.sampler import EpisodePlan, EpisodeSampler, episodes_sha256

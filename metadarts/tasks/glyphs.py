@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
-from metadarts.core.files import default_cache
+from metadarts.store.files import default_cache
 from metadarts.core.rng import Key
 from metadarts.tasks.cache import UnreadableFile, read_npz, write_npz
 from metadarts.tasks.glyph.jitter import SIZE, Jitter, draw_copies

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metadarts.core.errors import DataError
-from metadarts.core.files import default_cache
+from metadarts.store.files import default_cache
 from metadarts.tasks.images.folders import FolderClass, split_classes_in
 from metadarts.tasks.images.sources import source_of_files
 from metadarts.tasks.images.split import published_split

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
-from metadarts.core.files import default_cache
+from metadarts.store.files import default_cache
 from metadarts.core.rng import Key
 from metadarts.tasks import cache
 from metadarts.tasks.npz_headers import Header, npz_headers

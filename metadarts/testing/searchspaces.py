@@ -7,8 +7,8 @@ import math
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.nn import PRIMITIVES, NetworkSpec, Statistics, discrete_network, inherit, supernet
-from metadarts.nn.primitives import Place
+from metadarts.networks import PRIMITIVES, NetworkSpec, Statistics, discrete_network, inherit, supernet
+from metadarts.networks.primitives import EdgeContext
 from metadarts.spaces import SearchSpace, random_genotype
 
 WAYS = 5
@@ -46,7 +46,7 @@ def _check_primitive(name: str, stride: int) -> None:
     shapes = primitive.shapes(channels, stride).items()
     params = {own: torch.randn(tasks, edges, *shape, generator=key.child(own).torch()) for own, shape in shapes}
     state = torch.randn(tasks, 3, height, width, channels, generator=key.torch())
-    y = primitive.run(state, Place(params, stride, Statistics(), pool_norm=True))
+    y = primitive.run(state, EdgeContext(params, stride, Statistics(), pool_norm=True))
     shared = y.shape[1] == 1
     small = (3, math.ceil(height / stride), math.ceil(width / stride))
     _require(f"{name} at stride {stride}", tuple(y.shape), (tasks, 1 if shared else edges, *small, channels))

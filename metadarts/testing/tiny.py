@@ -8,7 +8,7 @@ import torch
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, is_alpha
-from metadarts.nn import Learner, NetworkSpec, supernet
+from metadarts.networks import Learner, NetworkSpec, supernet
 from metadarts.spaces import darts
 
 

@@ -1,4 +1,4 @@
-"""Pictures as files or bytes (.svg or .png). Importing this room does not import matplotlib; drawing does."""
+"""Pictures as files or bytes (.svg or .png). Importing this package does not import matplotlib; drawing does."""
 
 from ._alphas import draw_alphas as draw_alphas
 from ._beside import draw_genotypes as draw_genotypes

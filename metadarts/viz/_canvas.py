@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.files import cannot_write, write_atomically
+from metadarts.store.files import cannot_write, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "metadarts"
-FILES = sorted(path for room in ("metadarts", "benchmarks", "tests") for path in (CHECKOUT / room).rglob("*.py"))
+FILES = sorted(path for package in ("metadarts", "benchmarks", "tests") for path in (CHECKOUT / package).rglob("*.py"))
 PACKAGE_FILES = [path for path in FILES if path.is_relative_to(PACKAGE)]
 TALKING_FILES = [path for path in PACKAGE_FILES if path.is_relative_to(PACKAGE / "cli")]
 

@@ -46,6 +46,6 @@ def test_the_table_begins_with_what_takes_most():
 
 
 def test_a_small_step_is_profiled():
-    found = gpu_profile.profiled("task_axis", "first", "cpu", small=True)()
+    found = gpu_profile.profiled("batched", "first", "cpu", small=True)()
     assert len(found["seconds"]) == gpu_profile.STEPS
     assert sum(seconds for _, seconds in found["kernels"].values()) > 0

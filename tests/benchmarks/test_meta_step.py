@@ -12,7 +12,7 @@ from benchmarks.meta_step import BF16, FOLDED, OURS, REPLAYED, Case
 from benchmarks.peers.network import SearchNetwork
 from benchmarks.peers.workloads import Episode, random_batch
 from metadarts.core.rng import Key
-from metadarts.nn import Learner, NetworkSpec, supernet
+from metadarts.networks import Learner, NetworkSpec, supernet
 from metadarts.spaces import darts
 from metadarts.testing import generic_params
 
@@ -161,14 +161,14 @@ def test_a_row_has_all_seconds_and_the_largest_peak():
 
 def test_the_report_compares_with_the_faster_layout_of_a_peer_and_with_highers_memory(capsys):
     samples = {
-        Case("task_axis", "second", 5): [sample(2.0, 50.0), sample(1.0, 50.0)],
+        Case("batched", "second", 5): [sample(2.0, 50.0), sample(1.0, 50.0)],
         Case("higher", "second"): [sample(6.0, 200.0), sample(6.0, 200.0)],
         Case("higher-channels_last", "second"): [sample(4.0, 150.0), sample(4.0, 150.0)],
-        Case("task_axis", "first"): [sample(1.0, 40.0), sample(1.0, 40.0)],
+        Case("batched", "first"): [sample(1.0, 40.0), sample(1.0, 40.0)],
     }
     meta_step.report(samples, "cpu")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["task_axis", "second", "5", "4", "1.2", "1.5", "1.8", "50", "0.25x"]
+    assert lines[1].split() == ["batched", "second", "5", "4", "1.2", "1.5", "1.8", "50", "0.25x"]
     assert lines[4].split()[-1] == "40", "no higher of this order to compare with"
     ratios = [line for line in lines if " vs " in line and "recomputed, vs" in line]
     assert ratios == ["  second, 5 recomputed, vs higher-channels_last: 2.40x 3.00x 3.60x"]
@@ -237,10 +237,10 @@ def test_engines_take_turns_and_rows_are_written(isolated, tmp_path, capsys, mon
     ]
     written = rows.read(file)
     assert [(row["engine"], row["checkpoint"]) for row in written][:5] == [
-        ("task_axis", "0"),
-        ("task_axis", "2"),
-        ("task_axis", "4"),
-        ("task_axis", "5"),
+        ("batched", "0"),
+        ("batched", "2"),
+        ("batched", "4"),
+        ("batched", "5"),
         ("higher", "0"),
     ]
     assert {row["repetitions"] for row in written} == {"2"}

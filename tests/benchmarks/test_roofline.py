@@ -14,7 +14,7 @@ from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.roofline import Rates
 from metadarts import ops
 from metadarts.core.rng import Key
-from metadarts.nn import Learner, NetworkSpec, supernet
+from metadarts.networks import Learner, NetworkSpec, supernet
 from metadarts.ops.conv_block import cpu as conv_block_cpu
 from metadarts.ops.mix import cpu as mix_cpu
 from metadarts.ops.pool import cpu as pool_cpu
@@ -248,9 +248,9 @@ def test_a_card_has_three_matrix_rates_and_rows_of_the_whole_in_both_ways(monkey
     assert roofline.main(["--device", "cuda", "--repetitions", "1", "--out", str(file)]) == 0
     assert asked == [
         ("matrix_seconds", None), ("matrix_seconds", "tf32"), ("matrix_seconds", "bf16"), ("copy_seconds", None),
-        ("operator_seconds", None), ("ours", "task_axis"), ("ours", "task_axis-replayed"),
+        ("operator_seconds", None), ("ours", "batched"), ("ours", "batched-replayed"),
     ]  # fmt: skip
     written = rows.read(file)
     assert {row["device"] for row in written} == {"a card"}
-    assert [row["engine"] for row in written if row["what"] == "W1"] == ["task_axis", "task_axis-replayed"]
+    assert [row["engine"] for row in written if row["what"] == "W1"] == ["batched", "batched-replayed"]
     assert float(written[0]["gflop_per_s"]) == pytest.approx(2 * 8192**3 / 1e9 / 0.375, rel=1e-3)

@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_written_keeps_its_rows(tmp_path, monkeypatch):
     def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("metadarts.core.files.os.fsync", no_space)
+    monkeypatch.setattr("metadarts.store.files.os.fsync", no_space)
     with pytest.raises(RunError, match="No space left"):
         append(file, [row()])
     assert file.read_bytes() == before

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metadarts.api import FewShotClassifier
-from metadarts.api.folder import load_task
+from metadarts.fewshot import FewShotClassifier
+from metadarts.fewshot.folder import load_task
 
 COUNTS = {"ant": 4, "bee": 6, "cat": 9}
 

@@ -11,9 +11,9 @@ import pytest
 import typer
 
 from metadarts.cli.main import app
-from metadarts.experiments import RunFolder
-from metadarts.metamodel.archive import Archive
-from metadarts.metamodel.experience import FOLDER
+from metadarts.training import RunFolder
+from metadarts.predictor.archive import Archive
+from metadarts.predictor.task_record import FOLDER
 from tests.api import cases
 
 COUNTS = {"ant": 4, "bee": 6}

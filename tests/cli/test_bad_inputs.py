@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from metadarts.core.rng import Key
-from metadarts.experiments import RunFolder
+from metadarts.training import RunFolder
 
 SMALL = {"tasks.queries": 2, "evaluate.queries": 3}
 
@@ -173,7 +173,7 @@ def test_a_limit_reached_while_drawing(run, tmp_path, verb):
 TOO_MUCH = """
 import resource, sys
 from metadarts.cli import main
-import metadarts.experiments
+import metadarts.training
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv.pop(1)) * 2**30,) * 2)
 main()
 """

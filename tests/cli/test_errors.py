@@ -129,7 +129,7 @@ def test_a_verb_that_fails_inside_is_not_dressed_up_as_the_users_fault(metadarts
     def broken(*_):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("metadarts.experiments.environment.describe", broken)
+    monkeypatch.setattr("metadarts.training.environment.describe", broken)
     with pytest.raises(ValueError, match="a bug"):
         metadarts("info")
 
@@ -138,7 +138,7 @@ def test_an_interrupt_ends_with_its_own_code(metadarts, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metadarts.experiments.environment.describe", interrupted)
+    monkeypatch.setattr("metadarts.training.environment.describe", interrupted)
     answer = metadarts("info")
     assert answer.code == 130
     assert "Traceback" not in answer.err
@@ -148,7 +148,7 @@ def test_an_error_of_several_lines_is_still_one(refused, monkeypatch):
     def torn(*_):
         raise RunError("one\ntwo")
 
-    monkeypatch.setattr("metadarts.experiments.environment.describe", torn)
+    monkeypatch.setattr("metadarts.training.environment.describe", torn)
     assert refused("info") == "one two"
 
 

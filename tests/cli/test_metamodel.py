@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import typer
 
-from metadarts.api import open_start
+from metadarts.fewshot import open_start
 from metadarts.cli.main import app
 from metadarts.core.rng import Key
-from metadarts.experiments import RunFolder
-from metadarts.metamodel import Archive, open_model
+from metadarts.training import RunFolder
+from metadarts.predictor import Archive, open_model
 from metadarts.spaces import Genotype, darts, random_genotype
 from tests.api import cases
 from tests.metamodel.tabular import made_tables
@@ -68,7 +68,7 @@ def test_the_same_archive_gives_the_same_file(metadarts, trained, archive, run, 
 
 
 def test_tune_tells_what_it_tried(metadarts, monkeypatch, archive, run, data, tmp_path):
-    from metadarts.metamodel import tuning
+    from metadarts.predictor import tuning
 
     monkeypatch.setattr(tuning, "GRID", ({"width": 4, "rate": 1e-3}, {"width": 8, "rate": 1e-2}))
     out = tmp_path / "m.safetensors"
@@ -98,7 +98,7 @@ def test_evaluate_writes_figures_and_page(metadarts, trained, run, tmp_path):
 
 
 def test_evaluate_measures_a_table_and_draws_it(metadarts, monkeypatch, tmp_path):
-    from metadarts.metamodel import tabular
+    from metadarts.predictor import tabular
 
     whole = tabular.evaluate_table
     monkeypatch.setattr(
@@ -135,7 +135,7 @@ def test_adapt_begins_at_the_predicted_alphas(metadarts, trained, zoo, tmp_path)
     """Zero steps leave the alphas where they began: at what the model says of the very support set."""
     import torch
 
-    from metadarts.api.folder import load_task
+    from metadarts.fewshot.folder import load_task
 
     path, _ = trained
     start = cases.save_start(cases.make_start(1), tmp_path)

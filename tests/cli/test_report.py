@@ -7,7 +7,7 @@ import shutil
 import pytest
 import typer
 
-from metadarts.experiments import Config, RunFolder
+from metadarts.training import Config, RunFolder
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 
 import metadarts.tasks
 from metadarts.cli.signals import StopRequest
-from metadarts.studies.reproduction import TABLES, carry_out, tabulate
-from metadarts.studies.reproduction.place import locked
-from metadarts.studies.rows import Table
+from metadarts.papers.reproduction import TABLES, carry_out, tabulate
+from metadarts.papers.reproduction.place import locked
+from metadarts.papers.rows import ResultTable
 from tests.studies.tiny_tables import job, shrink, source, spec
 
 TRAININGS = ("headline", "maml")
@@ -99,7 +99,7 @@ def test_stopped_in_time_it_goes_on_to_the_table_of_once_through(metadarts, smal
     assert codes[-1] == 0, answer.err
     assert len(codes) > 2
     assert WRITTEN <= {path.name for path in out.iterdir()}
-    first, second = (Table.from_json((folder / "table.json").read_text()) for folder in (whole, out))
+    first, second = (ResultTable.from_json((folder / "table.json").read_text()) for folder in (whole, out))
     assert first.digest == second.digest
     assert f"digest {first.digest}" in answer.out
     assert (out / "table.md").read_text().strip() in answer.out
@@ -124,14 +124,14 @@ def test_row_by_row_it_comes_to_the_table_of_once_through(metadarts, refused, sm
     for row in ("maml", "headline, cells"):
         answer = metadarts(*words(out, "--row", row))
         assert answer.code == 0, answer.err
-        so_far = Table.from_json((out / "table-so-far.json").read_text())
+        so_far = ResultTable.from_json((out / "table-so-far.json").read_text())
         assert row in {each.name for each in so_far.rows}
         assert not (out / "table.json").exists()
     assert {each.name for each in so_far.rows} == {"maml", "headline, cells"}
     assert "Unfinished: " in so_far.notes[0]
     assert {path.name for path in (out / "runs").iterdir()} == {"maml-1shot-seed0", "headline-1shot-seed0"}
     assert metadarts(*words(out)).code == 0
-    first, second = (Table.from_json((folder / "table.json").read_text()) for folder in (whole, out))
+    first, second = (ResultTable.from_json((folder / "table.json").read_text()) for folder in (whole, out))
     assert first.digest == second.digest
     assert "--row 'mamml': expected one of 'headline', 'headline, support statistics'" in refused(
         *words(out, "--row", "mamml")
@@ -197,7 +197,7 @@ def test_so_far_writes_files_of_its_own(metadarts, small, monkeypatch, tmp_path)
     answer = metadarts(*words(tmp_path, "--so-far"))
     assert answer.code == 0, answer.err
     assert (tmp_path / "table.json").read_bytes() == before
-    table = Table.from_json((tmp_path / "table-so-far.json").read_text())
+    table = ResultTable.from_json((tmp_path / "table-so-far.json").read_text())
     assert [row.name for row in table.rows] == [
         "headline", "headline, support statistics", "headline, no steps", "headline, cells",
     ]  # fmt: skip
@@ -212,4 +212,4 @@ def test_the_verb_passes_its_words_on(metadarts, small, monkeypatch, tmp_path):
     assert answer.code == 0, answer.err
     work = job(tmp_path / "mine", tiny, seeds=(0, 1), split="other")
     expected = tabulate(work, carry_out(work))
-    assert Table.from_json((tmp_path / "out" / "table.json").read_text()).digest == expected.digest
+    assert ResultTable.from_json((tmp_path / "out" / "table.json").read_text()).digest == expected.digest

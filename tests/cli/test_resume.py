@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import kill_and_resume
 from metadarts.cli.signals import StopRequest
-from metadarts.experiments import RunFolder
+from metadarts.training import RunFolder
 
 HEARING = """
 import signal

@@ -11,8 +11,8 @@ import typer
 from metadarts.cli import main as entry
 from metadarts.cli.common import read_settings
 from metadarts.core.errors import ConfigError
-from metadarts.experiments import RunFolder
-from metadarts.experiments.config import PRESETS
+from metadarts.training import RunFolder
+from metadarts.training.config import PRESETS
 from metadarts.spaces import Genotype, darts
 
 VERBS = ("demo", "derive", "evaluate", "info", "report", "search")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
-from metadarts.export import Model, freeze, make_model
-from metadarts.nn import Learner, Network, NetworkSpec
+from metadarts.export import ShippedModel, freeze, make_model
+from metadarts.networks import Learner, Network, NetworkSpec
 
 KEY = Key.from_seed(0)
 CLASSES = ["a", 'Größe "7"\n\\', "猫's", "\u2028;import os"]
@@ -80,7 +80,7 @@ def make_case(
     return Case(network, {name: tensor[0] for name, tensor in params.items()}, images, normalise, weights)
 
 
-def ship(case: Case, invert: bool = False, mean: float = 0.0, std: float = 1.0) -> Model:
+def ship(case: Case, invert: bool = False, mean: float = 0.0, std: float = 1.0) -> ShippedModel:
     """The model of ``case``."""
     structure, tensors = freeze(case.network, case.params, case.normalise(case.images), case.weights)
     channels, height, width = case.images.shape[1:]

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from metadarts.export import SUFFIXES, Model
+from metadarts.export import SUFFIXES, ShippedModel
 from metadarts.export.formats import write
-from metadarts.nn import supernet
+from metadarts.networks import supernet
 from metadarts.spaces import darts
 
 
@@ -30,7 +30,7 @@ def case(cases):
 
 
 @pytest.fixture(scope="session")
-def model(cases, case) -> Model:
+def model(cases, case) -> ShippedModel:
     return cases.ship(case, invert=True, mean=0.4, std=0.3)
 
 

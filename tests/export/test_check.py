@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from metadarts.core.errors import ModelError, RunError
-from metadarts.export import SUFFIXES, Model, check, difference, export_model, formats, read_model, verify
+from metadarts.export import SUFFIXES, ShippedModel, check, difference, export_model, formats, read_model, verify
 from metadarts.export.formats import companions, onnx_file, write
 from metadarts.export.model import DIGEST, digest
 
@@ -37,7 +37,7 @@ def changed(model, by=1e-2):
     bias = model.tensors["head.bias"].clone()
     bias[1] += by * bias.abs().max()
     tensors = model.tensors | {"head.bias": bias}
-    return Model(model.facts | {DIGEST: digest(tensors)}, tensors)
+    return ShippedModel(model.facts | {DIGEST: digest(tensors)}, tensors)
 
 
 def copy_of(shipped, format, folder):
@@ -309,7 +309,7 @@ def test_tensors_of_another_type_or_number_are_refused(model, tmp_path):
         ({"mean": model.tensors["mean"].repeat(3, 1, 1)}, "of shape"),
         ({"more": model.tensors["mean"]}, "not those of its description"),
     ):
-        path.write_bytes(Model(model.facts, model.tensors | change).to_bytes())
+        path.write_bytes(ShippedModel(model.facts, model.tensors | change).to_bytes())
         with pytest.raises(ModelError, match=words):
             read_model(path)
     save_file(model.tensors, path)

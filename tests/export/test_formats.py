@@ -20,7 +20,7 @@ from metadarts.core.rng import Key
 from metadarts.export import SUFFIXES, difference, make_model, open_model
 from metadarts.export.formats import check_name, companions, format_of, write
 from metadarts.export.plain import prepare
-from metadarts.nn import discrete_network
+from metadarts.networks import discrete_network
 from metadarts.spaces import darts, random_genotype
 from metadarts.tasks.images.pixels import decode, fit, strict_pillow
 

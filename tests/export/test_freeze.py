@@ -8,7 +8,7 @@ import torch
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
 from metadarts.export import difference, freeze
-from metadarts.nn import Network, NetworkSpec, discrete_network, supernet
+from metadarts.networks import Network, NetworkSpec, discrete_network, supernet
 from metadarts.spaces import SearchSpace, darts, random_genotype
 
 KEY = Key.from_seed(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.meta import CapturedStep, MetaState, OuterLoop, meta_step
 from metadarts.ops import watched

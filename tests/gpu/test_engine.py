@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.meta import meta_gradient
 from metadarts.ops import convolution, implementation, normalise, pointwise, watched

@@ -16,7 +16,7 @@ SETTINGS = {
 
 
 def searched(folder, device):
-    from metadarts.experiments import Config, RunFolder, build, search, with_settings
+    from metadarts.training import Config, RunFolder, build, search, with_settings
 
     config = with_settings(Config(), SETTINGS).check()
     return search(build(config, device), RunFolder.create(folder, config, {}))

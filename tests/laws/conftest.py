@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadarts.adapt import InnerLoop, adapt
+from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
-from metadarts.nn import Learner
+from metadarts.networks import Learner
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 
 Losses = Callable[..., Tensor]

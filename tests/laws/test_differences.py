@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metadarts.adapt import InnerLoop, rate_shapes, types
+from metadarts.inner import InnerLoop, rate_shapes, types
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.meta import meta_gradient

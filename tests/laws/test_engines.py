@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop, rate_shapes, types
+from metadarts.inner import InnerLoop, rate_shapes, types
 from metadarts.core.rng import Key
 from metadarts.meta import meta_gradient
 from metadarts.optim import adam

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop, adapt
+from metadarts.inner import InnerLoop, adapt
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
@@ -41,7 +41,7 @@ def test_a_task_cannot_touch_the_others(batch, per_task_gradients, bn, value, si
     assert value is None or not torch.isfinite(other_losses[1])
 
 
-@pytest.mark.parametrize("engine", ["task_axis", "loop"])
+@pytest.mark.parametrize("engine", ["batched", "loop"])
 @pytest.mark.parametrize("micro_batch", [None, 1])
 def test_a_task_that_left_the_finite_numbers_is_left_out(batch, prototype, engine, micro_batch):
     learner, params = prototype

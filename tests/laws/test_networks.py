@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop, adapt
+from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
 from metadarts.derive import genotype_weights
 from metadarts.meta import meta_gradient
-from metadarts.nn import Learner, NetworkSpec, discrete_network, inherit, supernet
+from metadarts.networks import Learner, NetworkSpec, discrete_network, inherit, supernet
 from metadarts.spaces import Genotype, SearchSpace, darts, random_genotype
 from metadarts.testing import check_close, check_params_close, generic_params, random_tasks, tiny_learner
 
@@ -132,7 +132,7 @@ DEAD_END = Genotype(
 )
 
 
-@pytest.mark.parametrize("engine", ["task_axis", "loop", "higher"])
+@pytest.mark.parametrize("engine", ["batched", "loop", "higher"])
 @pytest.mark.parametrize("what", ["alphas of a kind without a cell", "weights of a node that nothing reads"])
 def test_parameters_that_no_output_reads_stay_where_they_are(pair, what, engine):
     learner = tiny_learner(cells=("normal", "normal"))

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop, adapt
+from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.meta import meta_gradient
-from metadarts.nn import Learner
+from metadarts.networks import Learner
 from metadarts.testing import check_params_close, generic_params, tiny_learner
 
 RATES = {False: 0.05, True: 2.0}

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
 from metadarts.meta import CapturedStep, MetaState, OuterLoop, meta_step
-from metadarts.nn.learner import masked_loss
+from metadarts.networks.learner import masked_loss
 from metadarts.ops import implementation
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 

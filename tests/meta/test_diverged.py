@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.meta import evaluate
 from metadarts.testing import random_tasks

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop, rate_shapes
+from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.core.rng import Key
 from metadarts.meta import evaluate
 from metadarts.meta.evaluate import interval95

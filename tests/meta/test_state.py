@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from metadarts.adapt import InnerLoop
+from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.meta import MetaState, OuterLoop, meta_gradient, meta_step

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from metadarts.core.files import default_cache
+from metadarts.store.files import default_cache
 from metadarts.core.rng import Key
 from metadarts.tasks import EpisodeSampler, nearest_class_mean, open_source
 from metadarts.tasks.glyph.jitter import SIZE

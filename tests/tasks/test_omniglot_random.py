@@ -9,8 +9,8 @@ import pytest
 
 from metadarts.core.errors import DataError, MetadartsError
 from metadarts.core.rng import Key
-from metadarts.studies.reproduction import TABLES
-from metadarts.studies.reproduction.tables import QUERIES, TASKS, WAYS
+from metadarts.papers.reproduction import TABLES
+from metadarts.papers.reproduction.tables import QUERIES, TASKS, WAYS
 from metadarts.tasks import EpisodeSampler, Source, open_source
 from metadarts.tasks.omniglot import FILE, omniglot, omniglot_random
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metadarts.core.errors import ModelError, nearest
-from metadarts.export.model import MOST_BYTES, Model, first_line
+from metadarts.export.model import MOST_BYTES, ShippedModel, first_line
 
 from . import onnx_file, python_file, safetensors_file, torch_export
 from .opened import Logits as Logits
@@ -19,7 +19,7 @@ from .python_file import run_python_file as run_python_file
 SUFFIXES = {"safetensors": ".safetensors", "python": ".py", "torch-export": ".pt2", "onnx": ".onnx"}
 """Format -> what its files are called."""
 
-WRITERS: dict[str, Callable[[Model, Path], None]] = {
+WRITERS: dict[str, Callable[[ShippedModel, Path], None]] = {
     "safetensors": safetensors_file.write,
     "python": python_file.write,
     "torch-export": torch_export.write,
@@ -55,7 +55,7 @@ def companions(path: Path) -> list[Path]:
     return [path, path.with_suffix(".safetensors")] if format_of(path) == "python" else [path]
 
 
-def write(model: Model, path: Path) -> None:
+def write(model: ShippedModel, path: Path) -> None:
     """Write ``model`` in the format of ``path``'s name; the caller moves it into place. Raises ModelError."""
     WRITERS[format_of(path)](model, path)
 

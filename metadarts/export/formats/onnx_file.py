@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
-from metadarts.export.model import KEY, MOST_VALUES, Model, first_line, read_facts
+from metadarts.export.model import KEY, MOST_VALUES, ShippedModel, first_line, read_facts
 
 from .opened import Opened, example, silent
 
@@ -45,7 +45,7 @@ def _packages() -> Any:
     return onnx, onnxruntime
 
 
-def write(model: Model, path: Path) -> None:
+def write(model: ShippedModel, path: Path) -> None:
     """Write the file. Raises ModelError."""
     onnx, _ = _packages()
     with silent():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
-from metadarts.export.model import MOST_TEXT, Model, read_model
+from metadarts.export.model import MOST_TEXT, ShippedModel, read_model
 
 from .opened import Opened, without_grad
 
@@ -33,14 +33,14 @@ save_file({"logits": model(pixels).contiguous()}, sys.argv[3])
 """
 
 
-def write(model: Model, path: Path) -> None:
+def write(model: ShippedModel, path: Path) -> None:
     """Write the file, and its weights beside it."""
     weights = path.with_suffix(".safetensors")
     weights.write_bytes(model.to_bytes())
     path.write_text(python_text(model, weights.name), encoding="utf-8", newline="\n")
 
 
-def python_text(model: Model, weights: str) -> str:
+def python_text(model: ShippedModel, weights: str) -> str:
     """The file's content, for weights in the file called ``weights``."""
     facts = model.facts
     body = files("metadarts.export").joinpath("plain.py").read_text(encoding="utf-8")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metadarts.export.model import Model, read_model
+from metadarts.export.model import ShippedModel, read_model
 
 from .opened import Opened, without_grad
 
 
-def write(model: Model, path: Path) -> None:
+def write(model: ShippedModel, path: Path) -> None:
     """Write the file."""
     path.write_bytes(model.to_bytes())
 

@@ -23,7 +23,7 @@ from metadarts.export.model import (
     MOST_BYTES,
     MOST_TEXT,
     MOST_VALUES,
-    Model,
+    ShippedModel,
     check_tensors,
     first_line,
     read_facts,
@@ -46,7 +46,7 @@ TRACES = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from
 """What torch keeps of a node's origin: paths on the exporter's machine, and names of modules."""
 
 
-def write(model: Model, path: Path) -> None:
+def write(model: ShippedModel, path: Path) -> None:
     """Write the file. Raises ModelError."""
     # Tensors that share memory would share one part of the archive.
     module = build(model.facts, {name: tensor.clone() for name, tensor in model.tensors.items()})
@@ -70,7 +70,7 @@ def open_file(path: Path) -> Opened:
         raise
     except Exception as error:  # whatever a damaged archive makes its readers stumble over
         raise ModelError(f"cannot read {path} as a .pt2 file ({first_line(error)}); export it anew") from error
-    check_tensors(Model(facts, tensors), path)
+    check_tensors(ShippedModel(facts, tensors), path)
     if fault := fault_of_graph(graph, {name: list(tensor.shape) for name, tensor in tensors.items()}):
         raise ModelError(f"{path}: {fault}, which is in no model that `export` wrote; it is not opened")
     try:

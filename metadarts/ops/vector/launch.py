@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.core.files import default_cache
+from metadarts.store.files import default_cache
 
 FIRST = 3
 """Where a kernel's own arguments begin."""

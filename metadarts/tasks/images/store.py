@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from metadarts.core.files import default_cache
+from metadarts.store.files import default_cache
 from metadarts.tasks import cache
 
 Progress = Callable[[int, int], None]

@@ -1,0 +1,1 @@
+"""Costs of an architecture, differentiable in its mixing weights: one file each."""

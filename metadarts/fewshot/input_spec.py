@@ -1,0 +1,314 @@
+"""Images of any kind, brought to the form that a start takes; what had to be converted is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadarts.store.described import number, truth, whole
+from metadarts.core.errors import DataError
+from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+UNIT = 1.001
+"""Floats up to here are in 0..1: resizing overshoots by a little."""
+
+DARK, LIGHT = 64, 191
+"""Brightness up to which a background counts as dark, and from which as light."""
+
+MIXED_SIDES = (1, 3)
+LEAST_SIDE, MOST_SIDE = 4, 1024
+BACKGROUNDS = ("", "dark", "light")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The images that a network takes.
+
+    Args:
+        channels: 1 grey, 3 colour.
+        height, width: pixels; equal, since images are brought to a square.
+        mean, std: per channel, in units of [0, 1] brightness; None to leave images in [0, 1].
+        background: "dark" or "light" where the images that the start was trained on agree in that, else "".
+        invert: whether a task's images are turned to their negative first, see `InputSpec.suited`.
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    background: str = ""
+    invert: bool = False
+
+    def suited(self, pixels: NDArray[np.uint8]) -> InputSpec:
+        """This form for a task of support ``pixels`` [n, C, H, W]: inverted where their background is the opposite."""
+        found = background(pixels)
+        return dataclasses.replace(self, invert=bool(self.background and found and found != self.background))
+
+    def floats(self, pixels: Tensor) -> Tensor:
+        """uint8 [n, C, H, W] -> what the network takes: inverted where asked for, scaled to [0, 1], normalised."""
+        images = (255 - pixels if self.invert else pixels).float() / 255.0
+        if self.mean is None or self.std is None:
+            return images
+        return (images - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
+
+
+def read_form(told: Mapping[str, Any]) -> InputSpec:
+    """The form that a file describes. Raises KeyError, TypeError, ValueError, OverflowError."""
+    channels, height = told["channels"], whole(told["height"], LEAST_SIDE, MOST_SIDE)
+    if channels not in MIXED_SIDES or type(channels) is not int or whole(told["width"], height, height) != height:
+        raise ValueError(f"form: expected 1 or 3 channels, got {repr(channels)[:40]}")
+    scale = [None if told[name] is None else tuple(map(number, told[name])) for name in ("mean", "std")]
+    if any(values is not None and len(values) != channels for values in scale):
+        raise ValueError("form: expected a mean and std for each channel")
+    mean, std = scale
+    if (mean is None) != (std is None) or (std is not None and min(std) <= 0):
+        raise ValueError("form: expected mean and std together, std above 0")
+    if told["background"] not in BACKGROUNDS:
+        raise ValueError(f"form: expected a background dark, light or none, got {repr(told['background'])[:40]}")
+    return InputSpec(channels, height, height, mean, std, told["background"], truth(told.get("invert", False)))
+
+
+def background(pixels: NDArray[np.uint8]) -> str:
+    """ "dark" or "light" where the borders of most images are, else ""; for uint8 [n, C, H, W]."""
+    border = np.concatenate(
+        [pixels[:, :, edge].reshape(len(pixels), -1) for edge in (0, -1)]
+        + [pixels[:, :, :, edge].reshape(len(pixels), -1) for edge in (0, -1)],
+        axis=1,
+    )
+    low, high = np.percentile(np.median(border, axis=1), [10, 90])
+    return "dark" if high <= DARK else "light" if low >= LIGHT else ""
+
+
+def unit_floats(images: Any) -> bool | None:
+    """Whether the floats among ``images`` lie in 0..1 (to rounding); None where there are none to tell by."""
+    images = _array(images)
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OUT":
+        images = [images]
+    elif isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
+        return None
+    arrays = [_array(image) for image in images]
+    highest = [_highest(image, place) for place, image in enumerate(arrays) if isinstance(image, np.ndarray)]
+    floats = [high for high in highest if high is not None]
+    return max(floats) <= UNIT if floats else None
+
+
+def to_pixels(
+    images: Any, channels: int, size: int, unit: bool | None = None, alone: bool = False
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Images of any kind as uint8 [n, C, size, size].
+
+    Args:
+        images: an array [n, H, W], [n, H, W, 1 or 3], [n, 1 or 3, H, W] or, flattened, [n, H * H (* 3)], of uint8 or of
+            floats in 0..1 or 0..255; a tensor of such a shape; or a sequence of paths, PIL images and single arrays of
+            any sizes.
+        channels: 1 or 3.
+        size: side in pixels; the middle square is kept.
+        unit: whether floats are in 0..1, as `unit_floats` found earlier, so that an image means the same alone as
+            among others; None to look at these.
+        alone: look at each image by itself for that, in place of ``unit``.
+
+    Returns:
+        The pixels, and sentences on what was converted.
+
+    Raises:
+        DataError: for what is none of these, naming the image.
+    """
+    images = _array(images)
+    notes = _Notes()
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OUT":
+        if images.ndim == 2 and len(images):
+            images = _unflattened(images, notes)
+        if images.ndim not in (3, 4):
+            raise DataError(f"expected images [n, H, W] or [n, H, W, channels], got an array {list(images.shape)}")
+        images = list(images)
+    elif isinstance(images, np.ndarray) and images.ndim == 1:  # of paths, or of images of several sizes
+        images = images.tolist()
+    if isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence):
+        raise DataError(f"expected an array or a sequence of images, got {_kind(images)}")
+    if not len(images):
+        raise DataError("expected at least one image, got none")
+    images = [_array(image) for image in images]
+    if alone:
+        images = [part for image in images for part in _eight_bits([image], unit_floats([image]), notes)]
+    else:
+        images = _eight_bits(images, unit_floats(images) if unit is None else unit, notes)
+    with strict_pillow():
+        pixels = [_fitted(image, place, channels, size, notes) for place, image in enumerate(images)]
+    return np.stack(pixels), notes.sentences(channels, size, len(pixels))
+
+
+class _Notes:
+    """What was converted, counted."""
+
+    def __init__(self) -> None:
+        self.sizes: set[tuple[int, int]] = set()
+        self.resized = self.greyed = self.coloured = 0
+        self.others: list[str] = []
+
+    def sentences(self, channels: int, size: int, count: int) -> list[str]:
+        found = list(self.others)
+        if self.resized:
+            sizes = ", ".join(f"{width}x{height}" for width, height in sorted(self.sizes)[:3])
+            more = ", ..." if len(self.sizes) > 3 else ""
+            found.append(f"{self.resized} of {count} images ({sizes}{more}) were brought to {size}x{size} pixels")
+        if self.greyed:
+            found.append(f"{self.greyed} of {count} images in colour were made grey")
+        if self.coloured:
+            found.append(f"{self.coloured} of {count} grey images were made RGB")
+        return found
+
+
+def _unflattened(rows: NDArray[Any], notes: _Notes) -> NDArray[Any]:
+    for channels in MIXED_SIDES:
+        side = round((rows.shape[1] / channels) ** 0.5)
+        if side >= 4 and side * side * channels == rows.shape[1]:
+            notes.others.append(
+                f"rows of {rows.shape[1]} numbers were read as {side}x{side} images of {channels} channel(s)"
+            )
+            shape = (len(rows), side, side) if channels == 1 else (len(rows), side, side, channels)
+            return rows.reshape(shape)
+    raise DataError(f"rows of {rows.shape[1]} numbers are no square images: give [n, H, W] or [n, H, W, 3]")
+
+
+def _array(images: Any) -> Any:
+    """A tensor as an array, anything else as it is. Raises DataError."""
+    if not isinstance(images, Tensor):
+        return images
+    try:
+        tensor = images.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, without data
+        raise DataError(f"expected a plain tensor of numbers ({str(error).splitlines()[0]})") from error
+
+
+def _kind(images: Any) -> str:
+    return (
+        f"an array {list(images.shape)} of {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
+    )
+
+
+def _eight_bits(images: Sequence[Any], unit: bool | None, notes: _Notes) -> list[Any]:
+    """The arrays among ``images`` as uint8; floats are in 0..1 where ``unit``, else in 0..255."""
+    highest = [_highest(image, place) for place, image in enumerate(images) if isinstance(image, np.ndarray)]
+    floats = [high for high in highest if high is not None]
+    factor = 255.0 if unit else 1.0
+    if floats and unit:
+        notes.others.append("floats in 0..1 were read as brightness and stored in 8 bits")
+        if max(floats) > UNIT:
+            raise DataError(
+                f"floats up to {max(floats):g}, where the images learnt from were in 0..1: scale them alike"
+            )
+    return [_rounded(image, factor) if isinstance(image, np.ndarray) else image for image in images]
+
+
+def _highest(image: NDArray[Any], place: int) -> float | None:
+    """The largest number of an array of floats, None for other arrays. Raises DataError for numbers out of range."""
+    if image.dtype in (np.uint8, bool) or not image.size:
+        return None
+    if image.dtype.kind not in "iuf":
+        raise DataError(f"image number {place}: expected numbers, got dtype {image.dtype}")
+    if not bool(np.isfinite(image).all()):
+        raise DataError(f"image number {place} holds NaN or infinite numbers")
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 255:
+        raise DataError(
+            f"image number {place} holds numbers from {low:g} to {high:g}; expected 0..255, or floats in 0..1"
+        )
+    return high if image.dtype.kind == "f" else None
+
+
+def _rounded(image: NDArray[Any], factor: float) -> NDArray[np.uint8]:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == bool:
+        return image.astype(np.uint8) * np.uint8(255)
+    scaled = np.clip(image * factor, 0, 255) if image.dtype.kind == "f" else image
+    rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return rounded
+
+
+def _fitted(image: Any, place: int, channels: int, size: int, notes: _Notes) -> NDArray[np.uint8]:
+    picture = _picture(image, place)
+    if picture.size != (size, size):
+        notes.resized += 1
+        notes.sizes.add(picture.size)
+    grey = picture.mode == "L"
+    notes.greyed += channels == 1 and not grey
+    notes.coloured += channels == 3 and grey
+    return fit(picture, size, channels)
+
+
+def _picture(image: Any, place: int) -> Image.Image:
+    from PIL import Image as pil
+
+    try:
+        if isinstance(image, str | os.PathLike):
+            return decode(_content(Path(image)))
+        if isinstance(image, pil.Image):
+            return decode(_stored(image))
+    except BadImage as error:
+        name = str(image) if isinstance(image, str | os.PathLike) else f"number {place}"
+        raise DataError(f"cannot decode the image {name}: {error}") from error
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"image number {place}: expected a path, a PIL image or an array, got {type(image).__name__}")
+    array = image
+    if array.ndim == 3 and array.shape[-1] not in (1, 3) and array.shape[0] in (1, 3):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[-1] != 3):
+        raise DataError(
+            f"image number {place}: expected [H, W], [H, W, 1 or 3] or [1 or 3, H, W], got {list(image.shape)}"
+        )
+    return pil.fromarray(np.ascontiguousarray(array))
+
+
+PLAIN_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+SIXTEEN_BITS = ("PNG", "PPM", "JPEG2000")
+"""Formats whose files Pillow opens as integers of 0..65535."""
+
+
+def _stored(image: Image.Image) -> bytes:
+    """The content of a file that holds ``image``, so that it is read as a file is. Raises BadImage."""
+    from io import BytesIO
+
+    from PIL import Image as pil
+
+    store = BytesIO()
+    try:
+        exif = image.getexif()
+        if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
+            kind = "floating-point numbers" if image.mode == "F" else "integers"
+            raise BadImage(f"its pixels are {kind} of no stated range; convert it to mode L or RGB")
+        if image.mode == "I":
+            image = pil.fromarray(np.asarray(image).astype(np.uint16))
+        if image.mode not in PLAIN_MODES:
+            through = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+            image = image.convert(through.get(image.mode, "RGB"))
+        image.save(store, format="PNG", exif=exif)
+    except BadImage:
+        raise
+    except Exception as error:  # a lazy decoder raises whatever it stumbles over; a closed image
+        raise BadImage(str(error) or type(error).__name__) from error
+    return store.getvalue()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read the image {path} ({reason}); check its name and its rights") from error

@@ -1,0 +1,194 @@
+"""Where adaptation begins: a meta-learned initialisation with the form of the images that it takes.
+
+A start is a finished run, or one file made of it: tensors, and a description in JSON. Two are bundled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+
+from metadarts.inner import rate_shapes
+from metadarts.store.described import read_described, whole
+from metadarts.core.errors import ConfigError, DataError, MetadartsError, RunError, nearest
+from metadarts.store.files import write_atomically
+from metadarts.core.types import Params
+from metadarts.training import Config, RunFolder, build, with_settings
+from metadarts.training.build import require_fit
+from metadarts.training.config import to_settings
+from metadarts.networks import Learner, Network, supernet
+from metadarts.spaces import darts
+from metadarts.tasks import Source
+
+from .input_spec import InputSpec, background, read_form
+
+FORMAT, VERSION, KEY = "metadarts.start", 1, "metadarts"
+BUNDLED = ("glyphs", "cifar-fs")
+"""The starts that come with the package: 28x28 grey characters, 32x32 colour images."""
+
+AUTO = "auto"
+PARAM, RATE = "param/", "rate/"
+_LOOKED_AT = 256
+MOST_NODES = 16
+
+
+@dataclass(frozen=True)
+class Start:
+    """A meta-learned initialisation.
+
+    Args:
+        name: of the bundled start, the file or the run.
+        config: of the run that it comes from.
+        form: of the images that it takes.
+        params: shared parameters.
+        rates: learned inner rates, None for the configured ones.
+        facts: where it comes from: "source", "meta_steps", "validation_accuracy"; of a run, "checkpoint_sha256" too.
+    """
+
+    name: str
+    config: Config
+    form: InputSpec
+    params: Params
+    rates: Params | None
+    facts: Mapping[str, Any]
+
+    @property
+    def network(self) -> Network:
+        """The supernet."""
+        return supernet(darts(self.config.model.nodes), self.config.network_spec(self.form.channels))
+
+    @property
+    def learner(self) -> Learner:
+        """Under the policy `support`: whatever it was trained under, what is shipped has its statistics frozen."""
+        return Learner(self.network, "support")
+
+    def save(self, path: Path) -> None:
+        """Write it as one .safetensors file. Raises RunError."""
+        config = dataclasses.replace(self.config, tasks=dataclasses.replace(self.config.tasks, file=""))
+        told = {"format": FORMAT, "version": VERSION, "config": to_settings(config), **_form_facts(self.form)}
+        tensors = {PARAM + name: tensor.contiguous() for name, tensor in self.params.items()}
+        tensors |= {RATE + name: tensor.contiguous() for name, tensor in (self.rates or {}).items()}
+        write_atomically(path, save_tensors(tensors, metadata={KEY: json.dumps(told | {"facts": dict(self.facts)})}))
+
+
+def _form_facts(form: InputSpec) -> dict[str, Any]:
+    return {"form": {name: value for name, value in dataclasses.asdict(form).items() if name != "invert"}}
+
+
+def open_start(name: str | Path) -> Start:
+    """A start by name: "glyphs", "cifar-fs", a run folder, or a file that `Start.save` wrote.
+
+    Raises:
+        ConfigError: when it is none of these.
+        RunError: when the run or the file is damaged.
+    """
+    if str(name) in BUNDLED:
+        content = files("metadarts.fewshot").joinpath("starts", f"{name}.safetensors")
+        if not content.is_file():
+            raise RunError(f"the bundled start {name!r} is missing from this installation; install metadarts anew")
+        return _read(Path(str(content)), str(name))
+    path = Path(name)
+    try:
+        if path.is_dir():
+            return start_of_run(path)
+        if path.is_file():
+            return _read(path, path.name)
+    except OSError as error:
+        raise ConfigError(f"cannot open the start {str(name)!r}: {error.strerror or error}") from error
+    raise ConfigError(
+        f"no start {str(name)!r}: expected a run folder, a start's file, or a name; {nearest(str(name), BUNDLED)}"
+    )
+
+
+def suited_start(channels: int) -> str:
+    """The bundled start for images of ``channels`` channels, as "auto" chooses it: "glyphs" for grey ones."""
+    return BUNDLED[0] if channels == 1 else BUNDLED[1]
+
+
+def start_of_run(path: Path) -> Start:
+    """The best checkpoint of a run, with the form of its source's images; the source is opened for that.
+
+    Raises MetadartsError as the run and its data do.
+    """
+    folder = RunFolder.open(path)
+    config, checkpoint = folder.config(), folder.load("best")
+    _require_supernet(config)
+    experiment = build(config)
+    experiment.check_params(checkpoint.params)
+    source = experiment.source
+    if not isinstance(source, Source):
+        raise ConfigError(
+            f"{path}: a run on a taskset of learn2learn keeps no record of its images' form: search on --data"
+        )
+    side = min(source.size)  # the middle square is what `to_pixels` keeps
+    rows = [int(source.classes[number].rows[0]) for number in source.class_numbers("train")[:_LOOKED_AT]]
+    form = InputSpec(source.channels, side, side, source.mean, source.std, background(source.images[rows]))
+    facts = {
+        "source": config.tasks.source,
+        "meta_steps": checkpoint.facts["step"],
+        "validation_accuracy": checkpoint.facts.get("validation_accuracy"),
+        "data_sha256": folder.environment().get("data_sha256"),
+        "checkpoint_sha256": checkpoint.facts.get("sha256"),
+    }
+    return Start(path.name, config, form, checkpoint.params, checkpoint.rates, facts)
+
+
+def _require_supernet(config: Config) -> None:
+    """Require alphas to adapt. Raises ConfigError."""
+    if config.model.network != "supernet":
+        raise ConfigError(
+            f"expected the run of a supernet, whose weights and alphas are adapted; its network is "
+            f"{config.model.network!r}: give the run folder of a search"
+        )
+
+
+def _read(path: Path, name: str) -> Start:
+    """A start's file. Raises RunError."""
+    try:
+        told, tensors = read_described(path, KEY)
+    except DataError as error:
+        raise RunError(f"{path} is no start: it cannot be read as a .safetensors file ({error})") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
+        raise RunError(
+            f"{path} is no start of ours: expected format {FORMAT!r}, version {VERSION}; give what `Start.save` wrote"
+        )
+    try:
+        settings = {f"{group}.{key}": value for group, part in told["config"].items() for key, value in part.items()}
+        config = with_settings(Config(), settings).check()
+        whole(config.model.nodes, 1, MOST_NODES)
+        _require_supernet(config)
+        form = read_form(told["form"])
+        facts = dict(told["facts"])
+        network = supernet(darts(config.model.nodes), config.network_spec(form.channels))
+        params = {key[len(PARAM) :]: tensor for key, tensor in tensors.items() if key.startswith(PARAM)}
+        rates = {key[len(RATE) :]: tensor for key, tensor in tensors.items() if key.startswith(RATE)}
+        require_fit(network, params)
+        _require_rates(config, params, rates)
+    except MetadartsError as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RunError(
+            f"{path} is damaged: its description lacks something ({type(error).__name__}: {error})"
+        ) from error
+    return Start(name, config, form, params, rates or None, facts)
+
+
+def _require_rates(config: Config, params: Params, rates: Params) -> None:
+    """Require that learned rates, where there are some, are those that the configuration's inner loop has."""
+    if not rates:
+        return
+    names = [name for name in params if not name.startswith("head.")] + ["head.weight", "head.bias"]
+    shapes = {name: shape for name, (shape, _) in rate_shapes(config.inner, names).items()}
+    if {name: tuple(rate.shape) for name, rate in rates.items()} != shapes:
+        raise ValueError("its learned rates are not those of its inner loop")
+    for name, rate in rates.items():
+        if rate.dtype != torch.float32 or not bool(torch.isfinite(rate).all()):
+            raise ValueError(f"{name!r} must hold finite float32 numbers")

@@ -1,0 +1,194 @@
+"""A task of the user's own and its solutions: what adaptation makes, and everything that later steps need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.rng import Key
+from metadarts.core.types import Params, TaskBatch
+from metadarts.export import ShippedModel, freeze, make_model
+from metadarts.networks import Learner, Network
+
+from .input_spec import InputSpec
+
+MOST_AT_ONCE = 64
+"""Support images per inner step; more are learnt in mini-batches."""
+
+MOST_FROZEN = 512
+"""Support images whose statistics are frozen and whose class means begin the head."""
+
+CHUNK = 256
+"""Images answered at once."""
+
+FINISHES = ("soft", "inherited", "scratch")
+"""The adapted supernet; the derived cell with the supernet's weights and more steps; the derived cell trained anew."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """The labelled images that a task is learnt from.
+
+    Args:
+        form: of the images, inverted where the task needs it.
+        classes: the names, by label.
+        pixels: uint8 [S, C, H, W].
+        labels: [S] int64.
+        seed: of the choice of images where there are too many.
+    """
+
+    form: InputSpec
+    classes: tuple[str, ...]
+    pixels: Tensor
+    labels: Tensor
+    seed: int = 0
+
+    @property
+    def key(self) -> Key:
+        return Key.from_seed(self.seed).child("task")
+
+    def batch(self, rows: Tensor, queries: Tensor | None = None, answers: Tensor | None = None) -> TaskBatch:
+        """One task: the support images ``rows``, and uint8 query images [Q, C, H, W] with their labels."""
+        queries = self.pixels[:1] if queries is None else queries
+        answers = torch.zeros(len(queries), dtype=torch.int64) if answers is None else answers
+        support, labels = self.form.floats(self.pixels[rows])[None], self.labels[rows][None]
+        query, everyone = self.form.floats(queries)[None], torch.ones(1, len(answers), dtype=torch.bool)
+        counted = torch.ones_like(labels, dtype=torch.bool)
+        return TaskBatch(support, labels, counted, query, answers[None], everyone, len(self.classes), False)
+
+    @cached_property
+    def frozen(self) -> Tensor:
+        """Rows of the images whose statistics are frozen: all, or `MOST_FROZEN` of them, classes alike."""
+        return self.balanced(MOST_FROZEN)
+
+    def balanced(self, most: int) -> Tensor:
+        """Rows of at most ``most`` images, taken from the classes in turn, ascending; all where there are no more."""
+        if len(self.labels) <= most:
+            return torch.arange(len(self.labels))
+        order = torch.from_numpy(self.key.child("balanced").permutation(len(self.labels)))
+        labels = self.labels[order]
+        turn = torch.zeros(len(order), dtype=torch.int64)
+        for label in range(len(self.classes)):
+            own = (labels == label).nonzero().flatten()
+            turn[own] = torch.arange(len(own))
+        return order[torch.sort(turn, stable=True).indices[:most]].sort().values
+
+    def minibatch(self, step: int) -> Tensor:
+        """Rows for inner step ``step``: every image once before any comes again."""
+        count = len(self.labels)
+        per_round = -(-count // MOST_AT_ONCE)
+        round_, place = divmod(step, per_round)
+        order = torch.from_numpy(self.key.child("round", round_).permutation(count))
+        return order.tensor_split(per_round)[place]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a history: the state after ``step`` steps.
+
+    Args:
+        step: how many steps were taken.
+        loss: mean cross entropy of the support set (of at most `MOST_AT_ONCE` images of it).
+        seconds: since the beginning, looks at held-out images not counted.
+        accuracy: on held-out images; None without any.
+    """
+
+    step: int
+    loss: float
+    seconds: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A network that has learnt the task.
+
+    Args:
+        finish: one of `FINISHES`.
+        network: the supernet or the derived cell's network.
+        params: of this one task, without a task axis.
+        history: step by step.
+        kept: the step whose parameters these are: that of the lowest support loss.
+    """
+
+    finish: str
+    network: Network
+    params: Params
+    history: tuple[Step, ...]
+    kept: int
+
+    def with_axis(self) -> Params:
+        return {name: tensor.unsqueeze(0) for name, tensor in self.params.items()}
+
+
+@dataclass
+class Task:
+    """A task and its solutions.
+
+    Args:
+        support: what it is learnt from.
+        solutions: by finish.
+        facts: JSON: the start, what was converted, what was measured.
+    """
+
+    support: Support
+    solutions: dict[str, Solution] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def solution(self, finish: str | None = None) -> Solution:
+        """The solution ``finish``; None is the first there is. Raises ConfigError."""
+        if finish is None:
+            return next(iter(self.solutions.values()))
+        if finish not in self.solutions:
+            raise ConfigError(f"this task was not finished as {finish!r}: {nearest(finish, self.solutions)}")
+        return self.solutions[finish]
+
+    def source(self, finish: str | None = None) -> Callable[[Tensor], Tensor]:
+        """uint8 pixels [N, C, H, W] -> logits, by the network itself under the policy `support`."""
+        solution = self.solution(finish)
+        return lambda pixels: logits(self.support, solution.network, solution.with_axis(), pixels)
+
+    def model(self, finish: str | None = None) -> ShippedModel:
+        """The solution as it is shipped: statistics frozen and folded."""
+        solution, support = self.solution(finish), self.support
+        form = support.form
+        structure, tensors = freeze(solution.network, solution.params, form.floats(support.pixels[support.frozen]))
+        scale = {"mean": form.mean or (0.0,) * form.channels, "std": form.std or (1.0,) * form.channels}
+        tensors |= {name: torch.tensor(values).view(-1, 1, 1) for name, values in scale.items()}
+        genotype = solution.network.genotype
+        facts = {
+            "classes": list(support.classes),
+            "image": {"channels": form.channels, "height": form.height, "width": form.width, "invert": form.invert},
+            "finish": solution.finish,
+            "genotype": None if genotype is None else str(genotype),
+            "start": self.facts.get("start"),
+            "measured": self.facts.get("measured", {}).get(solution.finish),
+        }
+        return make_model(structure, tensors, facts)
+
+
+def logits(support: Support, network: Network, params: Params, pixels: Tensor, bn: str = "support") -> Tensor:
+    """[N, classes] of uint8 pixels [N, C, H, W].
+
+    Args:
+        support: the task.
+        network: whose parameters ``params`` [1, ...] are.
+        params: of the one task.
+        pixels: of the task's form.
+        bn: "support", or "transductive" for statistics over all of ``pixels``.
+    """
+    learner = Learner(network, bn)
+    parts = [pixels] if bn == "transductive" else pixels.split(CHUNK)
+    with torch.no_grad():
+        return torch.cat([learner.query_logits(params, support.batch(support.frozen, part))[0] for part in parts])
+
+
+def hits(found: Tensor, labels: Tensor) -> Tensor:
+    """[N] 1.0 where the largest of logits [N, classes] is the label's, else 0.0."""
+    return (found.argmax(1) == labels).double()

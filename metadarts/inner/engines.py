@@ -1,0 +1,195 @@
+"""Three engines for one inner loop; they agree to rounding.
+
+- ``batched`` (default): all T tasks in one pass. Tasks never interact, so one gradient of the sum of the T losses is
+  the stack of the T per-task gradients.
+- ``loop``: one task after another, written to be read.
+- ``higher``: the loop of the library of that name (Grefenstette et al., 2019), as an oracle and for the habit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.types import Params, is_alpha
+from metadarts.optim import Rule, State, clip_by_norm
+
+from .higher_engine import adapt_with_higher
+from .recompute import recomputed
+from .types import Adapted, InnerLoop, independent, rates_at
+
+
+class Batch(Protocol):
+    """What an engine asks of a batch: how many tasks it holds, and one of them alone (task axis kept)."""
+
+    @property
+    def tasks(self) -> int: ...
+
+    def task(self, index: int) -> Any: ...
+
+
+B = TypeVar("B", bound=Batch)
+Observer = Callable[[int, Params], bool | None]
+"""(step, task parameters) -> True to take no further step."""
+
+
+def adapt(
+    loss: Callable[[Params, B], Tensor],
+    params: Params,
+    support: B,
+    inner: InnerLoop,
+    *,
+    rates: Params | None = None,
+    engine: str = "batched",
+    observe: Observer | None = None,
+    batches: Callable[[int], B] | None = None,
+) -> Adapted:
+    """Learn every task of ``support`` from ``params`` by ``inner.steps`` steps of gradient descent.
+
+    Args:
+        loss: (task parameters [T, ...], batch) -> [T].
+        params: where the tasks start, [T, ...]; gradients flow back to them unless under ``torch.no_grad``.
+        support: the tasks.
+        inner: rule, rates, order, clipping, checkpointing.
+        rates: learned rates [T] or [T, K], see `rate_shapes`; None for the configured constants.
+        engine: "batched", "loop" or "higher".
+        observe: called with (step, task parameters) before the first step and after each; once it returns True, the
+            loop ends there. "batched" only.
+        batches: step -> what that step learns from, for support sets too large for one; None for all of ``support``.
+            "batched" only.
+
+    Raises:
+        ConfigError: on an unknown engine, or an option that the engine does not offer.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")
+    for name, option in (("observe", observe), ("batches", batches)):
+        if engine != "batched" and option is not None:
+            raise ConfigError(f"{name} needs engine 'batched'")
+    if engine != "batched" and inner.checkpoint:
+        raise ConfigError(f"inner.checkpoint needs engine 'batched'; engine {engine!r} stores every step")
+    if not any(inner.adapts(name) for name in params):
+        return _stay(params, support, inner, observe)
+    if engine == "batched":
+        return _adapt_together(loss, params, support, inner, rates, observe, batches)
+    return ENGINES[engine](loss, params, support, inner, rates)
+
+
+def _stay(params: Params, support: Batch, inner: InnerLoop, observe: Observer | None) -> Adapted:
+    """Every rate is 0: no step moves anything."""
+    if observe:
+        for step in range(inner.steps + 1):
+            if observe(step, params):
+                break
+    return Adapted(params, next(iter(params.values())).new_zeros(0, support.tasks))
+
+
+def inner_gradients(
+    loss: Callable[[Params, B], Tensor], params: Params, support: B, inner: InnerLoop, keep_graph: bool
+) -> tuple[Params, Tensor]:
+    """Gradients of the summed task losses, clipped, and the losses [T]. With ``keep_graph`` they are differentiable."""
+    moving = [name for name in params if inner.adapts(name)]
+    with torch.enable_grad():
+        variables = {name: independent(tensor, keep_graph) for name, tensor in params.items()}
+        losses = loss(variables, support)
+        found = torch.autograd.grad(
+            losses.sum(),
+            [variables[name] for name in moving],
+            create_graph=keep_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        grads = dict(zip(moving, found, strict=True))
+        groups = [{n: g for n, g in grads.items() if is_alpha(n) == alphas} for alphas in (False, True)]
+        clipped = [clip_by_norm(group, inner.clip) if group else group for group in groups]
+    return clipped[0] | clipped[1], losses
+
+
+def _adapt_together(
+    loss: Callable[[Params, B], Tensor],
+    params: Params,
+    support: B,
+    inner: InnerLoop,
+    rates: Params | None,
+    observe: Observer | None,
+    batches: Callable[[int], B] | None,
+) -> Adapted:
+    rule = inner.make_rule()
+    history: list[Tensor] = []
+    state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
+    exact = inner.order == "second" and torch.is_grad_enabled()
+    if observe and observe(0, params):
+        return Adapted(params, _stacked(history, support.tasks))
+    for step in range(inner.steps):
+        step_rates = rates_at(inner, rates, params, step)
+        learnt = batches(step) if batches else support
+
+        def advance(
+            loss: Callable[[Params, B], Tensor],
+            params: Params,
+            state: State,
+            rates: Params,
+            keep_graph: bool,
+            step: int = step,
+            learnt: B = learnt,
+        ) -> tuple[Params, State, Tensor]:
+            grads, losses = inner_gradients(loss, params, learnt, inner, keep_graph)
+            return *rule.update(grads, state, params, rates, step), losses.detach()
+
+        if exact and step < inner.checkpoint:
+            params, state, losses = recomputed(advance, loss, params, state, step_rates)
+        else:
+            params, state, losses = advance(loss, params, state, step_rates, exact)
+        history.append(losses)
+        if observe and observe(step + 1, params):
+            break
+    return Adapted(params, _stacked(history, support.tasks))
+
+
+def _adapt_one_by_one(
+    loss: Callable[[Params, B], Tensor], params: Params, support: B, inner: InnerLoop, rates: Params | None
+) -> Adapted:
+    """Task after task, each on its own slice of the parameters."""
+    rule, adapted, history = inner.make_rule(), [], []
+    exact = inner.order == "second" and torch.is_grad_enabled()
+    for task in range(support.tasks):
+        own = {name: tensor[task : task + 1] for name, tensor in params.items()}
+        own_rates = None if rates is None else {name: rate[task : task + 1] for name, rate in rates.items()}
+        own, losses = _adapt_one(loss, own, support.task(task), inner, rule, own_rates, exact)
+        adapted.append(own)
+        history.append(losses)
+    joined = {name: torch.cat([task[name] for task in adapted]) for name in params}
+    return Adapted(joined, torch.cat(history, dim=1))
+
+
+def _adapt_one(
+    loss: Callable[[Params, Any], Tensor],
+    params: Params,
+    support: Any,
+    inner: InnerLoop,
+    rule: Rule,
+    rates: Params | None,
+    exact: bool,
+) -> tuple[Params, Tensor]:
+    history = []
+    state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
+    for step in range(inner.steps):
+        grads, losses = inner_gradients(loss, params, support, inner, exact)
+        params, state = rule.update(grads, state, params, rates_at(inner, rates, params, step), step)
+        history.append(losses.detach())
+    return params, _stacked(history, 1)
+
+
+def _stacked(history: list[Tensor], tasks: int) -> Tensor:
+    return torch.stack(history) if history else torch.zeros(0, tasks)
+
+
+ENGINES: dict[str, Callable[..., Adapted]] = {
+    "batched": _adapt_together,
+    "loop": _adapt_one_by_one,
+    "higher": adapt_with_higher,
+}

@@ -1,0 +1,94 @@
+"""The inner loop as ``higher`` runs it: a patched module and a differentiable optimiser, one task at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.types import Params
+
+from .types import Adapted, InnerLoop, independent
+
+
+class LossModule(nn.Module):
+    """Any ``loss(params, batch)`` as a module whose parameters ``higher`` can patch."""
+
+    def __init__(self, loss: Callable[[Params, Any], Tensor], params: Params, moving: list[str]) -> None:
+        super().__init__()
+        self._loss = loss
+        self._fixed = {name: tensor for name, tensor in params.items() if name not in moving}
+        self.parameter_names = {name.replace(".", "__"): name for name in moving}
+        for slot, name in self.parameter_names.items():
+            self.register_parameter(slot, nn.Parameter(params[name].detach()))
+
+    def forward(self, batch: Any) -> Tensor:
+        own = {name: getattr(self, slot) for slot, name in self.parameter_names.items()}
+        return self._loss(self._fixed | own, batch)
+
+
+def adapt_with_higher(
+    loss: Callable[[Params, Any], Tensor], params: Params, support: Any, inner: InnerLoop, rates: Params | None
+) -> Adapted:
+    """See `engines.adapt`. Constant rates only; no clipping; Adam for one step only.
+
+    Raises:
+        ConfigError: when ``higher`` is missing, or on an option that it does not offer.
+    """
+    try:
+        import higher
+    except ImportError as error:
+        raise ConfigError("engine 'higher' needs the package higher: pip install higher") from error
+    if inner.rule == "adam" and inner.steps > 1:
+        raise ConfigError(
+            "engine 'higher': its Adam adds eps at another place, another rule from step 2 on; use batched"
+        )
+    if rates is not None or inner.clip is not None:
+        raise ConfigError("engine 'higher' has neither learned rates nor clipping here; use batched or loop")
+    exact = inner.order == "second" and torch.is_grad_enabled()
+    results = [_adapt_one(higher, loss, params, support, inner, task, exact) for task in range(support.tasks)]
+    joined = {name: torch.cat([adapted[name] for adapted, _ in results]) for name in params}
+    return Adapted(joined, torch.cat([losses for _, losses in results], dim=1))
+
+
+def _adapt_one(
+    higher: Any,
+    loss: Callable[[Params, Any], Tensor],
+    params: Params,
+    support: Any,
+    inner: InnerLoop,
+    task: int,
+    exact: bool,
+) -> tuple[Params, Tensor]:
+    own = {name: tensor[task : task + 1] for name, tensor in params.items()}
+    moving = [name for name in own if inner.adapts(name)]
+    module = LossModule(loss, own, moving)
+    optimiser, batch, history = _optimiser(module, inner), support.task(task), []
+    with (
+        torch.enable_grad(),
+        higher.innerloop_ctx(module, optimiser, copy_initial_weights=False, track_higher_grads=exact) as (patched, opt),
+    ):
+        starts = [independent(own[name], exact) for name in moving]
+        patched.update_params(starts)
+        for _ in range(inner.steps):
+            losses = patched(batch)
+            history.append(losses.detach())
+            opt.step(losses.sum())
+        ends = dict(zip(moving, patched.parameters(), strict=True))
+    if not exact:  # first order: the inner path is a constant shift, through which the start's gradient passes
+        ends = {name: own[name] + (end - own[name]).detach() for name, end in ends.items()}
+    return own | ends, torch.stack(history) if history else torch.zeros(0, 1)
+
+
+def _optimiser(module: LossModule, inner: InnerLoop) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter], "lr": inner.rate_of(module.parameter_names[slot])}
+        for slot, parameter in module.named_parameters()
+    ]
+    if inner.rule == "adam":
+        return torch.optim.Adam(groups, lr=inner.weight_rate)
+    decay = 0.9 if inner.rule == "momentum" else 0.0
+    return torch.optim.SGD(groups, lr=inner.weight_rate, momentum=decay)

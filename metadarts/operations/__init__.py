@@ -1,0 +1,1 @@
+"""The operations that an edge of a cell may carry: one file each."""

@@ -1,0 +1,98 @@
+"""From intervals to one or two plain sentences. It says yes only where the intervals do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metadarts.papers.statistics import Estimate
+
+from .figures import Contrast
+
+NEGLIGIBLE = 0.02
+"""An interval that holds 0 and reaches beyond so much accuracy says nothing; within it, it says "no"."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the verdict rests on. Accuracies are from 0 to 1.
+
+    Args:
+        tasks: how many were measured.
+        finite: how many of them stayed in the finite numbers.
+        moved: total variation distance from the meta-learned to the adapted shares, mean over tasks.
+        cells_swapped: accuracy with another task's cell less that with the own.
+        alphas_swapped: accuracy with another task's alphas, fixed, less that with the own, fixed.
+        cells_meta: accuracy with the meta-learned cell less that with the own.
+        draws: distances of alphas within a task and between tasks.
+    """
+
+    tasks: int
+    finite: int
+    moved: float
+    cells_swapped: Estimate
+    alphas_swapped: Estimate
+    cells_meta: Estimate
+    draws: Contrast
+
+
+def verdict(findings: Findings) -> str:
+    """Whether the architecture is the task's own, in one or two sentences.
+
+    It is where three things hold, each with its whole interval: another task's cell is worse, so is the one
+    meta-learned cell for all, and two draws of one task's images give alphas nearer to each other than two tasks.
+    """
+    if unclear := _beforehand(findings):
+        return unclear
+    swap = f"giving each task the cell of another changes accuracy by {points(findings.cells_swapped)}"
+    if findings.cells_swapped.high < 0:
+        return _matters(findings, swap)
+    if findings.alphas_swapped.high < 0 and _follows_task(findings):
+        return (
+            f"Only as a mixture: another task's alphas change the supernet's accuracy by "
+            f"{points(findings.alphas_swapped)}, but {swap}: what is the task's own is lost in the discrete cell."
+        )
+    if findings.cells_swapped.low > 0:
+        return f"No: {swap}, so that another task's cell does even better. {_origin(findings)}"
+    if max(-findings.cells_swapped.low, findings.cells_swapped.high) > NEGLIGIBLE:
+        return f"Not shown: {swap}, an interval too wide to tell; measure more tasks. {_origin(findings)}"
+    return f"No: {swap}. {_origin(findings)}"
+
+
+def points(estimate: Estimate) -> str:
+    """A difference in accuracy in percentage points, with its interval."""
+    mean, low, high = (100 * end + 0.0 for end in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] points"
+
+
+def _beforehand(findings: Findings) -> str:
+    """The answer where nothing needs comparing, or "" where it does."""
+    if 2 * findings.finite < findings.tasks:
+        return (
+            f"Cannot say: only {findings.finite} of {findings.tasks} tasks stayed in the finite numbers; the inner "
+            "rates or steps of this run are too large."
+        )
+    if findings.moved == 0:
+        return "No: the alphas do not move on a task, so that all tasks have the one meta-learned architecture."
+    return ""
+
+
+def _matters(findings: Findings, swap: str) -> str:
+    if not _follows_task(findings):
+        return f"Only in part: {swap}, but the cell suits the images drawn rather than their task. {_origin(findings)}"
+    meta = findings.cells_meta
+    if meta.high < 0:
+        return f"Yes: {swap}, giving all the one meta-learned cell by {points(meta)}. {_origin(findings)}"
+    better = "better" if meta.low > 0 else "as well"
+    return f"Only in part: {swap}, but the one meta-learned cell for all does {better} ({points(meta)})."
+
+
+def _follows_task(findings: Findings) -> bool:
+    return findings.draws.difference.low > 0
+
+
+def _origin(findings: Findings) -> str:
+    draws = findings.draws
+    distances = f"distance of alphas {draws.within.mean:.4f} against {draws.between.mean:.4f}"
+    if _follows_task(findings):
+        return f"Two draws of one task's images do give alphas nearer to each other than two tasks ({distances})."
+    return f"Two draws of one task's images give alphas no nearer to each other than two tasks ({distances})."

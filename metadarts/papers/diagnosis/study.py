@@ -1,0 +1,91 @@
+"""`diagnose`: pass after pass over the held-out tasks, then the figures and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from metadarts.core.errors import NumericsError
+from metadarts.core.rng import Key
+from metadarts.derive import derive_genotype
+from metadarts.training import Experiment
+from metadarts.training.build import HeldOutTasks, held_out
+from metadarts.training.checkpoints import Checkpoint
+from metadarts.training.evaluation import LOOK_ADVICE, alphas_of
+from metadarts.training.memory import fitted
+from metadarts.spaces import Genotype
+from metadarts.papers.cells import measured_facts, require_supernet
+
+from .distances import shares_of
+from .figures import Diagnosis
+from .passes import Measured, joined, measure, spans
+from .summary import summarised
+
+Progress = Callable[[int, float], None]
+"""(tasks done, mean accuracy of the usual adaptation so far)."""
+
+
+def diagnose(
+    experiment: Experiment,
+    checkpoint: Checkpoint,
+    tasks: int,
+    split: str = "test",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Measure whether the architectures of a run are their tasks' own, everything on the same held-out tasks.
+
+    Each task is adapted to twice, to two support sets of its classes; its alphas, then its discrete cell, are replaced
+    by those of another task, of the meta-learned start, by equal or random ones. "Another task" is the next in cyclic
+    order within a pass of about ``evaluate.batch`` tasks. Intervals are of 95 %, over tasks of the one training.
+
+    Args:
+        experiment: of a supernet; its configuration says ways, shots, queries and steps.
+        checkpoint: what the search chose.
+        tasks: how many held-out tasks, at least 2.
+        split: "val" or "test".
+        seed: of the held-out tasks, the random cells and the bootstrap.
+        progress: see `Progress`.
+
+    Raises:
+        ConfigError: when the network has no alphas, there are fewer than two tasks, or there are fewer queries than
+            shots per class.
+        NumericsError: when fewer than two tasks stay in the finite numbers.
+        ResourceError: when memory runs out.
+    """
+    require_supernet(experiment)
+    spans(tasks, experiment.config.evaluate.batch)
+    episodes, key = held_out(experiment, split, seed), Key.from_seed(seed).child("diagnosis")
+    meta_alphas = {kind: table.detach().cpu() for kind, table in alphas_of(checkpoint.params).items()}
+    meta = derive_genotype(meta_alphas, experiment.network.space).canonical()
+
+    def work(size: int) -> Measured:
+        return _all(experiment, checkpoint, episodes, spans(tasks, size), meta, key.child("random"), progress)
+
+    config = experiment.config
+    found, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, LOOK_ADVICE)
+    if (finite := int(found.finite.sum())) < 2:
+        raise NumericsError(
+            f"expected at least 2 tasks whose adaptation stays in the finite numbers, got {finite} of {tasks}; lower "
+            "inner.weight_rate, inner.alpha_rate or evaluate.steps"
+        )
+    facts = measured_facts(experiment, checkpoint, episodes, tasks, split, seed) | {"finite_tasks": finite}
+    return summarised(found, meta, shares_of({k: t.unsqueeze(0) for k, t in meta_alphas.items()}), key, facts)
+
+
+def _all(
+    experiment: Experiment,
+    checkpoint: Checkpoint,
+    episodes: HeldOutTasks,
+    passes: list[tuple[int, int]],
+    meta: Genotype,
+    key: Key,
+    progress: Progress | None,
+) -> Measured:
+    parts: list[Measured] = []
+    for first, last in passes:
+        parts.append(measure(experiment, checkpoint, episodes.batch(first, last), meta, key, first))
+        if progress:
+            progress(last, float(np.concatenate([part.soft["own"] for part in parts]).mean()))
+    return joined(parts)

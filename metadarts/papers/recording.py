@@ -1,0 +1,209 @@
+"""Tasks of a run's split, each adapted and recorded in an archive of experience."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.rng import Key
+from metadarts.core.types import Params, TaskBatch
+from metadarts.training import Experiment, with_settings
+from metadarts.training.checkpoints import Checkpoint
+from metadarts.training.evaluation import LOOK_ADVICE, alphas_of, evaluation_inner
+from metadarts.training.memory import fitted
+from metadarts.predictor.archive import Archive
+from metadarts.predictor.archive_rows import json_text
+from metadarts.predictor.task_record import ADAPTED, TaskRecord
+from metadarts.predictor.rebuild import episode_origins
+from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, require_supernet
+from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
+
+Progress = Callable[[int, float], None]
+"""(tasks done, those known before included; mean accuracy after adaptation of those adapted now)."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What `record_tasks` did.
+
+    Args:
+        names: of the new records, in the order of the tasks.
+        known: tasks that were in the archive already.
+        diverged: tasks that left the finite numbers and are not recorded.
+        before: mean accuracy of the new ones before the first step; NaN without any.
+        after: the same after the last step.
+    """
+
+    names: tuple[str, ...]
+    known: int
+    diverged: int
+    before: float
+    after: float
+
+
+def record_tasks(
+    experiment: Experiment,
+    checkpoint: Checkpoint,
+    archive: Archive,
+    tasks: int,
+    split: str = "train",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Recorded:
+    """Adapt ``checkpoint`` to the first ``tasks`` tasks of a split and record each; those recorded before are skipped.
+
+    Tasks have the ways, shots and queries of the test, on the training classes too; of "val" and "test" they are those
+    on which `metadarts evaluate` measures. A pass of ``evaluate.batch`` tasks is recorded when it is done, so that a
+    call that was killed goes on where it stopped.
+
+    Args:
+        archive: opened to be written.
+        tasks: how many, at least 1.
+        split: "train", "val" or "test".
+        seed: of the choice of tasks, and what the records call their seed: adapting is not random.
+        progress: see `Progress`.
+
+    Raises:
+        ConfigError: when the network has no alphas, or the source keeps no rows (learn2learn's).
+        DataError: when the split is too small, or the archive cannot be written.
+        ResourceError: when memory runs out.
+    """
+    require_supernet(experiment)
+    sampler = recorded_episodes(experiment, split)
+    plan = sampler.plan(Key.from_seed(seed).child("held out", split), tasks)
+    work = _Work(experiment, checkpoint, archive, sampler, plan, seed, progress)
+    config = experiment.config
+    fitted(work.run, config.evaluate.batch, config.training.fit_memory, LOOK_ADVICE)
+    return work.recorded()
+
+
+def recorded_episodes(experiment: Experiment, split: str) -> EpisodeSampler:
+    """Episodes of ``split`` as at test time: ``tasks.ways`` ways, not the training's, and the evaluation's queries.
+
+    Raises:
+        ConfigError: when the source keeps no rows.
+        DataError: when the split is too small.
+    """
+    config = experiment.config
+    if not isinstance(experiment.source, Source):
+        raise ConfigError(
+            f"{config.tasks.source} keeps no rows to build a task again from: record the run of another --data"
+        )
+    return EpisodeSampler(experiment.source, split, config.tasks.ways, config.tasks.shots, config.evaluate.queries)
+
+
+class _Work:
+    """The passes over the tasks that are not in the archive yet; begun again, it goes on."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        checkpoint: Checkpoint,
+        archive: Archive,
+        sampler: EpisodeSampler,
+        plan: EpisodePlan,
+        seed: int,
+        progress: Progress | None,
+    ) -> None:
+        self._experiment, self._checkpoint, self._archive = experiment, checkpoint, archive
+        self._sampler, self._plan, self._seed, self._progress = sampler, plan, seed, progress
+        self._origins = episode_origins(sampler, plan)
+        self._run, self._settings = run_of(checkpoint), settings_of(experiment, checkpoint)
+        self._known = archive.known_tasks(ADAPTED, self._run, json_text("settings", self._settings))
+        self._open = [number for number, origin in enumerate(self._origins) if origin.sha256 not in self._known]
+        self._skipped = plan.tasks - len(self._open)
+        self._names: list[str] = []
+        self._before: list[float] = []
+        self._after: list[float] = []
+        self._diverged = 0
+
+    def run(self, size: int) -> None:
+        """Adapt and record what is left, ``size`` tasks at once."""
+        while self._open:
+            numbers = self._open[:size]
+            found = self._adapted(numbers)
+            self._names += self._archive.add(found)
+            self._open = self._open[len(numbers) :]
+            self._diverged += len(numbers) - len(found)
+            self._before += [experience.before for experience in found]
+            self._after += [experience.after for experience in found]
+            if self._progress:
+                self._progress(self._plan.tasks - len(self._open), _mean(self._after))
+
+    def recorded(self) -> Recorded:
+        return Recorded(tuple(self._names), self._skipped, self._diverged, _mean(self._before), _mean(self._after))
+
+    def _adapted(self, numbers: Sequence[int]) -> list[TaskRecord]:
+        """The experiences of the tasks ``numbers`` that stayed in the finite numbers."""
+        plan = self._plan
+        rows = [array[numbers] for array in (plan.classes, plan.support_rows, plan.query_rows)]
+        batch = self._sampler.load(EpisodePlan(*rows)).to(self._experiment.device)
+        space = self._experiment.network.space
+        before = before_adaptation(self._experiment, self._checkpoint, batch).tolist()
+        params, accuracies = adapt_batch(self._experiment, self._checkpoint, batch)
+        finite, after, genotypes = finite_tasks(params).tolist(), accuracies.tolist(), genotypes_of(params, space)
+        tables = {kind: table.detach().cpu().float().numpy() for kind, table in alphas_of(params).items()}
+        return [
+            TaskRecord(
+                self._origins[number],
+                space,
+                {kind: table[task].copy() for kind, table in tables.items()},
+                genotypes[task],
+                before[task],
+                after[task],
+                ADAPTED,
+                self._seed,
+                self._run,
+                self._settings,
+            )
+            for task, number in enumerate(numbers)
+            if finite[task]
+        ]
+
+
+def before_adaptation(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch) -> Tensor:
+    """Query accuracies [T], 0 to 1, before the first inner step."""
+    still = replace(experiment, config=with_settings(experiment.config, {"evaluate.steps": 0}))
+    return adapt_batch(still, checkpoint, batch)[1]
+
+
+def run_of(checkpoint: Checkpoint) -> str:
+    """The SHA-256 of the checkpoint's file; of its tensors, where it never was a file."""
+    told = checkpoint.facts.get("sha256")
+    return told if isinstance(told, str) and told else tensors_sha256(checkpoint.params, checkpoint.rates)
+
+
+def tensors_sha256(params: Params, rates: Params | None) -> str:
+    """SHA-256 of parameters and learned rates: names, shapes and float32 numbers."""
+    digest = hashlib.sha256(b"metadarts tensors 1")
+    for group, tensors in (("param", params), ("rate", rates or {})):
+        for name in sorted(tensors):
+            content = tensors[name].detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+            digest.update(f" {group} {name} {tuple(tensors[name].shape)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def settings_of(experiment: Experiment, checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """How tasks are adapted, and how their data were opened: JSON values; equal for records that can be compared."""
+    config, inner = experiment.config, evaluation_inner(experiment.config)
+    return {
+        "steps": inner.steps,
+        "rule": inner.rule,
+        "weight_rate": inner.weight_rate,
+        "alpha_rate": inner.alpha_rate,
+        "clip": inner.clip,
+        "learned_rates": checkpoint.rates is not None,
+        "bn": config.model.bn,
+        "precision": config.model.precision,
+        "data": {"source": config.tasks.source, "size": config.tasks.size, "channels": config.tasks.channels},
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

@@ -1,0 +1,369 @@
+"""The archive of experience: adapted tasks in one SQLite file, to which several processes append at once.
+
+A record that `Archive.add` has returned is on disk: it is written in one transaction with all that were added with it,
+and the call returns after the commit (synchronous=FULL; a write-ahead log, so that readers do not wait). A process that
+is killed leaves whole records or none. Records are never changed; each is named by its content, so that one which is
+added twice, or is in two archives that are merged, is there once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from metadarts.core.errors import DataError
+from metadarts.spaces import SearchSpace
+
+from .archive_rows import Row, decode, encode, read_space, space_text
+from .task_record import TaskRecord, Origin
+
+APPLICATION = int.from_bytes(b"mdar", "big")
+"""SQLite's application_id of our files."""
+VERSION = 1
+WAIT = 60.0
+"""Seconds to wait for another process's transaction."""
+TABLE = """
+CREATE TABLE experience (
+    id TEXT NOT NULL PRIMARY KEY,
+    origin_sha256 TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    source TEXT NOT NULL,
+    split TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    space TEXT NOT NULL,
+    alphas BLOB NOT NULL,
+    genotype TEXT NOT NULL,
+    accuracy_before REAL NOT NULL,
+    accuracy_after REAL NOT NULL,
+    role TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    run TEXT NOT NULL,
+    settings TEXT NOT NULL
+)
+"""
+INDEX = "CREATE INDEX by_task ON experience (origin_sha256, id)"
+COLUMNS = ", ".join(Row._fields)
+ORDER = "ORDER BY origin_sha256, id"
+BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+FOREIGN = ("SQLITE_NOTADB",)
+DAMAGED = ("SQLITE_CORRUPT",)
+FULL = ("SQLITE_FULL", "SQLITE_IOERR")
+CLOSED = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which experiences are meant; None is any.
+
+    Args:
+        role: "adapted" or "trained".
+        kind: of the origin.
+        source: name of the data.
+        split: of the data.
+        space: where the architectures are points of.
+        run: what was adapted.
+    """
+
+    role: str | None = None
+    kind: str | None = None
+    source: str | None = None
+    split: str | None = None
+    space: SearchSpace | None = None
+    run: str | None = None
+
+    @property
+    def where(self) -> tuple[str, list[str]]:
+        """The condition in SQL and its values; nothing that a person gave is part of its text."""
+        given = {
+            "role": self.role,
+            "kind": self.kind,
+            "source": self.source,
+            "split": self.split,
+            "space": None if self.space is None else space_text(self.space),
+            "run": self.run,
+        }
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if not chosen:
+            return "", []
+        return "WHERE " + " AND ".join(f"{name} = ?" for name in chosen), list(chosen.values())
+
+
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Experiences alike in the first six fields, as `Archive.groups` counts them.
+
+    Args:
+        experiences: how many.
+        tasks: how many different tasks among them.
+        genotypes: how many different architectures.
+        before: mean accuracy before the first step.
+        after: mean accuracy after the last.
+    """
+
+    source: str
+    split: str
+    kind: str
+    space: SearchSpace
+    role: str
+    run: str
+    experiences: int
+    tasks: int
+    genotypes: int
+    before: float
+    after: float
+
+
+class Archive:
+    """An open archive; use it in a ``with`` statement, or `close` it. One per process and thread.
+
+    Iterating gives every `TaskRecord`, task by task, in an order that depends on the content alone.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, writable: bool) -> None:
+        self.path, self._connection, self._writable = path, connection, writable
+
+    @classmethod
+    def open(cls, path: Path, write: bool = False) -> Archive:
+        """Open an archive; with ``write``, to add to it, and it is made where there is none.
+
+        Raises:
+            DataError: when there is none, it is another file, of a later version, damaged, or cannot be written.
+        """
+        try:
+            there = path.is_file()
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot open {path} ({error}); give another place") from error
+        if not there and not write:
+            raise DataError(f"there is no archive {path}; `metadarts archive add` makes one")
+        with _explained(path):
+            connection = _connected(path, write)
+            try:
+                _require_ours(path, connection, write)
+                if write:
+                    _ask_for_log(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(path, connection, write)
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def add(self, experiences: Iterable[TaskRecord]) -> list[str]:
+        """Record all of them or, where one is refused or the process dies, none; returns when they are on disk.
+
+        Returns:
+            Their names, in order; one that is there already keeps its name and is not written twice.
+
+        Raises:
+            DataError: for an experience that `archive_rows.check` refuses, or when it cannot be written.
+        """
+        rows = [encode(experience) for experience in experiences]
+        self._insert(rows)
+        return [row.id for row in rows]
+
+    def merge(self, other: Archive) -> int:
+        """Add what ``other`` holds: all of it or, where a record of it is damaged, nothing.
+
+        Returns:
+            How many were not here before.
+        """
+        return self._insert([encode(experience) for experience in other])
+
+    def _insert(self, rows: list[Row]) -> int:
+        if not self._writable:
+            raise DataError(f"{self.path} was opened to be read: open it with write=True to add to it")
+        marks = ", ".join("?" * len(Row._fields))
+        statement = f"INSERT INTO experience ({COLUMNS}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"
+        before = self._connection.total_changes
+        if rows:
+            with _explained(self.path), _transaction(self._connection):
+                self._connection.executemany(statement, rows)
+        return self._connection.total_changes - before
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __iter__(self) -> Iterator[TaskRecord]:
+        return self.experiences()
+
+    def count(self, chosen: Selection = EVERYTHING) -> int:
+        """How many experiences there are."""
+        where, values = chosen.where
+        with _explained(self.path):
+            (number,) = self._connection.execute(f"SELECT count(*) FROM experience {where}", values).fetchone()
+        return int(number)
+
+    def experiences(self, chosen: Selection = EVERYTHING) -> Iterator[TaskRecord]:
+        """Experiences in the order of their tasks' hashes and their own. Raises DataError at a damaged one."""
+        return map(decode, self.rows(chosen))
+
+    def rows(self, chosen: Selection = EVERYTHING) -> Iterator[Row]:
+        """The same as they are stored, unchecked."""
+        where, values = chosen.where
+        with _explained(self.path):
+            for found in self._connection.execute(f"SELECT {COLUMNS} FROM experience {where} {ORDER}", values):
+                yield Row(*found)
+
+    def tasks(self, chosen: Selection = EVERYTHING) -> Iterator[tuple[Origin, tuple[TaskRecord, ...]]]:
+        """Each task with its experiences, in the same order. Raises DataError at a damaged record."""
+        for _, group in itertools.groupby(self.rows(chosen), lambda row: row.origin_sha256):
+            found = tuple(map(decode, group))
+            yield found[0].origin, found
+
+    def known_tasks(self, role: str, run: str, settings: str) -> set[str]:
+        """`Origin.sha256` of the tasks of ``run`` that are recorded under these settings, see `json_text`."""
+        statement = "SELECT DISTINCT origin_sha256 FROM experience WHERE role = ? AND run = ? AND settings = ?"
+        with _explained(self.path):
+            return {task for (task,) in self._connection.execute(statement, (role, run, settings))}
+
+    def groups(self) -> list[Group]:
+        """What there is, counted by data, space, role and run."""
+        names = "source, split, kind, space, role, run"
+        counted = (
+            "count(*), count(DISTINCT origin_sha256), count(DISTINCT genotype), avg(accuracy_before), "
+            "avg(accuracy_after)"
+        )
+        with _explained(self.path):
+            found = self._connection.execute(f"SELECT {names}, {counted} FROM experience GROUP BY {names}").fetchall()
+        try:
+            return [Group(source, split, kind, read_space(space), *rest) for source, split, kind, space, *rest in found]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"{self.path} is damaged: {error}; see `metadarts archive verify`") from error
+
+    @property
+    def sha256(self) -> str:
+        """Names the whole content: equal for archives with equal records, in whatever order they came."""
+        return self.digest()
+
+    def digest(self, chosen: Selection = EVERYTHING) -> str:
+        """`sha256` of a part: over the sorted names of its experiences."""
+        where, values = chosen.where
+        digest = hashlib.sha256(b"metadarts archive 1")
+        with _explained(self.path):
+            for (name,) in self._connection.execute(f"SELECT id FROM experience {where} ORDER BY id", values):
+                digest.update(str(name).encode())
+        return digest.hexdigest()
+
+    def integrity_faults(self) -> list[str]:
+        """What SQLite itself finds wrong in the file; empty where it is whole."""
+        try:
+            found = [str(line) for (line,) in self._connection.execute("PRAGMA integrity_check")]
+        except sqlite3.Error as error:
+            return [str(error)]
+        return [line for line in found if line != "ok"]
+
+
+def _connected(path: Path, write: bool) -> sqlite3.Connection:
+    mode = "rwc" if write else "rw"  # a reader that may not write leaves the log's two files behind
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", timeout=WAIT, isolation_level=None, uri=True
+    )
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA query_only = {'OFF' if write else 'ON'}")
+        connection.execute("PRAGMA trusted_schema = OFF")  # the file may come from anyone
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _require_ours(path: Path, connection: sqlite3.Connection, write: bool) -> None:
+    """Require an archive of our version; an empty file becomes one when it is opened to be written."""
+    if _is_empty(connection) and write:
+        with _transaction(connection):
+            if _is_empty(connection):  # another process may have been quicker
+                connection.execute(TABLE)
+                connection.execute(INDEX)
+                connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+    if _pragma(connection, "application_id") != APPLICATION:
+        raise DataError(
+            f"{path} is not an archive of experience: give what `metadarts archive add` made, or a new name"
+        )
+    version = _pragma(connection, "user_version")
+    if version != VERSION:
+        raise DataError(
+            f"{path} is an archive of version {version}, this metadarts reads version {VERSION}: "
+            f"{'use a later metadarts' if version > VERSION else 'it was damaged, restore it'}"
+        )
+    found = [name for _, name, *_ in connection.execute("PRAGMA table_info(experience)")]
+    if found != list(Row._fields):
+        raise DataError(f"{path} is damaged: its table has the columns {', '.join(found) or 'none'}; restore it")
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    (entries,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return not entries and not _pragma(connection, "application_id") and not _pragma(connection, "user_version")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _ask_for_log(connection: sqlite3.Connection) -> None:
+    """Have the write-ahead log, where the file system can. SQLite does not wait by itself for the one that switches."""
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith(BUSY) or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All statements inside are committed together; on an error none is."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # an error of the disk has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What SQLite raises, as a DataError that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        advice = next(
+            (advice for signs, advice in ADVICE.items() if name.startswith(signs)), "see `metadarts archive verify`"
+        )
+        raise DataError(f"archive {path}: {error}; {advice}") from error
+
+
+ADVICE = {
+    BUSY: "another process is writing: wait for it, or stop it",
+    FOREIGN: "it is not an archive of experience: give what `metadarts archive add` made, or a new name",
+    DAMAGED: "it is damaged: restore it, or merge what is whole into a new one",
+    FULL: "free some space, or mend the disk; what was acknowledged before is kept",
+    CLOSED: "its folder must be there, and both must be readable and writable",
+}

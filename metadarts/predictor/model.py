@@ -1,0 +1,250 @@
+"""The meta-model: fitted on an archive of (task, best architecture), asked for the architecture of a new task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metadarts.core.errors import ConfigError, DataError, NumericsError
+from metadarts.core.rng import Key
+from metadarts.core.types import TaskBatch
+from metadarts.spaces import Genotype, SearchSpace
+
+from .encoder import Seen, TaskEncoder
+from .task_record import TaskRecord
+from .head import ArchitectureHead, Prediction, choices_of
+from .meta_dataset import MetaDataset, FeatureExtractor, Support, lessons_of, look
+from .losses import alphas_loss, architecture_loss, ranking_loss
+
+Told = Callable[[int, float], None]
+"""Told of (epochs done, training loss)."""
+
+
+@dataclass(frozen=True)
+class PredictorSpec:
+    """How a meta-model is made.
+
+    Args:
+        width: of hidden layers.
+        embedding: D, numbers that stand for a task.
+        rate: of Adam, falling to 0 along a cosine.
+        decay: of the weights (AdamW).
+        epochs: passes over the tasks in which the rate falls to 0.
+        stop: end after so many of them, 0 for all: what `tune` chooses, the rest of the course being the same.
+        batch: tasks per update.
+        architecture: weight of the cross-entropy to the best architecture.
+        alphas: weight of the distance to its alphas.
+        ranking: weight of the order of a task's architectures, where it has several.
+        seed: of first weights and of the order of tasks.
+
+    Raises:
+        ConfigError: for a number out of range.
+    """
+
+    width: int = 64
+    embedding: int = 32
+    rate: float = 1e-3
+    decay: float = 1e-2
+    epochs: int = 30
+    stop: int = 0
+    batch: int = 32
+    architecture: float = 1.0
+    alphas: float = 1.0
+    ranking: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"width": 1, "embedding": 1, "epochs": 1, "stop": 0, "batch": 1, "rate": 1e-9, "decay": 0.0}
+        least |= dict.fromkeys(("architecture", "alphas", "ranking"), 0.0)
+        faults = [
+            f"{name}: expected {low} or more, got {getattr(self, name)}"
+            for name, low in least.items()
+            if not low <= getattr(self, name) < float("inf")
+        ]
+        if not self.architecture + self.alphas + self.ranking > 0:
+            faults.append("architecture, alphas, ranking: expected at least one above 0")
+        if faults:
+            raise ConfigError("meta-model: " + "; ".join(faults))
+
+    @property
+    def length(self) -> int:
+        """Passes that are made."""
+        return min(self.stop or self.epochs, self.epochs)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over tasks; each says nothing more than all tasks together at its value there, lower is better.
+
+    Args:
+        architecture: cross-entropy to the best architecture, nats per choice.
+        alphas: squared distance of alphas in standardised units.
+        ranking: of pairs of a task's architectures; None without such pairs.
+        loss: their weighted sum.
+    """
+
+    architecture: float
+    alphas: float
+    ranking: float | None
+    loss: float
+
+
+class MetaModel:
+    """Encoder and head; see `fit` and `predict`. Mutable: fitting it changes it.
+
+    Args:
+        space: of the architectures.
+        sight: through which images are seen.
+        spec: how it is made.
+    """
+
+    def __init__(self, space: SearchSpace, sight: FeatureExtractor, spec: PredictorSpec | None = None) -> None:
+        self.space, self.sight, self.spec = space, sight, spec or PredictorSpec()
+        key = Key.from_seed(self.spec.seed).child("metamodel")
+        self.encoder = TaskEncoder(sight.features, self.spec.width, self.spec.embedding, key.child("encoder"))
+        self.head = ArchitectureHead(space, self.spec.embedding)
+        self.fitted = 0
+        """Tasks that it was fitted on; 0 before."""
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        """All that has numbers: encoder and head."""
+        return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
+
+    def fit(
+        self,
+        archive: Iterable[TaskRecord],
+        support: Support,
+        progress: Callable[[int, int], None] | None = None,
+        told: Told | None = None,
+    ) -> MetaModel:
+        """Learn from experiences: theta <- theta - rate * grad of the mean loss over their tasks.
+
+        Args:
+            archive: experiences of one space; a task may have several.
+            support: builds the support sets of origins again, see `Rebuilder`.
+            progress: told of (tasks read, tasks in all).
+            told: told of (epochs done, mean training loss).
+
+        Returns:
+            Itself.
+
+        Raises:
+            DataError: without experiences, or with some of another space.
+            NumericsError: when the loss leaves the finite numbers.
+        """
+        return self.learn(lessons_of(archive, support, self.sight, self.space, progress), told)
+
+    def learn(self, lessons: Sequence[MetaDataset], told: Told | None = None) -> MetaModel:
+        """`fit` on lessons that are there already."""
+        for _ in self.epochs(lessons, told):
+            pass
+        return self
+
+    def epochs(self, lessons: Sequence[MetaDataset], told: Told | None = None) -> Iterator[int]:
+        """Learn, and hand control back after every epoch with its number, from 1 on. Raises as `fit`."""
+        self._centre(lessons)
+        key = Key.from_seed(self.spec.seed).child("metamodel", "order")
+        parameters = list(self.modules.parameters())
+        optimiser = torch.optim.AdamW(parameters, self.spec.rate, weight_decay=self.spec.decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.spec.epochs)
+        for epoch in range(self.spec.length):
+            total = count = 0.0
+            for part in _batches(lessons, self.spec.batch, key.child(epoch)):
+                optimiser.zero_grad(set_to_none=True)
+                loss = self._losses(part)[-1]
+                loss.backward()
+                optimiser.step()
+                total, count = total + float(loss.detach()) * len(part), count + len(part)
+            schedule.step()
+            if not total < float("inf"):
+                raise NumericsError(f"the meta-model's loss is not finite after epoch {epoch + 1}: lower its rate")
+            self.fitted = int(count)
+            if told:
+                told(epoch + 1, total / count)
+            yield epoch + 1
+
+    def _centre(self, lessons: Sequence[MetaDataset]) -> None:
+        if not lessons:
+            raise DataError("expected lessons to learn from, got none")
+        self.encoder.standardise([each.seen for each in lessons])
+        alphas = {cell: torch.cat([each.alphas[cell] for each in lessons]) for cell in self.space.cell_types}
+        genotypes = [each.best for each in lessons]
+        self.head.centre(alphas, genotypes)
+
+    def _losses(self, lessons: MetaDataset) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        prediction, spec = self._forward(lessons.seen), self.spec
+        architecture = architecture_loss(prediction, lessons).mean()
+        said, target = self.head.standardised(prediction.alphas), self.head.standardised(lessons.alphas)
+        alphas = alphas_loss(said, target).mean()
+        ranking = ranking_loss(prediction, lessons)
+        total = spec.architecture * architecture + spec.alphas * alphas
+        return architecture, alphas, ranking, total if ranking is None else total + spec.ranking * ranking
+
+    def _forward(self, seen: Seen) -> Prediction:
+        prediction: Prediction = self.head(self.encoder(seen))
+        return prediction
+
+    def scores(self, lessons: Sequence[MetaDataset]) -> Scores:
+        """How well it does on ``lessons``, without learning from them."""
+        found, sizes = [], []
+        with torch.no_grad():
+            for part in _batches(lessons, self.spec.batch, None):
+                found.append(self._losses(part))
+                sizes.append(len(part))
+        means = [
+            None if None in values else sum(float(v) * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+            for values in zip(*found, strict=True)
+        ]
+        architecture, alphas, ranking, loss = means
+        return Scores(architecture or 0.0, alphas or 0.0, ranking, loss or 0.0)
+
+    def predict(self, batch: TaskBatch) -> Prediction:
+        """What it says of T tasks from their support sets alone: queries are not looked at.
+
+        Raises:
+            ConfigError: when it was never fitted.
+        """
+        self._require_fitted()
+        return self.predict_seen(look(batch, self.sight))
+
+    def predict_seen(self, seen: Seen) -> Prediction:
+        """`predict` of tasks whose features are there already."""
+        with torch.no_grad():
+            return self._forward(seen)
+
+    def rank(self, batch: TaskBatch, candidates: Sequence[Genotype]) -> Tensor:
+        """Scores [T, M] of candidate architectures for each of T tasks, higher for the likelier one; no step is taken.
+
+        Raises:
+            ConfigError: when it was never fitted.
+            GenotypeError: for a candidate of another space.
+        """
+        prediction = self.predict(batch)
+        rows = [task for task in range(batch.tasks) for _ in candidates]
+        chosen = choices_of(list(candidates) * batch.tasks, self.space, rows)
+        return prediction.log_likelihood(chosen).view(batch.tasks, len(candidates))
+
+    def with_spec(self, **changes: object) -> MetaModel:
+        """A fresh one of the same space and sight, not fitted."""
+        return MetaModel(self.space, self.sight, dataclasses.replace(self.spec, **changes))  # type: ignore[arg-type]
+
+    def _require_fitted(self) -> None:
+        if not self.fitted:
+            raise ConfigError("this meta-model has learnt from nothing yet: fit it on an archive first")
+
+
+def _batches(lessons: Sequence[MetaDataset], size: int, key: Key | None) -> Iterator[MetaDataset]:
+    """Parts of at most ``size`` tasks of one kind; in random order where there is a key."""
+    parts: list[tuple[MetaDataset, Tensor]] = []
+    for number, each in enumerate(lessons):
+        rows = torch.arange(len(each)) if key is None else torch.from_numpy(key.child(number).permutation(len(each)))
+        parts += [(each, part) for part in rows.split(size)]
+    order = range(len(parts)) if key is None else key.child("parts").permutation(len(parts)).tolist()
+    for at in order:
+        each, rows = parts[at]
+        yield each.take(rows)

@@ -1,0 +1,181 @@
+"""Episodes as origins, and back: a task of an archive is built again from the image rows that it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metadarts.core.errors import DataError
+from metadarts.core.types import TaskBatch
+from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
+from metadarts.tasks.sampler import PADDING
+
+from .task_record import EPISODE, Origin
+
+NAMES = ("source", "content_sha256", "split", "classes", "support", "query")
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """What an origin of kind `EPISODE` says.
+
+    Args:
+        source: the source's name.
+        content_sha256: of its content, see `Source.content_sha256`.
+        split: "train", "val" or "test".
+        classes: [N] class numbers; a class's position is its label.
+        support: [N, K] image rows, `PADDING` where a class has fewer shots.
+        query: [N, Q] image rows.
+    """
+
+    source: str
+    content_sha256: str
+    split: str
+    classes: NDArray[np.int64]
+    support: NDArray[np.int64]
+    query: NDArray[np.int64]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """(ways, shots, queries)."""
+        return len(self.classes), self.support.shape[1], self.query.shape[1]
+
+
+def episode_origins(sampler: EpisodeSampler, plan: EpisodePlan) -> list[Origin]:
+    """One origin for each of the T tasks that ``sampler`` chose as ``plan``."""
+    known = {
+        "source": sampler.source.name,
+        "content_sha256": sampler.source.content_sha256,
+        "split": sampler.split,
+    }
+    tasks = zip(plan.classes.tolist(), plan.support_rows.tolist(), plan.query_rows.tolist(), strict=True)
+    return [
+        Origin(EPISODE, {**known, "classes": classes, "support": support, "query": query})
+        for classes, support, query in tasks
+    ]
+
+
+def read_episode(origin: Origin) -> Episode:
+    """What ``origin`` says, its form checked. Raises DataError when it is of another kind or form."""
+    if origin.kind != EPISODE:
+        raise DataError(f"expected the origin of an {EPISODE}, got one of kind {origin.kind!r}: give tasks of a source")
+    facts = origin.facts
+    if set(facts) != set(NAMES):
+        raise DataError(f"expected an episode's facts {', '.join(NAMES)}, got {', '.join(map(str, facts))}")
+    source, content_sha256, split = (facts[name] for name in NAMES[:3])
+    if not all(isinstance(text, str) and text for text in (source, content_sha256, split)):
+        given = str([source, content_sha256, split])
+        raise DataError(f"an episode's {', '.join(NAMES[:3])} must be text, got {given[:120]}")
+    classes, support, query = (
+        _numbers(name, facts[name], axes, least)
+        for name, axes, least in (("classes", 1, 0), ("support", 2, PADDING), ("query", 2, 0))
+    )
+    ways = len(classes)
+    if len(support) != ways or len(query) != ways or len(set(classes.tolist())) != ways:
+        raise DataError(
+            f"an episode needs distinct classes and the rows of each, got {ways} classes, {len(support)} lists of "
+            f"support and {len(query)} of query rows"
+        )
+    return Episode(source, content_sha256, split, classes, support, query)
+
+
+def _numbers(name: str, value: Any, axes: int, least: int) -> NDArray[np.int64]:
+    """``value`` where it is lists of equally many whole numbers from ``least`` on."""
+    wrong = DataError(f"an episode's {name} must be lists of whole numbers, equally many each, got {str(value)[:80]}")
+    rows = value if axes > 1 else [value]
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple) and row for row in rows):
+        raise wrong
+    if len({len(row) for row in rows}) != 1 or not all(_is_row(number, least) for row in rows for number in row):
+        raise wrong
+    return np.array(value, dtype=np.int64)
+
+
+def _is_row(number: Any, least: int) -> bool:
+    return type(number) is int and least <= number < 2**63  # true and false are not numbers here
+
+
+def rebuild(origins: Sequence[Origin], source: Source) -> TaskBatch:
+    """The tasks of ``origins``, task axis first: the very images and labels that were recorded.
+
+    Args:
+        origins: of kind `EPISODE`, at least one, all with as many classes, shots and queries.
+        source: the one they were drawn from, opened as it was then.
+
+    Raises:
+        DataError: for an origin of another kind, other data, or other numbers than the first one's.
+    """
+    if not origins:
+        raise DataError("expected at least one origin to build a task from, got none")
+    episodes = [read_episode(origin) for origin in origins]
+    sizes = {episode.sizes for episode in episodes}
+    if len(sizes) > 1:
+        raise DataError(
+            f"expected tasks of as many classes, shots and queries, got {sorted(sizes)}: give those of one size at once"
+        )
+    for episode in episodes:
+        require_rows(episode, source)
+    plan = EpisodePlan(
+        np.stack([episode.classes for episode in episodes]),
+        np.stack([episode.support for episode in episodes]),
+        np.stack([episode.query for episode in episodes]),
+    )
+    return EpisodeSampler(source, episodes[0].split, *episodes[0].sizes).load(plan)
+
+
+def require_rows(episode: Episode, source: Source) -> None:
+    """Require that ``source`` is the episode's own, and has its classes in its split and its rows in its classes.
+
+    Raises:
+        DataError: naming the first difference.
+    """
+    if episode.source != source.name:
+        raise DataError(f"the task is of {episode.source!r}, the data given are {source.name!r}: open {episode.source}")
+    if episode.content_sha256 != source.content_sha256:
+        raise DataError(
+            f"{source.name}: the task's data hash to {episode.content_sha256[:12]}…, those given to "
+            f"{source.content_sha256[:12]}…: open the data it was recorded on, with the same size and channels"
+        )
+    allowed = set(source.class_numbers(episode.split))
+    if odd := [number for number in episode.classes.tolist() if number not in allowed]:
+        raise DataError(f"{source.name}: split {episode.split!r} has no class {odd[0]}; the record was changed")
+    for number, rows in _rows_of_classes(episode):
+        entry = source.classes[number]
+        if len(np.unique(rows)) < len(rows) or not np.isin(rows, entry.rows).all():
+            raise DataError(
+                f"{source.name}: a task has an image of class {entry.name!r} twice, or one that is not of it; the "
+                "record was changed"
+            )
+
+
+def _rows_of_classes(episode: Episode) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    for place, number in enumerate(episode.classes.tolist()):
+        rows = np.concatenate([episode.support[place], episode.query[place]])
+        yield number, rows[rows != PADDING]
+
+
+class Rebuilder:
+    """Builds tasks of several sources again; each task's is found by the hash of its content.
+
+    Args:
+        sources: opened as they were when the tasks were recorded.
+    """
+
+    def __init__(self, *sources: Source) -> None:
+        self._sources = {source.content_sha256: source for source in sources}
+
+    def __call__(self, origins: Sequence[Origin]) -> TaskBatch:
+        """The tasks of ``origins``, see `rebuild`; all of one source. Raises DataError."""
+        episode = read_episode(origins[0]) if origins else None
+        if episode is None:
+            raise DataError("expected at least one origin to build a task from, got none")
+        if episode.content_sha256 not in self._sources:
+            known = ", ".join(f"{s.name} ({digest[:12]}…)" for digest, s in self._sources.items()) or "none"
+            raise DataError(
+                f"a task is of {episode.source} ({episode.content_sha256[:12]}…), opened are {known}: open the data "
+                "that it was recorded on, with the same size and channels"
+            )
+        return rebuild(origins, self._sources[episode.content_sha256])

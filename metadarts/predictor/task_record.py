@@ -1,0 +1,73 @@
+"""One adapted task: what it was, which architecture it came to, and what that was worth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metadarts.spaces import Genotype, SearchSpace
+
+Alphas = Mapping[str, NDArray[np.float32]]
+EPISODE, FOLDER, TEACHER = "episode", "folder", "one-edge teacher"
+"""Kinds of an `Origin`: an episode of a source, a person's own images, a task of the synthetic family."""
+ADAPTED, TRAINED = "adapted", "trained"
+"""Roles of an `TaskRecord`: alphas and weights adapted together, or the weights of one fixed architecture trained."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is needed to build a task's support set again.
+
+    Args:
+        kind: who can read ``facts``: `EPISODE`, `FOLDER` or `TEACHER`.
+        facts: JSON values. Of an episode: source, content_sha256, split, and the task's classes [N], support [N][K]
+            and query [N][Q] image rows of that source. Of a folder: its images with their hashes and labels. Of a
+            teacher: seed, number and family.
+    """
+
+    kind: str
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """The same text for the same task, whatever the order of its facts."""
+        return json.dumps({"kind": self.kind, "facts": dict(self.facts)}, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self) -> str:
+        """Names the task: experiences of one task share it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRecord:
+    """One task with one architecture and its worth. A task may have several, of which the best is its target.
+
+    Args:
+        origin: the task.
+        space: where the architecture is a point of.
+        alphas: by cell type [E, P] float32, as adapted; of a trained architecture, those of which it is the argmax.
+        genotype: the discrete architecture, in canonical form.
+        before: query accuracy before the first inner step, 0 to 1.
+        after: query accuracy after the last one.
+        role: `ADAPTED` or `TRAINED`.
+        seed: of the adaptation or training.
+        run: what was adapted: the SHA-256 of the checkpoint, or a word for what has none.
+        settings: JSON values that say how: steps, rates, batch-norm policy.
+    """
+
+    origin: Origin
+    space: SearchSpace
+    alphas: Alphas
+    genotype: Genotype
+    before: float
+    after: float
+    role: str
+    seed: int
+    run: str
+    settings: Mapping[str, Any]

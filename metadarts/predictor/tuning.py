@@ -1,0 +1,107 @@
+"""Hyper-parameters of the meta-model by cross-validation over training tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metadarts.core.errors import ConfigError, NumericsError
+from metadarts.core.rng import Key
+
+from .meta_dataset import MetaDataset
+from .model import MetaModel, PredictorSpec
+
+FOLDS = 3
+GRID = tuple(
+    {"width": width, "embedding": width // 2, "rate": rate, "decay": decay}
+    for width in (32, 128)
+    for rate in (3e-4, 2e-3)
+    for decay in (1e-2, 1.0)
+)
+"""Settings that are tried; the number of epochs is chosen besides, along each."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting and its held-out loss, mean over folds, after the best number of epochs."""
+
+    spec: PredictorSpec
+    loss: float
+
+
+def tune(
+    model: MetaModel,
+    lessons: Sequence[MetaDataset],
+    folds: int = FOLDS,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> list[Tried]:
+    """All settings of `GRID` around ``model.spec`` by cross-validation, the best first.
+
+    A task is wholly in one fold, so that no architecture of a held-out task is learnt from; its classes are in others
+    too, and the frozen stem was trained on them. The loss is that of ``model.spec``, whose weights and course of the
+    rate stay: what is chosen besides is after how many epochs to stop. A setting whose loss leaves the finite numbers
+    comes last.
+
+    Args:
+        model: of which fresh ones are made.
+        progress: told of (fits done, fits in all, best loss so far).
+
+    Raises:
+        ConfigError: with fewer tasks than folds.
+    """
+    parts = _folds(lessons, folds, Key.from_seed(model.spec.seed).child("metamodel", "folds"))
+    found: list[Tried] = []
+    for number, setting in enumerate(GRID):
+        curves = []
+        for at, (train, held) in enumerate(parts):
+            curves.append(_curve(model.with_spec(**setting), train, held))
+            if progress:
+                best = min((each.loss for each in found), default=float("nan"))
+                progress(number * folds + at + 1, len(GRID) * folds, best)
+        curve = np.mean(curves, axis=0)
+        stop = int(curve.argmin()) + 1
+        spec = replace(model.spec, **setting, stop=stop)  # type: ignore[arg-type]
+        found.append(Tried(spec, float(curve[stop - 1])))
+    return sorted(found, key=lambda each: each.loss)
+
+
+def _curve(fresh: MetaModel, train: list[MetaDataset], held: list[MetaDataset]) -> list[float]:
+    """The held-out loss after every epoch; infinite from where it left the finite numbers."""
+    losses: list[float] = []
+    with suppress(NumericsError):
+        for _ in fresh.epochs(train):
+            loss = fresh.scores(held).loss
+            losses.append(loss if math.isfinite(loss) else math.inf)
+    return losses + [math.inf] * (fresh.spec.length - len(losses))
+
+
+def _folds(lessons: Sequence[MetaDataset], folds: int, key: Key) -> list[tuple[list[MetaDataset], list[MetaDataset]]]:
+    """(lessons to learn from, lessons held out) of each fold; a fold has tasks of any size."""
+    sizes = list(map(len, lessons))
+    if not 2 <= folds <= sum(sizes):
+        raise ConfigError(f"folds: expected 2 to {sum(sizes)}, one task each, got {folds}")
+    fold_of = torch.empty(sum(sizes), dtype=torch.int64)
+    fold_of[torch.from_numpy(key.permutation(sum(sizes)))] = torch.arange(sum(sizes)) % folds
+    by_part = torch.split(fold_of, sizes)
+    found = []
+    for fold in range(folds):
+        inside = [(of == fold).nonzero().flatten() for of in by_part]
+        outside = [(of != fold).nonzero().flatten() for of in by_part]
+        found.append((_some(lessons, outside), _some(lessons, inside)))
+    return found
+
+
+def _some(lessons: Sequence[MetaDataset], rows: Sequence[Tensor]) -> list[MetaDataset]:
+    """Of each of ``lessons`` the tasks that are named; those of which none are, left out."""
+    return [each.take(chosen) for each, chosen in zip(lessons, rows, strict=True) if len(chosen)]
+
+
+def as_row(tried: Tried) -> dict[str, float]:
+    """Settings and loss in one flat dictionary."""
+    return asdict(tried.spec) | {"held_out_loss": tried.loss}

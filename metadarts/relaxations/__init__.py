@@ -1,0 +1,1 @@
+"""Relaxations: from alphas to mixing weights. One file each."""

@@ -1,0 +1,136 @@
+"""The records of a run as series over its steps, whatever of them there is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metadarts.training.records import RunFolder
+from metadarts.training.lenient import as_alphas, as_number, as_numbers, as_step
+from metadarts.spaces import Genotype, SearchSpace
+from metadarts.viz import Series
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AlphaLook:
+    """The alphas at one meta-step, by cell type [E, P], and the cell that they stand for."""
+
+    step: int
+    alphas: dict[str, Tensor]
+    genotype: Genotype
+
+
+@dataclass(frozen=True)
+class Records:
+    """What metrics.jsonl holds, by kind, in ascending order of the step; of several with one step, the last.
+
+    Args:
+        train: records of meta-steps.
+        validate: records of looks at validation tasks.
+        alphas: those "alphas" records that fit the space.
+        misfits: how many do not.
+    """
+
+    train: list[dict[str, Any]]
+    validate: list[dict[str, Any]]
+    alphas: list[AlphaLook]
+    misfits: int
+
+    @property
+    def last_step(self) -> int:
+        """The last meta-step that left a record; 0 when none did."""
+        steps = [record["step"] for record in (*self.train, *self.validate)]
+        return max([*steps, *(look.step for look in self.alphas)], default=0)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The look with the highest validation accuracy, the latest of equals as the search keeps it."""
+        looks = [record for record in self.validate if finite(record.get("accuracy"))]
+        return max(looks, key=lambda record: (record["accuracy"], record["step"]), default=None)
+
+
+def read_records(run: RunFolder, space: SearchSpace) -> Records:
+    """Read the records of ``run``. Raises RunError when metrics.jsonl is damaged before its last line."""
+    from metadarts.derive import derive_genotype
+
+    recorded = _by_step(run.records("alphas"))
+    fitting = [(record["step"], as_alphas(record, space)) for record in recorded]
+    looks = [AlphaLook(step, alphas, derive_genotype(alphas, space)) for step, alphas in fitting if alphas]
+    return Records(_by_step(run.records("train")), _by_step(run.records("validate")), looks, len(recorded) - len(looks))
+
+
+def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In ascending order of a whole-numbered step; records without one are left out."""
+    by_step = {}
+    for record in records:
+        step = as_step(record)
+        if step is not None:
+            by_step[step] = record | {"step": step}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def finite(value: Any) -> bool:
+    """Whether ``value`` is a finite number."""
+    number = as_number(value)
+    return number is not None and math.isfinite(number)
+
+
+def series(records: list[dict[str, Any]], name: str, *, interval: str = "", noisy: bool = False) -> Series | None:
+    """The field ``name`` over the steps of ``records``; None when no record has a finite one."""
+    found = [(record["step"], as_number(record.get(name)), as_number(record.get(interval))) for record in records]
+    kept = [(step, value, half or 0.0) for step, value, half in found if value is not None]
+    if not any(math.isfinite(value) for _, value, _ in kept):
+        return None
+    halves = [half for _, _, half in kept] if interval else []
+    return Series([step for step, _, _ in kept], [value for _, value, _ in kept], halves, noisy)
+
+
+def lists(records: list[dict[str, Any]], name: str) -> list[tuple[int, list[float]]]:
+    """(step, values) of the records whose field ``name`` is a list of numbers, at least one of them finite."""
+    found = [(record["step"], as_numbers(record.get(name))) for record in records]
+    return [(step, values) for step, values in found if any(map(math.isfinite, values))]
+
+
+def rates(records: list[dict[str, Any]]) -> dict[str, Series]:
+    """The learned inner rates by name; one that is learned per inner step has one series for each."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for record in records:
+        learned = record.get("rates")
+        for name, value in learned.items() if isinstance(learned, dict) else ():
+            single = as_number(value)
+            named = {name: single} if single is not None else _per_step(name, as_numbers(value))
+            for label, rate in named.items():
+                if rate is not None and math.isfinite(rate):
+                    points.setdefault(label, []).append((record["step"], rate))
+    return {name: Series([step for step, _ in found], [rate for _, rate in found]) for name, found in points.items()}
+
+
+def _per_step(name: str, values: list[float]) -> dict[str, float]:
+    return {f"{name}, inner step {index}": value for index, value in enumerate(values, 1)}
+
+
+def read_results(run: RunFolder) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """Measurements beside the run (results.json of the demo, evaluation*.json) by file name, and unreadable ones."""
+    results, unreadable = [], []
+    for path in [run.path / "results.json", *sorted(run.path.glob("evaluation*.json"))]:
+        if path.is_file():
+            facts = _read_json(path)
+            if isinstance(facts, dict) and finite(facts.get("accuracy")):
+                results.append((path.name, facts))
+            else:
+                unreadable.append(path.name)
+    return results, unreadable
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

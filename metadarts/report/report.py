@@ -1,0 +1,186 @@
+"""A run as one page to look at: ``metadarts report``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from metadarts.core.errors import MetadartsError, RunError
+from metadarts.store.files import write_atomically
+from metadarts.training.config import Config, to_settings
+from metadarts.training.evaluation import alphas_of
+from metadarts.training.records import RunFolder
+from metadarts.training.lenient import as_number
+from metadarts.spaces import SearchSpace, darts
+from metadarts.viz import Page, Plate
+
+from .cells import alpha_traces, cells_in_time, derived
+from .notes import architecture_notes, duration, notes, percent, verdict
+from .pictures import adaptation, health, learned_rates, learning, measurements
+from .records import Records, finite, read_records, read_results
+
+NAME = "report.html"
+LONGEST = 300
+DEEPEST = 8
+
+
+def write_report(run: RunFolder, out: Path | None = None) -> Path:
+    """Write everything that ``run`` holds as one self-contained HTML file: pictures, facts, and how to read them.
+
+    An unfinished run, or one of an older version, gets what it has. The same run gives the same bytes.
+
+    Args:
+        run: the run folder.
+        out: the file; default: report.html in the run folder, which alone is overwritten when it exists.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RunError: when ``out`` exists, a record before the last is damaged, or the file cannot be written.
+        ConfigError: when config.yaml cannot be read.
+    """
+    path = out or run.path / NAME
+    if path.resolve() != (run.path / NAME).resolve() and (path.exists() or path.is_symlink()):
+        raise RunError(f"{path} exists: give --out another name, or remove it first")
+    write_atomically(path, _page(run).html().encode(errors="backslashreplace"))
+    return path
+
+
+def _page(run: RunFolder) -> Page:
+    config = run.config()
+    space = darts(config.model.nodes)
+    records, (results, unreadable) = read_records(run, space), read_results(run)
+    tasks = config.tasks
+    page = Page(f"{_short(tasks.source)}, {tasks.ways}-way {tasks.shots}-shot", f"metadarts run {run.path}")
+    page.text(verdict(records, _finished(run), results), "verdict")
+    page.tiles(_tiles(config, records, results))
+    page.points(notes(config, records, results))
+    for name in unreadable:
+        page.text(f"{name} holds no measurement that can be read; it is left out.", "note")
+    _section(page, "Learning", learning(records, tasks.ways))
+    _section(page, "Adaptation", [*adaptation(records), *learned_rates(records)])
+    _measured(page, results)
+    _architecture(page, run, records, space)
+    _section(
+        page, "The architecture over the run", [*alpha_traces(records, space), *cells_in_time(records.alphas, space)]
+    )
+    _section(page, "Health of the search", health(records, len(space.primitives)))
+    _facts(page, run, config)
+    return page
+
+
+def _section(page: Page, heading: str, plates: Iterable[Plate]) -> None:
+    """A heading and its pictures; nothing where there are none."""
+    for number, plate in enumerate(plates):
+        if number == 0:
+            page.heading(heading)
+        page.plate(plate)
+
+
+def _tiles(config: Config, records: Records, results: list[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    for file, facts in results:
+        interval = f"± {percent(facts.get('interval95'))} on {_text(facts.get('split', '?'))} tasks ({file})"
+        yield percent(facts["accuracy"]), interval
+    if best := records.best:
+        yield percent(best["accuracy"]), f"± {percent(best.get('interval95'))} on validation tasks, chosen as the best"
+    yield f"{records.last_step}", "meta-steps recorded"
+    timed = [record["seconds"] for record in (*records.train, *records.validate) if finite(record.get("seconds"))]
+    if timed:
+        yield duration(max(timed)), f"recorded; {config.training.tasks} tasks per meta-step"
+    steps = f"{config.inner.steps} → {config.evaluate.steps}"
+    policy = f"{config.inner.order} order, {_text(config.model.bn)} batch norm"
+    yield steps, f"inner steps: training → held-out tasks; {policy}"
+
+
+def _measured(page: Page, results: list[tuple[str, dict[str, Any]]]) -> None:
+    """What was measured on held-out tasks after the search."""
+    if not results:
+        return
+    _section(page, "Measured on held-out tasks", measurements(results))
+    for file, facts in results:
+        rows = facts.get("rows")
+        table = [_method(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        if table:
+            page.table(("method", "accuracy", "95 % interval", "adaptation gains (paired)"), table)
+        known = ("split", "tasks", "ways", "shots", "queries", "steps", "bn", "source", "checkpoint_step",
+                 "finite_tasks", "episodes_sha256")  # fmt: skip
+        told = "; ".join(f"{name} {_text(facts[name])}" for name in known if name in facts)
+        page.text(f"{file}: {percent(facts['accuracy'], 2)} ± {percent(facts.get('interval95'), 2)}; {told}", "where")
+
+
+def _method(row: dict[str, Any]) -> tuple[str, ...]:
+    gain = as_number(row.get("adapted_gains"))
+    gained = "" if not gain else f"{gain:+.1%} ± {percent(row.get('adapted_gains_interval95'))}"
+    return _text(row.get("method")), percent(row.get("accuracy")), f"± {percent(row.get('interval95'))}", gained
+
+
+def _architecture(page: Page, run: RunFolder, records: Records, space: SearchSpace) -> None:
+    """The cell derived from the best checkpoint or, without one that can be read, from the last recorded alphas."""
+    from metadarts.derive import derive_genotype
+
+    page.heading("The derived cell")
+    try:
+        checkpoint = run.load("best")
+        step, alphas = checkpoint.facts.get("step", "?"), alphas_of(checkpoint.params)
+        genotype = derive_genotype(alphas, space)
+    except MetadartsError as error:
+        page.text(f"No cell can be derived from the best checkpoint: {error}", "note")
+        if not records.alphas:
+            return
+        page.text("Shown is the cell of the last recorded alphas instead.")
+        look = records.alphas[-1]
+        step, alphas, genotype = look.step, look.alphas, look.genotype
+    page.points(architecture_notes(alphas, genotype, records, space))
+    for plate in derived(genotype, alphas, space, int(as_number(step) or 0)):
+        page.plate(plate)
+    page.code(str(genotype))
+
+
+def _facts(page: Page, run: RunFolder, config: Config) -> None:
+    """Tasks, configuration and machine, as tables."""
+    page.heading("Configuration")
+    page.text("Everything that defines the run, as resolved when it started. Marked: what differs from the defaults.")
+    given, usual = to_settings(config), to_settings(Config())
+    names = [(group, name) for group, section in given.items() for name in section]
+    changed = [given[group][name] != usual[group][name] for group, name in names]
+    rows = [
+        (f"{group}.{name}", _text(given[group][name]), _text(usual[group][name]) if differs else "")
+        for (group, name), differs in zip(names, changed, strict=True)
+    ]
+    page.table(("setting", "value", "default, where it differs"), rows, changed)
+    page.heading("Machine and versions")
+    environment = run.environment()
+    if environment:
+        page.table(("fact", "value"), [(_short(name), _text(value)) for name, value in environment.items()])
+    else:
+        page.text("env.json is missing or cannot be read.", "note")
+
+
+def _finished(run: RunFolder) -> dict[str, Any] | None:
+    """What finished.json says; empty where it cannot be read, None where there is none."""
+    if not run.is_finished:
+        return None
+    try:
+        facts = json.loads((run.path / "finished.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _text(value: Any, depth: int = 0) -> str:
+    """A setting or fact in plain words; what is nested deeper than anyone reads is left out."""
+    if depth > DEEPEST:
+        return "…"
+    if isinstance(value, dict):
+        return _short(", ".join(f"{name} {_text(item, depth + 1)}" for name, item in value.items()))
+    if isinstance(value, list):
+        return _short(", ".join(_text(item, depth + 1) for item in value))
+    plain = {None: "none", True: "yes", False: "no", "": "(empty)"}
+    return plain[value] if isinstance(value, bool | None) or value == "" else _short(f"{value}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

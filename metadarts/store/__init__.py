@@ -1,0 +1,1 @@
+"""What is read from files with care: schemas, sizes, atomic writes."""

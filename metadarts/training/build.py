@@ -1,0 +1,163 @@
+"""From a configuration to the objects that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metadarts.integrations import Tasksets, open_tasksets
+from metadarts.core.errors import ConfigError
+from metadarts.core.machine import allow_tf32
+from metadarts.core.rng import Key
+from metadarts.core.types import Params, TaskBatch
+from metadarts.meta import MetaState
+from metadarts.networks import Learner, Network
+from metadarts.spaces import darts
+from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
+
+from .config import Config
+
+LIBRARY = "learn2learn"
+"""``learn2learn:NAME`` as a source is one of that library's tasksets."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a configuration stands for, on one device."""
+
+    config: Config
+    source: Source | Tasksets
+    learner: Learner
+    device: torch.device
+
+    @property
+    def network(self) -> Network:
+        return self.learner.network
+
+    @property
+    def key(self) -> Key:
+        return Key.from_seed(self.config.training.seed)
+
+    def sampler(self, split: str) -> Episodes:
+        """Training episodes with the training number of queries, held-out ones with the evaluation's."""
+        tasks, evaluate = self.config.tasks, self.config.evaluate
+        training = split == "train"
+        ways = tasks.train_ways if training and tasks.train_ways else tasks.ways
+        queries = tasks.queries if training else evaluate.queries
+        if isinstance(self.source, Source):
+            return EpisodeSampler(self.source, split, ways, tasks.shots, queries)
+        return self.source.episodes(split, ways, tasks.shots, queries)
+
+    def training_batch(self, step: int) -> TaskBatch:
+        """The meta-batch of outer step ``step``: a pure function of the seed and the step."""
+        return finish(self.training_raw(step)).to(self.device)
+
+    def training_raw(self, step: int) -> RawBatch:
+        """The same batch as its source stores it, on the CPU: what a `Prefetcher` makes ahead. For any thread."""
+        return self.sampler("train").raw(self.key.child("train", step), self.config.training.tasks)
+
+    def fresh_state(self) -> MetaState:
+        """The state before the first outer step."""
+        params = {name: t.to(self.device) for name, t in self.network.init(self.key.child("init")).items()}
+        names = [name for name in params if not name.startswith("head.")] + ["head.weight", "head.bias"]
+        return MetaState.create(params, names, self.config.inner, self.config.outer)
+
+    def check_params(self, params: Params) -> None:
+        """Require that ``params`` fit the network, see `require_fit`."""
+        require_fit(self.network, params)
+
+    def rehearse(self) -> None:
+        """Make the fresh state and one training task's support loss, so that what cannot run fails before it begins.
+
+        Raises NumericsError for images too small for the network, and what torch raises when memory runs out.
+        """
+        state, batch = self.fresh_state(), self.training_batch(0).task(0)
+        own = {name: tensor.unsqueeze(0) for name, tensor in state.params.items()}
+        with torch.no_grad():
+            self.learner.support_loss(self.learner.start(own, batch), batch)
+
+
+def require_fit(network: Network, params: Params) -> None:
+    """Require that shared ``params`` are those of ``network``. Raises ConfigError naming the first difference."""
+    shapes = network.shapes()
+    if set(params) != set(shapes):
+        odd = sorted(set(params) ^ set(shapes))[0]
+        raise ConfigError(f"checkpoint of another space or network: {odd!r} is in only one of the two")
+    for name, shape in shapes.items():
+        if tuple(params[name].shape) != shape:
+            raise ConfigError(
+                f"checkpoint of another space or network: {name!r} has shape {tuple(params[name].shape)}, "
+                f"the configuration says {shape}"
+            )
+        if params[name].dtype != torch.float32 or not bool(torch.isfinite(params[name]).all()):
+            raise ConfigError(f"checkpoint: {name!r} must hold finite float32 numbers, it is {params[name].dtype}")
+
+
+@dataclass(frozen=True)
+class HeldOutTasks:
+    """A fixed list of held-out tasks, the same for every run and method with this source and these numbers."""
+
+    sampler: Episodes
+    key: Key
+    device: torch.device
+
+    def batch(self, first: int, last: int) -> TaskBatch:
+        """Tasks ``first`` to ``last`` (exclusive)."""
+        return self.sampler.sample(self.key, last - first, first).to(self.device)
+
+    def sha256(self, tasks: int) -> str:
+        """The hash of the first ``tasks`` of them."""
+        return self.sampler.sha256(self.key, tasks)
+
+
+def held_out(experiment: Experiment, split: str, seed: int = 0, purpose: str = "measure") -> HeldOutTasks:
+    """The held-out tasks of ``split``. Their seed is not the run's: every run meets the same ones.
+
+    Args:
+        purpose: "measure", or "selection" for the tasks on which a search chooses its checkpoint: other tasks, so that
+            measuring on the same split later is not flattered by the choice.
+    """
+    names = ("held out", split) if purpose == "measure" else ("held out", split, purpose)
+    return HeldOutTasks(experiment.sampler(split), Key.from_seed(seed).child(*names), experiment.device)
+
+
+def build(config: Config, device: str = "cpu", progress: Callable[[int, int], None] | None = None) -> Experiment:
+    """Open the data and build the learner of ``config``.
+
+    Args:
+        progress: told of (images read, images in all) where reading them takes long.
+
+    Raises:
+        MetadartsError: a missing or unfit data set, or a configuration out of range.
+    """
+    source = _open(config, progress)
+    return assemble(config, source, device)
+
+
+def assemble(config: Config, source: Source | Tasksets, device: str = "cpu") -> Experiment:
+    """The experiment of ``config`` on a source that is open already; sets torch's precision on a GPU.
+
+    Raises ConfigError.
+    """
+    if device == "cuda":
+        allow_tf32(config.training.tf32)
+    size = source.size if isinstance(source, Source) else (0, 0)
+    if config.model.network == "conv4" and not isinstance(source, Source):
+        raise ConfigError(f"model.network conv4 needs a source that says its images' size; {LIBRARY}'s do not")
+    spec = config.network_spec(source.channels, size)
+    network = Network(spec, darts(config.model.nodes), config.cell())
+    return Experiment(config, source, Learner(network, config.model.bn, config.model.precision), torch.device(device))
+
+
+def _open(config: Config, progress: Callable[[int, int], None] | None) -> Source | Tasksets:
+    tasks = config.tasks
+    place = Path(tasks.file) if tasks.file else None
+    library, _, name = tasks.source.partition(":")
+    if library == LIBRARY and name:
+        if tasks.size or tasks.channels:
+            raise ConfigError(f"tasks.size, tasks.channels: {LIBRARY}'s tasksets keep their own form; leave both 0")
+        return open_tasksets(name, place)
+    return open_source(tasks.source, place, size=tasks.size, channels=tasks.channels, progress=progress)

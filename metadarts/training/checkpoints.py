@@ -1,0 +1,97 @@
+"""Checkpoints: tensors in a .safetensors file, everything else in JSON. Nothing is ever unpickled.
+
+A checkpoint is two files: NAME-HASH.safetensors, and NAME.json that names it and vouches for its hash. The tensors are
+written first; until the JSON is in place the checkpoint before it stands, so a save cut short loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from metadarts.core.errors import RunError
+from metadarts.store.files import write_atomically
+from metadarts.core.types import Params
+from metadarts.meta import MetaState
+
+FORMAT = "metadarts.checkpoint"
+ATTEMPTS = 3
+"""A search that runs meanwhile may replace the tensors between the reading of the JSON and theirs."""
+GROUPS = {"params": "param/", "log_rates": "log_rate/", "memory": "memory/"}
+"""Field of `Checkpoint` -> what the names of its tensors begin with in the file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved state.
+
+    Args:
+        params: shared parameters.
+        log_rates: logarithms of the learned inner rates; empty when rates are constants.
+        facts: step, validation accuracy and so on, from the JSON file.
+        memory: the outer optimiser's, see `MetaState.memory`; empty in a checkpoint that is only to be measured.
+    """
+
+    params: Params
+    log_rates: Params
+    facts: dict[str, Any]
+    memory: Params = field(default_factory=dict)
+
+    @property
+    def rates(self) -> Params | None:
+        return {name: tensor.exp() for name, tensor in self.log_rates.items()} or None
+
+
+def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, Any], resumable: bool = False) -> None:
+    """Write checkpoint ``name`` into ``folder``; with ``resumable`` also the optimiser's memory. Raises RunError."""
+    groups = {"params": state.params, "log_rates": state.log_rates, "memory": state.memory() if resumable else {}}
+    content = save_tensors(
+        {
+            GROUPS[group] + key: tensor.detach().cpu().contiguous()
+            for group, tensors in groups.items()
+            for key, tensor in tensors.items()
+        }
+    )
+    digest = hashlib.sha256(content).hexdigest()
+    file = f"{name}-{digest[:12]}.safetensors"
+    described = {"format": FORMAT, "version": 1, "step": state.step, "tensors": file, "sha256": digest, **facts}
+    write_atomically(folder / file, content)
+    write_atomically(folder / f"{name}.json", (json.dumps(described, indent=2) + "\n").encode())
+    for other in folder.glob(f"{name}-*"):  # the checkpoint before, and what a killed save left behind
+        if other.name != file:
+            other.unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path, name: str) -> Checkpoint:
+    """Read checkpoint ``name``. Raises RunError when it is missing, damaged, or not what its JSON vouches for."""
+    for attempt in range(ATTEMPTS):
+        try:
+            facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            tensors_file = folder / Path(facts["tensors"]).name
+            content, step = tensors_file.read_bytes(), facts["step"]
+            break
+        except FileNotFoundError as error:
+            if attempt == ATTEMPTS - 1:
+                raise RunError(f"{folder.parent} has no readable checkpoint {name!r}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(f"{folder.parent} has no readable checkpoint {name!r}: {error}") from error
+    if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
+        raise RunError(f"{tensors_file} is damaged: its hash is not the one in {name}.json")
+    if type(step) is not int or step < 0:
+        raise RunError(f"{folder / name}.json: expected a step from 0 on, got {step!r}; the checkpoint is damaged")
+    try:
+        tensors = load_tensors(content)
+    except SafetensorError as error:
+        raise RunError(f"{tensors_file} is not a safetensors file ({error})") from error
+    parts = {
+        group: {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        for group, prefix in GROUPS.items()
+    }
+    return Checkpoint(**parts, facts=facts)

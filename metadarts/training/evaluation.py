@@ -1,0 +1,94 @@
+"""Measuring a finished run. The checkpoint is fixed before this file is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metadarts.inner import InnerLoop
+from metadarts.core.types import ALPHA_PREFIX, Params
+from metadarts.meta import Evaluation, evaluate
+
+from .build import Experiment, held_out
+from .checkpoints import Checkpoint
+from .config import Config
+from .environment import describe
+from .memory import fitted
+
+CURVE_TASKS = 100
+LOOK_ADVICE = "lower evaluate.batch, or let --fit-memory do it; else lower evaluate.queries or model.channels"
+
+
+def evaluation_inner(config: Config) -> InnerLoop:
+    """The inner loop at test time: the training one with its own number of steps and no outer gradient."""
+    return replace(config.inner, steps=config.evaluate.steps, order="first", checkpoint=0)
+
+
+def alphas_of(params: Params) -> Params:
+    """cell kind -> alphas, from parameters by name."""
+    return {name[len(ALPHA_PREFIX) :]: tensor for name, tensor in params.items() if name.startswith(ALPHA_PREFIX)}
+
+
+def on_device(experiment: Experiment, params: Params | None) -> Params | None:
+    """``params`` where the experiment computes; None stays None."""
+    return None if params is None else {name: tensor.to(experiment.device) for name, tensor in params.items()}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One evaluation and the facts that identify it."""
+
+    evaluation: Evaluation
+    facts: dict[str, Any]
+
+
+def evaluate_run(
+    experiment: Experiment,
+    checkpoint: Checkpoint,
+    split: str,
+    tasks: int,
+    progress: Callable[[int, float], None] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Adapt ``checkpoint`` to ``tasks`` fixed tasks of ``split`` and measure them; ``seed`` is that of the tasks."""
+    config = experiment.config
+    inner, episodes = evaluation_inner(config), held_out(experiment, split, seed)
+
+    def work(size: int) -> Evaluation:
+        return evaluate(
+            experiment.learner,
+            on_device(experiment, checkpoint.params) or {},
+            episodes.batch,
+            inner,
+            tasks=tasks,
+            rates=on_device(experiment, checkpoint.rates),
+            batch_size=size,
+            curve_tasks=CURVE_TASKS,
+            progress=progress,
+        )
+
+    result, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, LOOK_ADVICE)
+    facts = {
+        "accuracy": result.accuracy,
+        "interval95": result.interval95,
+        "tasks": tasks,
+        "ways": config.tasks.ways,
+        "shots": config.tasks.shots,
+        "queries": config.evaluate.queries,
+        "steps": inner.steps,
+        "bn": config.model.bn,
+        "split": split,
+        "source": config.tasks.source,
+        "episodes_sha256": episodes.sha256(tasks),
+        "checkpoint_step": checkpoint.facts["step"],
+        "validation_accuracy": checkpoint.facts.get("validation_accuracy"),
+        "finite_tasks": result.finite_tasks,
+        "precision": config.model.precision,
+        "engine": "batched",
+        "training_seed": config.training.seed,
+        "environment": describe(experiment.device.type),
+        "curve": result.curve.mean(1).tolist(),
+        "curve_tasks": result.curve.shape[1],
+    }
+    return Report(result, facts)

@@ -1,0 +1,172 @@
+"""Run folders: what a run leaves on disk.
+
+config.yaml            the resolved configuration
+env.json               versions, device, threads, the hash of the data
+finished.json          steps and seconds, once the search has ended
+metrics.jsonl          one line per record: train, validate, alphas, resume, memory
+events.out.tfevents.*  TensorBoard
+checkpoints/           best and last: NAME.json (step, validation, hash) and the .safetensors file that it names
+genotype.json          the derived cell, with genotype.txt, cell.svg and cell.png beside it after `derive`
+report.html            after `report`
+.lock                  held while a search runs here
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from metadarts.core.errors import MetadartsError, RunError
+from metadarts.store.files import append_line, cannot_write, sync, write_atomically
+from metadarts.meta import MetaState
+
+from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from .config import Config, dump_config, load_config
+
+METRICS = "metrics.jsonl"
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def require_new(path: Path) -> None:
+        """Require that nothing is at ``path``. Raises RunError."""
+        try:
+            there = path.exists() or path.is_symlink()
+        except OSError as error:  # a name too long, a folder that may not be looked into
+            raise RunError(f"cannot create {path}: {error.strerror or error}") from error
+        if there:
+            hint = f", go on with --resume {path}" if (path / "config.yaml").is_file() else ""
+            raise RunError(f"{path} exists: give --out another name{hint}, or remove it first")
+
+    @staticmethod
+    def create(path: Path, config: Config, environment: dict[str, Any]) -> RunFolder:
+        """A new folder with config.yaml and env.json; it appears whole or not at all.
+
+        Raises RunError when ``path`` exists or cannot be made.
+        """
+        RunFolder.require_new(path)
+        scaffold = RunFolder(path.with_name(f".{path.name}-{os.getpid()}"))
+        try:
+            (scaffold.path / "checkpoints").mkdir(parents=True)
+            scaffold.write("config.yaml", dump_config(config))
+            scaffold.write_json("env.json", environment)
+            scaffold.path.rename(path)
+        except (OSError, MetadartsError) as error:
+            shutil.rmtree(scaffold.path, ignore_errors=True)
+            if isinstance(error, MetadartsError):
+                raise RunError(str(error).replace(str(scaffold.path), str(path))) from error
+            raise RunError(f"cannot create {path}: {error.strerror or error}") from error
+        return RunFolder(path)
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """An existing run. Raises RunError when ``path`` is not one."""
+        try:
+            there = (path / "config.yaml").is_file()
+        except OSError as error:
+            raise RunError(f"cannot open {path}: {error.strerror or error}") from error
+        if not there:
+            raise RunError(f"{path} is not a run folder (it has no config.yaml): give what search --out named")
+        return RunFolder(path)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the search has ended."""
+        return (self.path / "finished.json").is_file()
+
+    def require_finished(self) -> None:
+        """Require that the search has ended. Raises RunError: the test classes wait for a fixed checkpoint."""
+        if not self.is_finished:
+            raise RunError(f"{self.path}: its search has not ended, and test classes wait for that; use --split val")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder while searching in it; the system lets go when the process dies. Raises RunError if held."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"{self.path}: another search is running in it; wait for it, or stop it first") from error
+        except OSError as error:
+            raise cannot_write(self.path / ".lock", error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def config(self) -> Config:
+        return load_config(self.path / "config.yaml")
+
+    def environment(self) -> dict[str, Any]:
+        """What env.json says of the machine and the data; empty where it cannot be read."""
+        try:
+            found = json.loads((self.path / "env.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write(self, name: str, text: str) -> Path:
+        write_atomically(self.path / name, text.encode())
+        return self.path / name
+
+    def write_json(self, name: str, value: Any) -> Path:
+        return self.write(name, json.dumps(value, indent=2) + "\n")
+
+    def record(self, **facts: Any) -> None:
+        """Append one line to metrics.jsonl. Raises RunError when it cannot be written."""
+        append_line(self.path / METRICS, json.dumps(facts))
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl whose "kind" is ``kind``; a last line that a kill cut short is left out.
+
+        Raises RunError when another line is not a record.
+        """
+        path = self.path / METRICS
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        try:
+            found = [json.loads(line) for line in lines]
+            return [record for record in found if record["kind"] == kind]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(f"{path} is damaged: expected one JSON record per line ({error})") from error
+
+    def settled_metrics(self) -> int:
+        """Bytes of metrics.jsonl so far, all of them on disk. Raises RunError."""
+        path = self.path / METRICS
+        sync(path)
+        return path.stat().st_size if path.exists() else 0
+
+    def cut_metrics(self, size: int) -> None:
+        """Drop what was recorded after the first ``size`` bytes, and a last line that is not whole. Raises RunError."""
+        path = self.path / METRICS
+        try:
+            if path.exists():
+                kept = path.read_bytes()[:size]
+                os.truncate(path, kept.rfind(b"\n") + 1)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def has(self, name: str) -> bool:
+        """Whether checkpoint ``name`` was ever written."""
+        return (self.path / "checkpoints" / f"{name}.json").exists()
+
+    def save(self, name: str, state: MetaState, *, resumable: bool = False, **facts: Any) -> None:
+        """Write checkpoint ``name``, see `save_checkpoint`."""
+        save_checkpoint(self.path / "checkpoints", name, state, facts, resumable)
+
+    def load(self, name: str) -> Checkpoint:
+        """Read checkpoint ``name``, see `load_checkpoint`."""
+        return load_checkpoint(self.path / "checkpoints", name)

@@ -1,0 +1,314 @@
+"""The search: meta-training of the supernet, watched on validation classes, able to stop and go on at any step.
+
+Every draw is a function of the seed and the step, so a search is determined by its configuration and where it stands;
+checkpoint "last" holds all of the latter. A run limited by ``meta_steps`` that goes on from it ends bit for bit as the
+run that never stopped (on a CPU, with the same number of threads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from metadarts.core.errors import NumericsError, ResourceError, RunError
+from metadarts.core.machine import commit, device_name
+from metadarts.core.types import TaskBatch
+from metadarts.meta import CapturedStep, Evaluation, MetaGradient, MetaState, evaluate, meta_gradient
+
+from .tensorboard_writer import TensorBoardWriter
+from .build import Experiment, held_out
+from .checkpoints import Checkpoint
+from .clock import Clock
+from .evaluation import LOOK_ADVICE, evaluation_inner, on_device
+from .prefetch import Prefetcher
+from .memory import ADVICE, fitted, is_out_of_memory
+from .recording import alpha_facts, look_facts, step_facts
+from .records import RunFolder
+from .trainer_state import TrainerState, whole
+
+RECORD_SECONDS = 2.0
+ALPHA_SECONDS = 30.0
+CURVE_TASKS = 10
+"""Validation tasks on which a look measures every inner step; all would cost more than the look itself."""
+STEP_ADVICE = (
+    "lower training.micro_batch, or let --fit-memory do it; else set inner.checkpoint to inner.steps (exact, slower), "
+    "use --order first, or lower inner.steps, tasks.queries or model.channels"
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told after each outer step."""
+
+    step: int
+    fraction: float
+    seconds: float
+    loss: float
+    accuracy: float
+    best: float | None
+
+
+class SearchStopped(Exception):
+    """The search was asked to stop and did, with checkpoint "last" in place; ``step`` is where it stands."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after meta-step {step}")
+        self.step = step
+
+
+def search(
+    experiment: Experiment,
+    run: RunFolder,
+    watch: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> MetaState:
+    """Meta-train from where ``run`` stands (fresh, or its checkpoint "last") to the end.
+
+    Checkpoint "best" is the one of highest validation accuracy, "last" the one to go on from. The search holds the
+    run's lock.
+
+    Args:
+        watch: told of every outer step.
+        stop: polled between steps and within validations; once it says True, "last" is written and the search ends.
+
+    Raises:
+        SearchStopped: when ``stop`` said so.
+        NumericsError: when a whole meta-batch leaves the finite numbers; "last" holds the state before it.
+        ResourceError: when memory runs out and may not be fitted, or one task does not fit; "last" is written as well.
+        RunError: when the folder is in use, cannot be written, or holds a checkpoint of something else.
+    """
+    with run.lock():
+        return _Search(experiment, run, watch, stop).run_to_end()
+
+
+class _Search:
+    """One process's share of a search."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: RunFolder,
+        watch: Callable[[Progress], None] | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.experiment, self.run, self.watch, self.stop = experiment, run, watch, stop
+        self.config, self.space = experiment.config, experiment.network.space
+        self.validation = held_out(experiment, "val", purpose="selection")
+        self.saved = self.recorded = self.drawn = float("-inf")
+        self.doing = "start"
+        if run.has("last"):
+            self.state, self.standing = self._restored(run.load("last"))
+        else:
+            self.state, self.standing = experiment.fresh_state(), TrainerState.at_start(self.config)
+            run.cut_metrics(0)
+        self.captured = self._captured()
+
+    def run_to_end(self) -> MetaState:
+        """Steps and looks until the run is done."""
+        step = self.state.step
+        self.board = TensorBoardWriter(self.run.path, self.space, step + 1 if step else None)
+        try:
+            if step:
+                device = device_name(self.experiment.device.type)
+                self._note("resume", threads=torch.get_num_threads(), device=device, commit=commit() or "unknown")
+            else:
+                self._note_alphas()
+            with self._kept(), self._batches() as batch_of:
+                while not self._is_done():
+                    self._check_stop()
+                    self._advance(batch_of)
+        finally:
+            self.board.close()
+        self.run.write_json("finished.json", {"steps": self.state.step, "seconds": round(self.clock.seconds, 1)})
+        return self.state
+
+    @property
+    def clock(self) -> Clock:
+        return self.standing.clock
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Write "last" when the search stops for a reason that leaves the state whole."""
+        try:
+            yield
+        except SearchStopped:
+            self._save()
+            raise
+        except NumericsError as error:
+            again = "; --resume would meet the same numbers, so mend the data or start a new run with other settings"
+            raise NumericsError(f"{self.doing}: {error}{self._kept_words()}{again}") from error
+        except (ResourceError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, ResourceError) and not is_out_of_memory(error):
+                raise
+            text = str(error) if isinstance(error, ResourceError) else f"memory ran out; {ADVICE}"
+            raise ResourceError(f"{self.doing}: {text}{self._kept_words()}") from error
+
+    def _kept_words(self) -> str:
+        """Save the state if it is whole, and say what there is."""
+        if not self.state.updating and self._is_finite():
+            self._save()
+        return (
+            f" (step {self.run.load('last').facts['step']} is kept in {self.run.path})" if self.run.has("last") else ""
+        )
+
+    def _check_stop(self, *_: Any) -> None:
+        if self.stop():
+            raise SearchStopped(self.state.step)
+
+    def _is_done(self) -> bool:
+        """Whether the run is at its end; validates and saves on the way when it is time for that."""
+        if self.state.step == 0:
+            return False  # starting up may take all the time there was: one step is the least a search does
+        fraction, count = self.clock.fraction(self.state.step), self.config.training.validations
+        if fraction * count >= self.standing.looks + 1:  # at the end, unless a killed process has looked already
+            before = self.clock.seconds
+            self.doing = f"validation after meta-step {self.state.step}"
+            self._look()
+            self.standing.looks = int(fraction * count)
+            self.clock.reserve = max(self.clock.reserve, self.clock.seconds - before)
+            self._save()
+        elif self.clock.seconds - self.saved >= self.config.training.save_seconds:
+            self._save()
+        return bool(fraction >= 1.0)
+
+    @contextmanager
+    def _batches(self) -> Iterator[Callable[[int], TaskBatch]]:
+        """step -> its meta-batch; on a GPU made and copied ahead."""
+        experiment = self.experiment
+        if experiment.device.type == "cpu":
+            yield experiment.training_batch
+            return
+        with Prefetcher(experiment.training_raw, experiment.device) as feed:
+            yield feed.batch
+
+    def _advance(self, batch_of: Callable[[int], TaskBatch]) -> None:
+        """One outer step."""
+        step, standing = self.state.step, self.standing
+        self.doing = f"meta-step {step + 1}"
+        batch, fraction = batch_of(step), self.clock.fraction(step)
+        result, norms = self._step(batch, fraction)
+        if not self._is_finite():
+            raise NumericsError("the outer update left the finite numbers; lower outer.weight_rate or set outer.clip")
+        loss, accuracy = standing.smooth.update(result)
+        self._note_in_turn(result, norms)
+        if self.watch:
+            seconds, step = self.clock.seconds, self.state.step
+            self.watch(Progress(step, self.clock.fraction(step), seconds, loss, accuracy, standing.best))
+
+    def _step(self, batch: TaskBatch, fraction: float) -> tuple[MetaGradient, dict[str, float]]:
+        """The meta-gradient and the update by it, recorded and replayed where that can be."""
+        config, state, standing = self.config, self.state, self.standing
+        found: list[tuple[MetaGradient, dict[str, float]]] = []
+
+        def work(size: int) -> MetaGradient:
+            if self.captured is None:
+                learner, inner, engine = self.experiment.learner, config.inner, config.training.engine
+                return meta_gradient(
+                    learner, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=size
+                )
+            self.captured.micro_batch = size
+            try:
+                found.append(self.captured(batch, fraction))
+            except (MemoryError, RuntimeError) as error:
+                if not state.updating:
+                    raise
+                raise ResourceError(f"memory ran out amid the outer update ({error}); {STEP_ADVICE}") from error
+            return found[-1][0]
+
+        result, fitting = fitted(work, standing.micro_batch, config.training.fit_memory, STEP_ADVICE)
+        norms = found[-1][1] if found else state.apply(result.gradients, fraction)
+        if fitting != standing.micro_batch:
+            standing.micro_batch = fitting
+            self._note("memory", micro_batch=fitting)
+        return result, norms
+
+    def _captured(self) -> CapturedStep | None:
+        """The recorded step; None where there is nothing to record with."""
+        training = self.config.training
+        if not (training.capture and self.state.on_device and training.engine == "batched"):
+            return None
+        return CapturedStep(self.experiment.learner, self.state, self.config.inner)
+
+    def _is_finite(self) -> bool:
+        tensors = (*self.state.params.values(), *self.state.log_rates.values())
+        return bool(torch.isfinite(torch.cat([tensor.flatten() for tensor in tensors])).all())
+
+    def _look(self) -> None:
+        """Measure on the validation tasks; keep the checkpoint if it is the best so far."""
+        training, standing, bn = self.config.training, self.standing, self.config.model.bn
+        result, standing.evaluation_batch = fitted(
+            self._validate, standing.evaluation_batch, training.fit_memory, LOOK_ADVICE
+        )
+        accuracy, interval = result.accuracy, result.interval95
+        if standing.best is None or accuracy >= standing.best:
+            standing.best = accuracy
+            figures = {"validation_accuracy": accuracy, "validation_interval95": interval}
+            facts: dict[str, Any] = figures | {"validation_tasks": training.validation_tasks, "bn": bn}
+            self.run.save("best", self.state, **facts)
+        self._note("validate", **look_facts(result, bn))
+        self._note_alphas()
+
+    def _validate(self, size: int) -> Evaluation:
+        return evaluate(
+            self.experiment.learner,
+            self.state.params,
+            self.validation.batch,
+            evaluation_inner(self.config),
+            tasks=self.config.training.validation_tasks,
+            rates=self.state.rates,
+            batch_size=size,
+            curve_tasks=CURVE_TASKS,
+            progress=self._check_stop,
+        )
+
+    def _note(self, kind: str, **facts: Any) -> None:
+        """One record, for metrics.jsonl and for TensorBoard alike."""
+        record = {"kind": kind, "step": self.state.step, "seconds": round(self.clock.seconds, 2), **facts}
+        self.run.record(**record)
+        self.board.add(record)
+
+    def _note_in_turn(self, result: MetaGradient, norms: dict[str, float]) -> None:
+        """The step just taken and the alphas, each if the last note of its kind is old enough."""
+        if self.clock.seconds - self.recorded >= RECORD_SECONDS or self.state.step == 1:
+            self.recorded = self.clock.seconds
+            self._note("train", **step_facts(self.state, result, norms, self.space))
+        if self.clock.seconds - self.drawn >= ALPHA_SECONDS:
+            self._note_alphas()
+
+    def _note_alphas(self) -> None:
+        self.drawn = self.clock.seconds
+        if self.experiment.network.mixes:
+            self._note("alphas", **alpha_facts(self.state.params, self.space))
+
+    def _save(self) -> None:
+        self.saved = self.clock.seconds
+        facts = self.standing.facts() | {"metrics_size": self.run.settled_metrics()}
+        self.run.save("last", self.state, resumable=True, **facts)
+
+    def _restored(self, checkpoint: Checkpoint) -> tuple[MetaState, TrainerState]:
+        """Where ``checkpoint`` was taken; later records are dropped, since their steps are taken again."""
+        facts, experiment = checkpoint.facts, self.experiment
+        experiment.check_params(checkpoint.params)
+        fresh = experiment.fresh_state()
+        shapes = ({n: t.shape for n, t in rates.items()} for rates in (fresh.log_rates, checkpoint.log_rates))
+        if next(shapes) != next(shapes):
+            raise RunError(f"{self.run.path}: checkpoint of another configuration: it has other learned rates")
+        # In the order of a fresh state: sums over all tensors, such as a norm to clip, are rounded in their order.
+        params, log_rates = (
+            on_device(experiment, {name: found[name] for name in names}) or {}
+            for names, found in ((fresh.params, checkpoint.params), (fresh.log_rates, checkpoint.log_rates))
+        )
+        state = MetaState.restore(params, log_rates, checkpoint.memory, facts["step"], self.config.outer)
+        try:
+            standing, size = TrainerState.from_facts(facts, self.config), whole(facts["metrics_size"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.run.path}: checkpoint 'last' is damaged: {error}") from error
+        most = self.config.training.micro_batch or standing.micro_batch  # fewer where the plan of this process says so
+        standing.micro_batch = min(standing.micro_batch, most)
+        standing.evaluation_batch = min(standing.evaluation_batch, self.config.evaluate.batch)
+        self.run.cut_metrics(size)
+        return state, standing

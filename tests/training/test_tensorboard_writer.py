@@ -1,0 +1,212 @@
+"""TensorBoard finds every record at once, pictures only of what changed, and a full disk is one error."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from metadarts.core.errors import RunError
+from metadarts.core.rng import Key
+from metadarts.training.tensorboard_writer import TensorBoardWriter
+from metadarts.spaces import darts
+
+SPACE = darts(2)
+TRAIN = {
+    "kind": "train",
+    "step": 3,
+    "seconds": 1.5,
+    "loss": 1.25,
+    "accuracy": 0.5,
+    "finite_tasks": 8,
+    "gradient_weights": 4.0,
+    "gradient_rates": 0.25,
+    "entropy_normal": 2.0,
+    "skips_reduce": 1,
+    "support_losses": [1.5, 0.75],
+    "rates": {"rates.weights": [0.5, 0.25], "rates.alphas": 30.0},
+}
+VALIDATE = {
+    "kind": "validate",
+    "step": 4,
+    "accuracy": 0.75,
+    "interval95": 0.125,
+    "curve_accuracy": [0.25, 0.5],
+    "curve_loss": [1.5, 1.0],
+}
+
+
+def alphas(step: int, seed: int) -> dict:
+    noise = torch.randn(2, *SPACE.alpha_shape, generator=Key.from_seed(seed).torch())
+    return {"kind": "alphas", "step": step, "normal": noise[0].tolist(), "reduce": noise[1].tolist()}
+
+
+def read(folder) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+
+
+def scalars(events: EventAccumulator) -> dict[str, list[tuple[int, float]]]:
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_every_measurement_is_a_curve_as_soon_as_it_is_added(tmp_path):
+    board = TensorBoardWriter(tmp_path, SPACE)
+    board.add(VALIDATE)
+    board.add(TRAIN)  # the smaller one last: it alone would wait in a buffer
+    events = read(tmp_path)  # the board is still open
+    board.close()
+    assert scalars(events) == {
+        "train/loss": [(3, 1.25)],
+        "train/accuracy": [(3, 0.5)],
+        "train/finite_tasks": [(3, 8.0)],
+        "gradient_norm/weights": [(3, 4.0)],
+        "gradient_norm/rates": [(3, 0.25)],
+        "alphas/entropy_normal": [(3, 2.0)],
+        "alphas/skips_reduce": [(3, 1.0)],
+        "inner/support_loss/0": [(3, 1.5)],
+        "inner/support_loss/1": [(3, 0.75)],
+        "rates/weights/0": [(3, 0.5)],
+        "rates/weights/1": [(3, 0.25)],
+        "rates/alphas": [(3, 30.0)],
+        "validate/accuracy": [(4, 0.75)],
+        "validate/interval95": [(4, 0.125)],
+        "inner/query_accuracy/0": [(4, 0.25)],
+        "inner/query_accuracy/1": [(4, 0.5)],
+        "inner/query_loss/0": [(4, 1.5)],
+        "inner/query_loss/1": [(4, 1.0)],
+    }
+    assert events.Tags()["images"] == ["inner/query_accuracy"]
+
+
+def test_alphas_are_drawn_at_every_look_and_the_cell_when_it_changed(tmp_path):
+    board = TensorBoardWriter(tmp_path, SPACE)
+    for step, seed in ((0, 1), (5, 1), (9, 2)):
+        board.add(alphas(step, seed))
+    board.close()
+    events = read(tmp_path)
+    steps = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+    assert steps == {"alphas/normal": [0, 5, 9], "alphas/reduce": [0, 5, 9], "genotype": [0, 9]}
+    for tag in steps:
+        event = events.Images(tag)[0]
+        with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
+            assert picture.size == (event.width, event.height)
+            assert min(picture.size) > 100
+
+
+def test_a_cell_whose_edges_only_trade_ranks_is_the_same_cell(tmp_path):
+    board = TensorBoardWriter(tmp_path, SPACE)
+    for step, (first, second) in enumerate(((2.0, 1.0), (1.0, 2.0))):
+        table = torch.zeros(SPACE.alpha_shape)
+        table[[0, 1, 2, 3], 3] = torch.tensor([first, second, first, second])
+        board.add({"kind": "alphas", "step": step, "normal": table.tolist(), "reduce": table.tolist()})
+    board.close()
+    assert [event.step for event in read(tmp_path).Images("genotype")] == [0]
+
+
+def test_a_resumed_run_hides_what_it_does_again(tmp_path):
+    first = TensorBoardWriter(tmp_path, SPACE)
+    for step in range(1, 6):
+        first.add(TRAIN | {"step": step, "loss": 1.0})
+    first.close()
+    resumed = TensorBoardWriter(tmp_path, SPACE, purge_step=4)
+    for step in (4, 5, 6):
+        resumed.add(TRAIN | {"step": step, "loss": 2.0})
+    resumed.close()
+    assert scalars(read(tmp_path))["train/loss"] == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2)]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"kind": "train"},
+        {"kind": "train", "step": "7", "loss": 1.0},
+        {"kind": "train", "step": float("nan"), "loss": 1.0},
+        {"kind": "train", "step": 10**20, "loss": 1.0},
+        {"kind": "train", "step": 7, "loss": "low", "accuracy": None, "support_losses": None, "rates": [1]},
+        {"kind": "validate", "step": 7, "curve_accuracy": [0.5, None]},
+        {"kind": "alphas", "step": 7},
+        {"kind": "alphas", "step": 7, "normal": [[0.0]], "reduce": [[0.0]]},
+        alphas(7, 1) | {"normal": [[float("nan")] * 8] * 5},
+        {"kind": "resume", "step": 7},
+    ],
+)
+def test_what_does_not_fit_is_left_out(record, tmp_path):
+    board = TensorBoardWriter(tmp_path, SPACE)
+    board.add(record)
+    board.close()
+    tags = read(tmp_path).Tags()
+    assert (tags["scalars"], tags["images"]) == ([], [])
+
+
+def test_a_loss_that_left_the_numbers_is_shown_as_a_gap(tmp_path):
+    board = TensorBoardWriter(tmp_path, SPACE)
+    board.add({"kind": "train", "step": 1, "loss": float("inf")})
+    board.close()
+    ((step, value),) = scalars(read(tmp_path))["train/loss"]
+    assert step == 1
+    assert value != value
+
+
+def test_closing_twice_is_closing(tmp_path):
+    board = TensorBoardWriter(tmp_path, SPACE)
+    board.close()
+    board.close()
+    with pytest.raises(RunError, match="is closed"):
+        board.add(TRAIN)
+
+
+FULL = """
+import resource, sys, pathlib
+from metadarts.core.errors import RunError
+from metadarts.training.tensorboard_writer import TensorBoardWriter
+from metadarts.spaces import darts
+folder, limit = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    board = TensorBoardWriter(folder, darts(2))
+    for step in range(10_000):
+        board.add({"kind": "train", "step": step, "loss": 1.0})
+except RunError as error:
+    print(error)
+if limit:
+    board.close()
+    print("closed")
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 4096])
+def test_a_full_disk_is_one_error_without_a_trace_or_a_wait(limit, tmp_path):
+    started = time.monotonic()
+    command = [sys.executable, "-B", "-c", FULL, str(tmp_path), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"cannot write {tmp_path}/events.out.tfevents.")
+    assert "File too large; free some space" in lines[0]
+    assert lines[1:] == (["closed"] if limit else [])
+    assert time.monotonic() - started < 45
+    if limit:
+        assert len(scalars(read(tmp_path))["train/loss"]) > 20  # what was written before can be read
+
+
+def test_a_folder_that_is_not_there_is_one_error(tmp_path):
+    with pytest.raises(RunError, match=r"cannot write .*: No such file or directory"):
+        TensorBoardWriter(tmp_path / "gone", SPACE)
+
+
+def test_drawing_costs_little(tmp_path, record_property):
+    """Reported, not asserted: a busy machine must not fail it."""
+    board = TensorBoardWriter(tmp_path, darts())
+    noise = torch.randn(4, *darts().alpha_shape, generator=Key.from_seed(0).torch())
+    for look in range(2):  # the first pays for imports
+        started = time.perf_counter()
+        board.add({"kind": "alphas", "step": look, "normal": noise[look].tolist(), "reduce": noise[look + 2].tolist()})
+    record_property("seconds to draw an alphas record with a changed cell", round(time.perf_counter() - started, 3))
+    board.close()
