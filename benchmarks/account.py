@@ -34,12 +34,12 @@ from benchmarks.meta_step import inner_loop, setting
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, said
 from metadarts.core.errors import ConfigError
-from metadarts.store.files import write_atomically
 from metadarts.meta import MetaState, OuterLoop, mean_gradient
 from metadarts.networks import Learner
 from metadarts.ops import implementation
 from metadarts.ops.choice import no_triton
 from metadarts.ops.gpu.launch import Launch, interpreting, launches, tensors_in
+from metadarts.store.files import write_atomically
 
 CARD = "H100 SXM"
 CAPABILITY = 90

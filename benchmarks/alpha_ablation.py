@@ -23,18 +23,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.derive import derive_genotype, genotype_weights
+from metadarts.inner import InnerLoop
+from metadarts.meta import evaluate, interval95
+from metadarts.networks import Learner
+from metadarts.spaces import Genotype, random_genotype
 from metadarts.training import Experiment, RunFolder, build, discretised, with_settings
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.environment import choose_device, describe
 from metadarts.training.evaluation import CURVE_TASKS, alphas_of, evaluation_inner, on_device
-from metadarts.meta import evaluate, interval95
-from metadarts.networks import Learner
-from metadarts.spaces import Genotype, random_genotype
 
 
 class Measured(NamedTuple):

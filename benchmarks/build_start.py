@@ -3,10 +3,10 @@
     python -m benchmarks.build_start glyphs
     python -m benchmarks.build_start cifar-fs --data-root CIFAR100
 
-searches with the preset of that start into runs/start-NAME (or goes on with a search that was cut off there), measures
-the best checkpoint on 600 test tasks, and writes metadarts/fewshot/starts/NAME.safetensors. With the same seed, threads and
-versions the search takes the same steps, so the file comes out the same, bit for bit. `--run RUN` packs a run that is
-there; `--check` compares the file with the one in the package, which it leaves alone.
+searches with the preset of that start into runs/start-NAME (or goes on with a search that was cut off there),
+measures the best checkpoint on 600 test tasks, and writes metadarts/fewshot/starts/NAME.safetensors. With the same
+seed, threads and versions the search takes the same steps, so the file comes out the same, bit for bit. `--run RUN`
+packs a run that is there; `--check` compares the file with the one in the package, which it leaves alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from metadarts.core.errors import ConfigError
 from metadarts.fewshot import BUNDLED
 from metadarts.fewshot.start import start_of_run
-from metadarts.core.errors import ConfigError
 from metadarts.training import RunFolder
 
 STARTS = Path(__file__).resolve().parents[1] / "metadarts" / "api" / "starts"

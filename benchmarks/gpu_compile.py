@@ -29,9 +29,9 @@ from benchmarks.conformance import CASES
 from benchmarks.gpu_search import NOTHING_TO_RUN
 from benchmarks.machine import CHECKOUT
 from benchmarks.peers.workloads import Episode, random_batch
-from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
+from metadarts.inner import InnerLoop
 from metadarts.meta import evaluate, mean_gradient
 from metadarts.networks import Learner
 from metadarts.ops import implementation

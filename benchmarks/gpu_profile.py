@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import meta_step, rehearsal
 from benchmarks.machine import seconds_of, wait
 from benchmarks.rows import RESULTS, percentiles
-from metadarts.store.files import write_atomically
 from metadarts.core.machine import device_name
+from metadarts.store.files import write_atomically
 
 STEPS = 3
 LINES = 40

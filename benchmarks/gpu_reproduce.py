@@ -54,8 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def piece(options: argparse.Namespace, root: Path | None) -> dict[str, object]:
     """Go on with the table for at most ``options.seconds``, starting up included; what the line says."""
-    from metadarts.store.files import write_atomically
     from metadarts.papers.reproduction import Job, Stopped, carry_out, table_named, tabulate
+    from metadarts.store.files import write_atomically
     from metadarts.tasks import open_source
 
     begun = said_at = time.monotonic()

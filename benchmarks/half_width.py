@@ -24,14 +24,14 @@ import torch
 from benchmarks.meta_step import inner_loop, setting
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, percentiles
-from metadarts.store.files import write_atomically
 from metadarts.core.types import Params, is_alpha
+from metadarts.meta import evaluate, interval95, meta_gradient, meta_step
+from metadarts.networks import Learner
+from metadarts.store.files import write_atomically
 from metadarts.training import Config, preset, with_settings
 from metadarts.training.build import build, held_out
 from metadarts.training.environment import describe
 from metadarts.training.evaluation import evaluation_inner
-from metadarts.meta import evaluate, interval95, meta_gradient, meta_step
-from metadarts.networks import Learner
 
 NARROW = ("fp32", "bf16")
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
-from metadarts.inner import InnerLoop
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
-from metadarts.training.footprint import footprint
+from metadarts.inner import InnerLoop
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner, NetworkSpec, supernet
 from metadarts.spaces import darts
+from metadarts.training.footprint import footprint
 
 RESULTS = Path(__file__).resolve().parent / "results" / "memory_plan.csv"
 COLUMNS = ("configuration", "predicted_mb", "measured_mb", "error_percent", "device", "versions", "commit", "date")

@@ -40,10 +40,10 @@ from benchmarks.peers.network import SearchNetwork
 from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, percentiles, said
-from metadarts.inner import InnerLoop
 from metadarts.core.machine import allow_tf32, version
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
+from metadarts.inner import InnerLoop
 from metadarts.meta import CapturedStep, MetaGradient, MetaState, OuterLoop, meta_gradient
 from metadarts.networks import Learner, Network, NetworkSpec, supernet
 from metadarts.ops import implementation

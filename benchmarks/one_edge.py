@@ -27,18 +27,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.store.files import write_atomically
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
-from metadarts.predictor.task_record import Origin
+from metadarts.papers.statistics import paired, wilson
 from metadarts.predictor.footprints import Footprints
 from metadarts.predictor.meta_dataset import MetaDataset, lessons_of, look
 from metadarts.predictor.model import MetaModel, PredictorSpec
 from metadarts.predictor.synthetic import Family, Schedule, TeacherTasks, taught, teacher_tasks, train_each, warm_start
 from metadarts.predictor.synthetic.warm import INNER
+from metadarts.predictor.task_record import Origin
 from metadarts.spaces import darts
-from metadarts.papers.statistics import paired, wilson
+from metadarts.store.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "metamodel"
 JUDGED, TAUGHT = 1, 2

@@ -36,8 +36,8 @@ from benchmarks.peers.process import run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, percentiles, said
 from metadarts import ops
-from metadarts.inner import InnerLoop
 from metadarts.core.machine import allow_tf32
+from metadarts.inner import InnerLoop
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner, Network, NetworkSpec, supernet
 from metadarts.optim import Rule

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import DataError
-from metadarts.store.files import write_atomically
 from metadarts.core.machine import commit, device_name, version
+from metadarts.store.files import write_atomically
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "numba", "higher", "learn2learn", "numpy")

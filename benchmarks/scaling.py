@@ -21,9 +21,9 @@ from benchmarks.conformance import conforms
 from benchmarks.peers.process import ROOT, run_isolated
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, Row, append, heard, read, said
-from metadarts.inner import InnerLoop
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner, NetworkSpec, supernet
 from metadarts.spaces import darts

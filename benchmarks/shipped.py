@@ -22,12 +22,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metadarts.fewshot import FewShotClassifier
-from metadarts.fewshot.task import Task, hits
-from metadarts.store.files import append_line
 from metadarts.core.machine import commit, version
 from metadarts.export import SUFFIXES, difference, export_model, open_model
 from metadarts.export.check import noise
+from metadarts.fewshot import FewShotClassifier
+from metadarts.fewshot.task import Task, hits
+from metadarts.store.files import append_line
 
 from .new_task.ours import read
 

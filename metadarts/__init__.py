@@ -1,7 +1,7 @@
 """Few-shot differentiable architecture search.
 
 `import metadarts` imports none of its packages, and so neither torch nor matplotlib: a public name is looked up in its
-package when it is first used (PEP 562). A package's own names are reached through the package, e.g. ``metadarts.inner``.
+package when it is first used (PEP 562). A package's other names are reached through it, e.g. ``metadarts.inner``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks that it says what _EXPORTS says
-    from metadarts.fewshot import FewShotClassifier as FewShotClassifier
     from metadarts.core.rng import Key as Key
     from metadarts.core.types import TaskBatch as TaskBatch
     from metadarts.derive import derive_genotype as derive_genotype
+    from metadarts.fewshot import FewShotClassifier as FewShotClassifier
     from metadarts.meta import meta_step as meta_step
     from metadarts.networks import NetworkSpec as NetworkSpec
     from metadarts.networks import supernet as supernet

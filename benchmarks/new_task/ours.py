@@ -20,17 +20,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metadarts.core.errors import ConfigError
+from metadarts.core.machine import commit, device_name, version
+from metadarts.core.rng import Key
 from metadarts.fewshot import FewShotClassifier
-from metadarts.fewshot.learn import SCRATCH_STEPS, HeldOutImages, AdaptSettings, adapt_start, derive, from_scratch, inherited
+from metadarts.fewshot.learn import (
+    SCRATCH_STEPS,
+    AdaptSettings,
+    HeldOutImages,
+    adapt_start,
+    derive,
+    from_scratch,
+    inherited,
+)
 from metadarts.fewshot.measure import size_of
 from metadarts.fewshot.pixels import logistic_regression, pixel_baselines
 from metadarts.fewshot.start import open_start
 from metadarts.fewshot.task import Solution, Support, hits, logits
-from metadarts.core.errors import ConfigError
-from metadarts.store.files import append_line
-from metadarts.core.machine import commit, device_name, version
-from metadarts.core.rng import Key
 from metadarts.spaces import random_genotype
+from metadarts.store.files import append_line
 
 from .peer import read_rows
 
@@ -85,7 +93,9 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
         "scratch": score(scratch),
         "random cells, inherited": [score(other) for other in others],
         "random cells, scratch": [
-            score(from_scratch(opened, support, random_genotype(space, _key(draw.stem, 0)), AdaptSettings(SCRATCH_STEPS)))
+            score(
+                from_scratch(opened, support, random_genotype(space, _key(draw.stem, 0)), AdaptSettings(SCRATCH_STEPS))
+            )
         ],
         **pixel_baselines(support, held),
         "logistic regression, best": max(logistic_regression(support, held, c) for c in PENALTIES),

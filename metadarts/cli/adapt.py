@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from metadarts.fewshot.labelled import Labelled
-    from metadarts.fewshot.learn import HeldOutImages, AdaptSettings
+    from metadarts.fewshot.learn import AdaptSettings, HeldOutImages
     from metadarts.fewshot.start import Start
     from metadarts.fewshot.task import Solution, Step, Support, Task
 
@@ -63,12 +63,12 @@ def adapt(
 
     Example: metadarts adapt auto --images PHOTOS --steps 10 --out tasks/mine
     """
+    from metadarts.core.errors import ConfigError, nearest
     from metadarts.fewshot.classifier import open_support, start_facts
     from metadarts.fewshot.folder import save_task
     from metadarts.fewshot.labelled import hold_out, read_labelled
     from metadarts.fewshot.learn import AdaptSettings, adapt_start, check_support
     from metadarts.fewshot.task import FINISHES, Task
-    from metadarts.core.errors import ConfigError, nearest
     from metadarts.training import RunFolder
 
     if finish not in (*FINISHES, ALL):
@@ -116,8 +116,8 @@ def adapt(
 
 def _beginning(begin: str, path: Path | None) -> Callable[[Start, Support], Start]:
     """What makes of a start that with the alphas to begin at; a meta-model is read now, before images are."""
-    from metadarts.fewshot.predicted import predicted_start
     from metadarts.core.errors import ConfigError, nearest
+    from metadarts.fewshot.predicted import predicted_start
     from metadarts.predictor import open_model
 
     if begin not in (META, PREDICTED):
@@ -134,8 +134,8 @@ def _recorder(
     archive: Path | None, images: Path, learnt: Labelled, looked_at: Labelled
 ) -> Callable[[Start, Support, Solution, AdaptSettings], None]:
     """What records the adapted task in ``archive``; whether it can is known before minutes go into adapting."""
-    from metadarts.fewshot.task_record import experience_of, folder_origin
     from metadarts.core.errors import ConfigError
+    from metadarts.fewshot.task_record import experience_of, folder_origin
     from metadarts.predictor.archive import Archive
 
     if archive is None:
@@ -204,7 +204,12 @@ def _say_end(solution: Solution, plan: AdaptSettings) -> None:
 
 
 def _finish(
-    task: Task, start: Start, plan: AdaptSettings, more_steps: int | None, finishes: tuple[str, ...], watched: HeldOutImages | None
+    task: Task,
+    start: Start,
+    plan: AdaptSettings,
+    more_steps: int | None,
+    finishes: tuple[str, ...],
+    watched: HeldOutImages | None,
 ) -> None:
     """Add the discrete finishes to the task, under a bar each."""
     from dataclasses import replace
@@ -292,9 +297,9 @@ def _say_pixels(task: Task, finish: str, baselines: dict[str, float]) -> None:
 
 
 def _pictures(task: Task, start: Start, watched: HeldOutImages | None) -> dict[str, bytes]:
+    from metadarts.derive import derive_genotype
     from metadarts.fewshot.learn import derive
     from metadarts.fewshot.task import logits
-    from metadarts.derive import derive_genotype
     from metadarts.training.evaluation import alphas_of
     from metadarts.viz import Picture, draw_genotypes, draw_predictions
 

@@ -43,9 +43,9 @@ def add_tasks(
 
     Example: metadarts archive add experience.sqlite --run runs/demo --tasks 2000
     """
-    from metadarts.training import RunFolder, with_settings
-    from metadarts.predictor.archive import Archive
     from metadarts.papers.recording import record_tasks, recorded_episodes
+    from metadarts.predictor.archive import Archive
+    from metadarts.training import RunFolder, with_settings
 
     if split not in SPLITS:
         raise ConfigError(f"--split {split!r}: {nearest(split, SPLITS)}")

@@ -42,8 +42,8 @@ def data_settings(data: str, root: Path | None = None) -> dict[str, str]:
         ConfigError: when ``data`` is neither a name nor a path, or ``root`` is given beside a path.
         DataError: when no source reads what lies at the path.
     """
-    from metadarts.training.build import LIBRARY
     from metadarts.tasks import SOURCES, recognise
+    from metadarts.training.build import LIBRARY
 
     if root is not None and not is_there(root):
         raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")

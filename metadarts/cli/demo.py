@@ -55,7 +55,7 @@ def _build_glyphs() -> None:
 
 
 def _compare(out: Path, tasks: int, device: str) -> None:
-    from rich.table import ResultTable
+    from rich.table import Table
 
     from metadarts.training import RunFolder, build
     from metadarts.training.baselines import compare
@@ -76,7 +76,7 @@ def _compare(out: Path, tasks: int, device: str) -> None:
         ylabel="query accuracy",
         title="adapting to scripts never seen",
     )
-    shown_table = ResultTable(
+    shown_table = Table(
         "method",
         "accuracy",
         "95 % interval",

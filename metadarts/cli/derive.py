@@ -30,9 +30,9 @@ def derive_run(run: Path) -> list[Path]:
     """Derive, print and draw the genotype of ``run``; the files written."""
     from metadarts.core.errors import ConfigError
     from metadarts.derive import count_skips, derive_genotype
+    from metadarts.spaces import darts
     from metadarts.training import RunFolder
     from metadarts.training.evaluation import alphas_of
-    from metadarts.spaces import darts
     from metadarts.viz import draw_alphas, draw_genotype
 
     folder = RunFolder.open(run)

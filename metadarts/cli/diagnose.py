@@ -35,10 +35,10 @@ def diagnose(
     Example: metadarts diagnose runs/demo --tasks 100
     """
     from metadarts.core.errors import ConfigError
-    from metadarts.training import RunFolder, with_settings
     from metadarts.papers.cells import require_supernet
     from metadarts.papers.diagnosis import as_text
     from metadarts.papers.diagnosis import diagnose as measure
+    from metadarts.training import RunFolder, with_settings
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")
@@ -77,8 +77,8 @@ def _made(folder: Path) -> Path:
 
 
 def _write(found: Diagnosis, place: Path) -> list[Path]:
-    from metadarts.store.files import write_atomically
     from metadarts.papers.diagnosis import as_markdown, draw_diagnosis
+    from metadarts.store.files import write_atomically
 
     texts = {
         "diagnosis.md": as_markdown(found) + "\n![what replacing the architecture costs](diagnosis.png)\n",

@@ -49,9 +49,9 @@ def export(
 
 def export_task(task: Path, out: Path, format: str | None, finish: str | None) -> Check:
     """Export one solution of a task folder, compared on noise and on its support images."""
+    from metadarts.export import export_model
     from metadarts.fewshot.folder import load_task
     from metadarts.fewshot.task import CHUNK
-    from metadarts.export import export_model
 
     opened = load_task(task)
     real = opened.support.pixels[:CHUNK]

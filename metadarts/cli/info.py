@@ -18,8 +18,8 @@ def info(
     seed: common.Seed = 0,
 ) -> None:
     """Versions, device, threads, and the implementations available for each operator."""
-    from metadarts.training.environment import describe
     from metadarts.ops import implementations
+    from metadarts.training.environment import describe
 
     resolved = common.prepare(device, threads)
     facts = describe(resolved) | {"kernels": {name: list(kinds) for name, kinds in implementations(resolved).items()}}

@@ -16,7 +16,7 @@ from . import common
 
 if TYPE_CHECKING:
     from metadarts.core.types import TaskBatch
-    from metadarts.predictor import TaskRecord, MetaModel, Rebuilder, Stem
+    from metadarts.predictor import MetaModel, Rebuilder, Stem, TaskRecord
     from metadarts.predictor.meta_dataset import MetaDataset
     from metadarts.predictor.tuning import Tried
 
@@ -50,9 +50,9 @@ def train(
 
     Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
     """
-    from metadarts.predictor import Archive, MetaModel, Selection, PredictorSpec, save_model
-    from metadarts.predictor.task_record import ADAPTED, EPISODE
+    from metadarts.predictor import Archive, MetaModel, PredictorSpec, Selection, save_model
     from metadarts.predictor.meta_dataset import lessons_of
+    from metadarts.predictor.task_record import ADAPTED, EPISODE
 
     _require_free(out, ".safetensors")
     common.prepare("cpu", threads)
@@ -131,8 +131,8 @@ def _require_free(out: Path, suffix: str) -> None:
 def _stem(start: str, experiences: list[TaskRecord]) -> tuple[Stem, str]:
     """The stem of a run's best checkpoint or of a start; "auto" is the bundled one for the data's channels."""
     from metadarts.fewshot.start import AUTO, open_start, suited_start
-    from metadarts.training import RunFolder
     from metadarts.predictor import Stem
+    from metadarts.training import RunFolder
 
     if common.is_there(Path(start)) and Path(start).is_dir():  # its data need not be opened
         folder = RunFolder.open(Path(start))
@@ -210,8 +210,8 @@ def predict(
     from metadarts.fewshot.classifier import open_support
     from metadarts.fewshot.labelled import read_labelled
     from metadarts.fewshot.learn import check_support
-    from metadarts.store.files import write_atomically
     from metadarts.predictor import open_model
+    from metadarts.store.files import write_atomically
 
     common.prepare("cpu", threads)
     if json_file is not None:
@@ -307,11 +307,11 @@ def _evaluate_table(table: Path, seeds: int, json_file: Path | None) -> tuple[st
 def _evaluate_run(
     path: Path, run: Path, tasks: int, split: str, cells: bool, root: Path | None, device: str, seed: int
 ) -> tuple[str, dict[str, Any]]:
-    from metadarts.training import RunFolder, with_settings
-    from metadarts.predictor import open_model
     from metadarts.papers.prediction import study_prediction
     from metadarts.papers.prediction_page import as_markdown
     from metadarts.papers.recording import run_of
+    from metadarts.predictor import open_model
+    from metadarts.training import RunFolder, with_settings
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test, whose classes nothing was learnt from")

@@ -58,9 +58,9 @@ def _shown(path: Path) -> str:
 
 
 def _open(path: Path, finish: str | None) -> Opened:
-    from metadarts.fewshot.folder import is_task, load_task
     from metadarts.core.errors import ConfigError
     from metadarts.export import Opened, open_model
+    from metadarts.fewshot.folder import is_task, load_task
 
     if is_task(path):
         model = load_task(path).model(finish)

@@ -24,8 +24,8 @@ def report(
 
     Example: metadarts report runs/demo
     """
-    from metadarts.training import RunFolder
     from metadarts.report import write_report
+    from metadarts.training import RunFolder
 
     common.prepare(device, threads)
     path = write_report(RunFolder.open(run), out)

@@ -159,9 +159,9 @@ def _stages() -> Iterator[Callable[[str, float, str], None]]:
 
 
 def _write(table: ResultTable, out: Path, name: str) -> None:
-    from metadarts.store.files import write_atomically
     from metadarts.papers.page import table_markdown
     from metadarts.papers.pictures import draw_comparisons, draw_table
+    from metadarts.store.files import write_atomically
 
     text = table_markdown(table)
     write_atomically(out / f"{name}.json", table.to_json().encode())

@@ -28,9 +28,9 @@ def results(
 
     Example: metadarts results runs/fc100/table.json --out docs/results.md
     """
-    from metadarts.store.files import write_atomically
     from metadarts.papers.page import results_markdown
     from metadarts.papers.reproduction import joined
+    from metadarts.store.files import write_atomically
 
     if out is not None:
         _require_ours(out)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
-from metadarts.store.files import cannot_write, sync, sync_folder
 from metadarts.core.rng import Key
+from metadarts.store.files import cannot_write, sync, sync_folder
 
 from .formats import (
     Logits,

@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from metadarts.store.described import read_json
 from metadarts.core.errors import ModelError
-from metadarts.store.files import write_atomically
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
+from metadarts.store.described import read_json
+from metadarts.store.files import write_atomically
 
 from .plain import OPERATIONS, Classifier, build
 

@@ -116,7 +116,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise ConfigError("a classifier that was loaded keeps no start: fit it anew to finish it in another way")
         soft = task.solution("soft")
         if finish == "inherited":
-            plan = self._plan if steps is None else AdaptSettings(steps, self.seconds, self.weight_rate, self.alpha_rate)
+            plan = (
+                self._plan if steps is None else AdaptSettings(steps, self.seconds, self.weight_rate, self.alpha_rate)
+            )
             solution = inherited(start, task.support, soft, plan)
         else:
             plan = AdaptSettings(SCRATCH_STEPS if steps is None else steps, self.seconds)

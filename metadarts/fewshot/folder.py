@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from metadarts.store.described import number, read_json, truth, whole
 from metadarts.core.errors import MetadartsError, RunError
-from metadarts.store.files import cannot_write, write_atomically
 from metadarts.core.types import Params
-from metadarts.training import RunFolder
 from metadarts.networks import Network, NetworkSpec, discrete_network, supernet
 from metadarts.spaces import Genotype, darts
+from metadarts.store.described import number, read_json, truth, whole
+from metadarts.store.files import cannot_write, write_atomically
+from metadarts.training import RunFolder
 
 from .input_spec import read_form
 from .learn import MOST_CLASSES

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadarts.store.described import number, truth, whole
 from metadarts.core.errors import DataError
+from metadarts.store.described import number, truth, whole
 from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metadarts.store.described import require_printable
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.store.described import require_printable
 from metadarts.tasks import labelled as labelled_npz
 from metadarts.tasks.images.folders import classes_in
 

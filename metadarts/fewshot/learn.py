@@ -12,14 +12,14 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, adapt
-from metadarts.store.described import require_printable
 from metadarts.core.errors import ConfigError, DataError, NumericsError
 from metadarts.core.types import Params
 from metadarts.derive import derive_genotype
-from metadarts.training.evaluation import alphas_of
+from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, discrete_network, inherit
 from metadarts.spaces import Genotype
+from metadarts.store.described import require_printable
+from metadarts.training.evaluation import alphas_of
 
 from .start import Start
 from .task import MOST_AT_ONCE, Solution, Step, Support, hits, logits
@@ -95,7 +95,11 @@ def _shown(name: str) -> str:
 
 
 def adapt_start(
-    start: Start, support: Support, plan: AdaptSettings, held_out: HeldOutImages | None = None, watch: Watch | None = None
+    start: Start,
+    support: Support,
+    plan: AdaptSettings,
+    held_out: HeldOutImages | None = None,
+    watch: Watch | None = None,
 ) -> Solution:
     """The soft finish: weights and alphas of the supernet adapted together.
 
@@ -185,7 +189,9 @@ def _learn(
     return Solution(finish, network, best, tuple(keeper.history), keeper.kept)
 
 
-def _look(network: Network, params: Params, support: Support, held_out: HeldOutImages | None) -> Callable[[], float | None]:
+def _look(
+    network: Network, params: Params, support: Support, held_out: HeldOutImages | None
+) -> Callable[[], float | None]:
     if held_out is None:
         return lambda: None
     return lambda: float(hits(logits(support, network, params, held_out.pixels), held_out.labels).mean())

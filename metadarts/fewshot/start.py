@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_tensors
 
-from metadarts.inner import rate_shapes
-from metadarts.store.described import read_described, whole
 from metadarts.core.errors import ConfigError, DataError, MetadartsError, RunError, nearest
-from metadarts.store.files import write_atomically
 from metadarts.core.types import Params
+from metadarts.inner import rate_shapes
+from metadarts.networks import Learner, Network, supernet
+from metadarts.spaces import darts
+from metadarts.store.described import read_described, whole
+from metadarts.store.files import write_atomically
+from metadarts.tasks import Source
 from metadarts.training import Config, RunFolder, build, with_settings
 from metadarts.training.build import require_fit
 from metadarts.training.config import to_settings
-from metadarts.networks import Learner, Network, supernet
-from metadarts.spaces import darts
-from metadarts.tasks import Source
 
 from .input_spec import InputSpec, background, read_form
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import ConfigError, DataError, nearest
-from metadarts.store.files import default_cache
 from metadarts.core.rng import Key
+from metadarts.store.files import default_cache
 
 from .package import import_learn2learn
 from .randomness import seeded_globals

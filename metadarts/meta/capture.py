@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop
 from metadarts.core.types import TaskBatch
+from metadarts.inner import InnerLoop
 
 from .gradient import MetaGradient, Objective, mean_gradient, require_finite
 from .state import MetaState, meta_step

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.types import Params, TaskBatch
+from metadarts.inner import InnerLoop, adapt
 
 from .gradient import Objective
 

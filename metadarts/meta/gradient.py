@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, TaskBatch
+from metadarts.inner import InnerLoop, adapt
 
 
 class Objective(Protocol):

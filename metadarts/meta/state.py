@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params, TaskBatch, is_alpha
+from metadarts.inner import InnerLoop, rate_shapes
 
 from .gradient import MetaGradient, Objective, meta_gradient
 

@@ -220,5 +220,7 @@ def _candidates(
         run, where = PRIMITIVES[name].run, needed.get(name)
         if run is not None:
             where = None if where is None or bool(where.all()) else where
-            outputs[name] = run(state, EdgeContext(pieces[name], spec.stride(source), statistics, spec.pool_norm, where))
+            outputs[name] = run(
+                state, EdgeContext(pieces[name], spec.stride(source), statistics, spec.pool_norm, where)
+            )
     return outputs

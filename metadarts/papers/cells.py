@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.errors import ConfigError
 from metadarts.core.types import ALPHA_PREFIX, SIDES, Params, TaskBatch, is_alpha
 from metadarts.derive import derive_genotype
+from metadarts.inner import InnerLoop, adapt
+from metadarts.networks import Learner, Network, discrete_network, inherit
+from metadarts.spaces import Genotype, SearchSpace
 from metadarts.training import Experiment
 from metadarts.training.build import HeldOutTasks
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.environment import describe
 from metadarts.training.evaluation import alphas_of, evaluation_inner, on_device
-from metadarts.networks import Learner, Network, discrete_network, inherit
-from metadarts.spaces import Genotype, SearchSpace
 
 Choice = tuple[int, Genotype]
 """A task by its place in the batch, and the cell that it is to be learnt with."""

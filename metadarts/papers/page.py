@@ -19,8 +19,8 @@ from .rows import (
     TASK_CELL,
     Comparison,
     Paper,
-    Row,
     ResultTable,
+    Row,
     verdict,
 )
 from .statistics import Estimate, overlap
@@ -273,7 +273,9 @@ def _best(table: ResultTable, rows: Sequence[Row]) -> str:
     return f"{told}; no other interval overlaps with it."
 
 
-def _between_families(table: ResultTable, comparison: Comparison, one: str, other: str) -> tuple[Estimate, Row, Row] | None:
+def _between_families(
+    table: ResultTable, comparison: Comparison, one: str, other: str
+) -> tuple[Estimate, Row, Row] | None:
     """(difference, row of ``one``, row of ``other``), whichever of the two came first; None for other rows."""
     first, second = _rows(table, comparison)
     if _is_of(first, one) and _is_of(second, other):

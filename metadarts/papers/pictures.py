@@ -7,7 +7,7 @@ from pathlib import Path
 from metadarts.core.errors import ConfigError
 from metadarts.viz import Branch, Picture, draw_forest
 
-from .rows import Comparison, Row, ResultTable
+from .rows import Comparison, ResultTable, Row
 
 
 def draw_table(table: ResultTable, path: Path | Picture) -> None:

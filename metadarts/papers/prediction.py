@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadarts.inner import adapt
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch
 from metadarts.derive import derive_genotype, genotype_distance
+from metadarts.inner import adapt
+from metadarts.predictor import MetaModel, Prediction
+from metadarts.predictor.head import choice_count, choices_of, of_alphas
+from metadarts.spaces import Genotype
 from metadarts.training import Experiment
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.evaluation import alphas_of, evaluation_inner, on_device
-from metadarts.predictor import MetaModel, Prediction
-from metadarts.predictor.head import choice_count, choices_of, of_alphas
-from metadarts.spaces import Genotype
 
 from .cells import finite_tasks, genotypes_of, measured_facts, require_supernet, with_choices
 from .diagnosis.passes import spans

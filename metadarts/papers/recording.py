@@ -13,16 +13,16 @@ from torch import Tensor
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
+from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, require_supernet
+from metadarts.predictor.archive import Archive
+from metadarts.predictor.archive_rows import json_text
+from metadarts.predictor.rebuild import episode_origins
+from metadarts.predictor.task_record import ADAPTED, TaskRecord
+from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
 from metadarts.training import Experiment, with_settings
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.evaluation import LOOK_ADVICE, alphas_of, evaluation_inner
 from metadarts.training.memory import fitted
-from metadarts.predictor.archive import Archive
-from metadarts.predictor.archive_rows import json_text
-from metadarts.predictor.task_record import ADAPTED, TaskRecord
-from metadarts.predictor.rebuild import episode_origins
-from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, require_supernet
-from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
 
 Progress = Callable[[int, float], None]
 """(tasks done, those known before included; mean accuracy after adaptation of those adapted now)."""

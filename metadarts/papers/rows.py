@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from metadarts.store.described import number, read_json, truth, whole
 from metadarts.core.errors import ConfigError, DataError, nearest
+from metadarts.store.described import number, read_json, truth, whole
 
 from .statistics import Estimate
 

@@ -22,7 +22,7 @@ from metadarts.core.errors import DataError
 from metadarts.spaces import SearchSpace
 
 from .archive_rows import Row, decode, encode, read_space, space_text
-from .task_record import TaskRecord, Origin
+from .task_record import Origin, TaskRecord
 
 APPLICATION = int.from_bytes(b"mdar", "big")
 """SQLite's application_id of our files."""

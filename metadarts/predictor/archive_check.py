@@ -11,8 +11,8 @@ from metadarts.tasks import Source
 
 from .archive import Archive, Selection
 from .archive_rows import Row, check, decode
-from .task_record import EPISODE, TaskRecord
 from .rebuild import read_episode, require_rows
+from .task_record import EPISODE, TaskRecord
 
 Progress = Callable[[int, int], None]
 """(records looked at, records in all)."""

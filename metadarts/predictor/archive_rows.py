@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from metadarts.store.described import number, read_json, whole
 from metadarts.core.errors import DataError, MetadartsError, nearest
 from metadarts.derive import derive_genotype
 from metadarts.spaces import Genotype, SearchSpace
+from metadarts.store.described import number, read_json, whole
 
-from .task_record import ADAPTED, EPISODE, FOLDER, TEACHER, TRAINED, Alphas, TaskRecord, Origin
 from .rebuild import read_episode
+from .task_record import ADAPTED, EPISODE, FOLDER, TEACHER, TRAINED, Alphas, Origin, TaskRecord
 
 KINDS = (EPISODE, FOLDER, TEACHER)
 ROLES = (ADAPTED, TRAINED)

@@ -14,8 +14,8 @@ from metadarts.core.types import TaskBatch
 from metadarts.spaces import SearchSpace
 
 from .encoder import Seen, class_moments
-from .task_record import ADAPTED, TaskRecord, Origin
 from .head import Choices, Tables, choices_of
+from .task_record import ADAPTED, Origin, TaskRecord
 
 Support = Callable[[Sequence[Origin]], TaskBatch]
 """The tasks of some origins, all of equal numbers of classes and support images, in their order."""

@@ -15,10 +15,10 @@ from metadarts.core.types import TaskBatch
 from metadarts.spaces import Genotype, SearchSpace
 
 from .encoder import Seen, TaskEncoder
-from .task_record import TaskRecord
 from .head import ArchitectureHead, Prediction, choices_of
-from .meta_dataset import MetaDataset, FeatureExtractor, Support, lessons_of, look
 from .losses import alphas_loss, architecture_loss, ranking_loss
+from .meta_dataset import FeatureExtractor, MetaDataset, Support, lessons_of, look
+from .task_record import TaskRecord
 
 Told = Callable[[int, float], None]
 """Told of (epochs done, training loss)."""

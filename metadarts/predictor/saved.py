@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_tensors
 
-from metadarts.store.described import read_described, whole
 from metadarts.core.errors import DataError, MetadartsError, RunError
-from metadarts.store.files import write_atomically
 from metadarts.core.types import Params
+from metadarts.store.described import read_described, whole
+from metadarts.store.files import write_atomically
 
 from .archive_rows import read_space, space_text
 from .footprints import Footprints

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from metadarts.spaces import Genotype, SearchSpace
 from metadarts.training.config import Config
 from metadarts.training.lenient import as_number
-from metadarts.spaces import Genotype, SearchSpace
 
 from .records import Records, finite
 

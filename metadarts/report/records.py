@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metadarts.training.records import RunFolder
-from metadarts.training.lenient import as_alphas, as_number, as_numbers, as_step
 from metadarts.spaces import Genotype, SearchSpace
+from metadarts.training.lenient import as_alphas, as_number, as_numbers, as_step
+from metadarts.training.records import RunFolder
 from metadarts.viz import Series
 
 if TYPE_CHECKING:

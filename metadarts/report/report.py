@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
+from metadarts.spaces import SearchSpace, darts
 from metadarts.store.files import write_atomically
 from metadarts.training.config import Config, to_settings
 from metadarts.training.evaluation import alphas_of
-from metadarts.training.records import RunFolder
 from metadarts.training.lenient import as_number
-from metadarts.spaces import SearchSpace, darts
+from metadarts.training.records import RunFolder
 from metadarts.viz import Page, Plate
 
 from .cells import alpha_traces, cells_in_time, derived

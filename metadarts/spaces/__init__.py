@@ -1,4 +1,4 @@
-"""Search spaces and genotypes as plain symbols. This package imports no torch, so spaces can be listed in milliseconds."""
+"""Search spaces and genotypes as plain symbols. Nothing here imports torch, so spaces can be listed in milliseconds."""
 
 from ._genotype import Genotype as Genotype
 from ._random import random_genotype as random_genotype

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from metadarts.store.described import read_json
 from metadarts.core.errors import DataError
-from metadarts.store.files import write_atomically
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
+from metadarts.store.described import read_json
+from metadarts.store.files import write_atomically
 from metadarts.tasks.sampler import EpisodePlan, EpisodeSampler, episodes_sha256
 
 FORMAT = "metadarts.episodes"

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
-from metadarts.store.files import default_cache
 from metadarts.core.rng import Key
+from metadarts.store.files import default_cache
 from metadarts.tasks.cache import UnreadableFile, read_npz, write_npz
 from metadarts.tasks.glyph.jitter import SIZE, Jitter, draw_copies
 from metadarts.tasks.glyph.lookalikes import close_pairs, select

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
-from metadarts.store.files import default_cache
 from metadarts.core.rng import Key
+from metadarts.store.files import default_cache
 from metadarts.tasks import cache
 from metadarts.tasks.npz_headers import Header, npz_headers
 from metadarts.tasks.source import SPLITS, ClassEntry, Source

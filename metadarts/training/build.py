@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from metadarts.integrations import Tasksets, open_tasksets
 from metadarts.core.errors import ConfigError
 from metadarts.core.machine import allow_tf32
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
+from metadarts.integrations import Tasksets, open_tasksets
 from metadarts.meta import MetaState
 from metadarts.networks import Learner, Network
 from metadarts.spaces import darts

@@ -17,9 +17,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import RunError
-from metadarts.store.files import write_atomically
 from metadarts.core.types import Params
 from metadarts.meta import MetaState
+from metadarts.store.files import write_atomically
 
 FORMAT = "metadarts.checkpoint"
 ATTEMPTS = 3

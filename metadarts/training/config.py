@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from metadarts.inner import ENGINES, InnerLoop
 from metadarts.core.errors import ConfigError, GenotypeError, MetadartsError, nearest
+from metadarts.inner import ENGINES, InnerLoop
 from metadarts.meta import OuterLoop
 from metadarts.networks import POLICIES, PRECISIONS, NetworkSpec
 from metadarts.spaces import Genotype, darts

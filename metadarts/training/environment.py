@@ -32,7 +32,9 @@ def _allowed_tf32() -> bool:
 def describe(device: str) -> dict[str, Any]:
     """Versions, device, threads and commit."""
     return {
-        "metadarts": import_module("metadarts").__version__,  # not from above: the door names the packages over this one
+        "metadarts": import_module(
+            "metadarts"
+        ).__version__,  # not from above: the door names the packages over this one
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

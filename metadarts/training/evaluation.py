@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metadarts.inner import InnerLoop
 from metadarts.core.types import ALPHA_PREFIX, Params
+from metadarts.inner import InnerLoop
 from metadarts.meta import Evaluation, evaluate
 
 from .build import Experiment, held_out

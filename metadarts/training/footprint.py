@@ -16,9 +16,9 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop
 from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, TaskBatch
+from metadarts.inner import InnerLoop
 from metadarts.meta import evaluate, meta_gradient
 from metadarts.meta.gradient import Objective
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
-from metadarts.store.files import append_line, cannot_write, sync, write_atomically
 from metadarts.meta import MetaState
+from metadarts.store.files import append_line, cannot_write, sync, write_atomically
 
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .config import Config, dump_config, load_config

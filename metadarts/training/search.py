@@ -19,15 +19,15 @@ from metadarts.core.machine import commit, device_name
 from metadarts.core.types import TaskBatch
 from metadarts.meta import CapturedStep, Evaluation, MetaGradient, MetaState, evaluate, meta_gradient
 
-from .tensorboard_writer import TensorBoardWriter
 from .build import Experiment, held_out
 from .checkpoints import Checkpoint
 from .clock import Clock
 from .evaluation import LOOK_ADVICE, evaluation_inner, on_device
-from .prefetch import Prefetcher
 from .memory import ADVICE, fitted, is_out_of_memory
+from .prefetch import Prefetcher
 from .recording import alpha_facts, look_facts, step_facts
 from .records import RunFolder
+from .tensorboard_writer import TensorBoardWriter
 from .trainer_state import TrainerState, whole
 
 RECORD_SECONDS = 2.0

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import RunError
-from metadarts.store.files import cannot_write
 from metadarts.spaces import Genotype, SearchSpace
+from metadarts.store.files import cannot_write
 from metadarts.viz import Picture, draw_alphas, draw_curve, draw_genotype
 
 from .lenient import as_alphas, as_number, as_numbers, as_step

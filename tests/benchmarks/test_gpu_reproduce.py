@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from benchmarks import gpu_reproduce, gpu_search
-from metadarts.training.config import to_settings
 from metadarts.papers.reproduction import table_named
+from metadarts.training.config import to_settings
 
 
 def test_a_piece_stops_itself_and_says_where_it_is(tmp_path, capsys):

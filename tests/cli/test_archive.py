@@ -11,10 +11,10 @@ import pytest
 import typer
 
 from metadarts.cli.main import app
-from metadarts.training import RunFolder
 from metadarts.predictor.archive import Archive
 from metadarts.predictor.task_record import FOLDER
-from tests.api import cases
+from metadarts.training import RunFolder
+from tests.fewshot import cases
 
 COUNTS = {"ant": 4, "bee": 6}
 

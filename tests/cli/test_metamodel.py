@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import typer
 
-from metadarts.fewshot import open_start
 from metadarts.cli.main import app
 from metadarts.core.rng import Key
-from metadarts.training import RunFolder
+from metadarts.fewshot import open_start
 from metadarts.predictor import Archive, open_model
 from metadarts.spaces import Genotype, darts, random_genotype
-from tests.api import cases
-from tests.metamodel.tabular import made_tables
+from metadarts.training import RunFolder
+from tests.fewshot import cases
+from tests.predictor.tabular import made_tables
 
 COUNTS = {"ant": 4, "bee": 6}
 

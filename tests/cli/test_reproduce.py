@@ -16,7 +16,7 @@ from metadarts.cli.signals import StopRequest
 from metadarts.papers.reproduction import TABLES, carry_out, tabulate
 from metadarts.papers.reproduction.place import locked
 from metadarts.papers.rows import ResultTable
-from tests.studies.tiny_tables import job, shrink, source, spec
+from tests.papers.tiny_tables import job, shrink, source, spec
 
 TRAININGS = ("headline", "maml")
 WRITTEN = {"table.json", "table.md", "table.png", "table-comparisons.png"}

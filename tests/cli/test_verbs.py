@@ -11,9 +11,9 @@ import typer
 from metadarts.cli import main as entry
 from metadarts.cli.common import read_settings
 from metadarts.core.errors import ConfigError
+from metadarts.spaces import Genotype, darts
 from metadarts.training import RunFolder
 from metadarts.training.config import PRESETS
-from metadarts.spaces import Genotype, darts
 
 VERBS = ("demo", "derive", "evaluate", "info", "report", "search")
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metadarts.core.rng import Key
 from metadarts.fewshot import Start
 from metadarts.fewshot.input_spec import InputSpec
 from metadarts.fewshot.learn import HeldOutImages
 from metadarts.fewshot.task import Support
-from metadarts.core.rng import Key
-from metadarts.training import Config, with_settings
 from metadarts.networks import supernet
 from metadarts.spaces import darts
+from metadarts.training import Config, with_settings
 
 SIDE = 16
 TINY = {

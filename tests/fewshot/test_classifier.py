@@ -14,11 +14,11 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from metadarts.fewshot import FewShotClassifier
-from metadarts.fewshot.learn import derive
 from metadarts.core.errors import ConfigError, DataError, ModelError, RunError
 from metadarts.core.rng import Key
 from metadarts.export import SUFFIXES, open_model
+from metadarts.fewshot import FewShotClassifier
+from metadarts.fewshot.learn import derive
 
 
 def test_it_learns_what_is_easy(learnt, others):

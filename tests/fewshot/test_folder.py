@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
+from metadarts.core.errors import RunError
 from metadarts.fewshot.folder import FACTS, TENSORS, is_task, load_task, save_task
 from metadarts.fewshot.learn import AdaptSettings, adapt_start, derive, from_scratch, inherited
 from metadarts.fewshot.task import Step, Task
-from metadarts.core.errors import RunError
 
 FUZZ = settings(
     derandomize=True, deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]

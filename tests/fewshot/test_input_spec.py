@@ -12,9 +12,9 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image
 
-from metadarts.fewshot.input_spec import InputSpec, background, read_form, to_pixels
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.fewshot.input_spec import InputSpec, background, read_form, to_pixels
 
 SIDE = 8
 BRIGHTNESS = "floats in 0..1 were read as brightness and stored in 8 bits"

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from metadarts.fewshot.input_spec import to_pixels
-from metadarts.fewshot.labelled import Labelled, hold_out, read_labelled
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.fewshot.input_spec import to_pixels
+from metadarts.fewshot.labelled import Labelled, hold_out, read_labelled
 
 FUZZ = settings(
     derandomize=True, deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]

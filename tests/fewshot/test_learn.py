@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from metadarts.core.errors import ConfigError, DataError, NumericsError
+from metadarts.core.types import is_alpha
 from metadarts.fewshot.learn import (
-    HeldOutImages,
     AdaptSettings,
+    HeldOutImages,
     adapt_start,
     check_support,
     derive,
@@ -17,11 +19,9 @@ from metadarts.fewshot.learn import (
     inherited,
 )
 from metadarts.fewshot.task import MOST_AT_ONCE, Task, logits
-from metadarts.core.errors import ConfigError, DataError, NumericsError
-from metadarts.core.types import is_alpha
-from metadarts.training.evaluation import alphas_of
 from metadarts.networks import Learner, discrete_network, inherit
 from metadarts.spaces import Genotype
+from metadarts.training.evaluation import alphas_of
 
 
 def same(one, other):
@@ -72,7 +72,10 @@ def test_another_genotype_may_be_inherited(start, support):
 
 
 def test_alphas_move_and_the_cell_follows_them(start, support):
-    begun, moved = adapt_start(start, support, AdaptSettings(0)), adapt_start(start, support, AdaptSettings(4, alpha_rate=200.0))
+    begun, moved = (
+        adapt_start(start, support, AdaptSettings(0)),
+        adapt_start(start, support, AdaptSettings(4, alpha_rate=200.0)),
+    )
     first = alphas_of(start.params)
     assert all(not torch.equal(table, first[kind]) for kind, table in alphas_of(moved.params).items())
     assert derive(begun) != derive(moved)
@@ -102,8 +105,12 @@ def test_held_out_images_are_only_looked_at(cases, start, support):
     other = HeldOutImages(255 - watched.pixels, (watched.labels + 1) % 3)
     for learn in (
         lambda held: adapt_start(start, support, AdaptSettings(3), held),
-        lambda held: inherited(start, support, adapt_start(start, support, AdaptSettings(1)), AdaptSettings(2), held_out=held),
-        lambda held: from_scratch(start, support, derive(adapt_start(start, support, AdaptSettings(0))), AdaptSettings(3), held),
+        lambda held: inherited(
+            start, support, adapt_start(start, support, AdaptSettings(1)), AdaptSettings(2), held_out=held
+        ),
+        lambda held: from_scratch(
+            start, support, derive(adapt_start(start, support, AdaptSettings(0))), AdaptSettings(3), held
+        ),
     ):
         alone, seen, wrong = learn(None), learn(watched), learn(other)
         assert same(alone.params, seen.params)

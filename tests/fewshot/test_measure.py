@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from metadarts.fewshot.learn import HeldOutImages, AdaptSettings, adapt_start
+from metadarts.fewshot.learn import AdaptSettings, HeldOutImages, adapt_start
 from metadarts.fewshot.measure import gap, measured, size_of
 from metadarts.fewshot.pixels import pixel_baselines
 from metadarts.fewshot.task import Task, logits

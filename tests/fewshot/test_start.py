@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
+from metadarts.core.errors import ConfigError, RunError
+from metadarts.core.rng import Key
 from metadarts.fewshot import FewShotClassifier, open_start
 from metadarts.fewshot.input_spec import InputSpec
 from metadarts.fewshot.learn import AdaptSettings, adapt_start
 from metadarts.fewshot.start import KEY, start_of_run, suited_start
-from metadarts.core.errors import ConfigError, RunError
-from metadarts.core.rng import Key
-from metadarts.training import Config, RunFolder, build, search, with_settings
-from metadarts.training.build import assemble
 from metadarts.spaces import darts, random_genotype
 from metadarts.tasks import ClassEntry, Source
+from metadarts.training import Config, RunFolder, build, search, with_settings
+from metadarts.training.build import assemble
 
 FUZZ = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]

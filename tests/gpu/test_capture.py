@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop
 from metadarts.meta import CapturedStep, MetaState, OuterLoop, meta_step
 from metadarts.ops import watched
 from metadarts.testing import generic_params, random_tasks, tiny_learner

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop
 from metadarts.meta import meta_gradient
 from metadarts.ops import convolution, implementation, normalise, pointwise, watched
 from metadarts.ops.convolution.reference import convolution as plain_convolution

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.training.prefetch import Prefetcher
 from metadarts.tasks import ClassEntry, EpisodeSampler, Source, finish
+from metadarts.training.prefetch import Prefetcher
 
 pytestmark = pytest.mark.gpu
 

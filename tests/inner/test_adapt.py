@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from metadarts.inner import ENGINES, InnerLoop, adapt, rate_shapes, rates_at
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
+from metadarts.inner import ENGINES, InnerLoop, adapt, rate_shapes, rates_at
 
 CURVATURE = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metadarts.inner import ENGINES, InnerLoop, adapt
 from metadarts.core.errors import ConfigError
+from metadarts.inner import ENGINES, InnerLoop, adapt
 
 
 class Bowl:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop, adapt
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 
 INNER = InnerLoop(steps=3, weight_rate=0.1, alpha_rate=0.3)

@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from metadarts.integrations import import_learn2learn
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
+from metadarts.integrations import import_learn2learn
 
 
 @pytest.fixture(scope="session")

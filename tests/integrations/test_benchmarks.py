@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from metadarts.integrations import TASKSETS, open_tasksets
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.rng import Key
+from metadarts.integrations import TASKSETS, open_tasksets
 
 KEY = Key.from_seed(7)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from metadarts.integrations import SourceDataset, Tasksets, as_dataset
-from metadarts.integrations.randomness import seeded_globals
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.integrations import SourceDataset, Tasksets, as_dataset
+from metadarts.integrations.randomness import seeded_globals
 from metadarts.tasks import EpisodeSampler, Source
 from metadarts.tasks.source import ClassEntry
 

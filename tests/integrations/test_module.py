@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metadarts.inner import InnerLoop
-from metadarts.integrations import SupernetModule
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
+from metadarts.inner import InnerLoop
+from metadarts.integrations import SupernetModule
 from metadarts.meta import meta_gradient
 from metadarts.testing import check_params_close, generic_params, random_tasks, tiny_learner
 

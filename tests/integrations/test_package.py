@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from metadarts.integrations import import_learn2learn
 from metadarts.core.errors import ConfigError
+from metadarts.integrations import import_learn2learn
 
 PROBE = """
 import sys

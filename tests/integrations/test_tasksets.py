@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from metadarts.integrations import Tasksets, open_tasksets
-from metadarts.integrations.randomness import seeded_globals
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.integrations import Tasksets, open_tasksets
+from metadarts.integrations.randomness import seeded_globals
 from metadarts.tasks import finish
 
 KEY = Key.from_seed(7)

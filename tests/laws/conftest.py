@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
+from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 

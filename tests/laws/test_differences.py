@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metadarts.inner import InnerLoop, rate_shapes, types
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
+from metadarts.inner import InnerLoop, rate_shapes, types
 from metadarts.meta import meta_gradient
 from metadarts.optim import adam, momentum
 from metadarts.testing import clean_difference, generic_params, kink_pattern, tiny_learner

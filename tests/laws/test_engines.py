@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop, rate_shapes, types
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop, rate_shapes, types
 from metadarts.meta import meta_gradient
 from metadarts.optim import adam
 from metadarts.testing import check_params_close, generic_params, tiny_learner

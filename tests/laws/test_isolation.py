@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
+from metadarts.inner import InnerLoop, adapt
 from metadarts.meta import meta_gradient
 from metadarts.testing import check_params_close, generic_params, random_tasks, tiny_learner
 

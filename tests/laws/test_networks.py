@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
 from metadarts.derive import genotype_weights
+from metadarts.inner import InnerLoop, adapt
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner, NetworkSpec, discrete_network, inherit, supernet
 from metadarts.spaces import Genotype, SearchSpace, darts, random_genotype

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
+from metadarts.inner import InnerLoop, adapt
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner
 from metadarts.testing import check_params_close, generic_params, tiny_learner

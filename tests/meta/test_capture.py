@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from metadarts.inner import InnerLoop
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop
 from metadarts.meta import CapturedStep, MetaState, OuterLoop, meta_step
 from metadarts.networks.learner import masked_loss
 from metadarts.ops import implementation

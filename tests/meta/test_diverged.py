@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop
 from metadarts.meta import evaluate
 from metadarts.testing import random_tasks
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.core.rng import Key
+from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.meta import evaluate
 from metadarts.meta.evaluate import interval95
 from metadarts.testing import generic_params, random_tasks, tiny_learner

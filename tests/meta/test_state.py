@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
+from metadarts.inner import InnerLoop
 from metadarts.meta import MetaState, OuterLoop, meta_gradient, meta_step
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, is_alpha
+from metadarts.inner import InnerLoop, adapt
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner, Network, NetworkSpec, supernet
 from metadarts.spaces import darts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from metadarts.papers.rows import Comparison, Paper, Row, ResultTable
+from metadarts.papers.rows import Comparison, Paper, ResultTable, Row
 from metadarts.papers.statistics import Estimate
 
 ONE, FIVE = "5-way 1-shot", "5-way 5-shot"
@@ -72,7 +72,7 @@ def table() -> ResultTable:
     return ResultTable(
         name="cifar-fs",
         title="CIFAR-FS",
-        paper="A. Author et al., A Title, 2020, ResultTable 1",
+        paper="A. Author et al., A Title, 2020, Table 1",
         budget="hour",
         source="cifar-fs",
         split="64, 16 and 20 classes",

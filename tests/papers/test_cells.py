@@ -7,16 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.inner import adapt
 from metadarts.core.errors import ConfigError, GenotypeError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
-from metadarts.training import Config, build, discretised, evaluate_run, with_settings
-from metadarts.training.build import held_out
-from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import alphas_of, evaluation_inner
+from metadarts.inner import adapt
 from metadarts.networks import discrete_network, inherit
-from metadarts.spaces import darts, random_genotype
 from metadarts.papers import cells
 from metadarts.papers.cells import (
     adapt_batch,
@@ -28,6 +23,11 @@ from metadarts.papers.cells import (
     with_cells,
     with_choices,
 )
+from metadarts.spaces import darts, random_genotype
+from metadarts.training import Config, build, discretised, evaluate_run, with_settings
+from metadarts.training.build import held_out
+from metadarts.training.checkpoints import Checkpoint
+from metadarts.training.evaluation import alphas_of, evaluation_inner
 
 TASKS = 3
 TINY = {

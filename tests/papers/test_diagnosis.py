@@ -18,11 +18,6 @@ from metadarts.core.errors import ConfigError, NumericsError, RunError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
 from metadarts.derive import derive_genotype, genotype_distance
-from metadarts.training import Config, RunFolder, build, discretised, with_settings
-from metadarts.training.build import HeldOutTasks, held_out
-from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import alphas_of
-from metadarts.spaces import darts, random_genotype
 from metadarts.papers.diagnosis import (
     Contrast,
     Findings,
@@ -46,6 +41,11 @@ from metadarts.papers.diagnosis.distances import (
 from metadarts.papers.diagnosis.passes import DISCRETE, SOFT, measure, partners_of, second_support, spans
 from metadarts.papers.diagnosis.summary import summarised
 from metadarts.papers.statistics import Estimate, estimate, paired
+from metadarts.spaces import darts, random_genotype
+from metadarts.training import Config, RunFolder, build, discretised, with_settings
+from metadarts.training.build import HeldOutTasks, held_out
+from metadarts.training.checkpoints import Checkpoint
+from metadarts.training.evaluation import alphas_of
 from metadarts.viz import Picture, Ranges, draw_ranges
 
 TASKS = 5

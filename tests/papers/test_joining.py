@@ -11,7 +11,7 @@ from metadarts.papers.page import results_markdown
 from metadarts.papers.reproduction import TABLES, joined
 from metadarts.papers.reproduction.plans import rows_of
 from metadarts.papers.rows import ResultTable
-from tests.studies.made_tables import FIVE, ONE, around, comparison, row, table
+from tests.papers.made_tables import FIVE, ONE, around, comparison, row, table
 
 NAMES = [plan.name for plan in rows_of(TABLES["tnas-omniglot"], "hour", 5)]
 SIX = "the headline has six times MAML's time"

@@ -13,12 +13,12 @@ import pytest
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.papers.reproduction import Stopped, carry_out
-from metadarts.papers.reproduction.results_cache import Measured, Share, Shares, load_measured, save_measured
 from metadarts.papers.reproduction.measuring import measure
 from metadarts.papers.reproduction.plans import RowPlan
+from metadarts.papers.reproduction.results_cache import Measured, Share, Shares, load_measured, save_measured
 from metadarts.tasks import EpisodeSampler, nearest_class_mean
 from metadarts.tasks.frozen import FrozenEpisodes, freeze
-from tests.studies.tiny_tables import in_a_process, one_row, shrink, source
+from tests.papers.tiny_tables import in_a_process, one_row, shrink, source
 
 OF = {"episodes": "0" * 64, "mode": "cells"}
 SHARES = [Share(0, 2, [0.25, 1.0], ["a", "b"], 1.5), Share(2, 4, [0.1, 1 / 3], ["a", "c"], 0.5)]

@@ -19,7 +19,7 @@ from metadarts.papers.statistics import Estimate
 from metadarts.viz import Picture
 from metadarts.viz._canvas import DPI
 from metadarts.viz._forest import Branch, draw_forest
-from tests.studies.made_tables import FIVE, ONE, around, comparison, row, table
+from tests.papers.made_tables import FIVE, ONE, around, comparison, row, table
 
 
 def told(**changed: object) -> str:
@@ -110,7 +110,7 @@ def test_a_genotype_is_code_as_it_stands() -> None:
 def test_no_sentence_ends_twice() -> None:
     page = table_markdown(replace(table(), paper="A paper.", split="64 classes."))
     assert "Values beside ours: A paper. Data: cifar-fs, 64 classes. Measured at" in page
-    assert "Values beside ours: A. Author et al., A Title, 2020, ResultTable 1. Data: cifar-fs, " in table_markdown(table())
+    assert "Values beside ours: A. Author et al., A Title, 2020, Table 1. Data: cifar-fs, " in table_markdown(table())
 
 
 def test_the_time_of_the_whole_table_is_told_where_it_is_known() -> None:

@@ -15,7 +15,7 @@ from metadarts.core.errors import DataError, RunError
 from metadarts.papers.reproduction import Job, Stopped, carry_out, tabulate
 from metadarts.papers.reproduction.job import Findings
 from metadarts.papers.reproduction.place import locked
-from tests.studies.tiny_tables import job, shrink, source, spec
+from tests.papers.tiny_tables import job, shrink, source, spec
 
 FEW = ("headline", "maml")
 HEADLINE, MAML = "headline-1shot-seed0-adapted", "maml-1shot-seed0-adapted"

@@ -12,18 +12,18 @@ import torch
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX
-from metadarts.training import Config, build, with_settings
-from metadarts.training.build import held_out
-from metadarts.training.checkpoints import Checkpoint
-from metadarts.predictor import Archive, MetaModel, Rebuilder, TableSpec, Stem
-from metadarts.predictor.head import choices_of
-from metadarts.spaces import darts
 from metadarts.papers import prediction
 from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, with_cells
 from metadarts.papers.prediction import STARTS, Figure, PredictionStudy, study_prediction
 from metadarts.papers.prediction_page import answers, as_markdown
 from metadarts.papers.recording import before_adaptation, record_tasks
 from metadarts.papers.statistics import Estimate
+from metadarts.predictor import Archive, MetaModel, PredictorSpec, Rebuilder, Stem
+from metadarts.predictor.head import choices_of
+from metadarts.spaces import darts
+from metadarts.training import Config, build, with_settings
+from metadarts.training.build import held_out
+from metadarts.training.checkpoints import Checkpoint
 
 TASKS = 5
 TINY = {
@@ -59,7 +59,7 @@ def model(experiment, checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("archive") / "a.sqlite"
     with Archive.open(path, write=True) as archive:
         record_tasks(experiment, checkpoint, archive, 8)
-        fresh = MetaModel(experiment.network.space, Stem.of_params(checkpoint.params), TableSpec(width=8, epochs=3))
+        fresh = MetaModel(experiment.network.space, Stem.of_params(checkpoint.params), PredictorSpec(width=8, epochs=3))
         return fresh.fit(archive, Rebuilder(experiment.source))
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from metadarts.core.errors import ConfigError
-from metadarts.training import Config
-from metadarts.training.config import to_settings
 from metadarts.networks import NetworkSpec, discrete_network
-from metadarts.spaces import Genotype, darts
 from metadarts.papers.reproduction import TABLES, TableSpec, table_named
 from metadarts.papers.reproduction.papers import AUTO_MAML
 from metadarts.papers.reproduction.plans import comparisons_of, rows_of
 from metadarts.papers.reproduction.recipes import CELLS, Recipe, Training
 from metadarts.papers.reproduction.tables import QUERIES, TASKS, WAYS
 from metadarts.papers.rows import BUDGETS, HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
+from metadarts.spaces import Genotype, darts
 from metadarts.tasks.named import SOURCES
+from metadarts.training import Config
+from metadarts.training.config import to_settings
 
 GENOTYPE = str(AUTO_MAML[1])
 EVERY = [(name, budget) for name in TABLES for budget in BUDGETS]

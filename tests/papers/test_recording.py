@@ -12,17 +12,17 @@ from metadarts.core.errors import ConfigError, DataError, ResourceError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.derive import derive_genotype
-from metadarts.training import Config, build, discretised, evaluate_run, with_settings
-from metadarts.training.build import held_out
-from metadarts.training.checkpoints import Checkpoint
-from metadarts.predictor.archive import Archive
-from metadarts.predictor.archive_check import check_origins, check_records
-from metadarts.predictor.task_record import ADAPTED, EPISODE
-from metadarts.predictor.rebuild import rebuild
-from metadarts.spaces import darts, random_genotype
 from metadarts.papers import recording
 from metadarts.papers.cells import adapt_batch
 from metadarts.papers.recording import record_tasks, recorded_episodes, run_of, settings_of, tensors_sha256
+from metadarts.predictor.archive import Archive
+from metadarts.predictor.archive_check import check_origins, check_records
+from metadarts.predictor.rebuild import rebuild
+from metadarts.predictor.task_record import ADAPTED, EPISODE
+from metadarts.spaces import darts, random_genotype
+from metadarts.training import Config, build, discretised, evaluate_run, with_settings
+from metadarts.training.build import held_out
+from metadarts.training.checkpoints import Checkpoint
 
 TASKS = 5
 TINY = {

@@ -16,11 +16,6 @@ import pytest
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
-from metadarts.training import RunFolder
-from metadarts.training.checkpoints import save_checkpoint
-from metadarts.training.config import to_settings
-from metadarts.training.evaluation import alphas_of
-from metadarts.spaces import darts, random_genotype
 from metadarts.papers.reproduction import Job, Stopped, carry_out, tabulate
 from metadarts.papers.reproduction.job import Finding, Findings
 from metadarts.papers.reproduction.place import locked
@@ -29,8 +24,13 @@ from metadarts.papers.reproduction.runner import most_frequent
 from metadarts.papers.reproduction.tabulate import seconds_of
 from metadarts.papers.rows import ResultTable
 from metadarts.papers.statistics import estimate, overlap, paired
+from metadarts.spaces import darts, random_genotype
 from metadarts.tasks import EpisodeSampler, nearest_class_mean
-from tests.studies.tiny_tables import NODES, TASKS, auto_maml, in_a_process, job, shrink, spec
+from metadarts.training import RunFolder
+from metadarts.training.checkpoints import save_checkpoint
+from metadarts.training.config import to_settings
+from metadarts.training.evaluation import alphas_of
+from tests.papers.tiny_tables import NODES, TASKS, auto_maml, in_a_process, job, shrink, spec
 
 ROOM = "metadarts.papers.reproduction"
 RUNNER, TRAININGS, TABULATE = (

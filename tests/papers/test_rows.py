@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metadarts.core.errors import ConfigError, DataError
-from metadarts.papers.rows import BUDGETS, PROTOCOLS, Comparison, Paper, Row, ResultTable, verdict
+from metadarts.papers.rows import BUDGETS, PROTOCOLS, Comparison, Paper, ResultTable, Row, verdict
 from metadarts.papers.statistics import Estimate
-from tests.studies.made_tables import FIVE, ONE, around, row, table
+from tests.papers.made_tables import FIVE, ONE, around, row, table
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 COUNTS = st.integers(0, 10**9)

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from metadarts.core.rng import Key
-from metadarts.training import RunFolder
 from metadarts.networks import discrete_network
-from metadarts.spaces import Genotype, darts, random_genotype
 from metadarts.papers.reproduction import TABLES, Job, tabulate
 from metadarts.papers.reproduction.job import Finding, Findings
-from metadarts.papers.reproduction.results_cache import Measured
 from metadarts.papers.reproduction.papers import FC100
 from metadarts.papers.reproduction.plans import RowPlan, comparisons_of, rows_of
+from metadarts.papers.reproduction.results_cache import Measured
 from metadarts.papers.rows import NO_VERDICT, ResultTable, verdict
 from metadarts.papers.statistics import estimate, paired
-from tests.studies.tiny_tables import ALL, NODES, auto_maml, job, shrink, spec
+from metadarts.spaces import Genotype, darts, random_genotype
+from metadarts.training import RunFolder
+from tests.papers.tiny_tables import ALL, NODES, auto_maml, job, shrink, spec
 
 MODULE = importlib.import_module("metadarts.papers.reproduction.tabulate")
 TASKS = 7

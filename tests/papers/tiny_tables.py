@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from metadarts.core.rng import Key
-from metadarts.training import search as search_door
-from metadarts.spaces import darts, random_genotype
 from metadarts.papers.reproduction import Job, TableSpec, carry_out
 from metadarts.papers.reproduction.recipes import CONV4, Recipe
+from metadarts.spaces import darts, random_genotype
 from metadarts.tasks import ClassEntry, Source
+from metadarts.training import search as search_door
 
 SPLITS, PER_SPLIT, IMAGES, SIZE = ("train", "val", "test"), 6, 8, 16
 NODES, TASKS, QUERIES, UPDATES = 2, 3, 2, 2

@@ -21,7 +21,7 @@ import torch
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
 from metadarts.predictor.archive import Archive
-from metadarts.predictor.task_record import ADAPTED, EPISODE, TRAINED, TaskRecord, Origin
+from metadarts.predictor.task_record import ADAPTED, EPISODE, TRAINED, Origin, TaskRecord
 from metadarts.spaces import SearchSpace, darts
 
 SPACE = darts(2)

@@ -14,9 +14,9 @@ from metadarts.predictor import archive as archive_file
 from metadarts.predictor.archive import APPLICATION, VERSION, Archive, Selection
 from metadarts.predictor.archive_check import check_records
 from metadarts.predictor.archive_rows import Row, encode, identity, read_space, space_text
-from metadarts.predictor.task_record import FOLDER, TEACHER, TRAINED, TaskRecord, Origin
+from metadarts.predictor.task_record import FOLDER, TEACHER, TRAINED, Origin, TaskRecord
 from metadarts.spaces import SearchSpace, darts
-from tests.metamodel.appender import SPACE, made
+from tests.predictor.appender import SPACE, made
 
 COUNT = 6
 ONE_CELL = SearchSpace("one cell", ("none", "skip_connect", "sep_conv_3x3"), nodes=1, cell_types=("normal",))

@@ -13,7 +13,7 @@ from metadarts.core.rng import Key
 from metadarts.predictor.archive import Archive
 from metadarts.predictor.archive_check import check_records
 from metadarts.predictor.archive_rows import encode
-from tests.metamodel.appender import BATCH, batch
+from tests.predictor.appender import BATCH, batch
 
 ROUNDS = 3
 REST = 0.05

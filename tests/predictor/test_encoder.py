@@ -9,10 +9,10 @@ import torch
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
+from metadarts.networks import NetworkSpec, supernet
 from metadarts.predictor import Footprints, Stem
 from metadarts.predictor.encoder import TaskEncoder, class_moments
 from metadarts.predictor.meta_dataset import look
-from metadarts.networks import NetworkSpec, supernet
 from metadarts.spaces import darts
 from metadarts.tasks import EpisodeSampler, glyphs
 

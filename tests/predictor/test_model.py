@@ -12,11 +12,11 @@ import torch
 from metadarts.core.errors import ConfigError, DataError, NumericsError, RunError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
-from metadarts.predictor import TaskRecord, Footprints, MetaModel, Origin, PredictorSpec, open_model, save_model, tune
-from metadarts.predictor.task_record import ADAPTED, TRAINED
+from metadarts.predictor import Footprints, MetaModel, Origin, PredictorSpec, TaskRecord, open_model, save_model, tune
 from metadarts.predictor.head import choices_of
-from metadarts.predictor.meta_dataset import lessons_of
 from metadarts.predictor.losses import alphas_loss, architecture_loss, ranking_loss
+from metadarts.predictor.meta_dataset import lessons_of
+from metadarts.predictor.task_record import ADAPTED, TRAINED
 from metadarts.predictor.tuning import _folds
 from metadarts.spaces import Genotype, SearchSpace
 
@@ -87,7 +87,9 @@ TRAIN, NEW = range(120), range(1000, 1100)
 
 @pytest.fixture(scope="module")
 def model() -> MetaModel:
-    return MetaModel(SPACE, SIGHT, PredictorSpec(width=16, embedding=8, rate=1e-2, epochs=15)).fit(archive(TRAIN), support)
+    return MetaModel(SPACE, SIGHT, PredictorSpec(width=16, embedding=8, rate=1e-2, epochs=15)).fit(
+        archive(TRAIN), support
+    )
 
 
 def test_it_names_the_architecture_of_new_tasks(model):

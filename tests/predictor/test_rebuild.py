@@ -11,8 +11,8 @@ import torch
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
-from metadarts.predictor.task_record import EPISODE, TEACHER, Origin
 from metadarts.predictor.rebuild import episode_origins, read_episode, rebuild
+from metadarts.predictor.task_record import EPISODE, TEACHER, Origin
 from metadarts.tasks import ClassEntry, EpisodeSampler, Source
 
 KEY = Key(("tests", "rebuild"))

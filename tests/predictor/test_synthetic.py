@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
-from metadarts.predictor.task_record import EPISODE, TRAINED, Origin
 from metadarts.predictor.synthetic import (
     OPERATIONS,
     Family,
@@ -29,6 +28,7 @@ from metadarts.predictor.synthetic.family import APART, _two_taps
 from metadarts.predictor.synthetic.records import best_of
 from metadarts.predictor.synthetic.students import Trained
 from metadarts.predictor.synthetic.warm import INNER
+from metadarts.predictor.task_record import EPISODE, TRAINED, Origin
 
 SMALL = Family(support=32, query=64)
 SPACE = SMALL.space

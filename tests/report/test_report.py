@@ -13,11 +13,11 @@ import torch
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
-from metadarts.training import RunFolder
 from metadarts.report import write_report
 from metadarts.report.notes import duration, percent
 from metadarts.report.records import read_records
 from metadarts.spaces import darts
+from metadarts.training import RunFolder
 
 SPACE = darts(2)
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"

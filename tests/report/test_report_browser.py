@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 
 from metadarts.core.rng import Key
-from metadarts.training import RunFolder
 from metadarts.report import write_report
 from metadarts.spaces import darts
+from metadarts.training import RunFolder
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from metadarts.store.files import default_cache
 from metadarts.core.rng import Key
+from metadarts.store.files import default_cache
 from metadarts.tasks import EpisodeSampler, nearest_class_mean, open_source
 from metadarts.tasks.glyph.jitter import SIZE
 from metadarts.tasks.glyph.lookalikes import AS_PRINTED, close_pairs, likeness, plain_drawings

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from metadarts.core.rng import Key
-from metadarts.training import Config, Experiment, RunFolder, build, search, with_settings
 from metadarts.meta import MetaState
 from metadarts.tasks import ClassEntry, Source
+from metadarts.training import Config, Experiment, RunFolder, build, search, with_settings
 
 TINY = {
     "tasks.ways": 3,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from metadarts.tasks import Source, nearest_class_mean
 from metadarts.training import evaluate_run
 from metadarts.training.baselines import compare
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.tasks import Source, nearest_class_mean
 
 TASKS = 6
 

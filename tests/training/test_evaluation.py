@@ -12,10 +12,10 @@ import torch
 
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.types import is_alpha
+from metadarts.tasks import Source
 from metadarts.training import evaluate_run
 from metadarts.training.build import held_out
 from metadarts.training.evaluation import alphas_of, evaluation_inner
-from metadarts.tasks import Source
 
 ASKED = {
     "accuracy",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from metadarts.core.errors import GenotypeError
 from metadarts.core.rng import Key
-from metadarts.training import read_genotype
 from metadarts.spaces import Genotype, darts, random_genotype
+from metadarts.training import read_genotype
 
 FUZZ = settings(
     derandomize=True, deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -11,17 +11,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.inner import InnerLoop
 from metadarts.core.errors import ConfigError, ResourceError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
+from metadarts.inner import InnerLoop
+from metadarts.meta import meta_gradient
+from metadarts.testing import generic_params, random_tasks, tiny_learner
 from metadarts.training import Config, RunFolder, search, with_settings
 from metadarts.training.footprint import PASSING_STEPS, Footprint, Growth, bytes_of, footprint
 from metadarts.training.memory import resident_bytes, usable_bytes
 from metadarts.training.memory_plan import GB, Budget, choose, plan_search
 from metadarts.training.search import SearchStopped
-from metadarts.meta import meta_gradient
-from metadarts.testing import generic_params, random_tasks, tiny_learner
 
 MODULE = importlib.import_module("metadarts.training.memory_plan")
 CPU = torch.device("cpu")

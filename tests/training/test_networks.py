@@ -16,13 +16,13 @@ from metadarts.cli import main
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
+from metadarts.report import write_report
+from metadarts.spaces import darts, random_genotype
+from metadarts.tasks import ClassEntry, Source
 from metadarts.training import Config, RunFolder, evaluate_run, load_config, search, with_settings
 from metadarts.training.build import assemble
 from metadarts.training.config import dump_config, to_settings
 from metadarts.training.search import SearchStopped
-from metadarts.report import write_report
-from metadarts.spaces import darts, random_genotype
-from metadarts.tasks import ClassEntry, Source
 
 CELL = str(random_genotype(darts(2), Key(("tests", "networks"))))
 CONV4 = {"model.network": "conv4"}
@@ -147,7 +147,9 @@ def test_a_search_runs_and_changes_what_there_is(experiment, folder):
 
 def test_it_goes_on_to_the_same_last_bit(experiment, folder, monkeypatch):
     board = SimpleNamespace(add=lambda record: None, close=lambda: None)
-    monkeypatch.setattr(sys.modules[search.__module__], "TensorBoardWriter", lambda *_: board)  # most of the time of so few steps
+    monkeypatch.setattr(
+        sys.modules[search.__module__], "TensorBoardWriter", lambda *_: board
+    )  # most of the time of so few steps
     whole = search(experiment, folder(experiment, "whole"))
     run = folder(experiment)
     for steps in (0, 1, 2):

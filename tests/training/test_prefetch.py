@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.training import Experiment, feed
-from metadarts.training.prefetch import Prefetcher
 from metadarts.tasks import EpisodeSampler, finish
+from metadarts.training import Experiment, prefetch
+from metadarts.training.prefetch import Prefetcher
 
 PATIENCE = 20.0
 KEY = Key.from_seed(5)
@@ -91,14 +91,14 @@ class Lane:
 
 @pytest.fixture(params=[True, False], ids=["late copies", "early copies"])
 def lane(request, monkeypatch) -> Lane:
-    lane, give = Lane(request.param), feed._Maker.give
+    lane, give = Lane(request.param), prefetch._Maker.give
 
     def checked(maker, memory):
         addresses = {tensor.data_ptr() for tensor in memory.tensors().values()}
         assert not addresses & set(lane.unsettled), "host memory is given back while it may be copied from"
         give(maker, memory)
 
-    monkeypatch.setattr(feed._Maker, "give", checked)
+    monkeypatch.setattr(prefetch._Maker, "give", checked)
     return lane
 
 
@@ -242,7 +242,7 @@ def test_an_exception_of_the_caller_ends_the_thread(make, lane):
 
 
 def test_closing_does_not_wait_for_ever(make, lane, monkeypatch):
-    monkeypatch.setattr(feed, "JOIN_SECONDS", 0.05)
+    monkeypatch.setattr(prefetch, "JOIN_SECONDS", 0.05)
     stuck = threading.Event()
 
     def slow(step):

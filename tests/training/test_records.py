@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from metadarts.core.errors import RunError
+from metadarts.meta import MetaState
 from metadarts.store.files import write_atomically
 from metadarts.training import RunFolder
-from metadarts.meta import MetaState
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from metadarts.core.errors import NumericsError, RunError
+from metadarts.meta import MetaState
 from metadarts.store.files import append_line
 from metadarts.training import RunFolder, search
 from metadarts.training.search import SearchStopped
-from metadarts.meta import MetaState
 
 MODULE = importlib.import_module("metadarts.training.search")
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from metadarts.core.errors import NumericsError, ResourceError
+from metadarts.meta import CapturedStep, Evaluation, MetaState
+from metadarts.tasks import Source
 from metadarts.training import Experiment, RunFolder, search
 from metadarts.training.clock import Clock
 from metadarts.training.config import Training
 from metadarts.training.search import Progress
-from metadarts.meta import CapturedStep, Evaluation, MetaState
-from metadarts.tasks import Source
 
 MODULE = importlib.import_module("metadarts.training.search")  # the package's door covers it with its function
 

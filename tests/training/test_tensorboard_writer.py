@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
-from metadarts.training.tensorboard_writer import TensorBoardWriter
 from metadarts.spaces import darts
+from metadarts.training.tensorboard_writer import TensorBoardWriter
 
 SPACE = darts(2)
 TRAIN = {

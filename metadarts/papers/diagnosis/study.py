@@ -9,13 +9,13 @@ import numpy as np
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
+from metadarts.papers.cells import measured_facts, require_supernet
+from metadarts.spaces import Genotype
 from metadarts.training import Experiment
 from metadarts.training.build import HeldOutTasks, held_out
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.evaluation import LOOK_ADVICE, alphas_of
 from metadarts.training.memory import fitted
-from metadarts.spaces import Genotype
-from metadarts.papers.cells import measured_facts, require_supernet
 
 from .distances import shares_of
 from .figures import Diagnosis

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metadarts.core.rng import Key
-from metadarts.spaces import Genotype
 from metadarts.papers.statistics import Estimate, estimate, paired, wilson
+from metadarts.spaces import Genotype
 
 from .answer import Findings, verdict
 from .distances import Values, between, edits, largest_shares, pair_scores, retrieved, variations, within

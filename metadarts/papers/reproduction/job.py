@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from metadarts.training import RunFolder
 from metadarts.spaces import Genotype
 from metadarts.tasks import Source
 from metadarts.tasks.frozen import FrozenEpisodes
+from metadarts.training import RunFolder
 
-from .results_cache import Measured
 from .plans import RowPlan
+from .results_cache import Measured
 from .tables import TableSpec
 
 Tell = Callable[[str, float, str], None]

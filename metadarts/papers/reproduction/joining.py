@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from metadarts.core.errors import DataError
 from metadarts.papers.page import HOURS
-from metadarts.papers.rows import HEADLINE, META_CELL, TASK_CELL, Comparison, Row, ResultTable
+from metadarts.papers.rows import HEADLINE, META_CELL, TASK_CELL, Comparison, ResultTable, Row
 
 from .notes import UNFINISHED, setting, unfinished
 from .plans import ComparisonPlan, RowPlan, comparisons_of, rows_of

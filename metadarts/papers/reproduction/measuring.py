@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from metadarts.core.types import TaskBatch
-from metadarts.training.build import Experiment
-from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import LOOK_ADVICE, evaluation_inner, on_device
-from metadarts.training.memory import fitted
 from metadarts.meta import Evaluation, evaluate
 from metadarts.papers.cells import adapt_batch, genotypes_of, with_cells
 from metadarts.tasks import nearest_class_mean
 from metadarts.tasks.frozen import FrozenEpisodes
+from metadarts.training.build import Experiment
+from metadarts.training.checkpoints import Checkpoint
+from metadarts.training.evaluation import LOOK_ADVICE, evaluation_inner, on_device
+from metadarts.training.memory import fitted
 
-from .results_cache import Measured, Share, Shares
 from .plans import RowPlan
+from .results_cache import Measured, Share, Shares
 
 Tell = Callable[[int, float], None]
 """Told (tasks done, mean accuracy so far); may raise, to stop."""

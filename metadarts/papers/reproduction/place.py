@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from metadarts.store.described import read_json
 from metadarts.core.errors import RunError
-from metadarts.store.files import cannot_write, write_atomically
 from metadarts.core.rng import Key
+from metadarts.store.described import read_json
+from metadarts.store.files import cannot_write, write_atomically
 from metadarts.tasks import EpisodeSampler
 from metadarts.tasks.frozen import FrozenEpisodes, freeze, thaw
 

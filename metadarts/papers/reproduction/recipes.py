@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metadarts.core.errors import ConfigError, nearest
-from metadarts.training import Config, preset, with_settings
 from metadarts.papers.rows import HEADLINE, META_CELL, RANDOM_CELL, SHORT, TASK_CELL
+from metadarts.training import Config, preset, with_settings
 
 Settings = dict[str, Any]
 LENGTHS_IN_WORDS = {

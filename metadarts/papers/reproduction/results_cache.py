@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metadarts.store.described import number, read_json, whole
 from metadarts.core.errors import RunError
+from metadarts.store.described import number, read_json, whole
 from metadarts.store.files import append_line, write_atomically
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)

@@ -13,19 +13,19 @@ import numpy as np
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
+from metadarts.papers.rows import HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
+from metadarts.spaces import Genotype, darts, random_genotype
 from metadarts.training import RunFolder
 from metadarts.training.evaluation import alphas_of
 from metadarts.training.search import Progress, SearchStopped
-from metadarts.spaces import Genotype, darts, random_genotype
-from metadarts.papers.rows import HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 
 from .job import Finding, Findings, Job, NotYet, Stopped
-from .results_cache import Measured, Shares, load_measured, save_measured
 from .measuring import measure
 from .papers import AUTO_MAML
 from .place import PLAN, frozen_episodes, locked, require_own
 from .plans import RowPlan, rows_of
 from .recipes import AUTO_MAML_CELLS
+from .results_cache import Measured, Shares, load_measured, save_measured
 from .trainings import train, trained
 
 NODES = 4

@@ -7,16 +7,16 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from metadarts.store.described import number, read_json
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
+from metadarts.networks import discrete_network
+from metadarts.papers.rows import Comparison, Paper, ResultTable, Row
+from metadarts.papers.statistics import estimate, overlap, paired
+from metadarts.spaces import Genotype, darts
+from metadarts.store.described import number, read_json
 from metadarts.training import Config, RunFolder
 from metadarts.training.build import assemble
 from metadarts.training.environment import describe
-from metadarts.networks import discrete_network
-from metadarts.spaces import Genotype, darts
-from metadarts.papers.rows import Comparison, Paper, Row, ResultTable
-from metadarts.papers.statistics import estimate, overlap, paired
 
 from .job import Finding, Findings, Job
 from .notes import notes, setting

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import RunError
+from metadarts.tasks import Source
 from metadarts.training import Config, Experiment, RunFolder, search
 from metadarts.training.build import assemble
 from metadarts.training.config import to_settings
 from metadarts.training.environment import describe
 from metadarts.training.memory_plan import plan_search
 from metadarts.training.search import Progress
-from metadarts.tasks import Source
 
 MACHINE = {
     "tasks": {"file"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from metadarts.predictor.task_record import TRAINED, TaskRecord, Origin
+from metadarts.predictor.task_record import TRAINED, Origin, TaskRecord
 from metadarts.spaces import Genotype
 
 from .family import Family, TeacherTasks

@@ -7,9 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, adapt
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch
+from metadarts.inner import InnerLoop, adapt
 from metadarts.networks.learner import masked_accuracy
 
 from .edge import channels_last, edge_shapes, fresh, fresh_head, losses, output, pooled, standardised

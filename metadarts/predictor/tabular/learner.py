@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metadarts.inner import InnerLoop, adapt, rate_shapes
 from metadarts.core.errors import ConfigError, NumericsError, nearest
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
+from metadarts.inner import InnerLoop, adapt, rate_shapes
 from metadarts.meta import MetaState, OuterLoop
 
 from .network import LOSSES, Rows, initial, loss, predict, rescaled, start

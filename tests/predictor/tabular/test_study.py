@@ -18,7 +18,7 @@ from metadarts.predictor.tabular.selection import inner_folds, remaining
 from metadarts.predictor.tabular.study import chosen_row, measure, percentile
 from metadarts.predictor.tabular.tables import ALL_GPUS, Bench
 from metadarts.viz import Picture
-from tests.metamodel.tabular.made_tables import TINY, latency_arrays, transnas_arrays, write
+from tests.predictor.tabular.made_tables import TINY, latency_arrays, transnas_arrays, write
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from metadarts.core.errors import DataError
 from metadarts.predictor.tabular.encoding import EDGES, encode_cells, encode_macro, encode_micro
 from metadarts.predictor.tabular.tables import ALL_GPUS, FAMILIES, METRICS, normal_scores, ranks, read_table, spearman
-from tests.metamodel.tabular.made_tables import latency_arrays, transnas_arrays, write
+from tests.predictor.tabular.made_tables import latency_arrays, transnas_arrays, write
 
 
 def test_transnas_is_two_spaces(tmp_path):
