@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +18,65 @@ HALF_WIDTH = (torch.bfloat16, torch.float16)
 ALPHA_PREFIX = "alphas."
 """Parameters under this prefix are architecture parameters (alphas); all others are weights."""
 
-
 SIDES = ("support", "query")
 
 
 def is_alpha(name: str) -> bool:
     """Whether the parameter ``name`` is an architecture parameter."""
     return name.startswith(ALPHA_PREFIX)
+
+
+def alphas_of(params: Mapping[str, Tensor]) -> Params:
+    """decision -> its alphas, from parameters by name."""
+    return {name[len(ALPHA_PREFIX) :]: tensor for name, tensor in params.items() if is_alpha(name)}
+
+
+def with_alphas(params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Params:
+    """``params`` with the tables of ``alphas`` (decision -> alphas) in place of their own."""
+    return {**params, **{ALPHA_PREFIX + name: table for name, table in alphas.items()}}
+
+
+def batched(params: Mapping[str, Tensor], tasks: int) -> Params:
+    """Shared parameters on the task axis: views [T, ...] of one copy. For what is not differentiated."""
+    return {name: tensor.expand(tasks, *tensor.shape) for name, tensor in params.items()}
+
+
+def task_leaves(params: Mapping[str, Tensor], tasks: int) -> Params:
+    """Shared parameters on the task axis: variables [T, ...], a copy for every task. For what is differentiated."""
+    return {name: t.detach().expand(tasks, *t.shape).clone().requires_grad_() for name, t in params.items()}
+
+
+class Stage(NamedTuple):
+    """Where in a task and in a run a loss is computed; relaxations with a schedule read it.
+
+    Args:
+        step: inner steps taken so far: 0 to ``steps`` - 1 for a support loss, ``steps`` for the query loss.
+        steps: K, the inner steps of the task.
+        progress: how far the run is, 0 to 1: a 0-dim tensor on the device, so that a recorded step sees it change; or
+            a number, where nothing is recorded.
+    """
+
+    step: int = 0
+    steps: int = 0
+    progress: Tensor | float = 1.0
+
+    def at(self, step: int) -> Stage:
+        """The same task after ``step`` inner steps."""
+        return self._replace(step=step)
+
+    @property
+    def fraction(self) -> float:
+        """How far the task is, 0 to 1; 1 in a task without steps."""
+        return self.step / self.steps if self.steps else 1.0
+
+
+FINISHED = Stage()
+"""A network that is used rather than trained: after the last inner step, at the end of the run."""
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """[..., C, H, W] images in the memory of [..., H, W, C]; those that are laid out so already are returned."""
+    return images.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 @dataclass(frozen=True)
@@ -38,6 +91,9 @@ class TaskBatch:
         query_labels: [T, Q] int64.
         query_mask: [T, Q] bool.
         ways: classes per task.
+        noise: decision -> [T, K + 1, rows, candidates], what a relaxation drew for each inner step and for the query
+            pass; empty where it draws nothing. Drawn outside, so that a step that is recomputed or replayed sees the
+            same numbers.
         known_ragged: what ``ragged`` is, where that is known; None to look at the masks, which makes a GPU wait. Not
             kept, so that ``dataclasses.replace`` looks at the masks it is given.
         ragged: whether any row is padding. Engines take a faster path when there is none.
@@ -51,6 +107,7 @@ class TaskBatch:
     query_mask: Tensor
     ways: int
     known_ragged: InitVar[bool | None] = None
+    noise: Mapping[str, Tensor] = field(default_factory=dict)
     ragged: bool = field(init=False)
 
     def __post_init__(self, known_ragged: bool | None) -> None:
@@ -65,11 +122,26 @@ class TaskBatch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> TaskBatch:
         names = ("images", "labels", "mask")
         tensors = {f"{side}_{name}": change(getattr(self, f"{side}_{name}")) for side in SIDES for name in names}
-        return TaskBatch(**tensors, ways=self.ways, known_ragged=None if self.ragged else False)  # a part may be full
+        noise = {name: change(tensor) for name, tensor in self.noise.items()}
+        known = None if self.ragged else False  # a part may be full
+        return TaskBatch(**tensors, ways=self.ways, known_ragged=known, noise=noise)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Images, labels and mask of both sides, in a fixed order."""
-        return tuple(getattr(self, f"{side}_{name}") for side in SIDES for name in ("images", "labels", "mask"))
+        """Images, labels and mask of both sides, then the noise, in a fixed order."""
+        sides = (getattr(self, f"{side}_{name}") for side in SIDES for name in ("images", "labels", "mask"))
+        return (*sides, *self.noise.values())
+
+    def channels_last(self) -> TaskBatch:
+        """The same tasks, images laid out as [T, N, H, W, C] in memory, which is what networks compute on.
+
+        Done once for a batch, every pass over it is spared a copy.
+        """
+        laid = {f"{side}_images": channels_last(getattr(self, f"{side}_images")) for side in SIDES}
+        return replace(self, known_ragged=self.ragged, **laid)
+
+    def with_noise(self, noise: Mapping[str, Tensor]) -> TaskBatch:
+        """The same tasks with what a relaxation drew for them."""
+        return replace(self, known_ragged=self.ragged, noise=noise)
 
     def clone(self) -> TaskBatch:
         """The same tasks in memory of their own."""

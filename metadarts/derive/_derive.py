@@ -12,69 +12,43 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import GenotypeError, NumericsError, nearest
-from metadarts.spaces import Genotype, SearchSpace
+from metadarts.relaxations import PLAIN, Relaxation
+from metadarts.spaces import Genotype, SearchSpace, decode
 
-Pairs = tuple[tuple[str, int], ...]
 
-
-def derive_genotype(alphas: Mapping[str, Tensor], space: SearchSpace) -> Genotype:
-    """The genotype that the alphas of one task stand for.
-
-    The alphas are raw: the softmax over primitives, ``none`` included, is applied here, in double precision. An edge
-    scores as its largest weight other than ``none``; each node keeps its best edges (two, unless the space keeps one)
-    and on each the best operation. A node's edges are listed in order of descending score, as in the authors' code.
-    Ties go to the lower source state and to the primitive listed first.
+def derive_genotype(
+    alphas: Mapping[str, Tensor], space: SearchSpace, relaxation: Relaxation = PLAIN
+) -> Genotype:
+    """The genotype that the alphas of one task stand for, by the rule of `metadarts.spaces.decode`.
 
     Args:
-        alphas: for each of ``space.cell_types`` its alphas, [E, P] = ``space.alpha_shape``.
+        alphas: for each of ``space.decisions`` its raw alphas [rows, candidates].
         space: the space that the alphas relax.
+        relaxation: what turns them into scores, in double precision; by default the softmax, ``none`` included.
 
     Raises:
-        GenotypeError: when a cell type is missing or unknown, or a shape is not [E, P].
+        GenotypeError: when a decision is missing or unknown, or a shape is another.
         NumericsError: when an alpha is NaN or infinite.
     """
     check_alphas(alphas, space)
-    cells = {cell: _derive_cell(alpha, space) for cell, alpha in alphas.items()}
-    concats = dict.fromkeys(alphas, space.concat)
-    return Genotype(
-        normal=cells.get("normal", ()),
-        normal_concat=concats.get("normal", ()),
-        reduce=cells.get("reduce", ()),
-        reduce_concat=concats.get("reduce", ()),
-        edges_per_node=space.edges_per_node,
-    )
-
-
-def _derive_cell(alpha: Tensor, space: SearchSpace) -> Pairs:
-    """The (operation, source) pairs that one cell's alphas [E, P] stand for."""
-    weights = alpha.detach().double().softmax(dim=-1).tolist()
-    allowed = [column for column, name in enumerate(space.primitives) if name != space.none]
-    pairs: list[tuple[str, int]] = []
-    for node in range(space.nodes):
-        edges = []
-        for source in range(space.inputs + node):
-            row = weights[space.edge_index(node, source)]
-            best = max(allowed, key=row.__getitem__)
-            edges.append((row[best], source, best))
-        edges.sort(key=lambda edge: (-edge[0], edge[1]))
-        pairs += [(space.primitives[best], source) for _, source, best in edges[: space.edges_per_node]]
-    return tuple(pairs)
+    return decode(space, {name: relaxation.scores(alpha.detach()).tolist() for name, alpha in alphas.items()})
 
 
 def check_alphas(alphas: Mapping[str, Tensor], space: SearchSpace) -> None:
-    """Require one finite [E, P] tensor for each cell type of ``space``. Raises GenotypeError or NumericsError."""
-    for cell in alphas:
-        if cell not in space.cell_types:
-            raise GenotypeError(f"alphas for unknown cell type {cell!r}: {nearest(cell, space.cell_types)}")
-    if missing := [cell for cell in space.cell_types if cell not in alphas]:
+    """Require one finite tensor for each decision of ``space``. Raises GenotypeError or NumericsError."""
+    shapes = {decision.name: decision.shape for decision in space.decisions}
+    for name in alphas:
+        if name not in shapes:
+            raise GenotypeError(f"alphas for unknown cell type {name!r}: {nearest(name, shapes)}")
+    if missing := [name for name in shapes if name not in alphas]:
         raise GenotypeError(f"alphas are missing for cell types {missing}: give one [E, P] tensor for each")
-    for cell, alpha in alphas.items():
-        if tuple(alpha.shape) != space.alpha_shape:
+    for name, alpha in alphas.items():
+        if tuple(alpha.shape) != shapes[name]:
             raise GenotypeError(
-                f"{cell} alphas: expected shape {space.alpha_shape} (edges, primitives) of space {space.name!r}, "
+                f"{name} alphas: expected shape {shapes[name]} (edges, primitives) of space {space.name!r}, "
                 f"got {tuple(alpha.shape)}; with a task axis, pass one task at a time"
             )
-        check_finite(cell, alpha)
+        check_finite(name, alpha)
 
 
 def check_finite(cell: str, alpha: Tensor) -> None:

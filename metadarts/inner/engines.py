@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, nearest
-from metadarts.core.types import Params, is_alpha
+from metadarts.core.types import Params, Stage, is_alpha
 from metadarts.optim import Rule, State, clip_by_norm
 
 from .higher_engine import adapt_with_higher
@@ -35,10 +36,12 @@ class Batch(Protocol):
 B = TypeVar("B", bound=Batch)
 Observer = Callable[[int, Params], bool | None]
 """(step, task parameters) -> True to take no further step."""
+StagedLoss = Callable[[Params, B, Stage], Tensor]
+"""(task parameters [T, ...], batch, where in the task and in the run) -> [T]."""
 
 
 def adapt(
-    loss: Callable[[Params, B], Tensor],
+    loss: StagedLoss[B],
     params: Params,
     support: B,
     inner: InnerLoop,
@@ -47,11 +50,12 @@ def adapt(
     engine: str = "batched",
     observe: Observer | None = None,
     batches: Callable[[int], B] | None = None,
+    progress: Tensor | float = 1.0,
 ) -> Adapted:
     """Learn every task of ``support`` from ``params`` by ``inner.steps`` steps of gradient descent.
 
     Args:
-        loss: (task parameters [T, ...], batch) -> [T].
+        loss: (task parameters [T, ...], batch, stage) -> [T].
         params: where the tasks start, [T, ...]; gradients flow back to them unless under ``torch.no_grad``.
         support: the tasks.
         inner: rule, rates, order, clipping, checkpointing.
@@ -61,6 +65,7 @@ def adapt(
             loop ends there. "batched" only.
         batches: step -> what that step learns from, for support sets too large for one; None for all of ``support``.
             "batched" only.
+        progress: how far the run is, for the stage that the loss is told; see `metadarts.core.types.Stage`.
 
     Raises:
         ConfigError: on an unknown engine, or an option that the engine does not offer.
@@ -75,8 +80,8 @@ def adapt(
     if not any(inner.adapts(name) for name in params):
         return _stay(params, support, inner, observe)
     if engine == "batched":
-        return _adapt_together(loss, params, support, inner, rates, observe, batches)
-    return ENGINES[engine](loss, params, support, inner, rates)
+        return _adapt_together(loss, params, support, inner, rates, progress, observe, batches)
+    return ENGINES[engine](loss, params, support, inner, rates, progress)
 
 
 def _stay(params: Params, support: Batch, inner: InnerLoop, observe: Observer | None) -> Adapted:
@@ -109,12 +114,22 @@ def inner_gradients(
     return clipped[0] | clipped[1], losses
 
 
+def _staged(loss: StagedLoss[B], inner: InnerLoop, step: int, progress: Tensor | float) -> Callable[[Params, B], Tensor]:
+    """``loss`` of inner step ``step``."""
+    return partial(_at_stage, loss, Stage(step, inner.steps, progress))
+
+
+def _at_stage(loss: StagedLoss[B], at: Stage, params: Params, batch: B) -> Tensor:
+    return loss(params, batch, at)
+
+
 def _adapt_together(
-    loss: Callable[[Params, B], Tensor],
+    loss: StagedLoss[B],
     params: Params,
     support: B,
     inner: InnerLoop,
     rates: Params | None,
+    progress: Tensor | float,
     observe: Observer | None,
     batches: Callable[[int], B] | None,
 ) -> Adapted:
@@ -140,10 +155,11 @@ def _adapt_together(
             grads, losses = inner_gradients(loss, params, learnt, inner, keep_graph)
             return *rule.update(grads, state, params, rates, step), losses.detach()
 
+        staged = _staged(loss, inner, step, progress)
         if exact and step < inner.checkpoint:
-            params, state, losses = recomputed(advance, loss, params, state, step_rates)
+            params, state, losses = recomputed(advance, staged, params, state, step_rates)
         else:
-            params, state, losses = advance(loss, params, state, step_rates, exact)
+            params, state, losses = advance(staged, params, state, step_rates, exact)
         history.append(losses)
         if observe and observe(step + 1, params):
             break
@@ -151,7 +167,12 @@ def _adapt_together(
 
 
 def _adapt_one_by_one(
-    loss: Callable[[Params, B], Tensor], params: Params, support: B, inner: InnerLoop, rates: Params | None
+    loss: StagedLoss[B],
+    params: Params,
+    support: B,
+    inner: InnerLoop,
+    rates: Params | None,
+    progress: Tensor | float,
 ) -> Adapted:
     """Task after task, each on its own slice of the parameters."""
     rule, adapted, history = inner.make_rule(), [], []
@@ -159,7 +180,7 @@ def _adapt_one_by_one(
     for task in range(support.tasks):
         own = {name: tensor[task : task + 1] for name, tensor in params.items()}
         own_rates = None if rates is None else {name: rate[task : task + 1] for name, rate in rates.items()}
-        own, losses = _adapt_one(loss, own, support.task(task), inner, rule, own_rates, exact)
+        own, losses = _adapt_one(loss, own, support.task(task), inner, rule, own_rates, progress, exact)
         adapted.append(own)
         history.append(losses)
     joined = {name: torch.cat([task[name] for task in adapted]) for name in params}
@@ -167,18 +188,19 @@ def _adapt_one_by_one(
 
 
 def _adapt_one(
-    loss: Callable[[Params, Any], Tensor],
+    loss: StagedLoss[Any],
     params: Params,
     support: Any,
     inner: InnerLoop,
     rule: Rule,
     rates: Params | None,
+    progress: Tensor | float,
     exact: bool,
 ) -> tuple[Params, Tensor]:
     history = []
     state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
     for step in range(inner.steps):
-        grads, losses = inner_gradients(loss, params, support, inner, exact)
+        grads, losses = inner_gradients(_staged(loss, inner, step, progress), params, support, inner, exact)
         params, state = rule.update(grads, state, params, rates_at(inner, rates, params, step), step)
         history.append(losses.detach())
     return params, _stacked(history, 1)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import Params
+from metadarts.core.types import Params, Stage
 
 from .types import Adapted, InnerLoop, independent
 
 
 class LossModule(nn.Module):
-    """Any ``loss(params, batch)`` as a module whose parameters ``higher`` can patch."""
+    """Any ``loss(params, batch, stage)`` as a module whose parameters ``higher`` can patch."""
 
-    def __init__(self, loss: Callable[[Params, Any], Tensor], params: Params, moving: list[str]) -> None:
+    def __init__(self, loss: Callable[[Params, Any, Stage], Tensor], params: Params, moving: list[str]) -> None:
         super().__init__()
         self._loss = loss
         self._fixed = {name: tensor for name, tensor in params.items() if name not in moving}
@@ -25,13 +25,18 @@ class LossModule(nn.Module):
         for slot, name in self.parameter_names.items():
             self.register_parameter(slot, nn.Parameter(params[name].detach()))
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: Any, at: Stage) -> Tensor:
         own = {name: getattr(self, slot) for slot, name in self.parameter_names.items()}
-        return self._loss(self._fixed | own, batch)
+        return self._loss(self._fixed | own, batch, at)
 
 
 def adapt_with_higher(
-    loss: Callable[[Params, Any], Tensor], params: Params, support: Any, inner: InnerLoop, rates: Params | None
+    loss: Callable[[Params, Any, Stage], Tensor],
+    params: Params,
+    support: Any,
+    inner: InnerLoop,
+    rates: Params | None,
+    progress: Tensor | float = 1.0,
 ) -> Adapted:
     """See `engines.adapt`. Constant rates only; no clipping; Adam for one step only.
 
@@ -49,18 +54,19 @@ def adapt_with_higher(
     if rates is not None or inner.clip is not None:
         raise ConfigError("engine 'higher' has neither learned rates nor clipping here; use batched or loop")
     exact = inner.order == "second" and torch.is_grad_enabled()
-    results = [_adapt_one(higher, loss, params, support, inner, task, exact) for task in range(support.tasks)]
+    results = [_adapt_one(higher, loss, params, support, inner, task, progress, exact) for task in range(support.tasks)]
     joined = {name: torch.cat([adapted[name] for adapted, _ in results]) for name in params}
     return Adapted(joined, torch.cat([losses for _, losses in results], dim=1))
 
 
 def _adapt_one(
     higher: Any,
-    loss: Callable[[Params, Any], Tensor],
+    loss: Callable[[Params, Any, Stage], Tensor],
     params: Params,
     support: Any,
     inner: InnerLoop,
     task: int,
+    progress: Tensor | float,
     exact: bool,
 ) -> tuple[Params, Tensor]:
     own = {name: tensor[task : task + 1] for name, tensor in params.items()}
@@ -73,8 +79,8 @@ def _adapt_one(
     ):
         starts = [independent(own[name], exact) for name in moving]
         patched.update_params(starts)
-        for _ in range(inner.steps):
-            losses = patched(batch)
+        for step in range(inner.steps):
+            losses = patched(batch, Stage(step, inner.steps, progress))
             history.append(losses.detach())
             opt.step(losses.sum())
         ends = dict(zip(moving, patched.parameters(), strict=True))

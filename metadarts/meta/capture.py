@@ -19,7 +19,8 @@ from torch import Tensor
 from metadarts.core.types import TaskBatch
 from metadarts.inner import InnerLoop
 
-from .gradient import MetaGradient, Objective, mean_gradient, require_finite
+from .gradient import MetaGradient, mean_gradient, require_finite
+from .rules import EXACT, MetaRule, Objective
 from .state import MetaState, meta_step
 
 logger = logging.getLogger("metadarts.capture")
@@ -83,26 +84,29 @@ class CapturedStep:
     steps for which recording failed. Episodes of another shape are recorded anew.
 
     Args:
-        problem: start, support loss and query loss.
+        objective: start, support loss and query loss.
         state: the state to update, in place; it must keep its optimiser ``on_device``.
         inner: the inner loop.
         micro_batch: tasks per pass; None for all at once. May be changed between steps.
         recorder: how to record.
+        rule: what a task's meta-gradient is.
     """
 
     def __init__(
         self,
-        problem: Objective,
+        objective: Objective,
         state: MetaState,
         inner: InnerLoop,
         *,
         micro_batch: int | None = None,
         recorder: Recorder | None = None,
+        rule: MetaRule = EXACT,
     ) -> None:
         if not state.on_device:
             raise ValueError("CapturedStep: expected a state that keeps its optimiser on_device")
-        self.problem, self.state, self.inner, self.micro_batch = problem, state, inner, micro_batch
+        self.objective, self.state, self.inner, self.micro_batch = objective, state, inner, micro_batch
         self.recorder: Recorder = recorder or CudaGraphs()
+        self.rule = rule
         self._recording: _Recording | None = None
         self._warmed: object = None
         self._said: set[str] = set()
@@ -147,7 +151,9 @@ class CapturedStep:
 
     def _step_by_step(self, batch: TaskBatch, progress: float) -> tuple[MetaGradient, dict[str, float]]:
         size = self.micro_batch
-        return meta_step(self.problem, self.state, batch, self.inner, progress=progress, micro_batch=size)
+        return meta_step(
+            self.objective, self.state, batch, self.inner, progress=progress, micro_batch=size, rule=self.rule
+        )
 
     def _is_ragged(self, batch: TaskBatch) -> bool:
         if batch.ragged:
@@ -156,6 +162,7 @@ class CapturedStep:
 
     def _record(self, batch: TaskBatch, shape: object) -> _Recording | None:
         """The step on memory like ``batch``'s; None where it cannot be recorded."""
+        batch = batch.channels_last()  # the recorded step finds its images as it computes on them
         held, groups = batch.clone(), self.state.optimiser.param_groups
         layout: list[tuple[str, tuple[int, ...]]] = [
             *((name, (batch.tasks,)) for name in ("losses", "accuracies", "finite")),
@@ -178,7 +185,10 @@ class CapturedStep:
     def _run(self, batch: TaskBatch, report: Tensor) -> None:
         """What is recorded."""
         state, size = self.state, self.micro_batch
-        found = mean_gradient(self.problem, state.params, batch, self.inner, rates=state.rates, micro_batch=size)
+        found = mean_gradient(
+            self.objective, state.params, batch, self.inner, rates=state.rates, micro_batch=size, rule=self.rule,
+            progress=state.progress,
+        )  # fmt: skip
         norms = state.update(found.gradients, (~found.finite.any()).to(torch.float32))
         parts = [found.losses, found.accuracies, found.finite, found.support_losses, torch.stack(list(norms.values()))]
         report.copy_(torch.cat([part.flatten().to(report.dtype) for part in parts]))

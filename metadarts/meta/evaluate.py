@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, Stage, TaskBatch, batched
 from metadarts.inner import InnerLoop, adapt
 
-from .gradient import Objective
+from .rules import Objective
 
 
 def _scored(loss: Tensor, accuracy: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def interval95(values: Tensor) -> float:
 
 
 def evaluate(
-    problem: Objective,
+    objective: Objective,
     params: Params,
     batches: Callable[[int, int], TaskBatch],
     inner: InnerLoop,
@@ -69,6 +69,7 @@ def evaluate(
     batch_size: int = 8,
     curve_tasks: int = 0,
     progress: Callable[[int, float], None] | None = None,
+    run_progress: float = 1.0,
 ) -> Evaluation:
     """Adapt to ``tasks`` held-out tasks and measure each on its queries. No shared parameter changes.
 
@@ -79,26 +80,33 @@ def evaluate(
         rates: learned rates, or None.
         curve_tasks: on how many of the tasks to measure the accuracy after every inner step.
         progress: called with (tasks done, mean accuracy so far).
+        run_progress: how far the run was when ``params`` were taken, for a relaxation with a schedule.
     """
-    accuracies, losses = [], []
+    accuracies, losses, at = [], [], Stage(0, inner.steps, run_progress)
     curves: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad():
         for first in range(0, tasks, batch_size):
-            batch = batches(first, min(first + batch_size, tasks))
-            own = {name: tensor.expand(batch.tasks, *tensor.shape) for name, tensor in params.items()}
-            own_rates = None if rates is None else {n: t.expand(batch.tasks, *t.shape) for n, t in rates.items()}
+            batch = batches(first, min(first + batch_size, tasks)).channels_last()
+            own = batched(params, batch.tasks)
+            own_rates = None if rates is None else batched(rates, batch.tasks)
             curve: list[tuple[Tensor, Tensor]] = []
             wanted = min(batch.tasks, max(0, curve_tasks - first))
 
             def observe(step: int, now: Params, batch: TaskBatch = batch, curve: list[Any] = curve) -> None:
-                loss, accuracy = problem.query_loss(now, batch)
+                loss, accuracy = objective.query_loss(now, batch, at.at(step))
                 curve.append((_scored(loss, accuracy), loss))
 
-            start = problem.start(own, batch)
+            start = objective.start(own, batch, at)
             adapted = adapt(
-                problem.support_loss, start, batch, inner, rates=own_rates, observe=observe if wanted else None
+                objective.support_loss,
+                start,
+                batch,
+                inner,
+                rates=own_rates,
+                observe=observe if wanted else None,
+                progress=run_progress,
             ).params
-            loss, accuracy = problem.query_loss(adapted, batch)
+            loss, accuracy = objective.query_loss(adapted, batch, at.at(inner.steps))
             accuracies.append(_scored(loss, accuracy))
             losses.append(loss)
             if wanted:

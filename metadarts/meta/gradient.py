@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, TaskBatch
-from metadarts.inner import InnerLoop, adapt
+from metadarts.inner import InnerLoop
 
-
-class Objective(Protocol):
-    """What the outer loop asks of a learner; `metadarts.networks.Learner` is one."""
-
-    @property
-    def start(self) -> Callable[[Params, TaskBatch], Params]: ...
-
-    @property
-    def support_loss(self) -> Callable[[Params, TaskBatch], Tensor]: ...
-
-    @property
-    def query_loss(self) -> Callable[[Params, TaskBatch], tuple[Tensor, Tensor]]: ...
+from .rules import EXACT, MetaRule, MetaStep, Objective, TaskGradients
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,7 @@ class MetaGradient:
 
 
 def meta_gradient(
-    problem: Objective,
+    objective: Objective,
     params: Params,
     batch: TaskBatch,
     inner: InnerLoop,
@@ -55,6 +42,8 @@ def meta_gradient(
     rates: Params | None = None,
     engine: str = "batched",
     micro_batch: int | None = None,
+    rule: MetaRule = EXACT,
+    progress: Tensor | float = 1.0,
 ) -> MetaGradient:
     """The meta-gradient with respect to the shared parameters, and to the learned rates where given.
 
@@ -62,24 +51,29 @@ def meta_gradient(
     a task that leaves the finite numbers cannot spoil the others.
 
     Args:
-        problem: start, support loss and query loss.
+        objective: start, support loss and query loss.
         params: shared parameters (no task axis).
         batch: T tasks.
         inner: the inner loop; its ``order`` decides between exact second order and first order.
         rates: learned rates (no task axis), see `metadarts.inner.rate_shapes`.
         engine: as in `metadarts.inner.adapt`.
         micro_batch: tasks per pass; None for all T at once. The mean is the same; memory falls with it.
+        rule: what a task's meta-gradient is; by default MAML's.
+        progress: how far the run is, see `metadarts.core.types.Stage`.
 
     Raises:
         NumericsError: when no task of the batch stayed finite.
     """
-    found = mean_gradient(problem, params, batch, inner, rates=rates, engine=engine, micro_batch=micro_batch)
+    found = mean_gradient(
+        objective, params, batch, inner, rates=rates, engine=engine, micro_batch=micro_batch, rule=rule,
+        progress=progress,
+    )  # fmt: skip
     require_finite(found)
     return found
 
 
 def mean_gradient(
-    problem: Objective,
+    objective: Objective,
     params: Params,
     batch: TaskBatch,
     inner: InnerLoop,
@@ -87,14 +81,16 @@ def mean_gradient(
     rates: Params | None = None,
     engine: str = "batched",
     micro_batch: int | None = None,
+    rule: MetaRule = EXACT,
+    progress: Tensor | float = 1.0,
 ) -> MetaGradient:
     """`meta_gradient` without looking at a number, so that a GPU is never waited for; arguments as there.
 
     Where no task stayed finite the gradients are zero, see `require_finite`.
     """
-    size = micro_batch or batch.tasks
+    size, batch = micro_batch or batch.tasks, batch.channels_last()
     parts = [batch.slice(i, min(i + size, batch.tasks)) for i in range(0, batch.tasks, size)]
-    results = [_micro_step(problem, params, part, inner, rates, engine) for part in parts]
+    results = [_masked(rule.gradient(objective, params, part, MetaStep(inner, rates, engine, progress))) for part in parts]
     losses, accuracies, finite = (
         torch.cat([getattr(r, name) for r in results]) for name in ("losses", "accuracies", "finite")
     )
@@ -129,27 +125,12 @@ class _Pass:
     finite: Tensor
 
 
-def _micro_step(
-    problem: Objective, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None, engine: str
-) -> _Pass:
-    """One pass over the tasks of ``batch``."""
-    own = _on_task_axis(params, batch.tasks)
-    own_rates = None if rates is None else _on_task_axis(rates, batch.tasks)
-    start = problem.start(own, batch)
-    adapted = adapt(problem.support_loss, start, batch, inner, rates=own_rates, engine=engine)
-    losses, accuracies = problem.query_loss(adapted.params, batch)
-    leaves = own | (own_rates or {})
-    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
-    grads = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(leaves, found, strict=True)}
-    flat = torch.cat([grad.reshape(batch.tasks, -1) for grad in grads.values()], dim=1)
-    finite = torch.isfinite(losses.detach()) & torch.isfinite(flat).all(1)
+def _masked(tasks: TaskGradients) -> _Pass:
+    """The sum over the tasks that stayed finite."""
+    flat = torch.cat([grad.reshape(grad.shape[0], -1) for grad in tasks.gradients.values()], dim=1)
+    finite = torch.isfinite(tasks.losses) & torch.isfinite(flat).all(1)
     total = torch.where(finite[:, None], flat, 0.0).sum(0)
-    return _Pass(total, losses.detach(), accuracies, adapted.losses, finite)
-
-
-def _on_task_axis(params: Params, tasks: int) -> Params:
-    """Leaves [T, ...], one copy of every shared tensor per task."""
-    return {n: t.detach().expand(tasks, *t.shape).clone().requires_grad_() for n, t in params.items()}
+    return _Pass(total, tasks.losses, tasks.accuracies, tasks.support_losses, finite)
 
 
 def _apart(flat: Tensor, like: Params) -> Params:

@@ -13,7 +13,8 @@ from metadarts.core.errors import RunError
 from metadarts.core.types import Params, TaskBatch, is_alpha
 from metadarts.inner import InnerLoop, rate_shapes
 
-from .gradient import MetaGradient, Objective, meta_gradient
+from .gradient import MetaGradient, meta_gradient
+from .rules import EXACT, MetaRule, Objective
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class MetaState:
         self.step = 0
         self.updating = False
         like = next(iter(params.values()))
+        self.progress = torch.zeros((), device=like.device)
         self.on_device = like.is_cuda if on_device is None else on_device
         groups: dict[str, list[Tensor]] = {"weights": [], "alphas": [], "rates": list(log_rates.values())}
         for name, tensor in params.items():
@@ -146,6 +148,7 @@ class MetaState:
 
     def schedule(self, progress: float) -> None:
         """Set the outer rates for the update that comes; ``progress`` is how far the run is, 0 to 1."""
+        self.progress.fill_(progress)
         for group in self.optimiser.param_groups:
             rate = group["start"] * _schedule(self.outer, group["name"], self.step, progress)
             if self.on_device:
@@ -196,7 +199,7 @@ def _schedule(outer: OuterLoop, group: str, step: int, progress: float) -> float
 
 
 def meta_step(
-    problem: Objective,
+    objective: Objective,
     state: MetaState,
     batch: TaskBatch,
     inner: InnerLoop,
@@ -204,16 +207,20 @@ def meta_step(
     progress: float = 0.0,
     engine: str = "batched",
     micro_batch: int | None = None,
+    rule: MetaRule = EXACT,
 ) -> tuple[MetaGradient, dict[str, float]]:
     """One meta-gradient and one outer update of ``state``, in place.
 
     Args:
-        progress: how far the run is, 0 to 1, for the schedule of the outer rates.
+        progress: how far the run is, 0 to 1, for the schedules of the outer rates and of the relaxation.
+        rule: what a task's meta-gradient is; by default MAML's.
 
     Returns:
         The meta-gradient with its losses and accuracies, and the norms of its groups.
     """
+    state.progress.fill_(progress)
     result = meta_gradient(
-        problem, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=micro_batch
-    )
+        objective, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=micro_batch, rule=rule,
+        progress=state.progress,
+    )  # fmt: skip
     return result, state.apply(result.gradients, progress)

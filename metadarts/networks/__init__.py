@@ -1,12 +1,19 @@
 """Networks: the supernet, the discrete network, and their losses on few-shot tasks."""
 
+from .blocks import Block as Block
+from .blocks import Readout as Readout
+from .blocks import Stem as Stem
+from .cell import CellBlock as CellBlock
+from .cell import Cells as Cells
 from .learner import POLICIES as POLICIES
 from .learner import PRECISIONS as PRECISIONS
 from .learner import Learner as Learner
+from .macros import MACROS as MACROS
 from .network import Network as Network
-from .network import NetworkSpec as NetworkSpec
 from .network import discrete_network as discrete_network
 from .network import inherit as inherit
 from .network import supernet as supernet
-from .primitives import PRIMITIVES as PRIMITIVES
-from .primitives import Statistics as Statistics
+from .structure import Image as Image
+from .structure import NetworkSpec as NetworkSpec
+from .structure import Structure as Structure
+from .structure import Style as Style

@@ -7,27 +7,50 @@ identities, which hold no parameters, are computed once for all of them. A DARTS
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from metadarts.core.errors import ConfigError
+from metadarts.core.rng import Key
 from metadarts.core.types import Params
+from metadarts.operations import EdgeContext, Operation, Shapes, Statistics, affine, uniform
 from metadarts.ops import mix, separable
 from metadarts.spaces import Genotype, SearchSpace
 
-from .primitives import PRIMITIVES, EdgeContext, Shapes, Statistics, affine, slice_edges
+from .blocks import Mixing, norm_init
 
 Edge = tuple[int, int]
 """(intermediate node, source state)."""
 
 
+class Cut(NamedTuple):
+    """How one tensor [T, E, ...] of a candidate is cut into the edges of each source state.
+
+    Args:
+        name: of the tensor among the network's parameters.
+        own: its name within the candidate.
+        sources: the source states that have an edge in it, ascending.
+        sizes: edges of each.
+    """
+
+    name: str
+    candidate: str
+    own: str
+    sources: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
 @dataclass(frozen=True)
-class CellSpec:
+class CellBlock:
     """One cell of a network, as data.
 
     Args:
+        prefix: what the names of its parameters begin with, "cells.0.".
+        reads: the blocks whose outputs are its input states.
         kind: "normal" or "reduce": whose alphas it reads, and whether its inputs are taken at stride 2.
         channels: C, the channels of every node.
         inputs: channels of the cell's input states.
@@ -35,35 +58,225 @@ class CellSpec:
         active: for each primitive the edges on which it runs, in source-major order: by source state, then by node.
             Its tensors hold one slice per active edge, in this order.
         concat: the states whose concatenation is the output.
+        operations: of the primitives.
         affine: whether batch norms outside pools have weight and bias.
         pool_norm: whether pools are followed by batch norm.
     """
 
+    prefix: str
+    reads: tuple[int, ...]
     kind: str
     channels: int
     inputs: tuple[int, ...]
     nodes: int
     active: Mapping[str, tuple[Edge, ...]]
     concat: tuple[int, ...]
+    operations: Mapping[str, Operation]
     affine: bool = False
     pool_norm: bool = True
+    cuts: tuple[Cut, ...] = field(init=False, repr=False, compare=False)
+    running: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+    targets: tuple[Mapping[str, tuple[int, ...]], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile what a pass looks up: where each tensor is cut, and by source state what runs and what it feeds."""
+        states = range(len(self.inputs) + self.nodes)
+        targets = tuple({name: self._targets(name, source) for name in self.active} for source in states)
+        object.__setattr__(self, "targets", targets)
+        object.__setattr__(self, "running", tuple(tuple(n for n in self.active if targets[s][n]) for s in states))
+        object.__setattr__(self, "cuts", tuple(self._cuts()))
 
     @property
     def out_channels(self) -> int:
         return self.channels * len(self.concat)
 
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return ((height + 1) // 2, (width + 1) // 2) if self.kind == "reduce" else (height, width)
+
     def stride(self, source: int) -> int:
         return 2 if self.kind == "reduce" and source < len(self.inputs) else 1
 
-    def targets(self, primitive: str, source: int) -> tuple[int, ...]:
+    def _targets(self, primitive: str, source: int) -> tuple[int, ...]:
         """The nodes that ``primitive`` feeds from state ``source``, ascending."""
         return tuple(node for node, edge_source in self.active[primitive] if edge_source == source)
 
+    def edges_at(self, primitive: str, stride: int) -> tuple[Edge, ...]:
+        """The edges of ``primitive`` at this stride: the slices of its tensors, in their order."""
+        return tuple(edge for edge in self.active[primitive] if self.stride(edge[1]) == stride)
 
-def mixed_edges(space: SearchSpace) -> dict[str, tuple[Edge, ...]]:
-    """Every primitive of ``space`` on every edge, source-major."""
+    def shapes(self) -> Shapes:
+        shapes: Shapes = {}
+        for index, channels in enumerate(self.inputs):
+            shapes[f"preprocess{index}.conv"] = (channels, self.channels)
+            if self.affine:
+                shapes |= _affine(f"preprocess{index}.norm", (self.channels,))
+        for name in self.active:
+            for stride in (1, 2):
+                shapes |= self._candidate_shapes(name, stride)
+        return shapes
+
+    def _candidate_shapes(self, name: str, stride: int) -> Shapes:
+        """Tensors of one primitive on its edges of this stride; stride 2 has its own, since shapes may differ."""
+        edges, operation = len(self.edges_at(name, stride)), self.operations[name]
+        if not edges:
+            return {}
+        own = candidate_prefix(name, stride)
+        shapes = {own + key: (edges, *shape) for key, shape in operation.shapes(self.channels, stride).items()}
+        if self.affine:
+            for norm in operation.norms(stride):
+                shapes |= _affine(own + norm, (edges, self.channels))
+        return shapes
+
+    def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+        if name.startswith("preprocess"):
+            return norm_init(name, shape) if ".norm" in name else uniform(shape, shape[-2], key)
+        if ".norm" in name:
+            return norm_init(name, shape)
+        primitive, own = split_candidate(name)
+        return self.operations[primitive].init(own, shape, key)
+
+    def _cuts(self) -> list[Cut]:
+        found = []
+        for name in self.shapes():
+            if name.startswith("preprocess"):
+                continue
+            primitive, own = split_candidate(name)
+            sources = [source for _, source in self.edges_at(primitive, 2 if ".stride2." in name else 1)]
+            order = tuple(dict.fromkeys(sources))
+            found.append(Cut(self.prefix + name, primitive, own, order, tuple(map(sources.count, order))))
+        return found
+
+    def run(self, params: Params, inputs: Sequence[Tensor], mixing: Mixing, statistics: Statistics) -> Tensor:
+        """The output [T, N, h, w, out_channels]; without ``mixing`` of its kind every active candidate counts once."""
+        weights = mixing.get(self.kind)
+        states = [self._preprocess(params, index, x, statistics) for index, x in enumerate(_aligned(inputs))]
+        pieces = self._cut(params)
+        sums: list[Tensor | None] = [None] * self.nodes
+        for source in range(len(inputs) + self.nodes):
+            if source >= len(inputs):
+                states.append(self._node(sums, source - len(inputs)))
+            own = None if weights is None or source not in weights else weights[source]
+            outputs = self._candidates(states[source], pieces[source], source, statistics, own)
+            self._feed(sums, outputs, source, own)
+        return torch.cat([states[state] for state in self.concat], dim=-1)
+
+    def _preprocess(self, params: Params, index: int, x: Tensor, statistics: Statistics) -> Tensor:
+        """ReLU, 1x1 convolution, batch norm."""
+        name = f"{self.prefix}preprocess{index}"
+        y = separable(x.unsqueeze(1), None, params[f"{name}.conv"].unsqueeze(1), statistics.rows)
+        if self.affine:
+            weight, bias = (params[f"{name}.norm.{part}"].unsqueeze(1) for part in ("weight", "bias"))
+            y = affine(y, weight, bias)
+        return y.squeeze(1)
+
+    def _cut(self, params: Params) -> list[dict[str, dict[str, Tensor]]]:
+        """source state -> primitive -> its tensors on that state's edges."""
+        pieces: list[dict[str, dict[str, Tensor]]] = [{} for _ in self.running]
+        for cut in self.cuts:
+            tensor = params[cut.name]
+            parts = tensor.split(cut.sizes, dim=1) if len(cut.sizes) > 1 else (tensor,)
+            for source, part in zip(cut.sources, parts, strict=True):
+                pieces[source].setdefault(cut.candidate, {})[cut.own] = part
+        return pieces
+
+    def _candidates(
+        self,
+        state: Tensor,
+        pieces: Mapping[str, Mapping[str, Tensor]],
+        source: int,
+        statistics: Statistics,
+        weights: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``; all but the not needed."""
+        needed = {} if weights is None else self._needed(weights, source)
+        outputs = {}
+        for name in needed or self.running[source]:
+            run, where = self.operations[name].run, needed.get(name)
+            if run is not None:
+                where = None if where is None or bool(where.all()) else where
+                context = EdgeContext(pieces.get(name, {}), self.stride(source), statistics, self.pool_norm, where)
+                outputs[name] = run(state, context)
+        return outputs
+
+    def _needed(self, weights: Tensor, source: int) -> dict[str, Tensor]:
+        """primitive -> [T, E] where its weight [K, T, E] is not exactly zero; one that is nowhere needed gets no row.
+
+        Weights that are still to be differentiated need every candidate: the gradient at zero is the candidate itself.
+        Only constant ones (pruned, sampled, fixed) let it be skipped, and only on a CPU: to look at them would make a
+        GPU wait.
+        """
+        if weights.requires_grad or weights.device.type != "cpu":
+            return {}
+        counts = weights != 0
+        some = counts.flatten(1).any(1).tolist()
+        names = self.running[source]
+        return {name: counts[k] for k, name in enumerate(names) if some[k] or (k == 0 and not any(some))}
+
+    def _feed(
+        self, sums: list[Tensor | None], outputs: Mapping[str, Tensor], source: int, weights: Tensor | None
+    ) -> None:
+        """Add what leaves ``source`` to the sums of the nodes that it feeds: mixed by ``weights``, or all alike."""
+        if weights is not None and outputs:
+            targets = self.targets[source][next(iter(outputs))]
+            kept = [k for k, name in enumerate(self.running[source]) if name in outputs]
+            by_candidate = weights if len(kept) == len(weights) else weights[kept]
+            for node, part in zip(targets, mix(list(outputs.values()), by_candidate), strict=True):
+                _add(sums, node, part)
+            return
+        for name, output in outputs.items():
+            parts = output.unbind(1)
+            for position, node in enumerate(self.targets[source][name]):
+                _add(sums, node, parts[position if len(parts) > 1 else 0])
+
+    def _node(self, sums: list[Tensor | None], node: int) -> Tensor:
+        total = sums[node]
+        if total is None:
+            raise ValueError(f"node {node} of a {self.kind} cell has no active edge")
+        return total
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Makes the cells of one network: of the supernet, which runs every primitive on every edge, or of a genotype.
+
+    Args:
+        space: whose cells.
+        genotype: None for the supernet.
+        operations: of the space's primitives.
+        affine, pool_norm: see `CellBlock`.
+    """
+
+    space: SearchSpace
+    genotype: Genotype | None
+    operations: Mapping[str, Operation]
+    affine: bool = False
+    pool_norm: bool = True
+
+    def cell(self, prefix: str, kind: str, channels: int, reads: tuple[int, ...], inputs: tuple[int, ...]) -> CellBlock:
+        """A cell of ``kind``, see `CellBlock`. Raises ConfigError where the space's cells read another number."""
+        if len(reads) != self.space.inputs:
+            raise ConfigError(
+                f"a cell of this network reads the {len(reads)} before it: expected a space of {len(reads)} inputs, "
+                f"got {self.space.name!r} of {self.space.inputs}; give another space, or a macro network that fits it"
+            )
+        genotype, space = self.genotype, self.space
+        active = mixed_edges(space, self.operations) if genotype is None else chosen_edges(genotype, kind)
+        concat = space.concat if genotype is None else genotype.concat(kind)
+        return CellBlock(
+            prefix, reads, kind, channels, inputs, space.nodes, active, concat,
+            self.operations, self.affine, self.pool_norm,
+        )  # fmt: skip
+
+    def out_channels(self, kind: str, channels: int) -> int:
+        """Channels of the output of a cell of ``kind`` whose nodes have ``channels``."""
+        concat = self.space.concat if self.genotype is None else self.genotype.concat(kind)
+        return channels * len(concat)
+
+
+def mixed_edges(space: SearchSpace, operations: Mapping[str, Operation]) -> dict[str, tuple[Edge, ...]]:
+    """Every primitive of ``space`` that does something on every edge, source-major."""
     edges = tuple(sorted(space.edges, key=lambda edge: (edge[1], edge[0])))
-    return {name: edges for name in space.primitives if PRIMITIVES[name].run is not None}
+    return {name: edges for name in space.primitives if operations[name].run is not None}
 
 
 def chosen_edges(genotype: Genotype, kind: str) -> dict[str, tuple[Edge, ...]]:
@@ -74,87 +287,19 @@ def chosen_edges(genotype: Genotype, kind: str) -> dict[str, tuple[Edge, ...]]:
     return {name: tuple(sorted(edges, key=lambda edge: (edge[1], edge[0]))) for name, edges in active.items()}
 
 
-def cell_shapes(spec: CellSpec) -> Shapes:
-    """Parameter names and shapes of one cell, without a task axis."""
-    shapes: Shapes = {}
-    for index, channels in enumerate(spec.inputs):
-        shapes[f"preprocess{index}.conv"] = (channels, spec.channels)
-        if spec.affine:
-            shapes.update(_affine(f"preprocess{index}.norm", (spec.channels,)))
-    for name, edges in spec.active.items():
-        for stride in (1, 2):
-            at_stride = [edge for edge in edges if spec.stride(edge[1]) == stride]
-            shapes.update(_candidate_shapes(spec, name, stride, len(at_stride)))
-    return shapes
+def candidate_prefix(primitive: str, stride: int) -> str:
+    """What the names of a primitive's tensors begin with, within a cell."""
+    return f"{primitive}." if stride == 1 else f"{primitive}.stride2."
 
 
-def _candidate_shapes(spec: CellSpec, name: str, stride: int, edges: int) -> Shapes:
-    """Tensors of one primitive on its ``edges`` of this stride; stride 2 has its own, since shapes may differ."""
-    if not edges:
-        return {}
-    prefix = _prefix(name, stride)
-    primitive = PRIMITIVES[name]
-    shapes = {prefix + key: (edges, *shape) for key, shape in primitive.shapes(spec.channels, stride).items()}
-    if spec.affine:
-        for norm in primitive.norms(stride):
-            shapes.update(_affine(prefix + norm, (edges, spec.channels)))
-    return shapes
-
-
-def _prefix(name: str, stride: int) -> str:
-    return f"{name}." if stride == 1 else f"{name}.stride2."
+def split_candidate(name: str) -> tuple[str, str]:
+    """(primitive, own name) of a candidate's tensor, named as within its cell."""
+    primitive, _, own = name.partition(".")
+    return primitive, own.removeprefix("stride2.")
 
 
 def _affine(prefix: str, shape: tuple[int, ...]) -> Shapes:
     return {f"{prefix}.weight": shape, f"{prefix}.bias": shape}
-
-
-def run_cell(
-    spec: CellSpec,
-    params: Params,
-    inputs: list[Tensor],
-    weights: Mapping[int, Tensor] | None,
-    statistics: Statistics,
-) -> Tensor:
-    """The output of one cell.
-
-    Args:
-        spec: the cell.
-        params: its tensors [T, ...], names as in `cell_shapes`.
-        inputs: the input states, each [T, N, H, W, C_in].
-        weights: source state -> [K, T, E] weights of its K running candidates on its E edges; None for a discrete
-            cell, where every active candidate counts once.
-        statistics: of batch norm.
-
-    Returns:
-        [T, N, h, w, out_channels]
-    """
-    states = [_preprocess(spec, params, index, x, statistics) for index, x in enumerate(inputs)]
-    pieces = _parameters_by_source(spec, params)
-    sums: list[Tensor | None] = [None] * spec.nodes
-    for source in range(len(inputs) + spec.nodes):
-        if source >= len(inputs):
-            states.append(_node(sums[source - len(inputs)], spec, source))
-        needed = {} if weights is None or source not in weights else _needed(spec, weights[source], source)
-        outputs = _candidates(spec, states[source], pieces[source], source, statistics, needed)
-        if weights is not None and outputs:
-            targets = spec.targets(next(iter(outputs)), source)
-            kept = [k for k, name in enumerate(_running(spec, source)) if name in outputs]
-            by_candidate = weights[source] if len(kept) == len(weights[source]) else weights[source][kept]
-            for node, part in zip(targets, mix(list(outputs.values()), by_candidate), strict=True):
-                _add(sums, node, part)
-            continue
-        for name, output in outputs.items():
-            parts = output.unbind(1)
-            for position, node in enumerate(spec.targets(name, source)):
-                _add(sums, node, parts[position if len(parts) > 1 else 0])
-    return torch.cat([states[state] for state in spec.concat], dim=-1)
-
-
-def _node(total: Tensor | None, spec: CellSpec, source: int) -> Tensor:
-    if total is None:
-        raise ValueError(f"node {source - len(spec.inputs)} of a {spec.kind} cell has no active edge")
-    return total
 
 
 def _add(sums: list[Tensor | None], node: int, part: Tensor) -> None:
@@ -163,64 +308,7 @@ def _add(sums: list[Tensor | None], node: int, part: Tensor) -> None:
     sums[node] = part if before is None else before + part
 
 
-def _preprocess(spec: CellSpec, params: Params, index: int, x: Tensor, statistics: Statistics) -> Tensor:
-    """ReLU, 1x1 convolution, batch norm."""
-    y = separable(x.unsqueeze(1), None, params[f"preprocess{index}.conv"].unsqueeze(1), statistics.rows)
-    if spec.affine:
-        norm = f"preprocess{index}.norm"
-        y = affine(y, params[f"{norm}.weight"].unsqueeze(1), params[f"{norm}.bias"].unsqueeze(1))
-    return y.squeeze(1)
-
-
-def _parameters_by_source(spec: CellSpec, params: Params) -> list[dict[str, dict[str, Tensor]]]:
-    """source state -> primitive -> its tensors on that state's edges."""
-    sources = len(spec.inputs) + spec.nodes
-    pieces: list[dict[str, dict[str, Tensor]]] = [{} for _ in range(sources)]
-    for name, edges in spec.active.items():
-        for stride in (1, 2):
-            of_stride = [s for s in range(sources) if spec.stride(s) == stride]
-            counts = tuple(sum(edge[1] == source for edge in edges) for source in of_stride)
-            prefix = _prefix(name, stride)
-            own = {k: v for k, v in params.items() if k.startswith(prefix) and (stride == 2 or ".stride2." not in k)}
-            for source, piece in zip(of_stride, slice_edges(own, prefix, counts), strict=True):
-                pieces[source][name] = piece
-    return pieces
-
-
-def _running(spec: CellSpec, source: int) -> list[str]:
-    """The primitives that run on edges from ``source``, in the order of their weights."""
-    return [name for name in spec.active if spec.targets(name, source) and PRIMITIVES[name].run is not None]
-
-
-def _needed(spec: CellSpec, weights: Tensor, source: int) -> dict[str, Tensor]:
-    """primitive -> [T, E] where its weight [K, T, E] is not exactly zero; one that is nowhere needed gets no row.
-
-    Weights that are still to be differentiated need every candidate: the gradient at zero is the candidate itself. Only
-    constant ones (pruned, sampled, fixed) let it be skipped, and only on a CPU: to look at them would make a GPU wait.
-    """
-    names = _running(spec, source)
-    if weights.requires_grad or weights.device.type != "cpu":
-        return {}
-    counts = weights != 0
-    some = counts.flatten(1).any(1).tolist()
-    return {name: counts[k] for k, name in enumerate(names) if some[k] or (k == 0 and not any(some))}
-
-
-def _candidates(
-    spec: CellSpec,
-    state: Tensor,
-    pieces: Mapping[str, Mapping[str, Tensor]],
-    source: int,
-    statistics: Statistics,
-    needed: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``; all but the not needed."""
-    outputs = {}
-    for name in needed or _running(spec, source):
-        run, where = PRIMITIVES[name].run, needed.get(name)
-        if run is not None:
-            where = None if where is None or bool(where.all()) else where
-            outputs[name] = run(
-                state, EdgeContext(pieces[name], spec.stride(source), statistics, spec.pool_norm, where)
-            )
-    return outputs
+def _aligned(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The input states of a cell at one size: after a reduction an older one is taken at every second pixel."""
+    smallest = min((x.shape[2:4] for x in inputs), key=tuple)
+    return [x if x.shape[2:4] == smallest else x[:, :, ::2, ::2].contiguous() for x in inputs]

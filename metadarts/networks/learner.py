@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError, nearest
-from metadarts.core.types import Params, TaskBatch, is_alpha
+from metadarts.core.rng import Key
+from metadarts.core.types import FINISHED, Params, Stage, TaskBatch, channels_last, is_alpha
+from metadarts.costs import Penalty
+from metadarts.operations import Statistics
 
 from .network import Network
-from .primitives import Statistics
 
 POLICIES = ("transductive", "support")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -31,13 +33,15 @@ class Learner:
         precision: "fp32", "bf16" (convolutions and activations; parameters are kept, statistics taken and
             candidates weighed in float32) or
             "fp64".
-        weights: cell kind -> [E, P] fixed mixing weights in place of the alphas' softmax. For ablations.
+        weights: cell kind -> [E, P] fixed mixing weights in place of the relaxed alphas. For ablations.
+        penalty: what the architecture's cost adds to the query loss; None for nothing.
     """
 
     network: Network
     bn: str = "transductive"
     precision: str = "fp32"
     weights: Mapping[str, Tensor] | None = None
+    penalty: Penalty | None = None
 
     def __post_init__(self) -> None:
         if self.bn not in POLICIES:
@@ -45,7 +49,17 @@ class Learner:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"unknown precision {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
 
-    def start(self, params: Params, batch: TaskBatch) -> Params:
+    def noise(self, tasks: int, steps: int, key: Key) -> dict[str, Tensor]:
+        """decision -> [T, K + 1, rows, candidates], what the relaxation draws for ``tasks`` tasks of K ``steps``; empty
+        where it draws nothing. The stream of every decision is its own."""
+        found = {}
+        for decision in () if self.weights else self.network.decisions:
+            shape = (tasks, steps + 1, *decision.shape)
+            if (drawn := self.network.relaxation.noise(shape, key.child(decision.name))) is not None:
+                found[decision.name] = drawn
+        return found
+
+    def start(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> Params:
         """Task parameters before the first step: the shared ones with a head for ``batch.ways`` classes.
 
         Args:
@@ -59,11 +73,11 @@ class Learner:
             weight = params["head.vector"].unsqueeze(1).expand(-1, batch.ways, -1)
             bias = params["head.bias"].unsqueeze(1).expand(-1, batch.ways)
             return body | {"head.weight": weight, "head.bias": bias}
-        return body | self._prototypes(params, batch)
+        return body | self._prototypes(params, batch, at)
 
-    def _prototypes(self, params: Params, batch: TaskBatch) -> Params:
+    def _prototypes(self, params: Params, batch: TaskBatch, at: Stage) -> Params:
         """The linear layer equal to a nearest-prototype rule (Snell et al., 2017, section 2.4; Proto-MAML)."""
-        features = self._embed(params, batch.support_images, self._support_statistics(batch))
+        features = self._embed(params, batch, (batch.support_images, self._support_statistics(batch)), at)
         classes = torch.arange(batch.ways, device=features.device)  # torch's one_hot looks at the labels
         members = (batch.support_labels.unsqueeze(-1) == classes) & batch.support_mask.unsqueeze(-1)
         members = members.to(features.dtype)
@@ -72,20 +86,20 @@ class Learner:
         scale = params["head.scale"].view(-1, 1)
         return {"head.weight": 2.0 * scale.unsqueeze(-1) * means, "head.bias": -scale * means.square().sum(-1)}
 
-    def support_logits(self, params: Params, batch: TaskBatch) -> Tensor:
+    def support_logits(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> Tensor:
         """[T, S, ways]."""
-        return self._logits(params, batch.support_images, self._support_statistics(batch))
+        return self._logits(params, batch, (batch.support_images, self._support_statistics(batch)), at)
 
-    def query_logits(self, params: Params, batch: TaskBatch) -> Tensor:
+    def query_logits(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> Tensor:
         """[T, Q, ways], under the learner's batch-norm policy."""
         images, statistics, first = self._query_pass(batch)
-        return self._logits(params, images, statistics)[:, first:]
+        return self._logits(params, batch, (images, statistics), at)[:, first:]
 
-    def features(self, params: Params, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+    def features(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> tuple[Tensor, Tensor]:
         """Feature vectors [T, S, F] and [T, Q, F] of support and query images; ``params`` needs no head."""
         images, statistics, first = self._query_pass(batch)
-        support = self._embed(params, batch.support_images, self._support_statistics(batch))
-        return support, self._embed(params, images, statistics)[:, first:]
+        support = self._embed(params, batch, (batch.support_images, self._support_statistics(batch)), at)
+        return support, self._embed(params, batch, (images, statistics), at)[:, first:]
 
     def _query_pass(self, batch: TaskBatch) -> tuple[Tensor, Statistics, int]:
         """(images, statistics, first query row). Under `support` both sets run, and the support set counts."""
@@ -93,19 +107,22 @@ class Learner:
             statistics = Statistics.over(batch.query_mask) if batch.ragged else Statistics()
             return batch.query_images, statistics, 0
         mask = torch.cat([batch.support_mask, torch.zeros_like(batch.query_mask)], dim=1)
-        images = torch.cat([batch.support_images, batch.query_images], dim=1)
+        sides = [channels_last(side).movedim(-3, -1) for side in (batch.support_images, batch.query_images)]
+        images = torch.cat(sides, dim=1).movedim(-1, -3)
         supports = batch.support_images.shape[1]
         return images, Statistics.over(mask, None if batch.ragged else supports), supports
 
-    def support_loss(self, params: Params, batch: TaskBatch) -> Tensor:
+    def support_loss(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> Tensor:
         """Mean cross entropy of the support set, [T]: the inner loop's loss."""
         self._check(batch)
-        return masked_loss(self.support_logits(params, batch), batch.support_labels, batch.support_mask)
+        return masked_loss(self.support_logits(params, batch, at), batch.support_labels, batch.support_mask)
 
-    def query_loss(self, params: Params, batch: TaskBatch) -> tuple[Tensor, Tensor]:
-        """Mean cross entropy and accuracy of the query set, each [T]: the outer loop's loss."""
-        logits = self.query_logits(params, batch)
+    def query_loss(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> tuple[Tensor, Tensor]:
+        """Mean cross entropy, plus the penalty, and accuracy of the query set, each [T]: the outer loop's loss."""
+        logits = self.query_logits(params, batch, at)
         loss = masked_loss(logits, batch.query_labels, batch.query_mask)
+        if self.penalty and (weights := self._mixing(params, batch, at)):
+            loss = loss + self.penalty(self.network, weights)
         return loss, masked_accuracy(logits.detach(), batch.query_labels, batch.query_mask)
 
     def _support_statistics(self, batch: TaskBatch) -> Statistics:
@@ -115,13 +132,16 @@ class Learner:
         if batch.ragged and not bool(batch.support_mask.any(1).all()):
             raise NumericsError("a task has an empty support set: expected at least one support image per task")
 
-    def _embed(self, params: Params, images: Tensor, statistics: Statistics) -> Tensor:
-        params, images = self._cast(params, images)
-        return self._widen(self.network.embed(params, images, statistics, self._fixed(params)))
+    def _embed(self, params: Params, batch: TaskBatch, seen: tuple[Tensor, Statistics], at: Stage) -> Tensor:
+        """Features of the images ``seen`` under their statistics."""
+        weights = self._mixing(params, batch, at)
+        params, images = self._cast(params, seen[0])
+        return self._widen(self.network.embed(params, images, seen[1], weights))
 
-    def _logits(self, params: Params, images: Tensor, statistics: Statistics) -> Tensor:
-        params, images = self._cast(params, images)
-        return self._widen(self.network.logits(params, images, statistics, self._fixed(params)))
+    def _logits(self, params: Params, batch: TaskBatch, seen: tuple[Tensor, Statistics], at: Stage) -> Tensor:
+        weights = self._mixing(params, batch, at)
+        params, images = self._cast(params, seen[0])
+        return self._widen(self.network.logits(params, images, seen[1], weights))
 
     def _cast(self, params: Params, images: Tensor) -> tuple[Params, Tensor]:
         dtype = PRECISIONS[self.precision]
@@ -130,12 +150,16 @@ class Learner:
     def _widen(self, tensor: Tensor) -> Tensor:
         return tensor.float() if self.precision == "bf16" else tensor
 
-    def _fixed(self, params: Params) -> Mapping[str, Tensor] | None:
-        if self.weights is None:
+    def _mixing(self, params: Params, batch: TaskBatch, at: Stage) -> Mapping[str, Tensor] | None:
+        """cell kind -> mixing weights of this stage; None of a network without alphas."""
+        if self.weights is not None:
+            like = next(iter(params.values()))
+            wide = torch.promote_types(like.dtype, torch.float32)
+            return {kind: table.to(like.device, wide) for kind, table in self.weights.items()}
+        if not self.network.mixes:
             return None
-        like = next(iter(params.values()))
-        wide = torch.promote_types(like.dtype, torch.float32)
-        return {kind: table.to(like.device, wide) for kind, table in self.weights.items()}
+        drawn = {name: table[:, at.step] for name, table in batch.noise.items()}
+        return self.network.weights_of(params, at, drawn)
 
 
 def masked_loss(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
-"""Networks as pure functions of their parameters: the T-NAS stem, a row of cells, global average pooling, a head;
-without cells, MAML's 4CONV.
+"""Networks as pure functions of their parameters: a row of blocks, a head, and the alphas of the cells' decisions.
 
 The same code runs one set of parameters (no task axis) and T sets at once (leading task axis on every tensor).
-Source of the macro structure: T-NAS (Lian et al., ICLR 2020), its search network.
 """
 
 from __future__ import annotations
@@ -11,63 +9,20 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import ALPHA_PREFIX, Params, is_alpha
-from metadarts.ops import conv_block
-from metadarts.spaces import Genotype, SearchSpace
+from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, is_alpha
+from metadarts.operations import OPERATIONS, Operation, Shapes, Statistics, uniform
+from metadarts.relaxations import PLAIN, Relaxation
+from metadarts.spaces import Decision, Genotype, SearchSpace
 
-from .cell import CellSpec, cell_shapes, chosen_edges, mixed_edges, run_cell
-from .primitives import PRIMITIVES, Shapes, Statistics
-
-HEADS = ("shared", "prototype")
-CELL_INPUTS = 2
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """The macro structure around the cells.
-
-    Args:
-        in_channels: channels of an image.
-        stem: channels of the 3x3 stem convolutions; each is followed by batch norm and 2x2 max pooling, with a ReLU
-            between one and the next.
-        channels: channels of the first cell's nodes; reduction cells double them.
-        cells: the kinds of the cells in order. None at all leaves a row of convolutional blocks: with a stem of four,
-            MAML's 4CONV (Finn et al., 2017, section 5.2; a bias before batch norm has no effect, and is not there).
-        affine: whether batch norms of the cells have weight and bias (those of the stem always do).
-        pool_norm: whether pools of the cells are followed by batch norm.
-        head: "shared" (one class vector, copied for every class of a task) or "prototype" (support class means).
-        logit_scale: initial logit scale of the prototype head.
-        flat: of a network without cells, how many positions its last map has: their channels side by side are the
-            features. 0 takes the mean over positions instead.
-    """
-
-    in_channels: int = 3
-    stem: tuple[int, ...] = (24, 48)
-    channels: int = 16
-    cells: tuple[str, ...] = ("normal", "reduce")
-    affine: bool = False
-    pool_norm: bool = True
-    head: str = "shared"
-    logit_scale: float = 0.1
-    flat: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.stem or min(self.stem) < 1:
-            raise ConfigError(f"network.stem: expected the channels of at least one convolution, got {self.stem}")
-        if self.flat < 0 or (self.flat and self.cells):
-            raise ConfigError(f"network.flat: expected 0, or positions where there are no cells, got {self.flat}")
-        if self.head not in HEADS:
-            raise ConfigError(f"network.head: expected one of {', '.join(HEADS)}, got {self.head!r}")
-        if self.channels % 2:
-            raise ConfigError(f"network.channels: expected an even number, got {self.channels}")
+from .blocks import IMAGE, Block, Stem
+from .cell import CellBlock, Cells, split_candidate
+from .structure import NetworkSpec, Structure
 
 
 @dataclass(frozen=True)
@@ -78,29 +33,36 @@ class Network:
         spec: the macro structure.
         space: the search space its cells come from.
         genotype: None for the supernet, whose edges mix all primitives; else the cell every cell of its kind has.
+        operations: of the space's primitives, by name.
+        relaxation: from alphas to mixing weights.
     """
 
-    spec: NetworkSpec
+    spec: Structure
     space: SearchSpace
     genotype: Genotype | None = None
-    cells: tuple[CellSpec, ...] = field(init=False)
+    operations: Mapping[str, Operation] = OPERATIONS
+    relaxation: Relaxation = PLAIN
+    blocks: tuple[Block, ...] = field(init=False, repr=False)
+    decisions: tuple[Decision, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.space.primitives if name not in PRIMITIVES]:
-            raise ConfigError(f"no implementation for primitives {unknown}; known: {', '.join(PRIMITIVES)}")
-        if self.spec.cells and self.space.inputs != CELL_INPUTS:
-            raise ConfigError(
-                f"a cell of a network reads the {CELL_INPUTS} before it: expected a space of {CELL_INPUTS} inputs, got "
-                f"{self.space.name!r} of {self.space.inputs}; give another space, or a NetworkSpec without cells"
-            )
+        if unknown := [name for name in self.space.primitives if name not in self.operations]:
+            raise ConfigError(f"no implementation for primitives {unknown}; known: {', '.join(self.operations)}")
         if self.genotype is not None:
             self.genotype.validate(self.space)
-        object.__setattr__(self, "cells", _cell_specs(self))
+        cells = Cells(self.space, self.genotype, self.operations, self.spec.affine, self.spec.pool_norm)
+        object.__setattr__(self, "blocks", self.spec.blocks(cells))
+        object.__setattr__(self, "decisions", self.space.decisions if self.mixes else ())
+
+    @property
+    def cells(self) -> tuple[CellBlock, ...]:
+        """The cells among the blocks."""
+        return tuple(block for block in self.blocks if isinstance(block, CellBlock))
 
     @property
     def features(self) -> int:
         """F, the length of the vector that reaches the head."""
-        return self.cells[-1].out_channels if self.cells else self.spec.stem[-1] * max(1, self.spec.flat)
+        return self.blocks[-1].out_channels
 
     @property
     def mixes(self) -> bool:
@@ -109,34 +71,33 @@ class Network:
 
     def shapes(self) -> Shapes:
         """Names and shapes of all shared parameters (no task axis), alphas included."""
-        shapes: Shapes = {
-            f"stem.conv{index}": (channels, before, 3, 3)
-            for index, (before, channels) in enumerate(pairwise((self.spec.in_channels, *self.spec.stem)), start=1)
-        }
-        for index, channels in enumerate(self.spec.stem, start=1):
-            shapes |= {f"stem.norm{index}.weight": (channels,), f"stem.norm{index}.bias": (channels,)}
-        for index, cell in enumerate(self.cells):
-            shapes |= {f"cells.{index}.{name}": shape for name, shape in cell_shapes(cell).items()}
+        shapes: Shapes = {}
+        for block in self.blocks:
+            shapes |= {block.prefix + name: shape for name, shape in block.shapes().items()}
         shapes |= (
             {"head.vector": (self.features,), "head.bias": ()} if self.spec.head == "shared" else {"head.scale": ()}
         )
-        if self.mixes:
-            shapes |= {ALPHA_PREFIX + kind: self.space.alpha_shape for kind in self.space.cell_types}
-        return shapes
+        return shapes | {ALPHA_PREFIX + decision.name: decision.shape for decision in self.decisions}
 
     def init(self, key: Key) -> Params:
         """Fresh float32 parameters: convolutions as torch's default (uniform, 1/sqrt(fan in)), alphas 1e-3 N(0, 1)."""
-        return {name: self._init_one(name, shape, key.child(name)) for name, shape in self.shapes().items()}
+        fresh = {}
+        for block in self.blocks:
+            for own, shape in block.shapes().items():
+                name = block.prefix + own
+                fresh[name] = block.init(own, shape, key.child(name))
+        return {
+            name: fresh[name] if name in fresh else self._init_one(name, shape, key.child(name))
+            for name, shape in self.shapes().items()
+        }
 
     def _init_one(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+        """Of the head and of the alphas."""
         if is_alpha(name):
             return 1e-3 * torch.randn(shape, generator=key.torch())
-        if ".norm" in name:
-            return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
         if name == "head.scale":
             return torch.tensor(self.spec.logit_scale)
-        bound = 1.0 / math.sqrt(_fan_in(name, shape, self.features))
-        return (2.0 * torch.rand(shape, generator=key.torch()) - 1.0) * bound
+        return uniform(shape, self.features, key)
 
     def count(self, ways: int) -> tuple[int, int]:
         """(weights, alphas), the head counted as the linear layer of a ``ways``-way task."""
@@ -145,9 +106,28 @@ class Network:
         body = sum(size for name, size in sizes.items() if not is_alpha(name) and not name.startswith("head."))
         return body + ways * (self.features + 1), alphas
 
-    def weights_of(self, params: Params) -> dict[str, Tensor]:
-        """cell kind -> relaxed weights [..., E, P]: the softmax of its alphas (DARTS, equation 2)."""
-        return {kind: params[ALPHA_PREFIX + kind].softmax(-1) for kind in self.space.cell_types}
+    def weights_of(
+        self, params: Params, at: Stage = FINISHED, noise: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """cell kind -> mixing weights [..., E, P]: the relaxed operations, times the weight of their edge where alphas
+        choose the inputs of a node.
+
+        Args:
+            at: where in the task and in the run.
+            noise: decision -> what the relaxation drew for this stage, shaped as its alphas.
+        """
+        alphas, noise = alphas_of(params), noise or {}
+        relaxed = {d.name: self.relaxation.weights(alphas[d.name], at, noise.get(d.name)) for d in self.decisions}
+        return {cell: self._combined(cell, relaxed) for cell in self.space.cell_types}
+
+    def _combined(self, cell: str, relaxed: Mapping[str, Tensor]) -> Tensor:
+        """The weights of one cell type's operations and edges as one table."""
+        table = relaxed[cell]
+        inputs = [decision for decision in self.decisions if decision.cell == cell and decision.node is not None]
+        if not inputs:
+            return table
+        edges = torch.cat([relaxed[d.name][..., 0, :] @ _members(self.space.inputs, d, table) for d in inputs], dim=-1)
+        return table * edges.unsqueeze(-1)
 
     def embed(
         self,
@@ -160,9 +140,9 @@ class Network:
 
         Args:
             params: with a task axis [T, ...], or without one.
-            images: [T, N, C, H, W], or [N, C, H, W] without a task axis.
+            images: [T, N, C, H, W], or [N, C, H, W] without a task axis; see `metadarts.core.types.channels_last`.
             statistics: of batch norm; by default every image of a task counts alike.
-            weights: cell kind -> [T, E, P] (or [E, P]) in place of the softmax of the alphas. For ablations.
+            weights: cell kind -> [T, E, P] (or [E, P]) in place of the relaxed alphas of a finished task.
 
         Returns:
             [T, N, F], or [N, F].
@@ -176,16 +156,19 @@ class Network:
         tasks, count, _, height, width = images.shape
         statistics = statistics or Statistics()
         self._check_statistics(count, height, width, statistics)
-        x = self._stem(params, images.permute(0, 1, 3, 4, 2).contiguous(), statistics)
         mixing = self._mixing(params, weights, tasks)
-        if not self.cells:
-            x = F.relu(x)
-            return x.flatten(2) if self.spec.flat else x.mean((2, 3))
-        before = x
-        for index, cell in enumerate(self.cells):
-            own = _under(params, f"cells.{index}.")
-            before, x = x, run_cell(cell, own, _aligned(before, x), mixing.get(cell.kind), statistics)
-        return x.mean((2, 3))
+        outputs = {IMAGE: images.permute(0, 1, 3, 4, 2).contiguous()}
+        for place, block in enumerate(self.blocks):
+            outputs[place] = block.run(params, [outputs[read] for read in block.reads], mixing, statistics)
+            for spent in self._last_reads[place]:
+                del outputs[spent]
+        return outputs[len(self.blocks) - 1]
+
+    @functools.cached_property
+    def _last_reads(self) -> tuple[tuple[int, ...], ...]:
+        """For each block, the outputs that nothing after it reads."""
+        last = {read: place for place, block in enumerate(self.blocks) for read in block.reads}
+        return tuple(tuple(read for read, at in last.items() if at == place) for place in range(len(self.blocks)))
 
     def logits(
         self,
@@ -198,47 +181,58 @@ class Network:
         features = self.embed(params, images, statistics, weights)
         return features @ params["head.weight"].mT + params["head.bias"].unsqueeze(-2)
 
-    def _stem(self, params: Params, x: Tensor, statistics: Statistics) -> Tensor:
-        for index in range(1, len(self.spec.stem) + 1):
-            scale, bias = (params[f"stem.norm{index}.{part}"] for part in ("weight", "bias"))
-            x = conv_block(x, params[f"stem.conv{index}"], scale, bias, statistics.rows, rectify=index > 1)
-        return x
-
     def _mixing(self, params: Params, weights: Mapping[str, Tensor] | None, tasks: int) -> dict[str, dict[int, Tensor]]:
         """cell kind -> source state -> [K, T, E] weights of the running candidates."""
         if not self.mixes:
             return {}
         weights = self.weights_of(params) if weights is None else weights
-        running = [i for i, name in enumerate(self.space.primitives) if PRIMITIVES[name].run is not None]
-        sources = [s for s in range(self.space.inputs + self.space.nodes) if self.space.edges_from(s)]
         mixing = {}
         for kind, table in weights.items():
             table = table.expand(tasks, *self.space.alpha_shape)
-            by_candidate = table.permute(2, 0, 1).index_select(0, _positions(tuple(running), table.device))
+            by_candidate = table.permute(2, 0, 1).index_select(0, _positions(self._running, table.device))
             mixing[kind] = {
-                s: by_candidate.index_select(2, _positions(tuple(self.space.edges_from(s)), table.device))
-                for s in sources
+                source: by_candidate.index_select(2, _positions(edges, table.device))
+                for source, edges in self._edges_from.items()
             }
         return mixing
 
+    @functools.cached_property
+    def _running(self) -> tuple[int, ...]:
+        """Columns of the primitives that do something."""
+        return tuple(i for i, name in enumerate(self.space.primitives) if self.operations[name].run is not None)
+
+    @functools.cached_property
+    def _edges_from(self) -> dict[int, tuple[int, ...]]:
+        """source state -> rows of the edges that leave it."""
+        states = range(self.space.inputs + self.space.nodes)
+        return {source: edges for source in states if (edges := self.space.edges_from(source))}
+
     def _check_statistics(self, count: int, height: int, width: int, statistics: Statistics) -> None:
-        smallest = 2 ** len(self.spec.stem)
-        if min(height, width) < smallest:
+        halvings = sum(block.stages for block in self.blocks if isinstance(block, Stem))
+        if min(height, width) < 2**halvings:
             raise NumericsError(
-                f"{len(self.spec.stem)} convolutional blocks halve an image as often and need at least "
-                f"{smallest}x{smallest} pixels, got {height}x{width}: use larger images"
+                f"{halvings} convolutional blocks halve an image as often and need at least "
+                f"{2**halvings}x{2**halvings} pixels, got {height}x{width}: use larger images"
             )
-        for kind in (*("stem" for _ in self.spec.stem), *(cell.kind for cell in self.cells)):
-            if kind == "stem":
-                height, width = height // 2, width // 2
-            elif kind == "reduce":
-                height, width = (height + 1) // 2, (width + 1) // 2
+        height, width = self._sizes(height, width)[-1]
         images = count if statistics.images is None else statistics.images
         if images * height * width < 2:
             raise NumericsError(
                 f"batch statistics need at least 2 values per channel, got {images} image(s) with a last map of "
                 f"{height}x{width}: use more support images or larger ones"
             )
+
+    def _sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Height and width of every block's output."""
+        sizes = {IMAGE: (height, width)}
+        for place, block in enumerate(self.blocks):
+            sizes[place] = block.size(*min(sizes[read] for read in block.reads))
+        return [sizes[place] for place in range(len(self.blocks))]
+
+    def positions(self, height: int, width: int) -> tuple[int, ...]:
+        """Output positions of every cell for images of this size."""
+        sizes = zip(self.blocks, self._sizes(height, width), strict=True)
+        return tuple(h * w for block, (h, w) in sizes if isinstance(block, CellBlock))
 
 
 @functools.cache
@@ -248,12 +242,25 @@ def _positions(numbers: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(numbers, device=device)
 
 
-def supernet(space: SearchSpace, spec: NetworkSpec | None = None) -> Network:
+def _members(inputs: int, decision: Decision, like: Tensor) -> Tensor:
+    """[candidates, sources of the node]: 1 where a candidate of ``decision`` has the source."""
+    return _membership(inputs + (decision.node or 0), decision.sets, like.device).to(like.dtype)
+
+
+@functools.cache
+def _membership(sources: int, sets: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+    """Made once, see `_positions`."""
+    with torch.inference_mode(False):
+        table = [[float(source in chosen) for source in range(sources)] for chosen in sets]
+        return torch.tensor(table, device=device)
+
+
+def supernet(space: SearchSpace, spec: Structure | None = None) -> Network:
     """The network whose every edge mixes all primitives of ``space``, weighted by the softmax of its alphas."""
     return Network(spec or NetworkSpec(), space)
 
 
-def discrete_network(genotype: Genotype, space: SearchSpace, spec: NetworkSpec | None = None) -> Network:
+def discrete_network(genotype: Genotype, space: SearchSpace, spec: Structure | None = None) -> Network:
     """The network that runs only the operations ``genotype`` kept."""
     return Network(spec or NetworkSpec(), space, genotype)
 
@@ -265,50 +272,18 @@ def inherit(network: Network, params: Params, parent: Network) -> Params:
     """
     if parent.spec != network.spec or parent.space != network.space:
         raise ConfigError("inherit: expected a parent of the same spec and space; build both from one NetworkSpec")
-    shapes = network.shapes()
-    return {name: _inherit_one(name, params, network, parent, len(shape)) for name, shape in shapes.items()}
+    found = {name: params[name] for name in network.shapes() if name in params}
+    for ours, theirs in zip(network.cells, parent.cells, strict=True):
+        for own, shape in ours.shapes().items():
+            if not own.startswith("preprocess"):
+                name = ours.prefix + own
+                found[name] = _inherited(params[name], own, (ours, theirs), len(shape))
+    return {name: found[name] for name in network.shapes()}
 
 
-def _inherit_one(name: str, params: Params, network: Network, parent: Network, dims: int) -> Tensor:
-    if not name.startswith("cells.") or ".preprocess" in name:
-        return params[name]
-    _, index, primitive, rest = name.split(".", 3)
-    stride = 2 if rest.startswith("stride2.") else 1
-    ours, theirs = (net.cells[int(index)] for net in (network, parent))
-    rows = [edge for edge in theirs.active[primitive] if theirs.stride(edge[1]) == stride]
-    picks = [rows.index(edge) for edge in ours.active[primitive] if ours.stride(edge[1]) == stride]
-    axis = params[name].dim() - dims
-    return params[name].index_select(axis, torch.tensor(picks, device=params[name].device))
-
-
-def _cell_specs(network: Network) -> tuple[CellSpec, ...]:
-    spec, space, genotype = network.spec, network.space, network.genotype
-    channels, outputs, cells = spec.channels, [spec.stem[-1]] * space.inputs, []
-    for kind in spec.cells:
-        channels = channels * 2 if kind == "reduce" else channels
-        active = mixed_edges(space) if genotype is None else chosen_edges(genotype, kind)
-        concat = space.concat if genotype is None else genotype.concat(kind)
-        inputs = tuple(outputs[-space.inputs :])
-        cell = CellSpec(kind, channels, inputs, space.nodes, active, concat, spec.affine, spec.pool_norm)
-        cells.append(cell)
-        outputs.append(cell.out_channels)
-    return tuple(cells)
-
-
-def _aligned(before: Tensor, x: Tensor) -> list[Tensor]:
-    """The two input states of a cell at one size: after a reduction the older one is taken at every second pixel."""
-    if before.shape[2:4] != x.shape[2:4]:
-        before = before[:, :, ::2, ::2].contiguous()
-    return [before, x]
-
-
-def _fan_in(name: str, shape: tuple[int, ...], features: int) -> int:
-    if name.startswith("head."):
-        return features
-    if "depthwise" in name:
-        return math.prod(shape[-2:])
-    return math.prod(shape[1:]) if name.startswith("stem.") else shape[-2]
-
-
-def _under(params: Params, prefix: str) -> Params:
-    return {name[len(prefix) :]: tensor for name, tensor in params.items() if name.startswith(prefix)}
+def _inherited(tensor: Tensor, own: str, cells: tuple[CellBlock, CellBlock], dims: int) -> Tensor:
+    """The slices of a candidate's tensor that the first of ``cells`` keeps of the second's."""
+    primitive, stride = split_candidate(own)[0], 2 if ".stride2." in own else 1
+    ours, theirs = (cell.edges_at(primitive, stride) for cell in cells)
+    picks = torch.tensor([theirs.index(edge) for edge in ours], device=tensor.device)
+    return tensor.index_select(tensor.dim() - dims, picks)

@@ -1,1 +1,18 @@
-"""The operations that an edge of a cell may carry: one file each."""
+"""The operations that an edge of a cell may carry: one module each, whose ``OPERATION`` says all there is to know.
+
+The module's name is the operation's. `OPERATIONS` is the table of them.
+"""
+
+from metadarts.core.variants import Variants, collect
+
+from ._types import EPS as EPS
+from ._types import EdgeContext as EdgeContext
+from ._types import Folding as Folding
+from ._types import Operation as Operation
+from ._types import Shapes as Shapes
+from ._types import Statistics as Statistics
+from ._types import affine as affine
+from ._types import convolution_init as convolution_init
+from ._types import uniform as uniform
+
+OPERATIONS: Variants[Operation] = collect(__name__, "OPERATION", "operation")

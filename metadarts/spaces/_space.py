@@ -1,4 +1,4 @@
-"""Cell-based search spaces: which edges a cell has and which primitives may sit on them.
+"""Cell-based search spaces: which edges a cell has, which primitives may sit on them, and what there is to decide.
 
 Source: DARTS (Liu et al., ICLR 2019), section 2.1. The order of edges and primitives is that of the authors' code, so
 that alphas can be exchanged with it.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 
 from metadarts.core.errors import ConfigError, nearest
+
+from ._decision import Decision
 
 PAIRS_PER_NODE = 2
 """A `Genotype` lists two (operation, input) pairs for each intermediate node, unless its space keeps one."""
@@ -20,16 +23,8 @@ EDGES_PER_NODE = (1, PAIRS_PER_NODE)
 CELL_TYPES = ("normal", "reduce")
 """The cells that a `Genotype` can describe."""
 
-DARTS_PRIMITIVES = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
+INPUT_CHOICES = ("rule", "pairs", "edges")
+"""How a node's inputs are chosen: by the rule of derivation, or by alphas over pairs of inputs or over its edges."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,8 @@ class SearchSpace:
         edges_per_node: incoming edges that derivation keeps, and pairs per node of a `Genotype`: 2, or 1. One node with
             one input makes the smallest space, a single edge.
         none: the primitive that means "no edge". It may be absent from ``primitives``.
+        inputs_by: "rule", or alphas of their own for the inputs of each node: over "pairs" of inputs (MetaNAS, Elsken
+            et al., CVPR 2020, section 3.3) or over its "edges" (PC-DARTS, Xu et al., ICLR 2020, equation 4).
 
     Raises:
         ConfigError: one message that names every field at fault.
@@ -57,6 +54,7 @@ class SearchSpace:
     cell_types: tuple[str, ...] = CELL_TYPES
     edges_per_node: int = PAIRS_PER_NODE
     none: str = "none"
+    inputs_by: str = "rule"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "primitives", tuple(self.primitives))
@@ -80,13 +78,31 @@ class SearchSpace:
 
     @property
     def alpha_shape(self) -> tuple[int, int]:
-        """[E, P]: edges by primitives, the shape of one cell type's alphas."""
+        """[E, P]: edges by primitives, the shape of one cell type's alphas over operations."""
         return self.num_edges, len(self.primitives)
 
     @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Every table of alphas: operations by cell type, then the inputs of its nodes where alphas choose them."""
+        return tuple(decision for cell in self.cell_types for decision in self._decisions_of(cell))
+
+    def _decisions_of(self, cell: str) -> tuple[Decision, ...]:
+        operations = Decision(cell, cell, self.num_edges, self.primitives)
+        if self.inputs_by == "rule":
+            return (operations,)
+        size = PAIRS_PER_NODE if self.inputs_by == "pairs" else 1
+        keep = 1 if self.inputs_by == "pairs" else self.edges_per_node
+        tables = []
+        for node in range(self.nodes):
+            sets = tuple(combinations(range(self.inputs + node), size))
+            names = tuple("+".join(map(str, chosen)) for chosen in sets)
+            tables.append(Decision(f"{cell}.inputs{node}", cell, 1, names, node, sets, keep))
+        return (operations, *tables)
+
+    @property
     def alphas_total(self) -> int:
-        """Architecture parameters over all cell types."""
-        return len(self.cell_types) * self.num_edges * len(self.primitives)
+        """Architecture parameters over all decisions."""
+        return sum(decision.rows * len(decision.candidates) for decision in self.decisions)
 
     @property
     def concat(self) -> tuple[int, ...]:
@@ -135,6 +151,10 @@ def _faults(space: SearchSpace) -> list[str]:
         faults.append("name is empty, give it one")
     if space.nodes < 1:
         faults.append(f"nodes must be at least 1, got {space.nodes}")
+    if space.inputs_by not in INPUT_CHOICES:
+        faults.append(f"inputs_by {space.inputs_by!r} is unknown; {nearest(space.inputs_by, INPUT_CHOICES)}")
+    if space.inputs_by == "pairs" and space.edges_per_node != PAIRS_PER_NODE:
+        faults.append(f"inputs_by 'pairs' keeps 2 edges per node, got edges_per_node {space.edges_per_node}")
     if space.edges_per_node not in EDGES_PER_NODE:
         faults.append(f"edges_per_node must be 1 or 2, got {space.edges_per_node}")
     if space.inputs < max(1, space.edges_per_node):
@@ -152,7 +172,3 @@ def _repeats(field: str, names: tuple[str, ...]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     return [f"{field} must be distinct, {name!r} is given more than once" for name in twice]
 
-
-def darts(nodes: int = 4) -> SearchSpace:
-    """The space of DARTS (Liu et al., ICLR 2019): 8 primitives, 4 nodes, 14 edges, 224 alphas."""
-    return SearchSpace(name="darts", primitives=DARTS_PRIMITIVES, nodes=nodes)

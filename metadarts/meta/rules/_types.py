@@ -1,0 +1,86 @@
+"""What an outer rule is: from a batch of tasks to a gradient of the shared parameters for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Stage as Stage
+from metadarts.inner import InnerLoop
+
+
+class Objective(Protocol):
+    """What is learned; `metadarts.networks.Learner` is one."""
+
+    @property
+    def start(self) -> Callable[[Params, TaskBatch, Stage], Params]:
+        """(shared parameters [T, ...], batch, stage) -> task parameters before the first step."""
+        ...
+
+    @property
+    def support_loss(self) -> Callable[[Params, TaskBatch, Stage], Tensor]:
+        """(task parameters, batch, stage) -> [T]: the inner loop's loss."""
+        ...
+
+    @property
+    def query_loss(self) -> Callable[[Params, TaskBatch, Stage], tuple[Tensor, Tensor]]:
+        """(task parameters, batch, stage) -> loss and accuracy, [T] each: the outer loop's."""
+        ...
+
+
+class MetaStep(NamedTuple):
+    """How one pass over some tasks is made.
+
+    Args:
+        inner: the inner loop.
+        rates: learned inner rates without a task axis, see `metadarts.inner.rate_shapes`; None for constants.
+        engine: as in `metadarts.inner.adapt`.
+        progress: how far the run is.
+    """
+
+    inner: InnerLoop
+    rates: Params | None = None
+    engine: str = "batched"
+    progress: Tensor | float = 1.0
+
+    def stage(self, step: int) -> Stage:
+        """Where a loss is computed after ``step`` inner steps."""
+        return Stage(step, self.inner.steps, self.progress)
+
+
+@dataclass(frozen=True)
+class TaskGradients:
+    """What one pass over T tasks comes to.
+
+    Args:
+        gradients: [T, ...] by the name of the shared parameters, then of the rates, in their order.
+        losses: [T] query losses after adaptation, detached.
+        accuracies: [T] query accuracies after adaptation.
+        support_losses: [K, T] support losses before each inner step, detached.
+    """
+
+    gradients: Params
+    losses: Tensor
+    accuracies: Tensor
+    support_losses: Tensor
+
+
+class MetaRule(Protocol):
+    """An outer rule. Masking, passes over a part of the tasks, the mean and the update stay outside.
+
+    Attributes:
+        stores: "graph" where the inner steps' graph is kept for the outer backward, "ends" where only the parameters
+            before and after are: what the memory plan counts, and whether inner steps can be recomputed.
+    """
+
+    @property
+    def stores(self) -> Literal["graph", "ends"]: ...
+
+    def gradient(self, objective: Objective, shared: Params, batch: TaskBatch, step: MetaStep) -> TaskGradients:
+        """Gradients of the ``shared`` parameters (no task axis) for every task of ``batch``. Looks at no number, so that
+        a GPU is not waited for and the step can be recorded."""
+        ...

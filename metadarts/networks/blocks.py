@@ -1,0 +1,157 @@
+"""Blocks: the pieces that a network is a row of, each a pure function of the outputs before it.
+
+A macro network of its own puts these together, or brings a class with the same members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metadarts.core.rng import Key
+from metadarts.core.types import Params
+from metadarts.operations import Shapes, Statistics, uniform
+from metadarts.ops import conv_block
+
+IMAGE = -1
+"""In ``reads``: the image."""
+
+Mixing = Mapping[str, Mapping[int, Tensor]]
+"""cell kind -> source state -> [K, T, E], the weights of its K running candidates on its E edges."""
+
+
+class Block(Protocol):
+    """A piece of a network.
+
+    Attributes:
+        prefix: what the names of its parameters begin with.
+        reads: the earlier blocks whose outputs it takes, by their place in the row; `IMAGE` is the image.
+        out_channels: of its output; of the last block, the length of the feature vector.
+    """
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def reads(self) -> tuple[int, ...]: ...
+
+    @property
+    def out_channels(self) -> int: ...
+
+    def shapes(self) -> Shapes:
+        """Its parameters by their own names, without a task axis."""
+        ...
+
+    def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+        """Fresh float32 numbers for its parameter of this own name."""
+        ...
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output for inputs of these, the smallest that it reads."""
+        ...
+
+    def run(self, params: Params, inputs: Sequence[Tensor], mixing: Mixing, statistics: Statistics) -> Tensor:
+        """The output [T, N, h, w, C] of inputs of that form; [T, N, F] of the last block.
+
+        Args:
+            params: of the whole network, by full name.
+        """
+        ...
+
+
+def norm_init(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Weight 1 and bias 0 of an affine batch norm."""
+    return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Stem:
+    """Stages of 3x3 convolution, affine batch norm and 2x2 max pooling, with a ReLU between one and the next.
+
+    Two of them are T-NAS's stem (Lian et al., ICLR 2020), four are MAML's 4CONV (Finn et al., ICML 2017, section 5.2).
+
+    Args:
+        channels: of the input, then of every stage's output.
+    """
+
+    channels: tuple[int, ...]
+    reads: tuple[int, ...] = (IMAGE,)
+    prefix: str = "stem."
+
+    @property
+    def stages(self) -> int:
+        """How often it halves a map."""
+        return len(self.channels) - 1
+
+    @property
+    def out_channels(self) -> int:
+        return self.channels[-1]
+
+    def shapes(self) -> Shapes:
+        pairs = list(enumerate(pairwise(self.channels), start=1))
+        shapes: Shapes = {f"conv{index}": (after, before, 3, 3) for index, (before, after) in pairs}
+        for index, (_, after) in pairs:
+            shapes |= {f"norm{index}.weight": (after,), f"norm{index}.bias": (after,)}
+        return shapes
+
+    def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+        if name.startswith("norm"):
+            return norm_init(name, shape)
+        return uniform(shape, shape[1] * shape[2] * shape[3], key)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return height >> self.stages, width >> self.stages
+
+    def run(self, params: Params, inputs: Sequence[Tensor], mixing: Mixing, statistics: Statistics) -> Tensor:
+        x = inputs[0]
+        for index, names in enumerate(self._names):
+            kernel, scale, bias = (params[name] for name in names)
+            x = conv_block(x, kernel, scale, bias, statistics.rows, rectify=index > 0)
+        return x
+
+    @cached_property
+    def _names(self) -> tuple[tuple[str, str, str], ...]:
+        """Filter, weight and bias of every stage, among the parameters of the network."""
+        own = ((f"conv{i}", f"norm{i}.weight", f"norm{i}.bias") for i in range(1, self.stages + 1))
+        return tuple((self.prefix + kernel, self.prefix + scale, self.prefix + bias) for kernel, scale, bias in own)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """From the last map to the feature vector: the mean over positions, or the positions side by side.
+
+    Args:
+        channels: of the map.
+        rectify: whether a ReLU comes first.
+        positions: of the map where its positions are put side by side; 0 takes their mean.
+    """
+
+    reads: tuple[int]
+    channels: int
+    rectify: bool = False
+    positions: int = 0
+    prefix: str = "readout."
+
+    @property
+    def out_channels(self) -> int:
+        return self.channels * max(1, self.positions)
+
+    def shapes(self) -> Shapes:
+        return {}
+
+    def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+        raise KeyError(name)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return height, width
+
+    def run(self, params: Params, inputs: Sequence[Tensor], mixing: Mixing, statistics: Statistics) -> Tensor:
+        x = F.relu(inputs[0]) if self.rectify else inputs[0]
+        return x.flatten(2) if self.positions else x.mean((2, 3))

@@ -1,0 +1,97 @@
+"""The macro structure of a network: which blocks stand around and between the cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from metadarts.core.errors import ConfigError
+
+from .blocks import Block, Readout, Stem
+from .cell import Cells
+
+HEADS = ("shared", "prototype")
+
+
+class Image(NamedTuple):
+    """The images that a network takes; height and width are 0 where they are not known."""
+
+    channels: int
+    height: int = 0
+    width: int = 0
+
+
+class Style(NamedTuple):
+    """What every macro network is told; see `Structure`."""
+
+    affine: bool = False
+    pool_norm: bool = True
+    head: str = "shared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """What every macro structure says. A structure of its own adds fields, and the blocks.
+
+    Args:
+        in_channels: channels of an image.
+        affine: whether batch norms of the cells have weight and bias.
+        pool_norm: whether pools of the cells are followed by batch norm.
+        head: "shared" (one class vector, copied for every class of a task) or "prototype" (support class means).
+        logit_scale: initial logit scale of the prototype head.
+    """
+
+    in_channels: int = 3
+    affine: bool = False
+    pool_norm: bool = True
+    head: str = "shared"
+    logit_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise ConfigError(f"network.head: expected one of {', '.join(HEADS)}, got {self.head!r}")
+
+    def blocks(self, cells: Cells) -> tuple[Block, ...]:
+        """The row of blocks; each reads earlier ones by their place. The last one gives the feature vector."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(Structure):
+    """A stem, a row of cells, global average pooling (T-NAS, Lian et al., ICLR 2020: its search network).
+
+    Args:
+        stem: channels of the 3x3 stem convolutions; each is followed by batch norm and 2x2 max pooling, with a ReLU
+            between one and the next.
+        channels: channels of the first cell's nodes; reduction cells double them.
+        cells: the kinds of the cells in order. None at all leaves a row of convolutional blocks: with a stem of four,
+            MAML's 4CONV (Finn et al., 2017, section 5.2; a bias before batch norm has no effect, and is not there).
+        flat: of a network without cells, how many positions its last map has: their channels side by side are the
+            features. 0 takes the mean over positions instead.
+    """
+
+    stem: tuple[int, ...] = (24, 48)
+    channels: int = 16
+    cells: tuple[str, ...] = ("normal", "reduce")
+    flat: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.stem or min(self.stem) < 1:
+            raise ConfigError(f"network.stem: expected the channels of at least one convolution, got {self.stem}")
+        if self.flat < 0 or (self.flat and self.cells):
+            raise ConfigError(f"network.flat: expected 0, or positions where there are no cells, got {self.flat}")
+        super().__post_init__()
+        if self.channels % 2:
+            raise ConfigError(f"network.channels: expected an even number, got {self.channels}")
+
+    def blocks(self, cells: Cells) -> tuple[Block, ...]:
+        row: list[Block] = [Stem((self.in_channels, *self.stem))]
+        channels, reads = self.channels, (0, 0)
+        for index, kind in enumerate(self.cells):
+            channels = channels * 2 if kind == "reduce" else channels
+            inputs = tuple(row[place].out_channels for place in reads)
+            row.append(cells.cell(f"cells.{index}.", kind, channels, reads, inputs))
+            reads = (reads[-1], len(row) - 1)
+        bare = not self.cells
+        return (*row, Readout((len(row) - 1,), row[-1].out_channels, rectify=bare, positions=self.flat))
+

@@ -1,0 +1,178 @@
+"""What an operation of an edge is, and where it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metadarts.core.rng import Key
+from metadarts.ops.statistics import normalised
+
+Shapes = dict[str, tuple[int, ...]]
+EPS = 1e-5
+"""Of every batch norm."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Whose activations batch norm averages over.
+
+    Args:
+        rows: [T, N], the share of image n in task t's statistics, summing to 1 over n; None is every image alike.
+        images: the smallest number of images that any task's statistics rest on; None when ``rows`` is None.
+    """
+
+    rows: Tensor | None = None
+    images: int | None = None
+
+    @staticmethod
+    def over(mask: Tensor, images: int | None = None) -> Statistics:
+        """Each task's masked images alike.
+
+        Args:
+            mask: [T, N] bool.
+            images: how many it marks in the task of the fewest; None to look, which makes a GPU wait.
+        """
+        counts = mask.sum(1, keepdim=True)
+        rows = mask.double() / counts.clamp(min=1)
+        return Statistics(rows, int(counts.min()) if images is None else images)
+
+
+@dataclass(frozen=True)
+class EdgeContext:
+    """Where an operation runs: its parameters on the edges that leave one source state, the stride, the statistics.
+
+    Args:
+        params: the operation's own tensors [T, E, ...].
+        stride: 1, or 2 on the edges from the inputs of a reduction cell.
+        pool_norm: whether pools are followed by batch norm (search networks) or not (evaluation networks).
+        needed: [T, E] bool, on which edges of which tasks the output counts; None for everywhere.
+    """
+
+    params: Mapping[str, Tensor]
+    stride: int
+    statistics: Statistics
+    pool_norm: bool
+    needed: Tensor | None = None
+
+    def affine(self, y: Tensor, name: str) -> Tensor:
+        """Weight and bias [T, E, C] of norm ``name`` on normalised y [T, E, N, h, w, C], where it has any."""
+        weight, bias = (self.params.get(f"{name}.{part}") for part in ("weight", "bias"))
+        return y if weight is None or bias is None else affine(y, weight, bias)
+
+    def batch_norm(self, u: Tensor, name: str) -> Tensor:
+        """Batch norm ``name`` of u [T, E, N, h, w, C] in plain torch, for operations without a fused kernel."""
+        return self.affine(normalised(u, self.statistics.rows, EPS), name)
+
+
+class Folding(Protocol):
+    """Writes an operation down as plain layers while it runs on the support set, see `metadarts.export`.
+
+    Images are [S, C, H, W]. Every method returns its layer's output and records the layer. A layer with ``last`` takes
+    the operation's weight in the mixture in.
+    """
+
+    @property
+    def stride(self) -> int: ...
+
+    @property
+    def pool_norm(self) -> bool: ...
+
+    def own(self, name: str) -> Tensor:
+        """The edge's slice of the operation's parameter ``name``."""
+        ...
+
+    def relu(self, x: Tensor) -> Tensor: ...
+
+    def convolution(
+        self, x: Tensor, kernel: Tensor, *, norm: str | None = None, last: bool = False, **options: int
+    ) -> Tensor:
+        """torch's conv2d with ``stride``, ``padding``, ``dilation``, ``groups``; then batch norm ``norm``, folded."""
+        ...
+
+    def max_pool(self, x: Tensor) -> Tensor:
+        """3x3, padded by 1, at the edge's stride."""
+        ...
+
+    def average_pool(self, x: Tensor) -> Tensor:
+        """3x3, padded by 1 (padding does not count), at the edge's stride."""
+        ...
+
+    def scale(self, x: Tensor, *, norm: bool, last: bool = False) -> Tensor:
+        """One factor and one offset per channel: a batch norm without parameters where ``norm``, else 1 and 0."""
+        ...
+
+    def halve(self, x: Tensor, even: Tensor, odd: Tensor, norm: str) -> Tensor:
+        """ReLU, 1x1 convolutions of the even and of the odd pixels side by side, batch norm ``norm``; the last."""
+        ...
+
+
+class Cost(Protocol):
+    """What one edge takes: (channels, stride, output positions) -> multiply-adds for one image."""
+
+    def __call__(self, channels: int, stride: int, positions: int) -> int: ...
+
+
+def no_shapes(channels: int, stride: int) -> Shapes:
+    """An operation without parameters."""
+    return {}
+
+
+def no_norms(stride: int) -> tuple[str, ...]:
+    """An operation without affine batch norms."""
+    return ()
+
+
+def no_cost(channels: int, stride: int, positions: int) -> int:
+    """An operation that multiplies nothing."""
+    return 0
+
+
+def convolution_init(name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+    """Torch's default for convolutions: uniform in 1/sqrt(fan in); filters [E, C, k, k] or mixtures [E, C, O]."""
+    fan_in = math.prod(shape[-2:]) if "depthwise" in name else shape[-2]
+    return uniform(shape, fan_in, key)
+
+
+def uniform(shape: tuple[int, ...], fan_in: int, key: Key) -> Tensor:
+    """Float32 numbers drawn uniformly between -1/sqrt(fan in) and 1/sqrt(fan in)."""
+    return (2.0 * torch.rand(shape, generator=key.torch()) - 1.0) * (1.0 / math.sqrt(fan_in))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation that an edge of a cell may carry, for all tasks and all the edges that leave one state.
+
+    Args:
+        run: (state [T, N, H, W, C], context) -> [T, E, N, h, w, C], the outputs of the E edges, or [T, 1, N, h, w, C]
+            where they would all be equal (pools, identity). None for the zero operation.
+        fold: (folding, images) -> images: the same operation on one edge as plain layers, for export.
+        shapes: (channels, stride) -> its parameter shapes on one edge, norms left out.
+        norms: stride -> names of its batch norms that can be affine.
+        init: (own name, shape [E, ...], key) -> fresh float32 parameters.
+        cost: (channels, stride, output positions) -> multiply-adds of one edge for one image, batch norms left out.
+        shade: its colour in pictures, "#rrggbb"; empty for any.
+    """
+
+    run: Callable[[Tensor, EdgeContext], Tensor] | None
+    fold: Callable[[Folding, Tensor], Tensor] | None = None
+    shapes: Callable[[int, int], Shapes] = no_shapes
+    norms: Callable[[int], tuple[str, ...]] = no_norms
+    init: Callable[[str, tuple[int, ...], Key], Tensor] = convolution_init
+    cost: Cost = no_cost
+    shade: str = ""
+
+    def weights(self, channels: int, stride: int) -> int:
+        """Parameters on one edge, norms left out."""
+        return sum(math.prod(shape) for shape in self.shapes(channels, stride).values())
+
+
+def affine(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """weight * y + bias, of one number per task, edge and channel; y is [T, E, N, h, w, C], the others [T, E, C]."""
+    weight, bias = (t[:, :, None, None, None] for t in (weight, bias))
+    return torch.addcmul(bias, y, weight)

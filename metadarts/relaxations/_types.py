@@ -1,0 +1,32 @@
+"""What a relaxation is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from metadarts.core.rng import Key
+from metadarts.core.types import Stage
+
+
+class Relaxation(Protocol):
+    """From the alphas of one decision to the weights with which its candidates are mixed. A frozen value."""
+
+    def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
+        """What is drawn for weights of this shape [T, K + 1, rows, candidates]: one draw for each task, each inner step
+        and the query pass. None for a relaxation that draws nothing."""
+        ...
+
+    def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
+        """Mixing weights of ``alpha`` [..., rows, candidates], differentiable in it to second order.
+
+        Args:
+            at: the inner step, and how far the run is.
+            noise: this stage's draw, shaped as ``alpha``; None outside training.
+        """
+        ...
+
+    def scores(self, alpha: Tensor) -> Tensor:
+        """What derivation ranks candidates by: [..., rows, candidates] in double precision, none below 0."""
+        ...
