@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.rng import Key
-from metadarts.core.types import Params
+from metadarts.core.types import Params, alphas_of
 from metadarts.derive import derive_genotype, genotype_weights
 from metadarts.inner import InnerLoop
 from metadarts.meta import evaluate, interval95
@@ -34,7 +34,7 @@ from metadarts.training import Experiment, RunFolder, build, discretised, with_s
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.environment import choose_device, describe
-from metadarts.training.evaluation import CURVE_TASKS, alphas_of, evaluation_inner, on_device
+from metadarts.training.evaluation import CURVE_TASKS, evaluation_inner, on_device
 
 
 class Measured(NamedTuple):

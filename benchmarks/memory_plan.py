@@ -57,7 +57,7 @@ def meta_step(
     image_channels: int = 3,
 ) -> Callable[[], dict[str, float]]:
     """Workload: one meta-gradient on random 5-way 5-shot tasks; returns the peak that was predicted before, in MB."""
-    learner = Learner(supernet(darts(), NetworkSpec(image_channels, channels=channels)))
+    learner = Learner(supernet(darts(), NetworkSpec(in_channels=image_channels, channels=channels)))
     params = learner.network.init(Key.from_seed(0))
     inner = InnerLoop(steps, "sgd", 0.01, 30.0, order=order, checkpoint=recomputed)
     first = random_batch(Episode(tasks=1, channels=image_channels, size=size))

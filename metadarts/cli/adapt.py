@@ -14,6 +14,7 @@ from . import common
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metadarts.core.types import alphas_of
     from metadarts.fewshot.labelled import Labelled
     from metadarts.fewshot.learn import AdaptSettings, HeldOutImages
     from metadarts.fewshot.start import Start
@@ -300,7 +301,6 @@ def _pictures(task: Task, start: Start, watched: HeldOutImages | None) -> dict[s
     from metadarts.derive import derive_genotype
     from metadarts.fewshot.learn import derive
     from metadarts.fewshot.task import logits
-    from metadarts.training.evaluation import alphas_of
     from metadarts.viz import Picture, draw_genotypes, draw_predictions
 
     space = start.network.space

@@ -29,20 +29,19 @@ def derive(
 def derive_run(run: Path) -> list[Path]:
     """Derive, print and draw the genotype of ``run``; the files written."""
     from metadarts.core.errors import ConfigError
+    from metadarts.core.types import alphas_of
     from metadarts.derive import count_skips, derive_genotype
-    from metadarts.spaces import darts
     from metadarts.training import RunFolder
-    from metadarts.training.evaluation import alphas_of
     from metadarts.viz import draw_alphas, draw_genotype
 
     folder = RunFolder.open(run)
-    model = folder.config().model
-    if model.network != "supernet":
-        raise ConfigError(f"{run} trained the network {model.network!r}, which has no alphas to derive a cell from")
-    space = darts(model.nodes)
+    config = folder.config()
+    if not config.has_alphas():
+        raise ConfigError(f"{run} trained a network without alphas ({config.described()}): there is no cell to derive")
+    space, relaxation = config.search_space(), config.build_relaxation()
     checkpoint = folder.load("best")
     alphas = alphas_of(checkpoint.params)
-    genotype = derive_genotype(alphas, space)
+    genotype = derive_genotype(alphas, space, relaxation)
     common.console.print(str(genotype), soft_wrap=True)
     skips = count_skips(genotype)
     common.console.print(f"skip connections: {', '.join(f'{kind} {count}' for kind, count in skips.items())}")
@@ -54,5 +53,5 @@ def derive_run(run: Path) -> list[Path]:
     for name in ("cell.svg", "cell.png"):
         draw_genotype(genotype, run / name, title)
         written.append(run / name)
-    draw_alphas({kind: table.numpy() for kind, table in alphas.items()}, space, run / "alphas.png", title)
+    draw_alphas({kind: table.numpy() for kind, table in alphas.items()}, space, run / "alphas.png", title, relaxation)
     return [*written, run / "alphas.png"]

@@ -84,7 +84,7 @@ def search(
 def _has_alphas(run: Path) -> bool:
     from metadarts.training import RunFolder
 
-    return RunFolder.open(run).config().model.network == "supernet"
+    return RunFolder.open(run).config().has_alphas()
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -136,8 +136,8 @@ class TaskBatch:
 
         Done once for a batch, every pass over it is spared a copy.
         """
-        laid = {f"{side}_images": channels_last(getattr(self, f"{side}_images")) for side in SIDES}
-        return replace(self, known_ragged=self.ragged, **laid)
+        support, query = channels_last(self.support_images), channels_last(self.query_images)
+        return replace(self, known_ragged=self.ragged, support_images=support, query_images=query)
 
     def with_noise(self, noise: Mapping[str, Tensor]) -> TaskBatch:
         """The same tasks with what a relaxation drew for them."""

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import GenotypeError, NumericsError, nearest
-from metadarts.relaxations import PLAIN, Relaxation
+from metadarts.relaxations import PLAIN, Relaxation, scores_of
 from metadarts.spaces import Genotype, SearchSpace, decode
 
 
-def derive_genotype(
-    alphas: Mapping[str, Tensor], space: SearchSpace, relaxation: Relaxation = PLAIN
-) -> Genotype:
+def derive_genotype(alphas: Mapping[str, Tensor], space: SearchSpace, relaxation: Relaxation = PLAIN) -> Genotype:
     """The genotype that the alphas of one task stand for, by the rule of `metadarts.spaces.decode`.
 
     Args:
@@ -31,7 +29,7 @@ def derive_genotype(
         NumericsError: when an alpha is NaN or infinite.
     """
     check_alphas(alphas, space)
-    return decode(space, {name: relaxation.scores(alpha.detach()).tolist() for name, alpha in alphas.items()})
+    return decode(space, {name: scores.tolist() for name, scores in scores_of(alphas, relaxation).items()})
 
 
 def check_alphas(alphas: Mapping[str, Tensor], space: SearchSpace) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from metadarts.core.errors import GenotypeError
+from metadarts.relaxations import PLAIN, Relaxation, scores_of
 from metadarts.spaces import Genotype
 
 from ._derive import check_finite
@@ -38,22 +40,24 @@ def _choices(genotype: Genotype) -> Counter[tuple[str, int, int, str]]:
     return Counter((cell, *choice) for cell in CELLS for choice in genotype.choices(cell))
 
 
-def alpha_entropy(alphas: Mapping[str, Tensor]) -> dict[str, float]:
-    """Mean entropy, in nats, of the softmax over primitives: log P for untrained alphas, 0 for decided ones.
+def alpha_entropy(alphas: Mapping[str, Tensor], relaxation: Relaxation = PLAIN) -> dict[str, float]:
+    """Mean entropy, in nats, of the relaxed alphas: log P for untrained alphas, 0 for decided ones.
 
     Args:
-        alphas: raw alphas by cell type, [..., E, P]; the mean runs over all leading axes.
+        alphas: raw alphas by decision, [..., rows, candidates]; the mean runs over all leading axes.
+        relaxation: whose scores, brought to a sum of 1 over the candidates, are measured.
 
     Raises:
         NumericsError: when an alpha is NaN or infinite.
     """
-    return {cell: _entropy(cell, alpha) for cell, alpha in alphas.items()}
+    for name, alpha in alphas.items():
+        check_finite(name, alpha)
+    return {name: _entropy(scores) for name, scores in scores_of(alphas, relaxation).items()}
 
 
-def _entropy(cell: str, alpha: Tensor) -> float:
-    check_finite(cell, alpha)
-    log_weights = alpha.detach().double().log_softmax(dim=-1)
-    return float(-(log_weights.exp() * log_weights).sum(dim=-1).mean())
+def _entropy(scores: Tensor) -> float:
+    shares = scores / scores.sum(-1, keepdim=True)
+    return float(-torch.xlogy(shares, shares).sum(dim=-1).mean())
 
 
 def count_skips(genotype: Genotype) -> dict[str, int]:

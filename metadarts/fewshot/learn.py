@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, DataError, NumericsError
-from metadarts.core.types import Params
+from metadarts.core.types import Params, alphas_of
 from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
-from metadarts.networks import Learner, Network, discrete_network, inherit
+from metadarts.networks import Learner, Network, inherit
 from metadarts.spaces import Genotype
 from metadarts.store.described import require_printable
-from metadarts.training.evaluation import alphas_of
 
 from .start import Start
 from .task import MOST_AT_ONCE, Solution, Step, Support, hits, logits
@@ -114,7 +113,8 @@ def adapt_start(
 
 def derive(solution: Solution) -> Genotype:
     """The cell that the adapted alphas stand for."""
-    return derive_genotype(alphas_of(solution.params), solution.network.space)
+    network = solution.network
+    return derive_genotype(alphas_of(solution.params), network.space, network.relaxation)
 
 
 def inherited(
@@ -128,7 +128,7 @@ def inherited(
 ) -> Solution:
     """The derived cell (or ``genotype``): the adapted supernet's weights, a new head, ``plan.steps`` more steps."""
     parent = soft.network
-    network = discrete_network(genotype or derive(soft), parent.space, parent.spec)
+    network = parent.discrete(genotype or derive(soft))
     shared = {name: tensor for name, tensor in soft.params.items() if not name.startswith("head.")}
     shared |= {name: tensor for name, tensor in start.params.items() if name.startswith("head.")}
     params = _task_params(Learner(network, "support"), inherit(network, shared, parent), support)
@@ -147,7 +147,7 @@ def from_scratch(
 ) -> Solution:
     """The cell trained from fresh weights on the support set alone, with Adam: what meta-learning is worth."""
     parent = start.network
-    network = discrete_network(genotype, parent.space, parent.spec)
+    network = parent.discrete(genotype)
     fresh = network.init(support.key.child("scratch"))
     params = _task_params(Learner(network, "support"), fresh, support)
     inner = InnerLoop(plan.steps, "adam", weight_rate=SCRATCH_RATE, alpha_rate=0.0, order="first")

@@ -19,14 +19,13 @@ from safetensors.torch import save as save_tensors
 from metadarts.core.errors import ConfigError, DataError, MetadartsError, RunError, nearest
 from metadarts.core.types import Params
 from metadarts.inner import rate_shapes
-from metadarts.networks import Learner, Network, supernet
-from metadarts.spaces import darts
+from metadarts.networks import Image, Learner, Network
 from metadarts.store.described import read_described, whole
 from metadarts.store.files import write_atomically
 from metadarts.tasks import Source
-from metadarts.training import Config, RunFolder, build, with_settings
+from metadarts.training import Config, RunFolder, build
 from metadarts.training.build import require_fit
-from metadarts.training.config import to_settings
+from metadarts.training.config import config_of, to_settings
 
 from .input_spec import InputSpec, background, read_form
 
@@ -63,7 +62,7 @@ class Start:
     @property
     def network(self) -> Network:
         """The supernet."""
-        return supernet(darts(self.config.model.nodes), self.config.network_spec(self.form.channels))
+        return self.config.build_network(Image(self.form.channels, self.form.height, self.form.width))
 
     @property
     def learner(self) -> Learner:
@@ -143,10 +142,10 @@ def start_of_run(path: Path) -> Start:
 
 def _require_supernet(config: Config) -> None:
     """Require alphas to adapt. Raises ConfigError."""
-    if config.model.network != "supernet":
+    if not config.has_alphas():
         raise ConfigError(
             f"expected the run of a supernet, whose weights and alphas are adapted; its network is "
-            f"{config.model.network!r}: give the run folder of a search"
+            f"{config.described()}: give the run folder of a search"
         )
 
 
@@ -161,13 +160,12 @@ def _read(path: Path, name: str) -> Start:
             f"{path} is no start of ours: expected format {FORMAT!r}, version {VERSION}; give what `Start.save` wrote"
         )
     try:
-        settings = {f"{group}.{key}": value for group, part in told["config"].items() for key, value in part.items()}
-        config = with_settings(Config(), settings).check()
-        whole(config.model.nodes, 1, MOST_NODES)
+        config = config_of(told["config"]).check()
+        whole(config.search_space().nodes, 1, MOST_NODES)
         _require_supernet(config)
         form = read_form(told["form"])
         facts = dict(told["facts"])
-        network = supernet(darts(config.model.nodes), config.network_spec(form.channels))
+        network = config.build_network(Image(form.channels, form.height, form.width))
         params = {key[len(PARAM) :]: tensor for key, tensor in tensors.items() if key.startswith(PARAM)}
         rates = {key[len(RATE) :]: tensor for key, tensor in tensors.items() if key.startswith(RATE)}
         require_fit(network, params)

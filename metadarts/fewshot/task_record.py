@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from metadarts.core.errors import DataError
+from metadarts.core.types import alphas_of
 from metadarts.papers.recording import tensors_sha256
 from metadarts.predictor.task_record import ADAPTED, FOLDER, Origin, TaskRecord
-from metadarts.training.evaluation import alphas_of
 
 from .labelled import Labelled
 from .learn import AdaptSettings, derive

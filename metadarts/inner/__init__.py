@@ -1,7 +1,9 @@
 """The inner loop. It knows no network: it works on any ``loss(params, batch) -> [T]``."""
 
 from .engines import ENGINES as ENGINES
+from .engines import StagedLoss as StagedLoss
 from .engines import adapt as adapt
+from .engines import unstaged as unstaged
 from .types import Adapted as Adapted
 from .types import InnerLoop as InnerLoop
 from .types import rate_shapes as rate_shapes

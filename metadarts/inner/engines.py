@@ -114,7 +114,12 @@ def inner_gradients(
     return clipped[0] | clipped[1], losses
 
 
-def _staged(loss: StagedLoss[B], inner: InnerLoop, step: int, progress: Tensor | float) -> Callable[[Params, B], Tensor]:
+def unstaged(loss: Callable[[Params, B], Tensor]) -> StagedLoss[B]:
+    """A loss that does not ask where in the task it is."""
+    return lambda params, batch, at: loss(params, batch)
+
+
+def _staged(loss: StagedLoss[B], inner: InnerLoop, step: int, progress: Tensor | float) -> Callable[..., Tensor]:
     """``loss`` of inner step ``step``."""
     return partial(_at_stage, loss, Stage(step, inner.steps, progress))
 

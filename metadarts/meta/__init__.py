@@ -9,9 +9,6 @@ from .evaluate import interval95 as interval95
 from .gradient import MetaGradient as MetaGradient
 from .gradient import mean_gradient as mean_gradient
 from .gradient import meta_gradient as meta_gradient
-from .state import MetaState as MetaState
-from .state import OuterLoop as OuterLoop
-from .state import meta_step as meta_step
 from .rules import EXACT as EXACT
 from .rules import MAML as MAML
 from .rules import RULES as RULES
@@ -19,3 +16,6 @@ from .rules import MetaRule as MetaRule
 from .rules import MetaStep as MetaStep
 from .rules import Objective as Objective
 from .rules import TaskGradients as TaskGradients
+from .state import MetaState as MetaState
+from .state import OuterLoop as OuterLoop
+from .state import meta_step as meta_step

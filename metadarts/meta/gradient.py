@@ -90,7 +90,8 @@ def mean_gradient(
     """
     size, batch = micro_batch or batch.tasks, batch.channels_last()
     parts = [batch.slice(i, min(i + size, batch.tasks)) for i in range(0, batch.tasks, size)]
-    results = [_masked(rule.gradient(objective, params, part, MetaStep(inner, rates, engine, progress))) for part in parts]
+    step = MetaStep(inner, rates, engine, progress)
+    results = [_masked(rule.gradient(objective, params, part, step)) for part in parts]
     losses, accuracies, finite = (
         torch.cat([getattr(r, name) for r in results]) for name in ("losses", "accuracies", "finite")
     )

@@ -187,7 +187,7 @@ class CellBlock:
         statistics: Statistics,
         weights: Tensor | None,
     ) -> dict[str, Tensor]:
-        """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``; all but the not needed."""
+        """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``; only what is needed."""
         needed = {} if weights is None else self._needed(weights, source)
         outputs = {}
         for name in needed or self.running[source]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Network:
         cells = Cells(self.space, self.genotype, self.operations, self.spec.affine, self.spec.pool_norm)
         object.__setattr__(self, "blocks", self.spec.blocks(cells))
         object.__setattr__(self, "decisions", self.space.decisions if self.mixes else ())
+
+    def discrete(self, genotype: Genotype) -> Network:
+        """The network that runs only the operations ``genotype`` kept. Raises GenotypeError for another space's."""
+        return replace(self, genotype=genotype)
 
     @property
     def cells(self) -> tuple[CellBlock, ...]:

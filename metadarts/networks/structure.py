@@ -94,4 +94,3 @@ class NetworkSpec(Structure):
             reads = (reads[-1], len(row) - 1)
         bare = not self.cells
         return (*row, Readout((len(row) - 1,), row[-1].out_channels, rectify=bare, positions=self.flat))
-

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import ALPHA_PREFIX, SIDES, Params, TaskBatch, is_alpha
+from metadarts.core.types import ALPHA_PREFIX, SIDES, Params, TaskBatch, alphas_of, is_alpha
 from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
-from metadarts.networks import Learner, Network, discrete_network, inherit
+from metadarts.networks import Learner, Network, inherit
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.training import Experiment
 from metadarts.training.build import HeldOutTasks
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.environment import describe
-from metadarts.training.evaluation import alphas_of, evaluation_inner, on_device
+from metadarts.training.evaluation import evaluation_inner, on_device
 
 Choice = tuple[int, Genotype]
 """A task by its place in the batch, and the cell that it is to be learnt with."""
@@ -200,7 +200,7 @@ def chosen_tasks(batch: TaskBatch, rows: Tensor) -> TaskBatch:
 def _with_cell(
     experiment: Experiment, checkpoint: Checkpoint, adapted: Params, batch: TaskBatch, genotype: Genotype
 ) -> Tensor:
-    network = discrete_network(genotype, experiment.network.space, experiment.network.spec)
+    network = experiment.network.discrete(genotype)
     start = inherited_start(experiment, checkpoint, adapted, batch, network)
     learner = replace(experiment.learner, network=network)
     return _stepped(learner, start, batch, evaluation_inner(experiment.config), None)[1]

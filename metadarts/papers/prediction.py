@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch
+from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch, alphas_of
 from metadarts.derive import derive_genotype, genotype_distance
 from metadarts.inner import adapt
 from metadarts.predictor import MetaModel, Prediction
@@ -22,7 +22,7 @@ from metadarts.spaces import Genotype
 from metadarts.training import Experiment
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import alphas_of, evaluation_inner, on_device
+from metadarts.training.evaluation import evaluation_inner, on_device
 
 from .cells import finite_tasks, genotypes_of, measured_facts, require_supernet, with_choices
 from .diagnosis.passes import spans

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, TaskBatch, alphas_of
 from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, require_supernet
 from metadarts.predictor.archive import Archive
 from metadarts.predictor.archive_rows import json_text
@@ -21,7 +21,7 @@ from metadarts.predictor.task_record import ADAPTED, TaskRecord
 from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
 from metadarts.training import Experiment, with_settings
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import LOOK_ADVICE, alphas_of, evaluation_inner
+from metadarts.training.evaluation import VALIDATION_ADVICE, evaluation_inner
 from metadarts.training.memory import fitted
 
 Progress = Callable[[int, float], None]
@@ -79,7 +79,7 @@ def record_tasks(
     plan = sampler.plan(Key.from_seed(seed).child("held out", split), tasks)
     work = _Work(experiment, checkpoint, archive, sampler, plan, seed, progress)
     config = experiment.config
-    fitted(work.run, config.evaluate.batch, config.training.fit_memory, LOOK_ADVICE)
+    fitted(work.run, config.evaluate.batch, config.training.fit_memory, VALIDATION_ADVICE)
     return work.recorded()
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import Params, TaskBatch
-from metadarts.networks import Network, NetworkSpec, Statistics
+from metadarts.core.types import Params, TaskBatch, batched
+from metadarts.networks import Network, NetworkSpec
+from metadarts.operations import Statistics
 from metadarts.spaces import SearchSpace
 
 PREFIX = "stem."
@@ -70,7 +71,7 @@ class Stem:
         """
         height, width = (side // 2 ** len(self.channels) for side in batch.support_images.shape[-2:])
         network = _network(self, height * width)
-        shared = {name: tensor.expand(batch.tasks, *tensor.shape) for name, tensor in self.params.items()}
+        shared = batched(self.params, batch.tasks)
         statistics = Statistics.over(batch.support_mask) if batch.ragged else Statistics()
         with torch.no_grad():
             flat = network.embed(shared, batch.support_images, statistics)

@@ -1,6 +1,8 @@
-"""Relaxations: from alphas to mixing weights. One module each, whose ``RELAXATION`` is a frozen dataclass of options."""
+"""Relaxations: from alphas to mixing weights. One module each, whose ``RELAXATION`` is a dataclass of its options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
 
 from metadarts.core.variants import Variants, collect
 
@@ -10,3 +12,8 @@ from .softmax import Softmax as Softmax
 RELAXATIONS: Variants[Callable[..., Relaxation]] = collect(__name__, "RELAXATION", "relaxation")
 PLAIN: Relaxation = Softmax()
 """Where nothing else is said."""
+
+
+def scores_of(alphas: Mapping[str, Tensor], relaxation: Relaxation = PLAIN) -> dict[str, Tensor]:
+    """decision -> scores of its candidates, in double precision and without a graph; see `Relaxation.scores`."""
+    return {name: relaxation.scores(table.detach()) for name, table in alphas.items()}

@@ -13,13 +13,18 @@ from .records import AlphaLook, Records
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metadarts.relaxations import Relaxation
+
 CELLS = 4
 """How many of the derived cells are drawn: the first, the last, and some between."""
 KINDS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
-def derived(genotype: Genotype, alphas: Mapping[str, Tensor], space: SearchSpace, step: int) -> Iterator[Plate]:
+def derived(
+    genotype: Genotype, alphas: Mapping[str, Tensor], searched: tuple[SearchSpace, Relaxation], step: int
+) -> Iterator[Plate]:
     """The cell that counts, and the alphas it came from."""
+    space, relaxation = searched
     picture = Picture(".svg")
     draw_genotype(genotype, picture, f"derived at meta-step {step}", inputs=space.inputs)
     yield Plate(
@@ -30,7 +35,7 @@ def derived(genotype: Genotype, alphas: Mapping[str, Tensor], space: SearchSpace
         "state that it carries.",
     )
     picture = Picture(".svg")
-    draw_alphas(alphas, space, picture)
+    draw_alphas(alphas, space, picture, relaxation=relaxation)
     yield Plate(
         picture,
         "Alphas of that step",

@@ -15,6 +15,8 @@ from .records import Records, finite
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metadarts.relaxations import Relaxation
+
 KINDS = {"normal": "Normal cell", "reduce": "Reduction cell"}
 HARDLY, DECIDED = 0.95, 0.5
 """Shares of ln P: above the first the alphas have hardly chosen, below the second they have."""
@@ -99,17 +101,18 @@ def _lost(record: dict[str, Any], tasks: int) -> bool:
 
 
 def architecture_notes(
-    alphas: Mapping[str, Tensor], genotype: Genotype, records: Records, space: SearchSpace
+    alphas: Mapping[str, Tensor], genotype: Genotype, records: Records, space: SearchSpace, relaxation: Relaxation
 ) -> Iterator[str]:
     """How much the derived cell can be trusted."""
     from metadarts.derive import alpha_entropy, count_skips, genotype_distance
+    from metadarts.relaxations import scores_of
 
     undecided = math.log(len(space.primitives))
-    entropies = alpha_entropy(alphas)
+    entropies, scores = alpha_entropy(alphas, relaxation), scores_of(alphas, relaxation)
     for cell in space.cell_types:
         entropy = entropies[cell]
         share = entropy / undecided
-        top = float(alphas[cell].double().softmax(-1).max(-1).values.mean())
+        top = float(scores[cell].max(-1).values.mean())
         yield (
             f"{KINDS[cell]}: entropy {entropy:.3f} nats, {share:.2%} of ln {len(space.primitives)} (all alike); the "
             f"heaviest operation of an edge weighs {top:.3f} on average, an even one {1 / len(space.primitives):.3f}. "

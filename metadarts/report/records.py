@@ -17,6 +17,8 @@ from metadarts.viz import Series
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metadarts.relaxations import Relaxation
+
 
 @dataclass(frozen=True)
 class AlphaLook:
@@ -56,13 +58,13 @@ class Records:
         return max(looks, key=lambda record: (record["accuracy"], record["step"]), default=None)
 
 
-def read_records(run: RunFolder, space: SearchSpace) -> Records:
+def read_records(run: RunFolder, space: SearchSpace, relaxation: Relaxation) -> Records:
     """Read the records of ``run``. Raises RunError when metrics.jsonl is damaged before its last line."""
     from metadarts.derive import derive_genotype
 
     recorded = _by_step(run.records("alphas"))
     fitting = [(record["step"], as_alphas(record, space)) for record in recorded]
-    looks = [AlphaLook(step, alphas, derive_genotype(alphas, space)) for step, alphas in fitting if alphas]
+    looks = [AlphaLook(step, alphas, derive_genotype(alphas, space, relaxation)) for step, alphas in fitting if alphas]
     return Records(_by_step(run.records("train")), _by_step(run.records("validate")), looks, len(recorded) - len(looks))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
-from metadarts.spaces import SearchSpace, darts
+from metadarts.core.types import alphas_of
+from metadarts.relaxations import Relaxation
+from metadarts.spaces import SearchSpace
 from metadarts.store.files import write_atomically
 from metadarts.training.config import Config, to_settings
-from metadarts.training.evaluation import alphas_of
 from metadarts.training.lenient import as_number
 from metadarts.training.records import RunFolder
 from metadarts.viz import Page, Plate
@@ -51,8 +52,8 @@ def write_report(run: RunFolder, out: Path | None = None) -> Path:
 
 def _page(run: RunFolder) -> Page:
     config = run.config()
-    space = darts(config.model.nodes)
-    records, (results, unreadable) = read_records(run, space), read_results(run)
+    space, relaxation = config.search_space(), config.build_relaxation()
+    records, (results, unreadable) = read_records(run, space, relaxation), read_results(run)
     tasks = config.tasks
     page = Page(f"{_short(tasks.source)}, {tasks.ways}-way {tasks.shots}-shot", f"metadarts run {run.path}")
     page.text(verdict(records, _finished(run), results), "verdict")
@@ -63,7 +64,7 @@ def _page(run: RunFolder) -> Page:
     _section(page, "Learning", learning(records, tasks.ways))
     _section(page, "Adaptation", [*adaptation(records), *learned_rates(records)])
     _measured(page, results)
-    _architecture(page, run, records, space)
+    _architecture(page, run, records, (space, relaxation))
     _section(
         page, "The architecture over the run", [*alpha_traces(records, space), *cells_in_time(records.alphas, space)]
     )
@@ -117,15 +118,16 @@ def _method(row: dict[str, Any]) -> tuple[str, ...]:
     return _text(row.get("method")), percent(row.get("accuracy")), f"± {percent(row.get('interval95'))}", gained
 
 
-def _architecture(page: Page, run: RunFolder, records: Records, space: SearchSpace) -> None:
+def _architecture(page: Page, run: RunFolder, records: Records, searched: tuple[SearchSpace, Relaxation]) -> None:
     """The cell derived from the best checkpoint or, without one that can be read, from the last recorded alphas."""
     from metadarts.derive import derive_genotype
 
+    space, relaxation = searched
     page.heading("The derived cell")
     try:
         checkpoint = run.load("best")
         step, alphas = checkpoint.facts.get("step", "?"), alphas_of(checkpoint.params)
-        genotype = derive_genotype(alphas, space)
+        genotype = derive_genotype(alphas, space, relaxation)
     except MetadartsError as error:
         page.text(f"No cell can be derived from the best checkpoint: {error}", "note")
         if not records.alphas:
@@ -133,8 +135,8 @@ def _architecture(page: Page, run: RunFolder, records: Records, space: SearchSpa
         page.text("Shown is the cell of the last recorded alphas instead.")
         look = records.alphas[-1]
         step, alphas, genotype = look.step, look.alphas, look.genotype
-    page.points(architecture_notes(alphas, genotype, records, space))
-    for plate in derived(genotype, alphas, space, int(as_number(step) or 0)):
+    page.points(architecture_notes(alphas, genotype, records, space, relaxation))
+    for plate in derived(genotype, alphas, searched, int(as_number(step) or 0)):
         page.plate(plate)
     page.code(str(genotype))
 

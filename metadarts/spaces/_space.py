@@ -171,4 +171,3 @@ def _faults(space: SearchSpace) -> list[str]:
 def _repeats(field: str, names: tuple[str, ...]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     return [f"{field} must be distinct, {name!r} is given more than once" for name in twice]
-

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metadarts.core.errors import ConfigError, DataError, nearest
+from metadarts.core.variants import Variants
 from metadarts.tasks.cifar import cifar_fs, fc100, is_cifar
 from metadarts.tasks.folder import folder
 from metadarts.tasks.glyphs import glyphs
@@ -36,7 +37,7 @@ def _omniglot_random(place: Path | None, size: int = 0, channels: int = 0, progr
     return omniglot_random(place, download=place is None)
 
 
-SOURCES: dict[str, Callable[..., Source]] = {
+SOURCES: Variants[Callable[..., Source]] = Variants("source", {
     "glyphs": _glyphs,
     "omniglot": _omniglot,
     "omniglot-1200": _omniglot_random,
@@ -46,28 +47,35 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "tiered-imagenet": tiered_imagenet,
     "folder": folder,
     "npz": npz,
-}
+})  # fmt: skip
 """Name -> how to open it: (place of its data, and when asked for, size=, channels=, progress=)."""
 
 
 def open_source(
-    name: str, place: Path | None = None, *, size: int = 0, channels: int = 0, progress: Progress | None = None
+    name: str,
+    place: Path | None = None,
+    *,
+    size: int = 0,
+    channels: int = 0,
+    progress: Progress | None = None,
+    sources: Variants[Callable[..., Source]] = SOURCES,
 ) -> Source:
     """Open a source by name.
 
     Args:
-        name: a key of `SOURCES`.
+        name: a key of ``sources``.
         place: its file or folder. None: glyphs need none; Omniglot, CIFAR-FS and FC100 are downloaded into the cache
             folder, the ImageNets are looked for there, and 'folder' and 'npz' need one.
         size: side of the images in pixels, at most `LARGEST`; 0 is the source's own ('npz': as found).
         channels: 1 grey, 3 colour; 0 is the source's own ('folder' and 'npz' as found).
         progress: called with (done, total) while images are made that are not in the cache yet.
+        sources: the table of sources, for one with a user's own.
 
     Raises ConfigError for a name that no source has or a size or number of channels that it cannot have, DataError
     when its data are missing or unfit.
     """
-    if name not in SOURCES:
-        raise ConfigError(f"unknown source {name!r}; {nearest(name, SOURCES)}")
+    if name not in sources:
+        raise ConfigError(f"unknown source {name!r}; {nearest(name, sources)}")
     if not 0 <= size <= LARGEST or channels not in (0, 1, 3):
         raise ConfigError(
             f"tasks.size must lie in 0 (the source's own) to {LARGEST} and tasks.channels be 0, 1 or 3, "
@@ -77,7 +85,7 @@ def open_source(
     with _readable(place):
         if place is not None:
             _refuse_pickle(place)
-        return SOURCES[name](place, **{field: value for field, value in asked.items() if value})
+        return sources[name](place, **{field: value for field, value in asked.items() if value})
 
 
 def recognise(path: Path) -> str:

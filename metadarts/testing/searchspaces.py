@@ -7,8 +7,8 @@ import math
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.networks import PRIMITIVES, NetworkSpec, Statistics, discrete_network, inherit, supernet
-from metadarts.networks.primitives import EdgeContext
+from metadarts.networks import NetworkSpec, discrete_network, inherit, supernet
+from metadarts.operations import OPERATIONS, EdgeContext, Statistics
 from metadarts.spaces import SearchSpace, random_genotype
 
 WAYS = 5
@@ -22,7 +22,7 @@ def check_space(space: SearchSpace) -> None:
         AssertionError: on a primitive without an implementation or with a wrong output shape, edges that do not
             partition, parameters that do not add up, or a discrete network that cannot inherit from the supernet.
     """
-    if missing := [name for name in space.primitives if name not in PRIMITIVES]:
+    if missing := [name for name in space.primitives if name not in OPERATIONS]:
         raise AssertionError(f"{space.name}: no implementation of {', '.join(missing)}")
     for name in space.primitives:
         for stride in (1, 2):
@@ -39,7 +39,7 @@ def _require(what: str, actual: object, expected: object) -> None:
 
 def _check_primitive(name: str, stride: int) -> None:
     """The output of two edges of two tasks on maps of an odd size."""
-    primitive, (tasks, edges, channels, height, width) = PRIMITIVES[name], (2, 2, 4, 5, 7)
+    primitive, (tasks, edges, channels, height, width) = OPERATIONS[name], (2, 2, 4, 5, 7)
     if primitive.run is None:
         return
     key = Key(("check_space", name))
@@ -71,7 +71,7 @@ def _check_counts(space: SearchSpace) -> None:
         weights += sum(channels * cell.channels for channels in cell.inputs)
         for _, source in space.edges:
             for name in space.primitives:
-                shapes = PRIMITIVES[name].shapes(cell.channels, cell.stride(source)).values()
+                shapes = OPERATIONS[name].shapes(cell.channels, cell.stride(source)).values()
                 weights += sum(math.prod(shape) for shape in shapes)
     weights += WAYS * (network.features + 1)
     _require(f"{space.name}: weights and alphas of the supernet", network.count(WAYS), (weights, space.alphas_total))

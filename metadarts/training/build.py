@@ -11,11 +11,10 @@ import torch
 from metadarts.core.errors import ConfigError
 from metadarts.core.machine import allow_tf32
 from metadarts.core.rng import Key
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, TaskBatch, batched
 from metadarts.integrations import Tasksets, open_tasksets
 from metadarts.meta import MetaState
-from metadarts.networks import Learner, Network
-from metadarts.spaces import darts
+from metadarts.networks import Image, Learner, Network
 from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
 
 from .config import Config
@@ -53,7 +52,13 @@ class Experiment:
 
     def training_batch(self, step: int) -> TaskBatch:
         """The meta-batch of outer step ``step``: a pure function of the seed and the step."""
-        return finish(self.training_raw(step)).to(self.device)
+        return self.with_noise(finish(self.training_raw(step)).to(self.device), step)
+
+    def with_noise(self, batch: TaskBatch, step: int) -> TaskBatch:
+        """``batch`` with what the relaxation draws for it in outer step ``step``; itself where that is nothing."""
+        key = self.key.child("relaxation", step)
+        noise = self.learner.noise(batch.tasks, self.config.inner.steps, key)
+        return batch.with_noise({name: drawn.to(self.device) for name, drawn in noise.items()}) if noise else batch
 
     def training_raw(self, step: int) -> RawBatch:
         """The same batch as its source stores it, on the CPU: what a `Prefetcher` makes ahead. For any thread."""
@@ -75,7 +80,7 @@ class Experiment:
         Raises NumericsError for images too small for the network, and what torch raises when memory runs out.
         """
         state, batch = self.fresh_state(), self.training_batch(0).task(0)
-        own = {name: tensor.unsqueeze(0) for name, tensor in state.params.items()}
+        own = batched(state.params, 1)
         with torch.no_grad():
             self.learner.support_loss(self.learner.start(own, batch), batch)
 
@@ -144,12 +149,11 @@ def assemble(config: Config, source: Source | Tasksets, device: str = "cpu") -> 
     """
     if device == "cuda":
         allow_tf32(config.training.tf32)
-    size = source.size if isinstance(source, Source) else (0, 0)
-    if config.model.network == "conv4" and not isinstance(source, Source):
-        raise ConfigError(f"model.network conv4 needs a source that says its images' size; {LIBRARY}'s do not")
-    spec = config.network_spec(source.channels, size)
-    network = Network(spec, darts(config.model.nodes), config.cell())
-    return Experiment(config, source, Learner(network, config.model.bn, config.model.precision), torch.device(device))
+    image = Image(source.channels, *(source.size if isinstance(source, Source) else (0, 0)))
+    network = config.build_network(image)
+    penalty = config.penalty(image)
+    learner = Learner(network, config.model.bn, config.model.precision, penalty=penalty)
+    return Experiment(config, source, learner, torch.device(device))
 
 
 def _open(config: Config, progress: Callable[[int, int], None] | None) -> Source | Tasksets:
@@ -160,4 +164,7 @@ def _open(config: Config, progress: Callable[[int, int], None] | None) -> Source
         if tasks.size or tasks.channels:
             raise ConfigError(f"tasks.size, tasks.channels: {LIBRARY}'s tasksets keep their own form; leave both 0")
         return open_tasksets(name, place)
-    return open_source(tasks.source, place, size=tasks.size, channels=tasks.channels, progress=progress)
+    return open_source(
+        tasks.source, place, size=tasks.size, channels=tasks.channels, progress=progress,
+        sources=config.catalogue.sources,
+    )  # fmt: skip

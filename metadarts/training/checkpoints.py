@@ -61,7 +61,15 @@ def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, 
     )
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:12]}.safetensors"
-    described = {"format": FORMAT, "version": 1, "step": state.step, "tensors": file, "sha256": digest, **facts}
+    described = {
+        "format": FORMAT,
+        "version": 1,
+        "step": state.step,
+        "progress": float(state.progress),
+        "tensors": file,
+        "sha256": digest,
+        **facts,
+    }
     write_atomically(folder / file, content)
     write_atomically(folder / f"{name}.json", (json.dumps(described, indent=2) + "\n").encode())
     for other in folder.glob(f"{name}-*"):  # the checkpoint before, and what a killed save left behind

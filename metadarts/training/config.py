@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import reprlib
-import types
 import typing
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,23 @@ from typing import Any
 import yaml
 
 from metadarts.core.errors import ConfigError, GenotypeError, MetadartsError, nearest
+from metadarts.core.variants import Variants
+from metadarts.costs import Penalty
 from metadarts.inner import ENGINES, InnerLoop
-from metadarts.meta import OuterLoop
-from metadarts.networks import POLICIES, PRECISIONS, NetworkSpec
-from metadarts.spaces import Genotype, darts
+from metadarts.meta import MetaRule, OuterLoop
+from metadarts.networks import POLICIES, PRECISIONS, Image, Network, Structure, Style
+from metadarts.relaxations import Relaxation
+from metadarts.spaces import Genotype, SearchSpace
+from metadarts.store.migration import migrated_settings
 
-NETWORKS = ("supernet", "cell", "conv4")
-BLOCKS = 4
-"""Convolutional blocks of network "conv4"."""
+from .catalogue import BUILT_IN, Catalogue, load_plugins
+from .choice import Choice
+from .values import UNREADABLE, convert
+
+NETWORKS = ("supernet", "cell")
+NO_COST = "none"
+ANY_IMAGE = Image(1, 32, 32)
+"""Where the images are not known and make no difference."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,12 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Model:
-    """The network. `channels`, `nodes` and the stem as in T-NAS unless changed.
+    """What every network is told, whatever its space and its macro structure.
 
     Args:
-        network: "supernet"; "cell", the discrete network of ``genotype``; or "conv4", MAML's four convolutional blocks
-            of ``channels`` channels each, without cells.
+        network: "supernet", or "cell", the discrete network of ``genotype``.
         genotype: of "cell", as DARTS writes it.
         pool_norm: batch norm after the pools of cells (T-NAS: in the search network, not in a derived cell's).
-        channels: C of the first cell; reduction cells double it.
-        nodes: intermediate nodes per cell.
-        stem: channels of the two stem convolutions.
         head: "shared" or "prototype".
         affine: affine batch norms inside cells.
         bn: "transductive" or "support", in training and evaluation alike.
@@ -71,9 +73,6 @@ class Model:
 
     network: str = "supernet"
     genotype: str = ""
-    channels: int = 16
-    nodes: int = 4
-    stem: tuple[int, int] = (24, 48)
     head: str = "shared"
     affine: bool = False
     pool_norm: bool = True
@@ -100,6 +99,7 @@ class Training:
         validations: how many times, evenly spread over the run, to look at validation classes.
         validation_tasks: tasks per look; always the same ones.
         save_seconds: how often to write the checkpoint to go on from, besides at every look.
+        cost_strength: what the architecture's cost weighs in the query loss, see `Config.cost`.
         seed: of everything random.
     """
 
@@ -115,6 +115,7 @@ class Training:
     validations: int = 6
     validation_tasks: int = 100
     save_seconds: float = 60.0
+    cost_strength: float = 0.0
     seed: int = 0
 
 
@@ -135,31 +136,80 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Config:
-    """One experiment."""
+    """One experiment.
+
+    Args:
+        space: the search space, an entry of `metadarts.spaces.SPACES`.
+        macro: the network around the cells, an entry of `metadarts.networks.MACROS`.
+        relaxation: from alphas to mixing weights, an entry of `metadarts.relaxations.RELAXATIONS`.
+        meta: the outer rule, an entry of `metadarts.meta.RULES`.
+        cost: what the architecture's cost is, an entry of `metadarts.costs.COSTS`, or "none"; ``cost_strength`` is
+            what it weighs in the query loss.
+        catalogue: the tables that names are looked up in; with a user's own entries where plug-ins are loaded.
+    """
 
     tasks: Tasks = field(default_factory=Tasks)
+    space: Choice = field(default_factory=lambda: Choice("darts"))
+    macro: Choice = field(default_factory=lambda: Choice("tnas"))
+    relaxation: Choice = field(default_factory=lambda: Choice("softmax"))
     model: Model = field(default_factory=Model)
     inner: InnerLoop = field(default_factory=InnerLoop)
     outer: OuterLoop = field(default_factory=OuterLoop)
+    meta: Choice = field(default_factory=lambda: Choice("maml"))
+    cost: Choice = field(default_factory=lambda: Choice(NO_COST))
     training: Training = field(default_factory=Training)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    catalogue: Catalogue = field(default=BUILT_IN, compare=False, repr=False)
 
-    def network_spec(self, channels: int, size: tuple[int, int] = (0, 0)) -> NetworkSpec:
-        """The macro structure for images of ``channels`` channels and (height, width) ``size``, which "conv4" asks."""
-        model = self.model
-        if model.network == "conv4":
-            flat = (size[0] // 2**BLOCKS) * (size[1] // 2**BLOCKS)
-            return NetworkSpec(channels, (model.channels,) * BLOCKS, cells=(), head=model.head, flat=flat)
-        return NetworkSpec(
-            channels, model.stem, model.channels, affine=model.affine, pool_norm=model.pool_norm, head=model.head
-        )
+    def structure(self, image: Image = ANY_IMAGE) -> Structure:
+        """The macro structure for images of this form. Raises ConfigError."""
+        style = Style(self.model.affine, self.model.pool_norm, self.model.head)
+        structure: Structure = self.macro.make(self.catalogue.macros, image, style)
+        return structure
+
+    def search_space(self) -> SearchSpace:
+        """The search space. Raises ConfigError."""
+        space: SearchSpace = self.space.make(self.catalogue.spaces)
+        return space
+
+    def build_network(self, image: Image = ANY_IMAGE) -> Network:
+        """The network for images of this form. Raises ConfigError and GenotypeError."""
+        operations, relaxation = self.catalogue.operations, self.build_relaxation()
+        return Network(self.structure(image), self.search_space(), self.cell(), operations, relaxation)
+
+    def build_relaxation(self) -> Relaxation:
+        """From alphas to mixing weights. Raises ConfigError."""
+        relaxation: Relaxation = self.relaxation.make(self.catalogue.relaxations)
+        return relaxation
+
+    def meta_rule(self) -> MetaRule:
+        """The outer rule. Raises ConfigError."""
+        rule: MetaRule = self.meta.make(self.catalogue.rules)
+        return rule
+
+    def penalty(self, image: Image) -> Penalty | None:
+        """What the architecture's cost adds to the query loss; None for nothing. Raises ConfigError."""
+        if self.cost.name == NO_COST:
+            return None
+        if not (image.height and image.width):
+            raise ConfigError("a cost needs a source that says its images' size; learn2learn's do not")
+        cost = self.cost.make(self.catalogue.costs, image.height, image.width)
+        return Penalty(cost, self.training.cost_strength)
+
+    def described(self) -> str:
+        """The network in a few words."""
+        return "a discrete cell" if self.model.network == "cell" else f"macro network {self.macro.name}"
+
+    def has_alphas(self) -> bool:
+        """Whether there is an architecture to search: not in a discrete network, nor in one without cells."""
+        return self.model.network == "supernet" and self.build_network().mixes
 
     def cell(self) -> Genotype | None:
         """The cell of network "cell"; None for the others. Raises GenotypeError."""
         if self.model.network != "cell":
             return None
         genotype = Genotype.parse(self.model.genotype)
-        genotype.validate(darts(self.model.nodes))
+        genotype.validate(self.search_space())
         return genotype
 
     def check(self) -> Config:
@@ -189,15 +239,18 @@ def _faults(config: Config) -> Iterable[str]:
         yield f"model.precision {model.precision!r} is unknown; {nearest(model.precision, PRECISIONS)}"
     if training.engine not in ENGINES:
         yield f"training.engine {training.engine!r} is unknown; {nearest(training.engine, ENGINES)}"
-    try:
-        config.network_spec(1)
-    except ConfigError as error:
-        yield str(error).replace("network.", "model.")
-    try:
-        if model.nodes >= 1:
-            config.cell()
-    except GenotypeError as error:
-        yield f"model.genotype: {error}"
+    yield from _choice_faults(config)
+
+
+def _choice_faults(config: Config) -> Iterable[str]:
+    """What is wrong with the variants that are chosen, each made once."""
+    for make in (config.meta_rule, lambda: config.penalty(ANY_IMAGE), config.build_network):
+        try:
+            make()
+        except GenotypeError as error:
+            yield f"model.genotype: {error}"
+        except MetadartsError as error:
+            yield str(error).replace("network.", "macro.")
 
 
 def _number_faults(config: Config) -> Iterable[str]:
@@ -218,19 +271,12 @@ def _number_faults(config: Config) -> Iterable[str]:
 _OUTER_RATES = ("weight_rate", "alpha_rate", "rate_rate", "alpha_decay", "final")
 MOST_RATE = 1e3
 """Beyond this an outer rate can only be a slip; far beyond, the optimiser's single precision overflows."""
-UNREADABLE = (yaml.YAMLError, ValueError, AttributeError, RecursionError, MemoryError)
-"""What PyYAML raises on bad text: besides its own errors those of Python's int, dates and stack."""
-WIDEST = 2**63
-"""Whole numbers reach torch, numpy and JSON in 64 bits."""
-
 _POSITIVE = (("outer", "clip"), ("training", "memory_gb"))
 _LEAST = (
     ("tasks", "ways", 2),
     ("tasks", "shots", 1),
     ("tasks", "queries", 1),
     ("tasks", "size", 0),
-    ("model", "channels", 2),
-    ("model", "nodes", 1),
     ("outer", "weight_rate", 0),
     ("outer", "alpha_rate", 0),
     ("outer", "rate_rate", 0),
@@ -244,6 +290,7 @@ _LEAST = (
     ("training", "validations", 1),
     ("training", "validation_tasks", 2),
     ("training", "save_seconds", 0),
+    ("training", "cost_strength", 0),
     ("evaluate", "steps", 0),
     ("evaluate", "queries", 1),
     ("evaluate", "batch", 1),
@@ -336,13 +383,16 @@ def preset(name: str) -> dict[str, Any]:
 def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     """``config`` with "group.field" settings applied; text values are read as YAML scalars.
 
+    Settings of version 0.1 are understood, see `metadarts.store.migration`.
+
     Raises:
         ConfigError: one message naming every unknown field, with the nearest valid one, and every wrong value.
     """
     faults: list[str] = []
-    for path, value in settings.items():
+    settings = migrated_settings(settings)
+    for path in sorted(settings, key=lambda path: not path.endswith(".name")):  # an option belongs to its entry
         try:
-            config = _with_setting(config, path, value)
+            config = _with_setting(config, path, settings[path])
         except ConfigError as error:
             faults.append(str(error))
     if faults:
@@ -350,68 +400,55 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     return config
 
 
+CHOICES = {"space": 0, "macro": 2, "relaxation": 0, "meta": 0, "cost": 2}
+"""Groups that choose a variant -> how many of an entry's first parameters are no options."""
+
+
+def _table(config: Config, group: str) -> Variants[Any]:
+    """The entries that ``group`` chooses from."""
+    tables = config.catalogue
+    found: Variants[Any] = {
+        "space": tables.spaces,
+        "macro": tables.macros,
+        "relaxation": tables.relaxations,
+        "meta": tables.rules,
+        "cost": tables.costs.plus(NO_COST, lambda height, width: None),
+    }[group]
+    return found
+
+
 def _with_setting(config: Config, path: str, value: Any) -> Config:
     group, _, name = path.partition(".")
-    groups = {f.name for f in fields(config)}
+    if group in CHOICES and name:
+        chosen: Choice = getattr(config, group)
+        changed: dict[str, Any] = {group: chosen.with_option(path, value, _table(config, group), CHOICES[group])}
+        return replace(config, **changed)
+    groups = {f.name for f in fields(config)} - CHOICES.keys() - {"catalogue"}
     if group not in groups or not name:
         known = sorted(f"{g}.{f.name}" for g in groups for f in fields(getattr(config, g)))
+        known += [f"{choice}.name" for choice in CHOICES]
         raise ConfigError(f"unknown setting {path!r}: {nearest(path, known)}")
     section = getattr(config, group)
     hints = typing.get_type_hints(type(section))
     if name not in hints:
         raise ConfigError(f"unknown setting {path!r}: {nearest(name, hints)}")
     try:
-        return replace(config, **{group: replace(section, **{name: _convert(path, value, hints[name])})})
+        return replace(config, **{group: replace(section, **{name: convert(path, value, hints[name])})})
     except MetadartsError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _convert(path: str, value: Any, hint: Any) -> Any:
-    """``value`` as the field's type; "4" is 4 for an int field, "[24, 48]" a pair for a tuple field."""
-    if isinstance(value, str) and hint is not str:
-        try:
-            value = yaml.safe_load(value)
-        except UNREADABLE as error:
-            raise ConfigError(f"expected {_type_name(hint)}, got {_shown(value)}") from error
-    if isinstance(value, int) and not -WIDEST <= value < WIDEST:
-        raise ConfigError(f"expected {_type_name(hint)}, got a whole number beyond 64 bits")
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if isinstance(value, str) and float in options:
-        with suppress(ValueError):  # YAML 1.1 takes 1e-3 for text: it wants 1.0e-3
-            value = float(value)
-    if value is None or (isinstance(value, str) and value == "none" and type(None) in options):
-        if type(None) in options:
-            return None
-    elif float in options and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-        if len(value) == len(typing.get_args(hint)) and all(type(item) is int for item in value):
-            return tuple(value)
-    elif any(type(value) is option for option in options):
-        return value
-    raise ConfigError(f"expected {_type_name(hint)}, got {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    """``value`` cut to a line: aliases of YAML make a few bytes of text into lists of any length."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
-    try:
-        return short.repr(value)
-    except ValueError:  # a whole number inside with more digits than Python prints
-        return f"a {type(value).__name__}"
-
-
-def _type_name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
-
-
 def to_settings(config: Config) -> dict[str, dict[str, Any]]:
     """Plain nested dictionaries, as in config.yaml."""
-    return {
-        group: {name: list(value) if isinstance(value, tuple) else value for name, value in section.items()}
-        for group, section in dataclasses.asdict(config).items()
-    }
+    found = {}
+    for group in (f.name for f in fields(config) if f.name != "catalogue"):
+        section = getattr(config, group)
+        if isinstance(section, Choice):
+            found[group] = section.settings(_table(config, group), CHOICES[group])
+            continue
+        values = dataclasses.asdict(section)
+        found[group] = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return found | ({"plugins": dict(config.catalogue.plugins)} if config.catalogue.plugins else {})
 
 
 def dump_config(config: Config) -> str:
@@ -419,14 +456,30 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(to_settings(config), sort_keys=False)
 
 
-def load_config(path: Path) -> Config:
-    """Read a config.yaml. Raises ConfigError for unreadable YAML, tags, unknown fields and wrong values."""
+def load_config(path: Path, plugins: Sequence[str] = ()) -> Config:
+    """Read a config.yaml.
+
+    Args:
+        plugins: modules or files with entries of the user's own. Those that the file names must be among them: the code
+            that a file names is never run unasked.
+
+    Raises:
+        ConfigError: on unreadable YAML, tags, unknown fields, wrong values, and plug-ins that are missing or changed.
+    """
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, *UNREADABLE) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: expected a YAML file of settings, could not read it ({first})") from error
+    return config_of(table, plugins, str(path))
+
+
+def config_of(table: Any, plugins: Sequence[str] = (), where: str = "configuration") -> Config:
+    """The configuration that nested dictionaries say, see `to_settings` and `load_config`. Raises ConfigError."""
     if not isinstance(table, dict) or not all(isinstance(section, dict) for section in table.values()):
-        raise ConfigError(f"{path}: expected groups of settings (tasks, model, inner, outer, training, evaluate)")
+        raise ConfigError(f"{where}: expected groups of settings (tasks, model, inner, outer, training, evaluate)")
+    table = dict(table)
+    catalogue = load_plugins(plugins)
+    catalogue.require(table.pop("plugins", {}), where)
     settings = {f"{group}.{name}": value for group, section in table.items() for name, value in section.items()}
-    return with_settings(Config(), settings)
+    return with_settings(Config(catalogue=catalogue), settings)

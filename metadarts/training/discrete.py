@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metadarts.core.errors import GenotypeError
-from metadarts.networks import discrete_network, inherit
+from metadarts.networks import inherit
 from metadarts.spaces import Genotype
 
 from .build import Experiment
@@ -34,7 +34,7 @@ def discretised(experiment: Experiment, checkpoint: Checkpoint, genotype: Genoty
 
     Raises GenotypeError when ``genotype`` is not a point of the experiment's space.
     """
-    network = discrete_network(genotype, experiment.network.space, experiment.network.spec)
+    network = experiment.network.discrete(genotype)
     params = inherit(network, checkpoint.params, experiment.network)
     learner = replace(experiment.learner, network=network)
     return replace(experiment, learner=learner), replace(checkpoint, params=params)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metadarts.core.types import ALPHA_PREFIX, Params
+from metadarts.core.types import Params
 from metadarts.inner import InnerLoop
 from metadarts.meta import Evaluation, evaluate
 
@@ -17,17 +17,12 @@ from .environment import describe
 from .memory import fitted
 
 CURVE_TASKS = 100
-LOOK_ADVICE = "lower evaluate.batch, or let --fit-memory do it; else lower evaluate.queries or model.channels"
+VALIDATION_ADVICE = "lower evaluate.batch, or let --fit-memory do it; else lower evaluate.queries or macro.channels"
 
 
 def evaluation_inner(config: Config) -> InnerLoop:
     """The inner loop at test time: the training one with its own number of steps and no outer gradient."""
     return replace(config.inner, steps=config.evaluate.steps, order="first", checkpoint=0)
-
-
-def alphas_of(params: Params) -> Params:
-    """cell kind -> alphas, from parameters by name."""
-    return {name[len(ALPHA_PREFIX) :]: tensor for name, tensor in params.items() if name.startswith(ALPHA_PREFIX)}
 
 
 def on_device(experiment: Experiment, params: Params | None) -> Params | None:
@@ -66,9 +61,10 @@ def evaluate_run(
             batch_size=size,
             curve_tasks=CURVE_TASKS,
             progress=progress,
+            run_progress=checkpoint.facts.get("progress", 1.0),
         )
 
-    result, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, LOOK_ADVICE)
+    result, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, VALIDATION_ADVICE)
     facts = {
         "accuracy": result.accuracy,
         "interval95": result.interval95,

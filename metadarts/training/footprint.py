@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import NumericsError
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, Stage, TaskBatch
 from metadarts.inner import InnerLoop
-from metadarts.meta import evaluate, meta_gradient
-from metadarts.meta.gradient import Objective
+from metadarts.meta import EXACT, MetaRule, Objective, evaluate, meta_gradient
 
 from .build import Experiment
 from .evaluation import evaluation_inner
@@ -66,13 +65,13 @@ class Growth:
 
 @dataclass
 class _Watched:
-    """A problem that writes down the growth whenever a support loss and a query loss are begun, and what a step moves.
+    """An objective that writes down the growth whenever a support or a query loss is begun, and what a step moves.
 
     Args:
         moved: bytes of the parameters of one task that the inner loop moves.
     """
 
-    problem: Objective
+    objective: Objective
     inner: InnerLoop
     growth: Growth
     moved: int = 0
@@ -80,18 +79,18 @@ class _Watched:
     query: list[int] = field(default_factory=list)
 
     @property
-    def start(self) -> Callable[[Params, TaskBatch], Params]:
-        return self.problem.start
+    def start(self) -> Callable[[Params, TaskBatch, Stage], Params]:
+        return self.objective.start
 
-    def support_loss(self, params: Params, batch: TaskBatch) -> Tensor:
+    def support_loss(self, params: Params, batch: TaskBatch, at: Stage) -> Tensor:
         if not self.query:  # until then each step begins its loss once; afterwards only recomputed ones do
             self.support.append(self.growth.now())
             self.moved = sum(tensor.nbytes for name, tensor in params.items() if self.inner.adapts(name))
-        return self.problem.support_loss(params, batch)
+        return self.objective.support_loss(params, batch, at)
 
-    def query_loss(self, params: Params, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+    def query_loss(self, params: Params, batch: TaskBatch, at: Stage) -> tuple[Tensor, Tensor]:
         self.query.append(self.growth.now())
-        return self.problem.query_loss(params, batch)
+        return self.objective.query_loss(params, batch, at)
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Footprint:
 
 
 def footprint(
-    problem: Objective,
+    objective: Objective,
     params: Params,
     batch: TaskBatch,
     inner: InnerLoop,
@@ -134,12 +133,14 @@ def footprint(
     rates: Params | None = None,
     engine: str = "batched",
     recompute: bool = True,
+    rule: MetaRule = EXACT,
 ) -> Footprint:
     """Measure the first task of ``batch``; nothing random is drawn. Arguments as in `metadarts.meta.meta_gradient`.
 
     Args:
         recompute: whether recomputed steps are measured too, where the inner loop has them; else ``recomputed`` and
             ``again`` are 0.
+        rule: what a task's meta-gradient is.
 
     Raises:
         NumericsError: when the task's batch statistics cannot be taken.
@@ -148,16 +149,16 @@ def footprint(
 
     def probe(steps: int, recomputed: int) -> tuple[_Watched, int]:
         with Growth(one.support_images.device) as growth:
-            watched, loop = _Watched(problem, inner, growth), replace(inner, steps=steps, checkpoint=recomputed)
+            watched, loop = _Watched(objective, inner, growth), replace(inner, steps=steps, checkpoint=recomputed)
             try:
-                meta_gradient(watched, params, one, loop, rates=rates, engine=engine)
+                meta_gradient(watched, params, one, loop, rates=rates, engine=engine, rule=rule)
             except NumericsError:  # as after more steps than the search has: the memory was taken all the same
                 if not watched.query:
                     raise
         return watched, growth.peak
 
-    again = int(bool(recompute and moves and can_recompute(inner, engine)))
-    steps = (STORED_STEPS if inner.order == "second" else PASSING_STEPS) if moves else 0
+    again = int(bool(recompute and moves and can_recompute(inner, engine, rule)))
+    steps = (STORED_STEPS if inner.order == "second" and rule.stores == "graph" else PASSING_STEPS) if moves else 0
     probe(min(steps, 1), again)  # what is loaded at a first call, and kept, is part of the base
     watched, peak = probe(steps, 0)
     stored = max(0, (watched.query[0] - watched.support[steps // 2]) // (steps // 2)) if steps else 0
@@ -180,9 +181,9 @@ def look_bytes(experiment: Experiment, params: Params, batch: TaskBatch, rates: 
     return growth.peak + bytes_of(one)
 
 
-def can_recompute(inner: InnerLoop, engine: str) -> bool:
+def can_recompute(inner: InnerLoop, engine: str, rule: MetaRule = EXACT) -> bool:
     """Whether inner steps can be recomputed in the outer backward."""
-    return inner.order == "second" and engine == "batched"
+    return inner.order == "second" and engine == "batched" and rule.stores == "graph"
 
 
 def bytes_of(batch: TaskBatch) -> int:

@@ -34,14 +34,14 @@ def as_numbers(values: Any) -> list[float]:
 
 
 def as_alphas(record: dict[str, Any], space: SearchSpace) -> dict[str, Tensor] | None:
-    """cell type -> finite alphas [E, P] in double precision, from an "alphas" record; None when they do not fit."""
+    """decision -> finite alphas in double precision, from an "alphas" record; None when they do not fit."""
     import torch
 
     alphas = {}
-    for cell in space.cell_types:
-        table = record.get(cell)
+    for decision in space.decisions:
+        table = record.get(decision.name)
         rows = [as_numbers(row) for row in table] if isinstance(table, list) else []
-        if len(rows) != space.num_edges or any(len(row) != len(space.primitives) for row in rows):
+        if len(rows) != decision.rows or any(len(row) != len(decision.candidates) for row in rows):
             return None
-        alphas[cell] = torch.tensor(rows, dtype=torch.float64)
+        alphas[decision.name] = torch.tensor(rows, dtype=torch.float64)
     return alphas if all(bool(torch.isfinite(alpha).all()) for alpha in alphas.values()) else None

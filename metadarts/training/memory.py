@@ -13,7 +13,7 @@ import torch
 
 from metadarts.core.errors import ResourceError
 
-ADVICE = "lower training.tasks, model.channels or tasks.queries"
+ADVICE = "lower training.tasks, macro.channels or tasks.queries"
 """What to lower where no part of the work can be made smaller."""
 Result = TypeVar("Result")
 SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad allocation")

@@ -176,7 +176,7 @@ def _ways(config: Config, keep: bool) -> Iterator[tuple[int, int]]:
     sizes = [most]
     if not keep:
         sizes += [size for size in _equal_parts(training.tasks) if size < most]
-    recomputes = can_recompute(inner, training.engine)
+    recomputes = can_recompute(inner, training.engine, config.meta_rule())
     least, last = (min(inner.checkpoint, inner.steps), inner.steps) if recomputes else (0, 0)
     for size in sizes:
         for recomputed in range(least, last + 1):
@@ -209,7 +209,7 @@ def _refusal(plan: MemoryPlan, config: Config, keep: bool) -> str:
     first = ", use --order first" if config.inner.order == "second" else ""
     more = "raise training.memory_gb" if plan.budget.asked else "free memory, or set training.memory_gb"
     return (
-        f"memory: the smallest plan {found}: lower model.channels, tasks.queries or evaluate.queries{first}, or {more}"
+        f"memory: the smallest plan {found}: lower macro.channels, tasks.queries or evaluate.queries{first}, or {more}"
     )
 
 

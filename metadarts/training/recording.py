@@ -6,35 +6,33 @@ from typing import Any
 
 from torch import Tensor, isfinite
 
-from metadarts.core.types import Params
+from metadarts.core.types import Params, alphas_of
 from metadarts.derive import alpha_entropy, count_skips, derive_genotype
 from metadarts.meta import Evaluation, MetaGradient, MetaState
-from metadarts.spaces import SearchSpace
-
-from .evaluation import alphas_of
+from metadarts.networks import Network
 
 ALPHA_DIGITS = 6
 
 
-def step_facts(state: MetaState, result: MetaGradient, norms: dict[str, float], space: SearchSpace) -> dict[str, Any]:
+def step_facts(state: MetaState, result: MetaGradient, norms: dict[str, float], network: Network) -> dict[str, Any]:
     """One outer step: figures over its finite tasks, gradient norms before clipping, entropy, skips, learned rates."""
     alphas, finite = alphas_of(state.params), result.finite
     rates = state.rates
-    skips = count_skips(derive_genotype(alphas, space)) if alphas else {}
+    skips = count_skips(derive_genotype(alphas, network.space, network.relaxation)) if alphas else {}
     return {
         "loss": float(result.losses[finite].mean()),
         "accuracy": float(result.accuracies[finite].mean()),
         "finite_tasks": int(finite.sum()),
         **{f"gradient_{name}": norm for name, norm in norms.items()},
-        **{f"entropy_{kind}": value for kind, value in alpha_entropy(alphas).items()},
+        **{f"entropy_{kind}": value for kind, value in alpha_entropy(alphas, network.relaxation).items()},
         **{f"skips_{kind}": count for kind, count in skips.items()},
         "support_losses": means(result.support_losses[:, finite]),
         **({"rates": {name: rate.tolist() for name, rate in rates.items()}} if rates else {}),
     }
 
 
-def look_facts(result: Evaluation, bn: str) -> dict[str, Any]:
-    """One look at validation tasks; the curves are over inner steps, on the first tasks only."""
+def validation_facts(result: Evaluation, bn: str) -> dict[str, Any]:
+    """One validation; the curves are over inner steps, on the first tasks only."""
     return {
         "accuracy": result.accuracy,
         "interval95": result.interval95,
@@ -45,14 +43,14 @@ def look_facts(result: Evaluation, bn: str) -> dict[str, Any]:
     }
 
 
-def alpha_facts(params: Params, space: SearchSpace) -> dict[str, Any]:
+def alpha_facts(params: Params, network: Network) -> dict[str, Any]:
     """The raw alphas by cell kind, and the cell that they stand for."""
     alphas = alphas_of(params)
     tables = {
         kind: [[round(value, ALPHA_DIGITS) for value in row] for row in table.tolist()]
         for kind, table in alphas.items()
     }
-    return {**tables, "genotype": str(derive_genotype(alphas, space))}
+    return {**tables, "genotype": str(derive_genotype(alphas, network.space, network.relaxation))}
 
 
 def means(table: Tensor) -> list[float | None]:

@@ -22,10 +22,10 @@ from metadarts.meta import CapturedStep, Evaluation, MetaGradient, MetaState, ev
 from .build import Experiment, held_out
 from .checkpoints import Checkpoint
 from .clock import Clock
-from .evaluation import LOOK_ADVICE, evaluation_inner, on_device
+from .evaluation import VALIDATION_ADVICE, evaluation_inner, on_device
 from .memory import ADVICE, fitted, is_out_of_memory
 from .prefetch import Prefetcher
-from .recording import alpha_facts, look_facts, step_facts
+from .recording import alpha_facts, step_facts, validation_facts
 from .records import RunFolder
 from .tensorboard_writer import TensorBoardWriter
 from .trainer_state import TrainerState, whole
@@ -36,7 +36,7 @@ CURVE_TASKS = 10
 """Validation tasks on which a look measures every inner step; all would cost more than the look itself."""
 STEP_ADVICE = (
     "lower training.micro_batch, or let --fit-memory do it; else set inner.checkpoint to inner.steps (exact, slower), "
-    "use --order first, or lower inner.steps, tasks.queries or model.channels"
+    "use --order first, or lower inner.steps, tasks.queries or macro.channels"
 )
 
 
@@ -96,21 +96,22 @@ class _Search:
         stop: Callable[[], bool],
     ) -> None:
         self.experiment, self.run, self.watch, self.stop = experiment, run, watch, stop
-        self.config, self.space = experiment.config, experiment.network.space
+        self.config, self.network = experiment.config, experiment.network
+        self.rule = self.config.meta_rule()
         self.validation = held_out(experiment, "val", purpose="selection")
         self.saved = self.recorded = self.drawn = float("-inf")
         self.doing = "start"
         if run.has("last"):
-            self.state, self.standing = self._restored(run.load("last"))
+            self.state, self.trainer = self._restored(run.load("last"))
         else:
-            self.state, self.standing = experiment.fresh_state(), TrainerState.at_start(self.config)
+            self.state, self.trainer = experiment.fresh_state(), TrainerState.at_start(self.config)
             run.cut_metrics(0)
         self.captured = self._captured()
 
     def run_to_end(self) -> MetaState:
         """Steps and looks until the run is done."""
         step = self.state.step
-        self.board = TensorBoardWriter(self.run.path, self.space, step + 1 if step else None)
+        self.board = TensorBoardWriter(self.run.path, self.network, step + 1 if step else None)
         try:
             if step:
                 device = device_name(self.experiment.device.type)
@@ -128,7 +129,7 @@ class _Search:
 
     @property
     def clock(self) -> Clock:
-        return self.standing.clock
+        return self.trainer.clock
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
@@ -164,11 +165,11 @@ class _Search:
         if self.state.step == 0:
             return False  # starting up may take all the time there was: one step is the least a search does
         fraction, count = self.clock.fraction(self.state.step), self.config.training.validations
-        if fraction * count >= self.standing.looks + 1:  # at the end, unless a killed process has looked already
+        if fraction * count >= self.trainer.looks + 1:  # at the end, unless a killed process has looked already
             before = self.clock.seconds
             self.doing = f"validation after meta-step {self.state.step}"
-            self._look()
-            self.standing.looks = int(fraction * count)
+            self._validate()
+            self.trainer.looks = int(fraction * count)
             self.clock.reserve = max(self.clock.reserve, self.clock.seconds - before)
             self._save()
         elif self.clock.seconds - self.saved >= self.config.training.save_seconds:
@@ -182,34 +183,36 @@ class _Search:
         if experiment.device.type == "cpu":
             yield experiment.training_batch
             return
-        with Prefetcher(experiment.training_raw, experiment.device) as feed:
-            yield feed.batch
+        with Prefetcher(experiment.training_raw, experiment.device) as prefetcher:
+            yield lambda step: experiment.with_noise(prefetcher.batch(step), step)
 
     def _advance(self, batch_of: Callable[[int], TaskBatch]) -> None:
         """One outer step."""
-        step, standing = self.state.step, self.standing
+        step, trainer = self.state.step, self.trainer
         self.doing = f"meta-step {step + 1}"
         batch, fraction = batch_of(step), self.clock.fraction(step)
         result, norms = self._step(batch, fraction)
         if not self._is_finite():
             raise NumericsError("the outer update left the finite numbers; lower outer.weight_rate or set outer.clip")
-        loss, accuracy = standing.smooth.update(result)
+        loss, accuracy = trainer.smooth.update(result)
         self._note_in_turn(result, norms)
         if self.watch:
             seconds, step = self.clock.seconds, self.state.step
-            self.watch(Progress(step, self.clock.fraction(step), seconds, loss, accuracy, standing.best))
+            self.watch(Progress(step, self.clock.fraction(step), seconds, loss, accuracy, trainer.best))
 
     def _step(self, batch: TaskBatch, fraction: float) -> tuple[MetaGradient, dict[str, float]]:
         """The meta-gradient and the update by it, recorded and replayed where that can be."""
-        config, state, standing = self.config, self.state, self.standing
+        config, state, trainer = self.config, self.state, self.trainer
         found: list[tuple[MetaGradient, dict[str, float]]] = []
 
         def work(size: int) -> MetaGradient:
             if self.captured is None:
                 learner, inner, engine = self.experiment.learner, config.inner, config.training.engine
+                state.progress.fill_(fraction)
                 return meta_gradient(
-                    learner, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=size
-                )
+                    learner, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=size,
+                    rule=self.rule, progress=state.progress,
+                )  # fmt: skip
             self.captured.micro_batch = size
             try:
                 found.append(self.captured(batch, fraction))
@@ -219,10 +222,10 @@ class _Search:
                 raise ResourceError(f"memory ran out amid the outer update ({error}); {STEP_ADVICE}") from error
             return found[-1][0]
 
-        result, fitting = fitted(work, standing.micro_batch, config.training.fit_memory, STEP_ADVICE)
+        result, fitting = fitted(work, trainer.micro_batch, config.training.fit_memory, STEP_ADVICE)
         norms = found[-1][1] if found else state.apply(result.gradients, fraction)
-        if fitting != standing.micro_batch:
-            standing.micro_batch = fitting
+        if fitting != trainer.micro_batch:
+            trainer.micro_batch = fitting
             self._note("memory", micro_batch=fitting)
         return result, norms
 
@@ -231,28 +234,28 @@ class _Search:
         training = self.config.training
         if not (training.capture and self.state.on_device and training.engine == "batched"):
             return None
-        return CapturedStep(self.experiment.learner, self.state, self.config.inner)
+        return CapturedStep(self.experiment.learner, self.state, self.config.inner, rule=self.rule)
 
     def _is_finite(self) -> bool:
         tensors = (*self.state.params.values(), *self.state.log_rates.values())
         return bool(torch.isfinite(torch.cat([tensor.flatten() for tensor in tensors])).all())
 
-    def _look(self) -> None:
+    def _validate(self) -> None:
         """Measure on the validation tasks; keep the checkpoint if it is the best so far."""
-        training, standing, bn = self.config.training, self.standing, self.config.model.bn
-        result, standing.evaluation_batch = fitted(
-            self._validate, standing.evaluation_batch, training.fit_memory, LOOK_ADVICE
+        training, trainer, bn = self.config.training, self.trainer, self.config.model.bn
+        result, trainer.evaluation_batch = fitted(
+            self._measure, trainer.evaluation_batch, training.fit_memory, VALIDATION_ADVICE
         )
         accuracy, interval = result.accuracy, result.interval95
-        if standing.best is None or accuracy >= standing.best:
-            standing.best = accuracy
+        if trainer.best is None or accuracy >= trainer.best:
+            trainer.best = accuracy
             figures = {"validation_accuracy": accuracy, "validation_interval95": interval}
             facts: dict[str, Any] = figures | {"validation_tasks": training.validation_tasks, "bn": bn}
             self.run.save("best", self.state, **facts)
-        self._note("validate", **look_facts(result, bn))
+        self._note("validate", **validation_facts(result, bn))
         self._note_alphas()
 
-    def _validate(self, size: int) -> Evaluation:
+    def _measure(self, size: int) -> Evaluation:
         return evaluate(
             self.experiment.learner,
             self.state.params,
@@ -263,6 +266,7 @@ class _Search:
             batch_size=size,
             curve_tasks=CURVE_TASKS,
             progress=self._check_stop,
+            run_progress=float(self.state.progress),
         )
 
     def _note(self, kind: str, **facts: Any) -> None:
@@ -275,18 +279,18 @@ class _Search:
         """The step just taken and the alphas, each if the last note of its kind is old enough."""
         if self.clock.seconds - self.recorded >= RECORD_SECONDS or self.state.step == 1:
             self.recorded = self.clock.seconds
-            self._note("train", **step_facts(self.state, result, norms, self.space))
+            self._note("train", **step_facts(self.state, result, norms, self.network))
         if self.clock.seconds - self.drawn >= ALPHA_SECONDS:
             self._note_alphas()
 
     def _note_alphas(self) -> None:
         self.drawn = self.clock.seconds
         if self.experiment.network.mixes:
-            self._note("alphas", **alpha_facts(self.state.params, self.space))
+            self._note("alphas", **alpha_facts(self.state.params, self.network))
 
     def _save(self) -> None:
         self.saved = self.clock.seconds
-        facts = self.standing.facts() | {"metrics_size": self.run.settled_metrics()}
+        facts = self.trainer.facts() | {"metrics_size": self.run.settled_metrics()}
         self.run.save("last", self.state, resumable=True, **facts)
 
     def _restored(self, checkpoint: Checkpoint) -> tuple[MetaState, TrainerState]:
@@ -304,11 +308,11 @@ class _Search:
         )
         state = MetaState.restore(params, log_rates, checkpoint.memory, facts["step"], self.config.outer)
         try:
-            standing, size = TrainerState.from_facts(facts, self.config), whole(facts["metrics_size"])
+            trainer, size = TrainerState.from_facts(facts, self.config), whole(facts["metrics_size"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.run.path}: checkpoint 'last' is damaged: {error}") from error
-        most = self.config.training.micro_batch or standing.micro_batch  # fewer where the plan of this process says so
-        standing.micro_batch = min(standing.micro_batch, most)
-        standing.evaluation_batch = min(standing.evaluation_batch, self.config.evaluate.batch)
+        most = self.config.training.micro_batch or trainer.micro_batch  # fewer where the plan of this process says so
+        trainer.micro_batch = min(trainer.micro_batch, most)
+        trainer.evaluation_batch = min(trainer.evaluation_batch, self.config.evaluate.batch)
         self.run.cut_metrics(size)
-        return state, standing
+        return state, trainer

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import RunError
-from metadarts.spaces import Genotype, SearchSpace
+from metadarts.networks import Network
+from metadarts.spaces import Genotype
 from metadarts.store.files import cannot_write
 from metadarts.viz import Picture, draw_alphas, draw_curve, draw_genotype
 
@@ -42,15 +43,15 @@ class TensorBoardWriter:
 
     Args:
         path: the run folder.
-        space: names the edges and operations of the alphas.
+        network: whose alphas they are.
         purge_step: for a resumed run, its first step: TensorBoard hides what older files hold from it on.
 
     Raises:
         RunError: when the file cannot be written.
     """
 
-    def __init__(self, path: Path, space: SearchSpace, purge_step: int | None = None) -> None:
-        self._space = space
+    def __init__(self, path: Path, network: Network, purge_step: int | None = None) -> None:
+        self._space, self._relaxation = network.space, network.relaxation
         self._drawn: Genotype | None = None
         self._events = _EventFile(path, purge_step)
 
@@ -90,11 +91,12 @@ class TensorBoardWriter:
         if alphas is None:
             return
         pictures = {}
-        for cell, table in alphas.items():
+        for cell in self._space.cell_types:
             pictures[f"alphas/{cell}"] = Picture(dpi=DPI)
             alone = replace(self._space, cell_types=(cell,))
-            draw_alphas({cell: table}, alone, pictures[f"alphas/{cell}"], f"meta-step {step}")
-        genotype = derive_genotype(alphas, self._space).canonical()
+            own = {decision.name: alphas[decision.name] for decision in alone.decisions}
+            draw_alphas(own, alone, pictures[f"alphas/{cell}"], f"meta-step {step}", self._relaxation)
+        genotype = derive_genotype(alphas, self._space, self._relaxation).canonical()
         if genotype != self._drawn:
             pictures["genotype"] = Picture(dpi=DPI)
             draw_genotype(genotype, pictures["genotype"], f"derived at meta-step {step}", inputs=self._space.inputs)

@@ -14,20 +14,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
+    from metadarts.relaxations import Relaxation
+
 HEADINGS = {"normal": "normal cell", "reduce": "reduction cell"}
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")  # formulas took a fifth of all drawing time
 GAP, BAR, BELOW, ABOVE = 0.8, 0.3, 0.95, 0.35
 """Inches: left of each heat map, for the colour bar, under the heat maps, over them."""
 
 
-def draw_alphas(alphas: Mapping[str, Any], space: SearchSpace, path: Target, title: str = "") -> None:
-    """Write one heat map per cell type: softmax(alpha), edges as rows, primitives as columns, choices outlined.
+def draw_alphas(
+    alphas: Mapping[str, Any], space: SearchSpace, path: Target, title: str = "", relaxation: Relaxation | None = None
+) -> None:
+    """Write one heat map per cell type: the relaxed alphas, edges as rows, primitives as columns, choices outlined.
 
     Args:
         alphas: for each cell type of ``space`` its raw alphas, array-like [E, P].
         space: names the rows and the columns.
         path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
         title: printed on top.
+        relaxation: from alphas to weights; None is the softmax.
 
     Raises:
         ConfigError: when the suffix is neither .svg nor .png.
@@ -35,11 +40,13 @@ def draw_alphas(alphas: Mapping[str, Any], space: SearchSpace, path: Target, tit
         NumericsError: when an alpha is NaN or infinite.
     """
     from metadarts.derive import derive_genotype
+    from metadarts.relaxations import PLAIN, scores_of
 
     tensors = {cell: as_table(cell, values) for cell, values in alphas.items()}
-    genotype = derive_genotype(tensors, space)
+    relaxation = relaxation or PLAIN
+    genotype = derive_genotype(tensors, space, relaxation)
     cells = space.cell_types
-    weights = {cell: tensors[cell].softmax(dim=-1) for cell in cells}
+    weights = scores_of({cell: tensors[cell] for cell in cells}, relaxation)
     # At least twice the even weight, so that alphas that have not chosen do not look strong.
     top = max(2 / len(space.primitives), *(float(weight.max()) for weight in weights.values()))
     wide, tall = 0.42 * len(space.primitives), 0.27 * space.num_edges
@@ -58,7 +65,7 @@ def draw_alphas(alphas: Mapping[str, Any], space: SearchSpace, path: Target, tit
             _outline(axes, genotype, cell, space)
         beside = ((lefts[-1] - GAP + 0.15) / width, BELOW / height, 0.16 / width, tall / height)
         bar = sheet.colorbar(image, cax=sheet.add_axes(beside))
-        bar.set_label("weight, softmax(alpha)\noutlined: kept by derivation", fontsize=7.5)
+        bar.set_label("mixing weight\noutlined: kept by derivation", fontsize=7.5)
         bar.ax.tick_params(labelsize=7)
 
 

@@ -11,12 +11,12 @@ import torch
 from benchmarks import alpha_ablation
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
-from metadarts.core.types import is_alpha
+from metadarts.core.types import alphas_of, is_alpha
 from metadarts.derive import derive_genotype
 from metadarts.spaces import Genotype
 from metadarts.training import Config, RunFolder, build, evaluate_run, with_settings
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import alphas_of, evaluation_inner
+from metadarts.training.evaluation import evaluation_inner
 
 TASKS, RANDOM = 4, 2
 SETTINGS = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metadarts.core.errors import ConfigError, DataError, NumericsError
-from metadarts.core.types import is_alpha
+from metadarts.core.types import alphas_of, is_alpha
 from metadarts.fewshot.learn import (
     AdaptSettings,
     HeldOutImages,
@@ -21,7 +21,6 @@ from metadarts.fewshot.learn import (
 from metadarts.fewshot.task import MOST_AT_ONCE, Task, logits
 from metadarts.networks import Learner, discrete_network, inherit
 from metadarts.spaces import Genotype
-from metadarts.training.evaluation import alphas_of
 
 
 def same(one, other):

@@ -9,7 +9,7 @@ import torch
 
 from metadarts.core.errors import ConfigError, GenotypeError
 from metadarts.core.rng import Key
-from metadarts.core.types import is_alpha
+from metadarts.core.types import alphas_of, is_alpha
 from metadarts.inner import adapt
 from metadarts.networks import discrete_network, inherit
 from metadarts.papers import cells
@@ -27,7 +27,7 @@ from metadarts.spaces import darts, random_genotype
 from metadarts.training import Config, build, discretised, evaluate_run, with_settings
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import alphas_of, evaluation_inner
+from metadarts.training.evaluation import evaluation_inner
 
 TASKS = 3
 TINY = {

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from metadarts.cli.diagnose import diagnose as verb
 from metadarts.core.errors import ConfigError, NumericsError, RunError
 from metadarts.core.rng import Key
-from metadarts.core.types import TaskBatch
+from metadarts.core.types import TaskBatch, alphas_of
 from metadarts.derive import derive_genotype, genotype_distance
 from metadarts.papers.diagnosis import (
     Contrast,
@@ -45,7 +45,6 @@ from metadarts.spaces import darts, random_genotype
 from metadarts.training import Config, RunFolder, build, discretised, with_settings
 from metadarts.training.build import HeldOutTasks, held_out
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import alphas_of
 from metadarts.viz import Picture, Ranges, draw_ranges
 
 TASKS = 5

@@ -15,6 +15,7 @@ import pytest
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
+from metadarts.core.types import alphas_of
 from metadarts.derive import derive_genotype
 from metadarts.papers.reproduction import Job, Stopped, carry_out, tabulate
 from metadarts.papers.reproduction.job import Finding, Findings
@@ -29,7 +30,6 @@ from metadarts.tasks import EpisodeSampler, nearest_class_mean
 from metadarts.training import RunFolder
 from metadarts.training.checkpoints import save_checkpoint
 from metadarts.training.config import to_settings
-from metadarts.training.evaluation import alphas_of
 from tests.papers.tiny_tables import NODES, TASKS, auto_maml, in_a_process, job, shrink, spec
 
 ROOM = "metadarts.papers.reproduction"

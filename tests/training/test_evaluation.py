@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from metadarts.core.errors import ConfigError, DataError
-from metadarts.core.types import is_alpha
+from metadarts.core.types import alphas_of, is_alpha
 from metadarts.tasks import Source
 from metadarts.training import evaluate_run
 from metadarts.training.build import held_out
-from metadarts.training.evaluation import alphas_of, evaluation_inner
+from metadarts.training.evaluation import evaluation_inner
 
 ASKED = {
     "accuracy",

@@ -8,8 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from metadarts.core.types import Params, TaskBatch
-from metadarts.core.types import Stage as Stage
+from metadarts.core.types import Params, Stage, TaskBatch
 from metadarts.inner import InnerLoop
 
 
@@ -81,6 +80,8 @@ class MetaRule(Protocol):
     def stores(self) -> Literal["graph", "ends"]: ...
 
     def gradient(self, objective: Objective, shared: Params, batch: TaskBatch, step: MetaStep) -> TaskGradients:
-        """Gradients of the ``shared`` parameters (no task axis) for every task of ``batch``. Looks at no number, so that
-        a GPU is not waited for and the step can be recorded."""
+        """Gradients of the ``shared`` parameters (no task axis) for every task of ``batch``.
+
+        Looks at no number, so that a GPU is not waited for and the step can be recorded.
+        """
         ...

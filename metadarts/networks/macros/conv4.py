@@ -17,9 +17,7 @@ def conv4(image: Image, style: Style, *, channels: int = 16) -> NetworkSpec:
     if not image.height:
         raise ConfigError("macro conv4 needs a source that says its images' size; learn2learn's do not")
     flat = (image.height // 2**BLOCKS) * (image.width // 2**BLOCKS)
-    return NetworkSpec(
-        in_channels=image.channels, stem=(channels,) * BLOCKS, cells=(), flat=flat, head=style.head
-    )
+    return NetworkSpec(in_channels=image.channels, stem=(channels,) * BLOCKS, cells=(), flat=flat, head=style.head)
 
 
 MACRO = conv4

@@ -12,15 +12,16 @@ from torch import Tensor
 
 from metadarts.core.types import Params
 from metadarts.derive import genotype_distance
+from metadarts.relaxations import PLAIN, Relaxation, scores_of
 from metadarts.spaces import Genotype
 
 Values = NDArray[np.float64]
 
 
-def shares_of(alphas: Params) -> Tensor:
-    """The softmax of alphas [T, E, P] by cell kind: [T, R, P] float64 on the CPU, R the edges of all cell kinds."""
-    tables = [alphas[kind].detach().cpu().double().softmax(-1) for kind in sorted(alphas)]
-    return torch.cat(tables, dim=1)
+def shares_of(alphas: Params, relaxation: Relaxation = PLAIN) -> Tensor:
+    """The relaxed alphas [T, E, P] by cell kind: [T, R, P] float64 on the CPU, R the edges of all cell kinds."""
+    tables = scores_of(alphas, relaxation)
+    return torch.cat([tables[kind].cpu() for kind in sorted(tables)], dim=1)
 
 
 def largest_shares(shares: Tensor) -> Values:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, TaskBatch, alphas_of
 from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, with_alphas, with_choices
 from metadarts.spaces import Genotype, random_genotype
 from metadarts.training import Experiment
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import alphas_of, on_device
+from metadarts.training.evaluation import on_device
 
 from .distances import shares_of
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
+from metadarts.core.types import alphas_of
 from metadarts.derive import derive_genotype
 from metadarts.papers.cells import measured_facts, require_supernet
 from metadarts.spaces import Genotype
 from metadarts.training import Experiment
 from metadarts.training.build import HeldOutTasks, held_out
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import LOOK_ADVICE, alphas_of
+from metadarts.training.evaluation import VALIDATION_ADVICE
 from metadarts.training.memory import fitted
 
 from .distances import shares_of
@@ -64,7 +65,7 @@ def diagnose(
         return _all(experiment, checkpoint, episodes, spans(tasks, size), meta, key.child("random"), progress)
 
     config = experiment.config
-    found, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, LOOK_ADVICE)
+    found, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, VALIDATION_ADVICE)
     if (finite := int(found.finite.sum())) < 2:
         raise NumericsError(
             f"expected at least 2 tasks whose adaptation stays in the finite numbers, got {finite} of {tasks}; lower "

@@ -16,7 +16,7 @@ from metadarts.tasks import nearest_class_mean
 from metadarts.tasks.frozen import FrozenEpisodes
 from metadarts.training.build import Experiment
 from metadarts.training.checkpoints import Checkpoint
-from metadarts.training.evaluation import LOOK_ADVICE, evaluation_inner, on_device
+from metadarts.training.evaluation import VALIDATION_ADVICE, evaluation_inner, on_device
 from metadarts.training.memory import fitted
 
 from .plans import RowPlan
@@ -94,7 +94,7 @@ def _adapted(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch) -
             batch_size=size,
         )
 
-    result, _ = fitted(work, batch.tasks, True, LOOK_ADVICE)
+    result, _ = fitted(work, batch.tasks, True, VALIDATION_ADVICE)
     return result.accuracies.double().tolist(), []
 
 
@@ -109,7 +109,7 @@ def _cells(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch) -> 
         own = genotypes_of(adapted, experiment.network.space)
         return with_cells(experiment, checkpoint, adapted, part, own).double().tolist(), [str(cell) for cell in own]
 
-    found, _ = fitted(work, batch.tasks, True, LOOK_ADVICE)
+    found, _ = fitted(work, batch.tasks, True, VALIDATION_ADVICE)
     return [value for values, _ in found for value in values], [cell for _, cells in found for cell in cells]
 
 

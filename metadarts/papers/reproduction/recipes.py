@@ -111,7 +111,7 @@ class Recipe:
 CONSTANT_RATES: Settings = {"outer.final": 1.0}
 SMOKE_LOOKS: Settings = {"training.validations": 1, "training.validation_tasks": 4}
 LOOKS: Settings = {"training.validations": 4, "training.validation_tasks": 100}
-CONV4: Settings = {"model.network": "conv4", "model.channels": 32}
+CONV4: Settings = {"macro.name": "conv4", "macro.channels": 32}
 AFTER_MAML = ("maml", "maml-first", "maml-equal")
 AUTO_MAML_CELLS = {"auto-maml-1-shot": 1, "auto-maml-5-shot": 5}
 CELLS = {

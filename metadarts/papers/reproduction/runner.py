@@ -12,11 +12,11 @@ import numpy as np
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
+from metadarts.core.types import alphas_of
 from metadarts.derive import derive_genotype
 from metadarts.papers.rows import HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 from metadarts.spaces import Genotype, darts, random_genotype
 from metadarts.training import RunFolder
-from metadarts.training.evaluation import alphas_of
 from metadarts.training.search import Progress, SearchStopped
 
 from .job import Finding, Findings, Job, NotYet, Stopped

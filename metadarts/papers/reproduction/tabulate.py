@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
-from metadarts.networks import discrete_network
 from metadarts.papers.rows import Comparison, Paper, ResultTable, Row
 from metadarts.papers.statistics import estimate, overlap, paired
-from metadarts.spaces import Genotype, darts
+from metadarts.spaces import Genotype
 from metadarts.store.described import number, read_json
 from metadarts.training import Config, RunFolder
 from metadarts.training.build import assemble
@@ -93,8 +92,7 @@ def _sizes(job: Job, group: list[Finding]) -> tuple[int, int]:
     cells = [(cell, count) for finding in group for cell, count in finding.cells]
     if not cells:
         return network.count(WAYS)
-    space, spec = darts(network.space.nodes), network.spec
-    sizes = {cell: discrete_network(cell, space, spec).count(WAYS)[0] for cell, _ in cells}
+    sizes = {cell: network.discrete(cell).count(WAYS)[0] for cell, _ in cells}
     return int(median(sizes[cell] for cell, count in cells for _ in range(count))), 0
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
-from metadarts.networks.primitives import PRIMITIVES, EdgeContext, Statistics
+from metadarts.operations import OPERATIONS, EdgeContext, Statistics
 
 LEAST_DEVIATION = 1e-4
 MIXING = 0.3
@@ -17,12 +17,12 @@ MIXING = 0.3
 
 def edge_shapes(operation: str, channels: int) -> dict[str, tuple[int, ...]]:
     """The parameters of ``operation`` on one edge, without a task axis; empty for pools and the identity."""
-    return PRIMITIVES[operation].shapes(channels, 1)
+    return OPERATIONS[operation].shapes(channels, 1)
 
 
 def output(operation: str, params: Params, images: Tensor) -> Tensor:
     """What the edge passes on: [T, N, H, W, C] of images of that shape; parameters [T, 1, ...]."""
-    run = PRIMITIVES[operation].run
+    run = OPERATIONS[operation].run
     if run is None:
         raise ValueError(f"{operation!r} passes nothing on: give an operation")
     return run(images, EdgeContext(params, 1, Statistics(), pool_norm=True))[:, 0]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from metadarts.core.rng import Key
-from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch
-from metadarts.inner import InnerLoop, adapt
+from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, TaskBatch
+from metadarts.inner import InnerLoop, adapt, unstaged
 from metadarts.networks.learner import masked_accuracy
+from metadarts.relaxations import PLAIN
 
 from .edge import channels_last, edge_shapes, fresh, fresh_head, losses, output, pooled, standardised
 from .family import TeacherTasks
@@ -64,7 +65,7 @@ def _curve(
     def loss(params: Params, support: TaskBatch) -> Tensor:
         return losses(_logits(params, images, operations), support.support_labels)
 
-    adapt(loss, start, batch, inner, observe=measure)
+    adapt(unstaged(loss), start, batch, inner, observe=measure)
     return torch.stack(curve)
 
 
@@ -79,7 +80,7 @@ def _start(batch: TaskBatch, alphas: Tensor, key: Key, operations: tuple[str, ..
 
 def _logits(params: Params, images: Tensor, operations: tuple[str, ...]) -> Tensor:
     """[T, N, ways] of the mixture, weighted by the softmax of the alphas."""
-    weights = params[ALPHAS].softmax(-1)
+    weights = PLAIN.weights(params[ALPHAS], FINISHED)
     mixed = torch.zeros_like(images)
     for column, operation in enumerate(operations):
         own = {name: params[f"{operation}.{name}"] for name in edge_shapes(operation, images.shape[-1])}

@@ -19,7 +19,7 @@ from torch import Tensor
 from metadarts.core.errors import ConfigError, NumericsError, nearest
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
-from metadarts.inner import InnerLoop, adapt, rate_shapes
+from metadarts.inner import InnerLoop, StagedLoss, adapt, rate_shapes, unstaged
 from metadarts.meta import MetaState, OuterLoop
 
 from .network import LOSSES, Rows, initial, loss, predict, rescaled, start
@@ -227,8 +227,8 @@ def meta_gradients(
     return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
 
 
-def _by(recipe: Recipe) -> Callable[[Params, Rows], Tensor]:
-    return lambda params, rows: loss(params, rows, recipe.loss)
+def _by(recipe: Recipe) -> StagedLoss[Rows]:
+    return unstaged(lambda params, rows: loss(params, rows, recipe.loss))
 
 
 class _Draws:

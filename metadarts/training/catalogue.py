@@ -1,0 +1,129 @@
+"""The tables of variants that a configuration chooses from, with a user's own entries where plug-ins are loaded.
+
+A plug-in is one module of the user's own, written as the modules of our packages are: an ``OPERATION``, ``RELAXATION``,
+``SPACE``, ``MACRO``, ``RULE``, ``COST`` or ``SOURCE`` in it is an entry called as the module. Its code runs, so it is
+loaded only where the user names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.variants import Variants
+from metadarts.costs import COSTS
+from metadarts.meta import RULES
+from metadarts.networks import MACROS
+from metadarts.operations import OPERATIONS
+from metadarts.relaxations import RELAXATIONS
+from metadarts.spaces import SPACES
+from metadarts.tasks import SOURCES
+
+ATTRIBUTES = {
+    "OPERATION": "operations",
+    "RELAXATION": "relaxations",
+    "SPACE": "spaces",
+    "MACRO": "macros",
+    "RULE": "rules",
+    "COST": "costs",
+    "SOURCE": "sources",
+}
+"""Attribute of a plug-in -> the table that it joins."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every table of variants.
+
+    Args:
+        plugins: name -> SHA-256 of the text of each plug-in that has entries in them.
+    """
+
+    operations: Variants[Any] = OPERATIONS
+    relaxations: Variants[Any] = RELAXATIONS
+    spaces: Variants[Any] = SPACES
+    macros: Variants[Any] = MACROS
+    rules: Variants[Any] = RULES
+    costs: Variants[Any] = COSTS
+    sources: Variants[Any] = SOURCES
+    plugins: Mapping[str, str] = field(default_factory=dict)
+
+    def plus(self, name: str, module: ModuleType, digest: str) -> Catalogue:
+        """The tables with the entries of ``module``. Raises ConfigError where it has none, or a name is taken."""
+        found = {
+            table: getattr(module, attribute) for attribute, table in ATTRIBUTES.items() if hasattr(module, attribute)
+        }
+        if not found:
+            raise ConfigError(f"plug-in {name!r} defines none of {', '.join(ATTRIBUTES)}: give it an entry")
+        tables = {table: getattr(self, table).plus(name, entry) for table, entry in found.items()}
+        return replace(self, **tables, plugins={**self.plugins, name: digest})
+
+    def require(self, named: Any, where: str) -> None:
+        """Require the plug-ins ``named`` (name -> SHA-256), with the text that they had. Raises ConfigError."""
+        if not isinstance(named, dict):
+            raise ConfigError(f"{where}: plugins: expected names with their SHA-256")
+        for name, digest in named.items():
+            if name not in self.plugins:
+                raise ConfigError(
+                    f"{where} uses the plug-in {name!r}, whose code is not run unasked: if you trust it, name its file "
+                    "or module with --plugin"
+                )
+            if self.plugins[name] != digest:
+                raise ConfigError(f"{where}: the plug-in {name!r} is not what it was; restore it, or start a new run")
+
+
+BUILT_IN = Catalogue()
+
+
+def load_plugins(plugins: Sequence[str]) -> Catalogue:
+    """The built-in tables with the entries of each of ``plugins``, a module's name or a .py file.
+
+    Raises:
+        ConfigError: where one cannot be found or imported, has no entry, or has one whose name is taken.
+    """
+    catalogue = BUILT_IN
+    for plugin in plugins:
+        path = _path_of(plugin)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        catalogue = catalogue.plus(path.stem, _imported(plugin, path, digest), digest)
+    return catalogue
+
+
+def _path_of(plugin: str) -> Path:
+    if plugin.endswith(".py"):
+        path = Path(plugin)
+        if not path.is_file():
+            raise ConfigError(f"--plugin {plugin!r}: there is no such file")
+        return path
+    try:
+        found = importlib.util.find_spec(plugin)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"--plugin {plugin!r}: {error}") from error
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        raise ConfigError(f"--plugin {plugin!r}: expected a .py file or a module that can be imported")
+    return Path(found.origin)
+
+
+def _imported(plugin: str, path: Path, digest: str) -> ModuleType:
+    """The module, imported once for each text: entries of one text are equal, however often they are asked for."""
+    name = f"metadarts_plugin_{path.stem}_{digest[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--plugin {plugin!r}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"--plugin {plugin!r}: importing it failed: {type(error).__name__}: {error}") from error
+    return module
