@@ -38,7 +38,7 @@ FOLDER = RESULTS / "gpu" / "tnas-fc100-full"
 TABLES_RUN = FOLDER / "runs" / f"headline-{SHOTS}shot-seed0"
 REHEARSED: dict[str, Any] = {
     "tasks.source": "glyphs", "tasks.ways": 2, "tasks.shots": 1, "tasks.queries": 1,
-    "model.channels": 2, "model.nodes": 1, "model.stem": (2, 4), "inner.steps": 1,
+    "macro.channels": 2, "space.nodes": 1, "macro.stem": (2, 4), "inner.steps": 1,
     "training.meta_steps": 4, "training.tasks": 1, "training.validations": 1, "training.validation_tasks": 2,
     "evaluate.steps": 1, "evaluate.queries": 1, "evaluate.batch": 2,
 }  # fmt: skip

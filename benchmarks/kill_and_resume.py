@@ -27,9 +27,9 @@ from metadarts.training import RunFolder
 
 STEPS = 60
 SETTINGS = {
-    "model.channels": 4,
-    "model.nodes": 2,
-    "model.stem": "[4, 6]",
+    "macro.channels": 4,
+    "space.nodes": 2,
+    "macro.stem": "[4, 6]",
     "inner.steps": 1,
     "inner.learn_rates": "true",
     "outer.clip": 0.05,

@@ -81,8 +81,8 @@ class NetworkSpec(Structure):
         if self.flat < 0 or (self.flat and self.cells):
             raise ConfigError(f"network.flat: expected 0, or positions where there are no cells, got {self.flat}")
         super().__post_init__()
-        if self.channels % 2:
-            raise ConfigError(f"network.channels: expected an even number, got {self.channels}")
+        if self.channels < 2 or self.channels % 2:
+            raise ConfigError(f"network.channels: expected an even number from 2 on, got {self.channels}")
 
     def blocks(self, cells: Cells) -> tuple[Block, ...]:
         row: list[Block] = [Stem((self.in_channels, *self.stem))]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,14 @@ METRICS = "metrics.jsonl"
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        plugins: modules or files with entries of the user's own that its configuration names, see `load_config`.
+    """
+
+    def __init__(self, path: Path, plugins: Sequence[str] = ()) -> None:
+        self.path, self.plugins = path, tuple(plugins)
 
     @staticmethod
     def require_new(path: Path) -> None:
@@ -69,7 +73,7 @@ class RunFolder:
         return RunFolder(path)
 
     @staticmethod
-    def open(path: Path) -> RunFolder:
+    def open(path: Path, plugins: Sequence[str] = ()) -> RunFolder:
         """An existing run. Raises RunError when ``path`` is not one."""
         try:
             there = (path / "config.yaml").is_file()
@@ -77,7 +81,7 @@ class RunFolder:
             raise RunError(f"cannot open {path}: {error.strerror or error}") from error
         if not there:
             raise RunError(f"{path} is not a run folder (it has no config.yaml): give what search --out named")
-        return RunFolder(path)
+        return RunFolder(path, plugins)
 
     @property
     def is_finished(self) -> bool:
@@ -107,7 +111,7 @@ class RunFolder:
             lock.release()
 
     def config(self) -> Config:
-        return load_config(self.path / "config.yaml")
+        return load_config(self.path / "config.yaml", self.plugins)
 
     def environment(self) -> dict[str, Any]:
         """What env.json says of the machine and the data; empty where it cannot be read."""

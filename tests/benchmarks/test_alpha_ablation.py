@@ -22,9 +22,9 @@ TASKS, RANDOM = 4, 2
 SETTINGS = {
     "tasks.source": "omniglot",
     "tasks.ways": 3,
-    "model.channels": 4,
-    "model.nodes": 2,
-    "model.stem": (4, 6),
+    "macro.channels": 4,
+    "space.nodes": 2,
+    "macro.stem": (4, 6),
     "model.head": "prototype",
     "inner.alpha_rate": 5.0,
     "training.meta_steps": 1,

@@ -17,9 +17,9 @@ from metadarts.cli import main
 from metadarts.core.rng import Key
 
 SETTINGS = {
-    "model.channels": 4,
-    "model.nodes": 2,
-    "model.stem": "[4, 6]",
+    "macro.channels": 4,
+    "space.nodes": 2,
+    "macro.stem": "[4, 6]",
     "inner.steps": 1,
     "training.tasks": 2,
     "training.validations": 2,

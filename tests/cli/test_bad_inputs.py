@@ -181,7 +181,7 @@ main()
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space as Linux does")
 def test_memory_that_runs_out_before_the_first_step(search_words, tmp_path):
-    words = search_words(tmp_path / "out", "--set", "model.channels=40000")
+    words = search_words(tmp_path / "out", "--set", "macro.channels=40000")
     done = subprocess.run(
         [sys.executable, "-c", TOO_MUCH, "8", *words],
         capture_output=True,

@@ -41,7 +41,7 @@ def test_the_installed_program_refuses_in_one_line(installed, run, search_words)
         (("--ways", "9"), "9-way tasks need as many classes, it has 8; lower ways"),
         (("--shots", "18"), "18 shots and 3 queries need 21; lower shots or queries"),
         (("--set", "training.validations=0", "--set", "evaluate.batch=0"), "evaluate.batch: expected at least 1"),
-        (("--set", "model.channels=5"), "model.channels: expected an even number, got 5"),
+        (("--set", "macro.channels=5"), "macro.channels: expected an even number from 2 on, got 5"),
     ],
 )
 def test_search_refuses(refused, search_words, tmp_path, more, words):

@@ -18,7 +18,7 @@ CELL = str(random_genotype(darts(2), Key(("tests", "cli", "networks"))))
 def searched_conv4(installed, search_words, tmp_path_factory):
     """A run of 4CONV, and what its search said."""
     out = tmp_path_factory.mktemp("others") / "conv4"
-    answer = installed(*search_words(out, "--set", "model.network=conv4"))
+    answer = installed(*search_words(out, "--set", "macro.name=conv4"))
     assert answer.code == 0, answer.err
     return out, answer.out
 

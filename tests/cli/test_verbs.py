@@ -68,7 +68,7 @@ def test_search_keeps_the_settings_it_was_given(run, data):
     config = RunFolder.open(run).config()
     assert (config.tasks.source, config.tasks.file) == ("omniglot", str(data.resolve()))
     assert (config.tasks.ways, config.tasks.shots) == (3, 1)
-    assert config.model.stem == (4, 6)
+    assert config.macro.options["stem"] == (4, 6)
     assert (config.training.meta_steps, config.training.minutes) == (2, 0.0), "--meta-steps replaces quick's minutes"
     assert config.training.tasks == 2
 
@@ -215,7 +215,7 @@ def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
 
     monkeypatch.setattr("metadarts.tasks.glyphs", lambda progress: progress(1, 1))
     monkeypatch.setitem(SOURCES, "glyphs", lambda *_, **__: omniglot(data))
-    small = {"model.channels": 4, "model.nodes": 2, "model.stem": [4, 6], "training.validation_tasks": 2}
+    small = {"macro.channels": 4, "space.nodes": 2, "macro.stem": [4, 6], "training.validation_tasks": 2}
     monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"] | small | {"training.tasks": 2, "evaluate.steps": 1})
     out = tmp_path / "demo"
     answer = metadarts("demo", "--out", out, "--minutes", 0.05, "--tasks", 10, "--device", "cpu")

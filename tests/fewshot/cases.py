@@ -20,9 +20,9 @@ from metadarts.training import Config, with_settings
 
 SIDE = 16
 TINY = {
-    "model.channels": 4,
-    "model.nodes": 2,
-    "model.stem": (4, 6),
+    "macro.channels": 4,
+    "space.nodes": 2,
+    "macro.stem": (4, 6),
     "model.head": "prototype",
     "model.bn": "support",
     "inner.weight_rate": 0.05,
@@ -35,7 +35,7 @@ def make_start(channels: int, background: str = "", **changes: Any) -> Start:
     """A start of fresh weights, normalised as a source of ``channels`` would be."""
     settings = TINY | {name.replace("__", "."): value for name, value in changes.items()}
     config = with_settings(Config(), settings | {"tasks.file": "/somewhere/secret"}).check()
-    params = supernet(darts(config.model.nodes), config.network_spec(channels)).init(Key(("tests", "api")))
+    params = config.build_network(Image(channels)).init(Key(("tests", "api")))
     form = InputSpec(channels, SIDE, SIDE, (0.4, 0.5, 0.6)[:channels], (0.3, 0.25, 0.2)[:channels], background)
     return Start("tiny", config, form, params, None, {"source": "noise", "meta_steps": 0, "validation_accuracy": None})
 

@@ -146,7 +146,7 @@ def test_a_finished_run_is_a_start(cases, run, tmp_path):
 
 def test_a_run_without_alphas_is_no_start(cases, told, rewritten, tmp_path):
     """In one sentence: as a run folder, as a start's file, and as the start of a classifier."""
-    cell = str(random_genotype(darts(cases.TINY["model.nodes"]), Key(("tests", "api", "cell"))))
+    cell = str(random_genotype(darts(cases.TINY["space.nodes"]), Key(("tests", "api", "cell"))))
     for network, genotype in (("conv4", ""), ("cell", cell)):
         config = with_settings(Config(), cases.TINY | {"model.network": network, "model.genotype": genotype}).check()
         source = Source("npz", np.zeros((2, 1, 16, 16), np.uint8), (ClassEntry("a", np.arange(2)),), {"train": (0,)})

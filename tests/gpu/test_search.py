@@ -8,7 +8,7 @@ import torch
 pytestmark = pytest.mark.gpu
 
 SETTINGS = {
-    "tasks.ways": 3, "tasks.queries": 2, "model.channels": 4, "model.nodes": 2, "model.stem": (4, 6),
+    "tasks.ways": 3, "tasks.queries": 2, "macro.channels": 4, "space.nodes": 2, "macro.stem": (4, 6),
     "inner.steps": 2, "inner.alpha_rate": 2.0, "training.meta_steps": 3, "training.tasks": 2,
     "training.validations": 1, "training.validation_tasks": 4, "evaluate.steps": 2, "evaluate.queries": 3,
     "evaluate.batch": 4,

@@ -28,12 +28,12 @@ class Targets:
         return Targets(self.points[index : index + 1])
 
 
-def bowl(params, batch):
+def bowl(params, batch, at=None):
     """0.5 sum c (x - target)^2 of each task."""
     return 0.5 * (CURVATURE * (params["x"] - batch.points).square()).sum(1)
 
 
-def slope(params, batch):
+def slope(params, batch, at=None):
     """A loss that is linear in its parameters."""
     return (params["x"] * batch.points).sum(1)
 
@@ -86,7 +86,7 @@ def test_zero_steps_and_zero_rates_change_nothing(engine):
     for inner in (replace(SGD, steps=0), replace(SGD, weight_rate=0.0)):
         params = START | {"alphas.y": draw("alphas", 4, 2)}
 
-        def loss(own, batch):
+        def loss(own, batch, at=None):
             return bowl(own, batch) + own["alphas.y"].sum(1)
 
         result = adapt(loss, params, TASKS, inner, engine=engine)

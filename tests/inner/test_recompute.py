@@ -34,7 +34,7 @@ class Points:
 POINTS = Points(draw("points", 3, 5, 4))
 
 
-def loss(params, batch):
+def loss(params, batch, at=None):
     """A gated layer between two linear ones: every pair of parameters has a mixed second derivative."""
     hidden = (batch.inputs @ params["first"]).tanh() * params["alphas.gate"].softmax(-1).unsqueeze(1)
     return (hidden @ params["second"] + params["bias"].unsqueeze(1)).square().sum(2).mean(1)
@@ -46,7 +46,7 @@ class Counted:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, params, batch):
+    def __call__(self, params, batch, at=None):
         self.calls += 1
         return loss(params, batch)
 
@@ -121,7 +121,7 @@ def test_only_what_requires_grad_gets_one():
 
 def test_what_the_outer_loss_leaves_out_has_no_gradient():
     start = leaves()
-    ends = adapt(lambda own, batch: own["bias"].square().sum(1), start, POINTS, replace(INNER, checkpoint=3)).params
+    ends = adapt(lambda own, batch, at: own["bias"].square().sum(1), start, POINTS, replace(INNER, checkpoint=3)).params
     found = torch.autograd.grad(ends["bias"].sum(), list(start.values()), allow_unused=True)
     assert {name: gradient is not None for name, gradient in zip(start, found, strict=True)} == {
         name: name == "bias" for name in start
@@ -158,7 +158,7 @@ SCALE = torch.full((3,), 2.0, dtype=torch.float64, requires_grad=True)
 def test_a_loss_that_depends_on_what_is_not_its_parameter_is_refused(foreign):
     """Stored steps give it its gradient; a recomputed one would lose it in silence."""
 
-    def scaled(params, batch):
+    def scaled(params, batch, at=None):
         return foreign * loss(params, batch)
 
     ends = adapt(scaled, leaves(), POINTS, INNER).params
@@ -187,7 +187,7 @@ def test_a_step_is_taken_again_as_it_was_surrounded():
     """The choice of an operator's implementation is a context variable; a GPU's backward has a thread of its own."""
     mode, seen = ContextVar("mode", default="outside"), []
 
-    def noted(params, batch):
+    def noted(params, batch, at=None):
         seen.append(mode.get())
         return loss(params, batch)
 

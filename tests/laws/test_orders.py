@@ -19,7 +19,7 @@ INNER = InnerLoop(steps=3, weight_rate=RATES[False], alpha_rate=RATES[True])
 TIGHT = 1e-10
 
 
-def on_axis(params, tasks):
+def on_axis(params, tasks, at=None):
     return {name: tensor.expand(tasks, *tensor.shape).clone().requires_grad_() for name, tensor in params.items()}
 
 

@@ -36,13 +36,13 @@ class Gated:
 
     hidden = 6
 
-    def start(self, params, batch):
+    def start(self, params, batch, at=None):
         return params
 
-    def support_loss(self, params, batch):
+    def support_loss(self, params, batch, at=None):
         return masked_loss(self.logits(params, batch.support_images), batch.support_labels, batch.support_mask)
 
-    def query_loss(self, params, batch):
+    def query_loss(self, params, batch, at=None):
         logits = self.logits(params, batch.query_images)
         hits = (logits.argmax(-1) == batch.query_labels).to(logits.dtype)
         return masked_loss(logits, batch.query_labels, batch.query_mask), hits.mean(1)
@@ -165,7 +165,7 @@ class Looking:
     def __init__(self, learner):
         self.start, self.support_loss, self.learner = learner.start, learner.support_loss, learner
 
-    def query_loss(self, params, batch):
+    def query_loss(self, params, batch, at=None):
         loss, accuracy = self.learner.query_loss(params, batch)
         return (loss, accuracy) if float(loss.detach().sum()) > -1.0 else (-loss, accuracy)
 

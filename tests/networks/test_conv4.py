@@ -23,7 +23,7 @@ MAML_BIASES = 4 * 32
 
 
 def conv4(channels: int = 4, size: int = 16, images: int = 1, head: str = "shared", **more) -> Network:
-    spec = NetworkSpec(images, (channels,) * 4, cells=(), head=head, flat=(size // 16) ** 2, **more)
+    spec = NetworkSpec(in_channels=images, stem=(channels,) * 4, cells=(), head=head, flat=(size // 16) ** 2, **more)
     return supernet(darts(2), spec)
 
 
@@ -192,7 +192,7 @@ def test_faults_of_the_spec_are_refused_by_name():
 
 def test_a_row_of_one_block_is_a_network_too():
     """`NetworkSpec` asks for at least one convolution: without cells, one is enough."""
-    network = supernet(darts(2), NetworkSpec(1, (6,), cells=()))
+    network = supernet(darts(2), NetworkSpec(in_channels=1, stem=(6,), cells=()))
     point = network.init(Key.from_seed(0))
     x = torch.randn(3, 1, 4, 4, generator=Key.from_seed(1).torch())
     assert network.embed(point, x).shape == (3, 6)

@@ -11,7 +11,8 @@ import torch
 from metadarts.core.errors import ConfigError, GenotypeError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
-from metadarts.networks import Learner, Network, NetworkSpec, Statistics, discrete_network, inherit, supernet
+from metadarts.networks import Learner, Network, NetworkSpec, discrete_network, inherit, supernet
+from metadarts.operations import Statistics
 from metadarts.spaces import Genotype, SearchSpace, darts
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 

@@ -32,9 +32,9 @@ from metadarts.training.evaluation import evaluation_inner
 TASKS = 3
 TINY = {
     "tasks.ways": 3,
-    "model.channels": 4,
-    "model.nodes": 2,
-    "model.stem": (4, 6),
+    "macro.channels": 4,
+    "space.nodes": 2,
+    "macro.stem": (4, 6),
     "inner.alpha_rate": 20.0,
     "training.meta_steps": 1,
     "evaluate.steps": 2,

@@ -50,9 +50,9 @@ from metadarts.viz import Picture, Ranges, draw_ranges
 TASKS = 5
 TINY = {
     "tasks.ways": 3,
-    "model.channels": 4,
-    "model.nodes": 1,
-    "model.stem": (4, 6),
+    "macro.channels": 4,
+    "space.nodes": 1,
+    "macro.stem": (4, 6),
     "inner.alpha_rate": 20.0,
     "training.meta_steps": 1,
     "evaluate.steps": 2,

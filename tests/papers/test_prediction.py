@@ -28,9 +28,9 @@ from metadarts.training.checkpoints import Checkpoint
 TASKS = 5
 TINY = {
     "tasks.ways": 3,
-    "model.channels": 4,
-    "model.nodes": 1,
-    "model.stem": (4, 6),
+    "macro.channels": 4,
+    "space.nodes": 1,
+    "macro.stem": (4, 6),
     "model.head": "prototype",
     "inner.alpha_rate": 200.0,
     "training.meta_steps": 1,

@@ -44,7 +44,7 @@ CELL = {"model.network", "model.genotype", "model.affine", "model.pool_norm"}
 @pytest.mark.parametrize(("name", "budget"), [pair for pair in EVERY if pair[1] != "full"])
 def test_rows_that_are_compared_differ_in_what_is_said(name, budget):
     spec = TABLES[name]
-    assert differing(spec, budget, "headline", "maml-ours") == {"model.network", "model.channels"}
+    assert differing(spec, budget, "headline", "maml-ours") == {"model.network", "macro.channels"}
     assert differing(spec, budget, "headline", "headline-10") - {LENGTH} == set()
     assert differing(spec, budget, "maml", "maml-first") - {LENGTH} == {"inner.order"}
     assert differing(spec, budget, "maml", "maml-equal") - {LENGTH} == set()
@@ -75,7 +75,7 @@ def test_equal_meta_updates_are_equal(name, budget, shots):
 def test_a_comparison_says_whether_more_than_the_network_differs(name, budget):
     """Two trainings of one recipe differ in the network and the length alone."""
     known = {row.name: row.training for row in rows_of(TABLES[name], budget, 5)}
-    alike = {LENGTH, "model.network", "model.channels", *CELL}
+    alike = {LENGTH, "model.network", "macro.channels", *CELL}
     for plan in comparisons_of(budget):
         if {plan.first, plan.second} <= known.keys() and budget != "full":
             differ = differing(TABLES[name], budget, known[plan.first], known[plan.second])

@@ -28,9 +28,9 @@ TASKS = 5
 TINY = {
     "tasks.ways": 3,
     "tasks.train_ways": 6,
-    "model.channels": 4,
-    "model.nodes": 1,
-    "model.stem": (4, 6),
+    "macro.channels": 4,
+    "space.nodes": 1,
+    "macro.stem": (4, 6),
     "model.head": "prototype",
     "inner.alpha_rate": 20.0,
     "training.meta_steps": 1,

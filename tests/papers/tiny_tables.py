@@ -30,9 +30,9 @@ SPLITS, PER_SPLIT, IMAGES, SIZE = ("train", "val", "test"), 6, 8, 16
 NODES, TASKS, QUERIES, UPDATES = 2, 3, 2, 2
 PAPER = {"T-NAS": {1: (0.99, 0.01), 5: (0.1, None)}, "MAML": {1: (0.9, None), 5: (0.2, 0.05)}}
 TINY: dict[str, Any] = {
-    "model.nodes": NODES,
-    "model.channels": 2,
-    "model.stem": (2, 4),
+    "space.nodes": NODES,
+    "macro.channels": 2,
+    "macro.stem": (2, 4),
     "model.head": "prototype",
     "training.tasks": 1,
     "tasks.queries": 1,
@@ -69,7 +69,7 @@ def spec(trainings: tuple[str, ...] = ALL, ours: dict[str, Any] | None = None, u
     mine = TINY | (ours or {})
     recipe = Recipe(
         ours=mine,
-        maml=mine | CONV4 | {"model.channels": 2, "model.head": "shared", "inner.weight_rate": 0.4},
+        maml=mine | CONV4 | {"macro.channels": 2, "model.head": "shared", "inner.weight_rate": 0.4},
         protonet={"model.network": "conv4", "inner.steps": 0, "evaluate.steps": 0},
         steps={budget: dict.fromkeys(trainings, updates) for budget in ("smoke", "hour", "full")},
     )
@@ -120,7 +120,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(modules["runner"], "AUTO_MAML", auto_maml())
     looks = {"training.validations": 1, "training.validation_tasks": 2}
     patch.setattr(modules["recipes"], "SMOKE_LOOKS", looks)
-    patch.setattr(modules["recipes"], "CONV4", CONV4 | {"model.channels": 2})
+    patch.setattr(modules["recipes"], "CONV4", CONV4 | {"macro.channels": 2})
     plan = SimpleNamespace(facts=dict, apply=lambda config: config)
     patch.setattr(modules["trainings"], "plan_search", lambda *_: plan)
     board = SimpleNamespace(add=lambda record: None, close=lambda: None)

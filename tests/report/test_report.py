@@ -183,7 +183,7 @@ def test_it_says_that_the_alphas_hardly_chose(html):
 
 
 def test_settings_that_differ_from_the_defaults_are_marked(html):
-    assert '<tr class="marked"><td>model.channels</td><td>4</td><td>16</td></tr>' in html
+    assert '<tr class="marked"><td>macro.channels</td><td>4</td><td>16</td></tr>' in html
     assert "<tr><td>tasks.shots</td><td>1</td><td></td></tr>" in html
 
 

@@ -17,9 +17,9 @@ from metadarts.training import Config, Experiment, RunFolder, build, search, wit
 TINY = {
     "tasks.ways": 3,
     "tasks.queries": 2,
-    "model.channels": 4,
-    "model.nodes": 2,
-    "model.stem": (4, 6),
+    "macro.channels": 4,
+    "space.nodes": 2,
+    "macro.stem": (4, 6),
     "inner.steps": 1,
     "inner.alpha_rate": 2.0,
     "training.meta_steps": 4,

@@ -14,7 +14,7 @@ from metadarts.training.config import PRESETS, dump_config, to_settings
 OTHER = {
     "tasks.file": "1e3",
     "tasks.shots": 2,
-    "model.stem": (8, 10),
+    "macro.stem": (8, 10),
     "model.affine": True,
     "model.head": "prototype",
     "inner.clip": 2.5,
@@ -77,7 +77,7 @@ def test_an_unknown_name_is_met_with_the_nearest(text, hint):
 
 
 def test_all_wrong_settings_are_named_at_once():
-    wrong = {"inner.step": 1, "inner.steps": "many", "inner.order": "third", "model.stem": 3, "inner.rule": "sdg"}
+    wrong = {"inner.step": 1, "inner.steps": "many", "inner.order": "third", "macro.stem": 3, "inner.rule": "sdg"}
     with pytest.raises(ConfigError) as caught:
         with_settings(Config(), wrong | {"training.seed": 1})
     for path in wrong:
@@ -149,12 +149,12 @@ def test_an_odd_number_of_channels_is_named_as_the_file_names_it():
         ("inner.clip", "tight"),
         ("model.affine", 1),
         ("model.affine", "maybe"),
-        ("model.stem", [24]),
-        ("model.stem", [24, 48, 96]),
-        ("model.stem", [24, 4.8]),
-        ("model.stem", "[24, true]"),
-        ("model.stem", "[24, 48"),
-        ("model.stem", {"a": 1}),
+        ("macro.stem", [24]),
+        ("macro.stem", [24, 48, 96]),
+        ("macro.stem", [24, 4.8]),
+        ("macro.stem", "[24, true]"),
+        ("macro.stem", "[24, 48"),
+        ("macro.stem", {"a": 1}),
         ("tasks.file", 3),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_value_of_another_type_is_refused(path, value):
         ("inner.clip", "null", None),
         ("inner.clip", "1", 1.0),
         ("inner.learn_rates", "true", True),
-        ("model.stem", "[8, 16]", (8, 16)),
+        ("macro.stem", "[8, 16]", (8, 16)),
         ("tasks.file", "12", "12"),
         ("tasks.file", "none", "none"),
     ],

@@ -181,9 +181,9 @@ def test_alphas_by_the_kind_of_cell(finished, checkpoint):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model.nodes": 3}, "shape|is in only one"),
-        ({"model.channels": 6}, "has shape .* the configuration says"),
-        ({"model.stem": (4, 8)}, "has shape .* the configuration says"),
+        ({"space.nodes": 3}, "shape|is in only one"),
+        ({"macro.channels": 6}, "has shape .* the configuration says"),
+        ({"macro.stem": (4, 8)}, "has shape .* the configuration says"),
         ({"model.head": "prototype"}, "'head.*' is in only one of the two"),
         ({"model.affine": True}, "is in only one of the two"),
     ],

@@ -25,7 +25,7 @@ from metadarts.training.config import dump_config, to_settings
 from metadarts.training.search import SearchStopped
 
 CELL = str(random_genotype(darts(2), Key(("tests", "networks"))))
-CONV4 = {"model.network": "conv4"}
+CONV4 = {"macro.name": "conv4"}
 ONE_CELL = {"model.network": "cell", "model.genotype": CELL, "model.affine": True, "model.pool_norm": False}
 NO_STEPS = {"inner.steps": 0, "evaluate.steps": 0, "model.head": "prototype"}
 KINDS = {"conv4": CONV4, "cell": ONE_CELL, "supernet without steps": NO_STEPS, "protonet": CONV4 | NO_STEPS}
@@ -62,16 +62,17 @@ def searched(make, larger, folder, request):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model.network": "conv5"}, "model.network 'conv5' is unknown; did you mean 'conv4'?"),
+        ({"model.network": "cells"}, "model.network 'cells' is unknown; did you mean 'cell'?"),
+        ({"macro.name": "conv5"}, "unknown macro network 'conv5': did you mean 'conv4'?"),
         ({"model.network": "cell"}, "model.genotype: "),
         ({"model.network": "cell", "model.genotype": "Genotype(normal=[], "}, "model.genotype: "),
-        (ONE_CELL | {"model.nodes": 3}, "model.genotype: "),
+        (ONE_CELL | {"space.nodes": 3}, "model.genotype: "),
         (
             {"model.genotype": CELL},
             "model.genotype: network 'supernet' has none; leave it empty, or set model.network to cell",
         ),
         (CONV4 | {"model.genotype": CELL}, "model.genotype: network 'conv4' has none"),
-        (CONV4 | {"model.channels": 0}, "model.channels: expected at least 2, got 0"),
+        (CONV4 | {"macro.channels": 0}, "macro.stem: expected the channels of at least one convolution"),
         (CONV4 | {"model.head": "linear"}, "model.head: expected one of shared, prototype, got 'linear'"),
         ({"inner.steps": -1}, "inner.steps"),
         ({"evaluate.steps": -1}, "evaluate.steps: expected at least 0, got -1"),
