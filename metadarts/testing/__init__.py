@@ -9,12 +9,15 @@ from ._close import check_close as check_close
 from ._close import check_params_close as check_params_close
 from .differences import Difference as Difference
 from .differences import clean_difference as clean_difference
+from .differences import error_along as error_along
 from .differences import kink_pattern as kink_pattern
+from .metarules import check_meta_rule as check_meta_rule
 from .operators import OpCase as OpCase
 from .operators import check_derivatives as check_derivatives
 from .operators import check_op as check_op
 from .rules import check_rule as check_rule
 from .searchspaces import check_space as check_space
+from .sources import check_source as check_source
 from .tiny import generic_params as generic_params
 from .tiny import random_tasks as random_tasks
 from .tiny import tiny_learner as tiny_learner

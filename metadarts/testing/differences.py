@@ -12,9 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metadarts.core.rng import Key
+from metadarts.core.types import Params
 from metadarts.ops import implementation
 
 STEPS = (1e-5, 1e-6, 1e-7)
+DIRECTIONS = (0, 1, 2, 3, 4)
+"""Seeds of the directions tried."""
 
 
 class KinkPattern:
@@ -90,6 +94,33 @@ def clean_difference(function: Callable[[float], float], steps: Sequence[float] 
             with torch.no_grad():
                 return Difference((function(step) - function(-step)) / (2.0 * step), step)
     return None
+
+
+def error_along(function: Callable[[Params], Tensor], gradients: Params, point: Params, names: Sequence[str]) -> float:
+    """The relative error of ``gradients`` along the first direction over ``names`` that has no kink within h.
+
+    Args:
+        function: parameters -> a number.
+        gradients: of it at ``point``, by name.
+
+    Raises:
+        AssertionError: when every direction has a kink within the smallest h.
+    """
+    for seed in DIRECTIONS:
+        generator = Key.from_seed(seed).child("direction").torch()
+        direction = {}
+        for name in names:
+            scale = point[name].std() if point[name].numel() > 1 else 1.0
+            noise = torch.randn(point[name].shape, dtype=torch.float64, generator=generator)
+            direction[name] = scale * noise
+
+        def moved(step: float, direction: Params = direction) -> float:
+            return float(function(point | {name: point[name] + step * along for name, along in direction.items()}))
+
+        difference = clean_difference(moved)
+        if difference is not None:
+            return difference.relative_error(sum(float((gradients[n] * d).sum()) for n, d in direction.items()))
+    raise AssertionError("every direction has a kink within the smallest h")
 
 
 def _pattern(function: Callable[[float], float], at: float) -> bytes:

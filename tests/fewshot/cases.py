@@ -14,8 +14,6 @@ from metadarts.fewshot import Start
 from metadarts.fewshot.input_spec import InputSpec
 from metadarts.fewshot.learn import HeldOutImages
 from metadarts.fewshot.task import Support
-from metadarts.networks import supernet
-from metadarts.spaces import darts
 from metadarts.training import Config, with_settings
 
 SIDE = 16

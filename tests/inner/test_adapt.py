@@ -135,7 +135,7 @@ def test_an_observer_that_returns_true_ends_the_loop(stop):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "task-axis"}, "unknown engine 'task-axis': did you mean 'batched'"),
+        ({"engine": "batch"}, "unknown engine 'batch': did you mean 'batched'"),
         ({"engine": "loop", "observe": lambda step, params: None}, "observe needs engine 'batched'"),
         ({"engine": "higher", "batches": lambda step: TASKS}, "batches needs engine 'batched'"),
         ({"engine": "higher", "rates": {"rates.weights": torch.ones(4)}}, "neither learned rates nor clipping"),

@@ -15,32 +15,12 @@ from metadarts.core.types import is_alpha
 from metadarts.inner import InnerLoop, rate_shapes, types
 from metadarts.meta import meta_gradient
 from metadarts.optim import adam, momentum
-from metadarts.testing import clean_difference, generic_params, kink_pattern, tiny_learner
+from metadarts.testing import clean_difference, error_along, generic_params, kink_pattern, tiny_learner
 
-SEEDS = (0, 1, 2, 3, 4)
 INNER = {
     1: InnerLoop(steps=1, weight_rate=0.05, alpha_rate=2.0),
     3: InnerLoop(steps=3, weight_rate=0.05, alpha_rate=2.0),
 }
-
-
-def error_along(function, gradients, point, names):
-    """The relative error of the gradient along the first direction over ``names`` without a kink within h."""
-    for seed in SEEDS:
-        generator = Key.from_seed(seed).child("direction").torch()
-        direction = {}
-        for name in names:
-            scale = point[name].std() if point[name].numel() > 1 else 1.0
-            noise = torch.randn(point[name].shape, dtype=torch.float64, generator=generator)
-            direction[name] = scale * noise
-
-        def moved(step, direction=direction):
-            return float(function(point | {name: point[name] + step * along for name, along in direction.items()}))
-
-        difference = clean_difference(moved)
-        if difference is not None:
-            return difference.relative_error(sum(float((gradients[n] * d).sum()) for n, d in direction.items()))
-    raise AssertionError("every direction has a kink within the smallest h")
 
 
 @pytest.fixture(scope="module", params=["shared", "prototype"])

@@ -105,15 +105,15 @@ def traceable():
         yield
 
 
-def compare(problem, make, inner, micro_batch=None, steps=4):
+def compare(problem, make, inner, micro_batch=None, steps=4, batch_of=tasks):
     """Recorded and step by step, from one start on the same episodes; returns the recorder."""
     recorded, plain = make(), make()
     recorder = Rehearsal(recorded)
     step = CapturedStep(problem, recorded, inner, micro_batch=micro_batch, recorder=recorder)
     for number in range(steps):
-        found, norms = step(tasks(number), number / steps)
+        found, norms = step(batch_of(number), number / steps)
         expected, expected_norms = meta_step(
-            problem, plain, tasks(number), inner, progress=number / steps, micro_batch=micro_batch
+            problem, plain, batch_of(number), inner, progress=number / steps, micro_batch=micro_batch
         )
         assert step.is_recorded == (number > 0)
         assert norms == expected_norms
@@ -156,6 +156,38 @@ def test_so_are_those_of_a_supernet_and_nothing_of_it_waits_for_the_host():
     inner = replace(INNER, steps=1, checkpoint=1)
     recorder = compare(learner, lambda: fresh(inner, params, names), inner, steps=3)
     assert len(recorder.targets()) > 1000
+    assert from_host(recorder) == []
+
+
+class Scheduled(Gated):
+    """Gates with noise, whose temperature falls within the task and over the run."""
+
+    def support_loss(self, params, batch, at):
+        return super().support_loss(self.gated(params, batch, at), batch)
+
+    def query_loss(self, params, batch, at):
+        return super().query_loss(self.gated(params, batch, at), batch)
+
+    def gated(self, params, batch, at):
+        temperature = 1.0 - 0.9 * at.fraction * at.progress
+        return params | {"alphas.normal": (params["alphas.normal"] + batch.noise["normal"][:, at.step]) / temperature}
+
+
+def noisy(step, inner=INNER):
+    batch = tasks(step)
+    shape = (batch.tasks, inner.steps + 1, GATED.hidden)
+    drawn = torch.randn(shape, dtype=torch.float64, generator=Key.from_seed(step).child("noise").torch())
+    return batch.with_noise({"normal": drawn})
+
+
+@pytest.mark.parametrize(
+    ("inner", "micro_batch"),
+    [(INNER, None), (replace(INNER, checkpoint=2), 1)],
+    ids=["stored", "recomputed, in parts"],
+)
+def test_a_replay_sees_the_progress_of_the_run_and_new_noise(inner, micro_batch):
+    """A temperature or a draw that the recording had kept would be that of the recorded step in every replay."""
+    recorder = compare(Scheduled(), lambda: fresh(inner), inner, micro_batch, batch_of=noisy)
     assert from_host(recorder) == []
 
 

@@ -29,7 +29,13 @@ class Reptile:
             rates = None if step.rates is None else batched(step.rates, batch.tasks)
             start = objective.start(own, batch, step.stage(0))
             adapted = adapt(
-                objective.support_loss, start, batch, step.inner, rates=rates, engine=step.engine, progress=step.progress
+                objective.support_loss,
+                start,
+                batch,
+                step.inner,
+                rates=rates,
+                engine=step.engine,
+                progress=step.progress,
             )
             losses, accuracies = objective.query_loss(adapted.params, batch, step.stage(step.inner.steps))
             ends = {name: adapted.params.get(name, tensor) for name, tensor in own.items()}

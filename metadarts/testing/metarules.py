@@ -1,0 +1,56 @@
+"""check_meta_rule: an outer rule keeps the contract that masking, parts of a batch and recording rely on."""
+
+from __future__ import annotations
+
+import torch
+
+from metadarts.core.rng import Key
+from metadarts.core.types import Params, TaskBatch
+from metadarts.inner import InnerLoop
+from metadarts.meta import MetaRule, MetaStep, TaskGradients
+from metadarts.networks import Learner
+
+from ._close import check_params_close
+from .tiny import generic_params, random_tasks, tiny_learner
+
+INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0)
+STORES = ("graph", "ends")
+
+
+def check_meta_rule(rule: MetaRule) -> None:
+    """Check that ``rule`` gives each task a gradient of every shared parameter, and nothing else.
+
+    Raises:
+        AssertionError: on a missing or unknown name or a wrong shape, gradients that require grad, parameters that were
+            changed, tasks that depend on one another, or an attribute ``stores`` that says neither of its values.
+    """
+    if rule.stores not in STORES:
+        raise AssertionError(f"stores: expected one of {STORES}, got {rule.stores!r}")
+    learner = tiny_learner(nodes=1, head="prototype")
+    params, batch = generic_params(learner, Key.from_seed(1)), random_tasks(Key.from_seed(0), tasks=2)
+    before = {name: tensor.clone() for name, tensor in params.items()}
+    together = _gradients(rule, learner, params, batch)
+    _check_form(together, params, batch.tasks)
+    check_params_close(params, before, 0.0)
+    alone = [_gradients(rule, learner, params, batch.task(task)).gradients for task in range(batch.tasks)]
+    joined = {name: torch.cat([task[name] for task in alone]) for name in params}
+    check_params_close(together.gradients, joined, 1e-9)
+
+
+def _gradients(rule: MetaRule, learner: Learner, params: Params, batch: TaskBatch) -> TaskGradients:
+    return rule.gradient(learner, params, batch, MetaStep(INNER, progress=0.5))
+
+
+def _check_form(found: TaskGradients, params: Params, tasks: int) -> None:
+    if list(found.gradients) != list(params):
+        odd = sorted(set(found.gradients) ^ set(params)) or ["their order"]
+        raise AssertionError(f"gradients: expected the names of the shared parameters in their order; not so: {odd[0]}")
+    for name, gradient in found.gradients.items():
+        if tuple(gradient.shape) != (tasks, *params[name].shape):
+            raise AssertionError(f"{name}: expected [{tasks}, {list(params[name].shape)}], got {list(gradient.shape)}")
+    tensors = {"losses": found.losses, "accuracies": found.accuracies, **found.gradients}
+    for name, tensor in tensors.items():
+        if tensor.requires_grad or not bool(torch.isfinite(tensor).all()):
+            raise AssertionError(f"{name}: expected finite numbers without a graph")
+    if tuple(found.losses.shape) != (tasks,) or tuple(found.support_losses.shape) != (INNER.steps, tasks):
+        raise AssertionError("expected losses [T] and support losses [K, T]")
