@@ -14,6 +14,7 @@ from metadarts.fewshot import Start
 from metadarts.fewshot.input_spec import InputSpec
 from metadarts.fewshot.learn import HeldOutImages
 from metadarts.fewshot.task import Support
+from metadarts.networks import Image
 from metadarts.training import Config, with_settings
 
 SIDE = 16

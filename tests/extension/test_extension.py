@@ -1,0 +1,204 @@
+"""Six files outside the package go through every verb without one edit of it, and inherit its conformance suites."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from metadarts.core.errors import ConfigError
+from metadarts.operations import OPERATIONS
+from metadarts.testing import (
+    check_cost,
+    check_meta_rule,
+    check_operation,
+    check_relaxation,
+    check_source,
+    check_space,
+)
+from metadarts.training import Config, load_config
+from metadarts.training.catalogue import BUILT_IN, load_plugins
+
+FOLDER = Path(__file__).parent / "plugins"
+FILES = tuple(sorted(FOLDER.glob("*.py")))
+WORDS = [word for path in FILES for word in ("--plugin", str(path))]
+SETTINGS = {
+    "space.name": "pairs", "macro.name": "pairs", "relaxation.name": "cooling", "relaxation.end": 0.2,
+    "meta.name": "reptile", "cost.name": "edges", "training.cost_strength": 0.001,
+    "model.bn": "support", "model.head": "prototype", "inner.steps": 2, "training.tasks": 2, "tasks.queries": 2,
+    "training.validations": 1, "training.validation_tasks": 4, "evaluate.steps": 2, "evaluate.queries": 3,
+}  # fmt: skip
+MOST_LINES = 80
+
+
+def module(name: str):
+    spec = importlib.util.spec_from_file_location(f"extension_{name}", FOLDER / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+WITH_OWN = OPERATIONS.plus("conv_1x5_5x1", module("conv_1x5_5x1").OPERATION)
+
+
+def test_the_operation_conforms():
+    check_operation("conv_1x5_5x1", module("conv_1x5_5x1").OPERATION)
+
+
+def test_the_relaxation_conforms():
+    check_relaxation(module("cooling").RELAXATION())
+
+
+def test_the_space_and_its_macro_network_conform():
+    check_space(module("pairs").SPACE(), WITH_OWN)
+
+
+def test_the_outer_rule_conforms():
+    check_meta_rule(module("reptile").RULE())
+
+
+def test_the_cost_conforms():
+    check_cost(module("edges").COST)
+
+
+def test_the_source_conforms():
+    check_source(module("stripes").SOURCE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < MOST_LINES
+
+
+def metadarts(*words: object, code: int = 0) -> str:
+    """What a process of its own says."""
+    command = [sys.executable, "-c", "from metadarts.cli import main; main()", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "own"
+    sets = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+    fixed = ["--data", "stripes", "--ways", 3, "--shots", 2, "--meta-steps", 3, "--device", "cpu", "--threads", 1]
+    metadarts("search", "--out", out, *WORDS, *fixed, *sets)
+    return out
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Two classes of eight grey images."""
+    photos = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for label, shade in (("dark", 60), ("light", 190)):
+        (photos / label).mkdir()
+        for number in range(8):
+            pixels = np.clip(shade + draw.normal(0, 20, (16, 16)), 0, 255).astype(np.uint8)
+            Picture.fromarray(pixels).save(photos / label / f"{number}.png")
+    return photos
+
+
+@pytest.fixture(scope="module")
+def task(run, photos, tmp_path_factory) -> Path:
+    """A task of the user's own, adapted from the run and finished as a derived cell."""
+    out = tmp_path_factory.mktemp("tasks") / "mine"
+    metadarts("adapt", run, "--images", photos, "--steps", 2, "--finish", "inherited", "--out", out, *WORDS)
+    return out
+
+
+def test_the_run_names_its_plugins_and_their_options(run):
+    config = load_config(run / "config.yaml", [str(path) for path in FILES])
+    assert config.relaxation.options["end"] == 0.2
+    assert sorted(config.catalogue.plugins) == [path.stem for path in FILES]
+    assert config.build_network().relaxation.end == 0.2
+    assert config.search_space().inputs_by == "pairs"
+
+
+def test_evaluate_and_derive_take_the_run(run):
+    words = metadarts("evaluate", run, "--tasks", 4, "--split", "val", *WORDS)
+    assert "stripes val" in words
+    assert "Genotype(" in metadarts("derive", run, *WORDS)
+
+
+def test_without_the_plugins_the_code_is_not_run(run):
+    words = metadarts("derive", run, code=2)
+    assert "uses the plug-in" in words
+    assert "--plugin" in words
+
+
+def test_a_search_goes_on_only_with_the_same_text(run, tmp_path):
+    other = [tmp_path / path.name for path in FILES]
+    for path, copy in zip(FILES, other, strict=True):
+        copy.write_text(path.read_text(encoding="utf-8") + ("\n# changed\n" if path.stem == "reptile" else ""))
+    with pytest.raises(ConfigError, match="plug-in 'reptile' is not what it was"):
+        load_config(run / "config.yaml", [str(path) for path in other])
+
+
+@pytest.mark.parametrize("form", ["onnx", "python"])
+def test_a_shipped_file_needs_no_plugin(task, photos, tmp_path, form):
+    """The exported file gives the task's answers, in a process that knows no plug-in."""
+    out = tmp_path / {"onnx": "model.onnx", "python": "model.py"}[form]
+    metadarts("export", task, "--format", form, "--out", out, "--verify", *WORDS)
+    assert "dark" in metadarts("predict", out, photos / "dark" / "0.png")
+
+
+def test_options_that_an_entry_has_not_are_refused():
+    config = Config(catalogue=load_plugins([str(FOLDER / "cooling.py")]))
+    from metadarts.training import with_settings
+
+    with pytest.raises(ConfigError, match=r"unknown setting 'relaxation.ends'.*did you mean 'end'"):
+        with_settings(config, {"relaxation.name": "cooling", "relaxation.ends": 0.1})
+    with pytest.raises(ConfigError, match="unknown relaxation 'coolin': did you mean 'cooling'"):
+        with_settings(config, {"relaxation.name": "coolin"})
+
+
+def test_built_in_names_cannot_be_taken(tmp_path):
+    path = tmp_path / "softmax.py"
+    path.write_text("RELAXATION = dict\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="relaxation 'softmax' exists"):
+        load_plugins([str(path)])
+    assert BUILT_IN.plugins == {}
+
+
+def test_a_file_without_an_entry_is_refused(tmp_path):
+    path = tmp_path / "empty.py"
+    path.write_text("X = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="defines none of OPERATION"):
+        load_plugins([str(path)])
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_plugins([str(tmp_path / "missing.py")])
+    path.write_text("raise RuntimeError('no')\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="importing it failed: RuntimeError: no"):
+        load_plugins([str(path)])
+
+
+def test_the_objects_can_be_passed_in_python():
+    """No plug-in, no table changed: the step of a network made of one's own parts is a number."""
+    from metadarts.core.rng import Key
+    from metadarts.costs import Penalty
+    from metadarts.inner import InnerLoop
+    from metadarts.meta import meta_gradient
+    from metadarts.networks import Image, Learner, Network, Style
+    from metadarts.testing import random_tasks
+
+    parts = module("pairs")
+    structure = parts.MACRO(Image(1), Style(head="prototype"))
+    network = Network(structure, parts.SPACE(), operations=WITH_OWN, relaxation=module("cooling").RELAXATION())
+    learner = Learner(network, penalty=Penalty(module("edges").COST(16, 16), 0.001))
+    batch = random_tasks(Key.from_seed(0), size=16, dtype=torch.float32)
+    params, inner = network.init(Key.from_seed(1)), InnerLoop(steps=1)
+    exact = meta_gradient(learner, params, batch, inner)
+    reptile = meta_gradient(learner, params, batch, inner, rule=module("reptile").RULE())
+    for found in (exact, reptile):
+        assert bool(found.finite.all())
+        assert any(bool(gradient.any()) for gradient in found.gradients.values())
+    assert "conv_1x5_5x1" not in OPERATIONS
