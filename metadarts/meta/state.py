@@ -74,7 +74,8 @@ class OuterLoop:
         alphas = rule_by_name(self.rule, decay=self.alpha_decoupled_decay, first=ALPHA_FIRST, eps_root=0.0)
         if self.alpha_decay:
             alphas = chain(alphas, l2_decay(self.alpha_decay))
-        rates, schedule = rule_by_name(self.rule, decay=0.0, eps_root=0.0), product(cosine(self.final), warmup(self.warmup))
+        rates = rule_by_name(self.rule, decay=0.0, eps_root=0.0)
+        schedule = product(cosine(self.final), warmup(self.warmup))
         names = {kind: tuple(name for name in params if is_alpha(name) == kind) for kind in (False, True)}
         groups = (
             OuterGroup("weights", names[False], self.weight_rate, weights, schedule),
@@ -229,16 +230,17 @@ class MetaState:
             The norms of the gradients before clipping, by group.
         """
         self.updating = True
-        norms = {group.name: self._step(group, gradients, skip) for group in self.groups}
+        rates = self.rates or {}
+        grads = {n: gradients[n] * rates[n] if n in rates else gradients[n] for n in self.params | self.log_rates}
+        norms = {group.name: self._step(group, grads, skip) for group in self.groups}
         self.updates += 1.0 if skip is None else 1.0 - skip
         self.updating = False
         return norms
 
     def _step(self, group: OuterGroup, gradients: Params, skip: Tensor | None) -> Tensor:
         """The update of one group; returns the norm of its gradients."""
-        factors, own, kept = self.rates or {}, self._of(group), self.slots[group.name]
-        grads = {name: gradients[name] * factors[name] if name in factors else gradients[name] for name in own}
-        grads, norm = clip_by_total_norm(grads, self.outer.clip)
+        own, kept = self._of(group), self.slots[group.name]
+        grads, norm = clip_by_total_norm({name: gradients[name] for name in own}, self.outer.clip)
         moved, slots = group.rule.update(grads, kept, own, self.outer_rates[group.name], self.updates)
         _overwrite([own, *kept.values()], [moved, *(slots[name] for name in kept)], skip)
         return norm
@@ -246,13 +248,13 @@ class MetaState:
 
 def _overwrite(old: list[Params], new: list[Params], skip: Tensor | None) -> None:
     """Put the numbers of ``new`` into the memory of ``old``, unless ``skip`` is 1."""
-    targets = [tensor for group in old for tensor in group.values()]
-    values = [after[name] for before, after in zip(old, new, strict=True) for name in before]
+    pairs = [(tensor, values[name]) for group, values in zip(old, new, strict=True) for name, tensor in group.items()]
+    targets, sources = [target for target, _ in pairs], [source for _, source in pairs]
     if skip is not None:  # in one piece, since a GPU takes as long for a small tensor as for them all
-        before, after = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (targets, values))
-        parts = torch.where(skip > 0, before, after).split([tensor.numel() for tensor in targets])
-        values = [part.view(tensor.shape) for part, tensor in zip(parts, targets, strict=True)]
-    torch._foreach_copy_(targets, values)
+        stay, move = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (targets, sources))
+        parts = torch.where(skip > 0, stay, move).split([tensor.numel() for tensor in targets])
+        sources = [part.view(target.shape) for part, target in zip(parts, targets, strict=True)]
+    torch._foreach_copy_(targets, sources)
 
 
 def meta_step(
