@@ -24,8 +24,8 @@ RATE_FIELDS = {"head": "head_rate", "body": "weight_rate", "alphas": "alpha_rate
 class InnerLoop:
     """How one task is learnt from its support set.
 
-    A group whose rate is 0 stays where it is: with a ``weight_rate`` of 0 only the head learns (ANIL, Raghu et al., ICLR
-    2020), with a ``head_rate`` of 0 only the body (BOIL, Oh et al., ICLR 2021).
+    A group whose rate is 0 stays where it is: with a ``weight_rate`` of 0 and a ``head_rate`` above it only the head
+    learns (ANIL, Raghu et al., ICLR 2020), with a ``head_rate`` of 0 only the body (BOIL, Oh et al., ICLR 2021).
 
     Args:
         steps: K inner steps.
@@ -102,7 +102,7 @@ class InnerLoop:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How parameters are updated, for records: rule, rates, clipping; of what is rarer, only what is in use."""
+        """How parameters are updated, for records: rule, rates, clipping; of what is rarer, only what is set."""
         rare = {name: getattr(self, name) for name in ("head_rate", "decay", "schedule")}
         used = {name: value for name, value in rare.items() if value not in (None, "constant")}
         common = {name: getattr(self, name) for name in ("weight_rate", "alpha_rate", "clip")}

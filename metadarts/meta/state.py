@@ -47,8 +47,8 @@ class OuterLoop:
         final: cosine decay of all outer rates to this share of their start by the end of the run; 1 is constant.
         rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own.
         warmup: share of the run over which all outer rates rise linearly from 0.
-        weight_decoupled_decay: decoupled decay of the weights (AdamW's); None for the rule's own: 0.01 for "adamw", else
-            none.
+        weight_decoupled_decay: decoupled decay of the weights (AdamW's); None for the rule's own, which is none but
+            for "adamw".
         alpha_decoupled_decay: the same of the alphas; never by the rule's own.
     """
 

@@ -16,7 +16,7 @@ EXPECTED = "the rates of groups as {head: 0.1, body: 0.1, alphas: 30}"
 def written_out(path: str, value: Any) -> dict[str, Any]:
     """The settings that one stands for: itself, unless it is `RATES` or one of its entries.
 
-    ``inner.rates: {head: 0.1, body: 0}`` stands for ``inner.head_rate`` and ``inner.weight_rate``; "inner.rates.head" for
+    "inner.rates" with {head: 0.1, body: 0} stands for "inner.head_rate" and "inner.weight_rate"; "inner.rates.head" for
     the first of them.
 
     Raises:

@@ -11,7 +11,7 @@ from metadarts.optim._types import Rule
 from metadarts.optim.chaining import chain
 from metadarts.optim.decay import decoupled_decay
 
-RULES: Variants[Callable[..., Rule]] = collect(__name__, "RULE", "update rule")
+RULES: Variants[Callable[..., Rule]] = collect(__name__, "UPDATE_RULE", "update rule")
 
 
 def rule_by_name(

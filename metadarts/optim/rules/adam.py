@@ -36,4 +36,4 @@ def adam(first: float = 0.9, second: float = 0.999, eps: float = 1e-8, eps_root:
     return Rule("adam", init, update)
 
 
-RULE = adam
+UPDATE_RULE = adam

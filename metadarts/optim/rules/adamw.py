@@ -24,4 +24,4 @@ def adamw(
     return chain(adam(first, second, eps, eps_root), decoupled_decay(decay, decayed), name="adamw")
 
 
-RULE = adamw
+UPDATE_RULE = adamw

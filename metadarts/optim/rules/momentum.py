@@ -25,4 +25,4 @@ def momentum(beta: float = 0.9) -> Rule:
     return Rule("momentum", init, update)
 
 
-RULE = momentum
+UPDATE_RULE = momentum

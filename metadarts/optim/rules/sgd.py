@@ -16,4 +16,4 @@ def sgd() -> Rule:
     return Rule("sgd", lambda params: {}, update)
 
 
-RULE = sgd
+UPDATE_RULE = sgd
