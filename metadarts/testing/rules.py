@@ -80,10 +80,9 @@ def _check_walk(rule: Rule, reference: Callable[..., Optimizer]) -> None:
 def _check_one_rate(rule: Rule) -> None:
     """One rate for all parameters, as a number or 0-dim, is that rate for each task and parameter."""
     params, _ = _starts()
-    *_, expected = _walk(
-        rule, params, {name: torch.full((TASKS,), RATE, dtype=torch.float64) for name in params}, STEPS
-    )
-    for what, rate in (("a number", RATE), ("0-dim", torch.tensor(RATE, dtype=torch.float64))):
+    one = torch.tensor(RATE, dtype=torch.float64)
+    *_, expected = _walk(rule, params, dict.fromkeys(params, one.expand(TASKS)), STEPS)
+    for what, rate in (("a number", RATE), ("0-dim", one)):
         *_, found = _walk(rule, params, rate, STEPS)
         for name, tensor in expected.items():
             check_close(f"{rule.name}: {name} under a rate that is {what}", found[name], tensor, SAME)

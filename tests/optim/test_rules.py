@@ -64,7 +64,7 @@ def blind(grads, state, params, rates, step):
     ids=["wrong beta", "wrong constant", "sqrt at zero", "no decay", "shared rate unread", "cut graph", "in place"],
 )
 def test_check_rule_sees_an_offence(rule, reference, message):
-    with pytest.raises((AssertionError, KeyError, AttributeError), match=message):
+    with pytest.raises((AssertionError, KeyError), match=message):
         check_rule(rule, reference)
 
 
@@ -116,7 +116,7 @@ def test_unknown_rule_names_the_nearest():
 
 
 def one_step(rule: Rule) -> dict[str, float]:
-    """Where two parameters that begin at 2 are after a step at rate 0.1; gradients of zero, so that decay alone moves."""
+    """Where two parameters that begin at 2 are after a step at rate 0.1; at a gradient of 0 decay alone moves them."""
     params = {name: torch.tensor([2.0]).double() for name in ("a", "b")}
     grads = {name: torch.zeros(1).double() for name in params}
     moved, _ = rule.update(grads, rule.init(params), params, 0.1, 0)
@@ -141,9 +141,8 @@ def test_decay_is_the_rules_own_unless_it_is_named(rule, decay, expected):
 
 @pytest.mark.parametrize("rule", ["sgd", "adamw"])
 def test_decay_may_be_of_some_parameters(rule):
-    assert one_step(rule_by_name(rule, decay=0.5, decayed=lambda name: name == "b")) == pytest.approx(
-        {"a": 2, "b": 1.9}
-    )
+    found = one_step(rule_by_name(rule, decay=0.5, decayed=lambda name: name == "b"))
+    assert found == pytest.approx({"a": 2.0, "b": 1.9})
 
 
 def test_constants_reach_the_rules_that_have_them():
