@@ -88,7 +88,7 @@ def meta_step_on_paper(
 ) -> tuple[list[Launch], list[TorchLaunch]]:
     """Our launches and torch's of one recorded meta-step of W1: gradient and update, as `metadarts.meta.CapturedStep`.
 
-    The update runs on a CPU, for torch's Adam knows no meta tensors; what it asks for is the same.
+    The update runs on a CPU, where norms of many tensors are taken at once as on a GPU; of meta tensors they are not.
     """
     network, params, _ = setting(device="meta")
     batch = random_batch(Episode(tasks=tasks)).to("meta")

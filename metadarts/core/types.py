@@ -18,12 +18,22 @@ HALF_WIDTH = (torch.bfloat16, torch.float16)
 ALPHA_PREFIX = "alphas."
 """Parameters under this prefix are architecture parameters (alphas); all others are weights."""
 
+HEAD_PREFIX = "head."
+"""Weights under this prefix are the classifier's; all others are the body's."""
+
 SIDES = ("support", "query")
+
+
+def group_of(name: str) -> str:
+    """The group of the parameter ``name``: "alphas", "head" or "body"."""
+    if name.startswith(ALPHA_PREFIX):
+        return "alphas"
+    return "head" if name.startswith(HEAD_PREFIX) else "body"
 
 
 def is_alpha(name: str) -> bool:
     """Whether the parameter ``name`` is an architecture parameter."""
-    return name.startswith(ALPHA_PREFIX)
+    return group_of(name) == "alphas"
 
 
 def alphas_of(params: Mapping[str, Tensor]) -> Params:

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import MetadartsError, RunError
-from metadarts.core.types import Params
+from metadarts.core.types import Params, group_of
 from metadarts.networks import Network, NetworkSpec, discrete_network, supernet
 from metadarts.spaces import Genotype, darts
 from metadarts.store.described import number, read_json, truth, whole
@@ -210,7 +210,7 @@ def _solution(
 
 
 def _require_task_params(network: Network, params: Params, ways: int) -> None:
-    shapes = {name: shape for name, shape in network.shapes().items() if not name.startswith("head.")}
+    shapes = {name: shape for name, shape in network.shapes().items() if group_of(name) != "head"}
     shapes |= {"head.weight": (ways, network.features), "head.bias": (ways,)}
     if {name: tuple(tensor.shape) for name, tensor in params.items()} != shapes:
         odd = sorted(set(params) ^ set(shapes))[:1] or ["shapes"]

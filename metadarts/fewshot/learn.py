@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, DataError, NumericsError
-from metadarts.core.types import Params, alphas_of
+from metadarts.core.types import Params, alphas_of, group_of
 from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, inherit
@@ -44,7 +44,7 @@ class AdaptSettings:
         steps: inner steps.
         seconds: take no step that would end later, and keep the best so far; looks at held-out images do not count.
             None for no limit.
-        weight_rate: of the weights; None is the start's.
+        weight_rate: of the weights, the head's among them; None is the start's.
         alpha_rate: of the alphas; None is the start's. Naming either sets learned rates aside.
     """
 
@@ -65,9 +65,10 @@ class AdaptSettings:
             raise ConfigError(f"seconds: expected a positive number, got {self.seconds}")
 
     def inner(self, start: Start) -> InnerLoop:
-        given = {"weight_rate": self.weight_rate, "alpha_rate": self.alpha_rate}
-        chosen = {name: rate for name, rate in given.items() if rate is not None}
-        return replace(start.config.inner, steps=self.steps, order="first", checkpoint=0, **chosen)  # type: ignore[arg-type]
+        inner = replace(start.config.inner, steps=self.steps, order="first", checkpoint=0)
+        if self.weight_rate is not None:
+            inner = replace(inner, weight_rate=self.weight_rate, head_rate=None)
+        return inner if self.alpha_rate is None else replace(inner, alpha_rate=self.alpha_rate)
 
     def rates(self, start: Start) -> Params | None:
         """Learned rates of one task, unless some were named."""
@@ -129,8 +130,8 @@ def inherited(
     """The derived cell (or ``genotype``): the adapted supernet's weights, a new head, ``plan.steps`` more steps."""
     parent = soft.network
     network = parent.discrete(genotype or derive(soft))
-    shared = {name: tensor for name, tensor in soft.params.items() if not name.startswith("head.")}
-    shared |= {name: tensor for name, tensor in start.params.items() if name.startswith("head.")}
+    shared = {name: tensor for name, tensor in soft.params.items() if group_of(name) != "head"}
+    shared |= {name: tensor for name, tensor in start.params.items() if group_of(name) == "head"}
     params = _task_params(Learner(network, "support"), inherit(network, shared, parent), support)
     if start.network.spec.head == "shared":  # its adapted rows know the classes; a copied row does not
         params |= {name: soft.with_axis()[name] for name in ("head.weight", "head.bias")}

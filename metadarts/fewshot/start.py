@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import ConfigError, DataError, MetadartsError, RunError, nearest
-from metadarts.core.types import Params
+from metadarts.core.types import Params, group_of
 from metadarts.inner import rate_shapes
 from metadarts.networks import Image, Learner, Network
 from metadarts.store.described import read_described, whole
@@ -183,7 +183,7 @@ def _require_rates(config: Config, params: Params, rates: Params) -> None:
     """Require that learned rates, where there are some, are those that the configuration's inner loop has."""
     if not rates:
         return
-    names = [name for name in params if not name.startswith("head.")] + ["head.weight", "head.bias"]
+    names = [name for name in params if group_of(name) != "head"] + ["head.weight", "head.bias"]
     shapes = {name: shape for name, (shape, _) in rate_shapes(config.inner, names).items()}
     if {name: tuple(rate.shape) for name, rate in rates.items()} != shapes:
         raise ValueError("its learned rates are not those of its inner loop")

@@ -88,10 +88,7 @@ def _settings(start: Start, support: Support, soft: Solution, plan: AdaptSetting
     return {
         "steps": plan.steps,
         "kept": soft.kept,
-        "rule": inner.rule,
-        "weight_rate": inner.weight_rate,
-        "alpha_rate": inner.alpha_rate,
-        "clip": inner.clip,
+        **inner.facts,
         "learned_rates": plan.rates(start) is not None,
         "bn": start.learner.bn,
         "precision": start.learner.precision,

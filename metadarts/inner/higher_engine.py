@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.types import Params, Stage
 
 from .types import Adapted, InnerLoop, independent
+
+RULES: MappingProxyType[str, Callable[..., torch.optim.Optimizer]] = MappingProxyType(
+    {"sgd": torch.optim.SGD, "momentum": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam}
+)
+"""The optimiser that ``higher`` makes differentiable, by the name of the rule that it is."""
 
 
 class LossModule(nn.Module):
@@ -38,7 +45,7 @@ def adapt_with_higher(
     rates: Params | None,
     progress: Tensor | float = 1.0,
 ) -> Adapted:
-    """See `engines.adapt`. Constant rates only; no clipping; Adam for one step only.
+    """See `engines.adapt`. Constant rates of each group; no clipping, no decay; Adam for one step only.
 
     Raises:
         ConfigError: when ``higher`` is missing, or on an option that it does not offer.
@@ -47,12 +54,17 @@ def adapt_with_higher(
         import higher
     except ImportError as error:
         raise ConfigError("engine 'higher' needs the package higher: pip install higher") from error
-    if inner.rule == "adam" and inner.steps > 1:
+    name = inner.make_rule().name
+    if name not in RULES:
+        raise ConfigError(f"engine 'higher': {nearest(name, RULES)}; use batched or loop for rule {name!r}")
+    if name == "adam" and inner.steps > 1:
         raise ConfigError(
             "engine 'higher': its Adam adds eps at another place, another rule from step 2 on; use batched"
         )
-    if rates is not None or inner.clip is not None:
-        raise ConfigError("engine 'higher' has neither learned rates nor clipping here; use batched or loop")
+    if rates is not None or inner.clip is not None or inner.decay or inner.schedule != "constant":
+        raise ConfigError(
+            "engine 'higher' has neither learned rates nor clipping, decay or a schedule here; use batched or loop"
+        )
     exact = inner.order == "second" and torch.is_grad_enabled()
     results = [_adapt_one(higher, loss, params, support, inner, task, progress, exact) for task in range(support.tasks)]
     joined = {name: torch.cat([adapted[name] for adapted, _ in results]) for name in params}
@@ -94,7 +106,4 @@ def _optimiser(module: LossModule, inner: InnerLoop) -> torch.optim.Optimizer:
         {"params": [parameter], "lr": inner.rate_of(module.parameter_names[slot])}
         for slot, parameter in module.named_parameters()
     ]
-    if inner.rule == "adam":
-        return torch.optim.Adam(groups, lr=inner.weight_rate)
-    decay = 0.9 if inner.rule == "momentum" else 0.0
-    return torch.optim.SGD(groups, lr=inner.weight_rate, momentum=decay)
+    return RULES[inner.make_rule().name](groups, lr=inner.weight_rate)

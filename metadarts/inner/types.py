@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, nearest
-from metadarts.core.types import Params, is_alpha
-from metadarts.optim import Rule, rule_by_name
+from metadarts.core.types import Params, group_of, is_alpha
+from metadarts.optim import SCHEDULES, Rule, chain, rule_by_name, scheduled
 
 ORDERS = ("first", "second")
 GRANULARITIES = ("group", "tensor", "step", "tensor-step")
 RATE_PREFIX = "rates."
+RATE_FIELDS = {"head": "head_rate", "body": "weight_rate", "alphas": "alpha_rate"}
+"""Group of parameters -> the field of `InnerLoop` that is its rate."""
 
 
 @dataclass(frozen=True)
 class InnerLoop:
     """How one task is learnt from its support set.
 
+    A group whose rate is 0 stays where it is: with a ``weight_rate`` of 0 and a ``head_rate`` above it only the head
+    learns (ANIL, Raghu et al., ICLR 2020), with a ``head_rate`` of 0 only the body (BOIL, Oh et al., ICLR 2021).
+
     Args:
         steps: K inner steps.
-        rule: "sgd", "momentum" or "adam".
-        weight_rate: initial learning rate of the weights; 0 leaves them alone.
-        alpha_rate: initial learning rate of the alphas; 0 leaves them alone.
+        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own.
+        weight_rate: initial learning rate of the weights.
+        alpha_rate: initial learning rate of the alphas.
         order: "second" differentiates through the inner steps, "first" treats inner gradients as constants (FOMAML).
         learn_rates: whether the outer loop learns the rates (Meta-SGD, MAML++ section 4).
-        granularity: one learned rate per "group" (weights, alphas), per "tensor", per "step" of a group, or per
-            "tensor-step".
+        granularity: one learned rate per "group" (weights, alphas; and head, where it has a rate of its own), per
+            "tensor", per "step" of a group, or per "tensor-step".
         clip: largest norm of a task's inner gradient, weights and alphas apart; None for no limit.
         checkpoint: of the K steps, how many (from the first) to recompute in the outer backward instead of storing.
             Exact; it trades about one more forward and backward per step for that step's memory.
+        head_rate: initial learning rate of the head; None for that of the weights, with which it then shares learned
+            rates too.
+        decay: decoupled weight decay of head and body; None for the rule's own, which is none but for "adamw".
+        schedule: of all rates over the K steps: "constant", or "cosine" to 0 at step K.
     """
 
     steps: int = 5
-    rule: str = "sgd"
+    rule: str | Rule = "sgd"
     weight_rate: float = 0.1
     alpha_rate: float = 30.0
     order: str = "second"
@@ -44,6 +54,9 @@ class InnerLoop:
     granularity: str = "group"
     clip: float | None = None
     checkpoint: int = 0
+    head_rate: float | None = None
+    decay: float | None = None
+    schedule: str = "constant"
 
     def __post_init__(self) -> None:
         faults = []
@@ -53,25 +66,47 @@ class InnerLoop:
             faults.append(f"order {self.order!r} is unknown; {nearest(self.order, ORDERS)}")
         if self.granularity not in GRANULARITIES:
             faults.append(f"granularity {self.granularity!r} is unknown; {nearest(self.granularity, GRANULARITIES)}")
-        if not (0 <= self.weight_rate < math.inf and 0 <= self.alpha_rate < math.inf):  # refuses NaN too
-            faults.append(f"rates: expected finite numbers from 0 on, got {self.weight_rate} and {self.alpha_rate}")
+        if not all(0 <= rate < math.inf for rate in self.rates.values()):  # refuses NaN too
+            faults.append(f"rates: expected finite numbers from 0 on, got {self.rates}")
+        if self.decay is not None and not 0 <= self.decay < math.inf:
+            faults.append(f"decay: expected a finite number from 0 on or none, got {self.decay}")
+        if self.schedule not in SCHEDULES:
+            faults.append(f"schedule {self.schedule!r} is unknown; {nearest(self.schedule, SCHEDULES)}")
         if self.checkpoint < 0:
             faults.append(f"checkpoint: expected 0 or more, got {self.checkpoint}")
         if self.clip is not None and self.clip <= 0:
             faults.append(f"clip: expected a positive number or none, got {self.clip}")
         if faults:
             raise ConfigError("inner loop: " + "; ".join(faults))
-        rule_by_name(self.rule)
+        self.make_rule()
 
     def make_rule(self) -> Rule:
-        return rule_by_name(self.rule)
+        """The rule with its decay and its schedule. Raises ConfigError for an unknown name."""
+        rule = rule_by_name(self.rule, decay=self.decay, decayed=lambda name: not is_alpha(name))
+        if self.schedule == "constant":
+            return rule
+        return chain(rule, scheduled(SCHEDULES[self.schedule](), self.steps))
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The initial learning rate of each group: "head", "body", "alphas"."""
+        head = self.weight_rate if self.head_rate is None else self.head_rate
+        return {"head": head, "body": self.weight_rate, "alphas": self.alpha_rate}
 
     def rate_of(self, name: str) -> float:
-        return self.alpha_rate if is_alpha(name) else self.weight_rate
+        return self.rates[group_of(name)]
 
     def adapts(self, name: str) -> bool:
         """Whether the parameter ``name`` moves in the inner loop."""
         return self.rate_of(name) > 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How parameters are updated, for records: rule, rates, clipping; of what is rarer, only what is set."""
+        rare = {name: getattr(self, name) for name in ("head_rate", "decay", "schedule")}
+        used = {name: value for name, value in rare.items() if value not in (None, "constant")}
+        common = {name: getattr(self, name) for name in ("weight_rate", "alpha_rate", "clip")}
+        return {"rule": self.make_rule().name, **common, **used}
 
 
 @dataclass(frozen=True)
@@ -98,8 +133,10 @@ def rate_shapes(inner: InnerLoop, names: list[str]) -> dict[str, tuple[tuple[int
 
 
 def _rate_name(inner: InnerLoop, name: str) -> str:
-    group = "alphas" if is_alpha(name) else "weights"
-    return RATE_PREFIX + (name if "tensor" in inner.granularity else group)
+    if "tensor" in inner.granularity:
+        return RATE_PREFIX + name
+    group = group_of(name)
+    return RATE_PREFIX + ("weights" if group == "body" or (group == "head" and inner.head_rate is None) else group)
 
 
 def rates_at(inner: InnerLoop, rates: Params | None, start: Params, step: int) -> Params:

@@ -1,4 +1,4 @@
-"""The whole meta-step recorded once and replayed: inner steps, query pass, outer gradient and the optimiser's update.
+"""The whole meta-step recorded once and replayed: inner steps, query pass, outer gradient and outer update.
 
 At few-shot sizes a GPU waits for Python between thousands of small kernels. Episodes of one run have one shape, so
 their step can be recorded as a CUDA graph: new episodes are copied into the recorded ones' memory, the rates into
@@ -85,7 +85,7 @@ class CapturedStep:
 
     Args:
         objective: start, support loss and query loss.
-        state: the state to update, in place; it must keep its optimiser ``on_device``.
+        state: the state to update, in place; it must be ``on_device``.
         inner: the inner loop.
         micro_batch: tasks per pass; None for all at once. May be changed between steps.
         recorder: how to record.
@@ -103,7 +103,7 @@ class CapturedStep:
         rule: MetaRule = EXACT,
     ) -> None:
         if not state.on_device:
-            raise ValueError("CapturedStep: expected a state that keeps its optimiser on_device")
+            raise ValueError("CapturedStep: expected a state that is on_device")
         self.objective, self.state, self.inner, self.micro_batch = objective, state, inner, micro_batch
         self.recorder: Recorder = recorder or CudaGraphs()
         self.rule = rule
@@ -142,9 +142,7 @@ class CapturedStep:
         return self._recording is not None
 
     def _warm(self, batch: TaskBatch, progress: float, shape: object) -> tuple[MetaGradient, dict[str, float]]:
-        """A step as it is. Only one that came to its end has warmed up: Adam's memory must be there before a recording,
-        which would else make it anew, as zeros, at every replay.
-        """
+        """A step as it is. Only one that came to its end has warmed up all that a recording will run."""
         found: tuple[MetaGradient, dict[str, float]] = self.recorder.warm(lambda: self._step_by_step(batch, progress))
         self._warmed, self._losses = shape, tuple(found[0].support_losses.shape)
         return found
@@ -163,7 +161,7 @@ class CapturedStep:
     def _record(self, batch: TaskBatch, shape: object) -> _Recording | None:
         """The step on memory like ``batch``'s; None where it cannot be recorded."""
         batch = batch.channels_last()  # the recorded step finds its images as it computes on them
-        held, groups = batch.clone(), self.state.optimiser.param_groups
+        held, groups = batch.clone(), self.state.groups
         layout: list[tuple[str, tuple[int, ...]]] = [
             *((name, (batch.tasks,)) for name in ("losses", "accuracies", "finite")),
             ("support_losses", self._losses),
@@ -201,16 +199,13 @@ class CapturedStep:
         found = MetaGradient({}, **named | {"finite": named["finite"] != 0})
         require_finite(found)
         self.state.step += 1
-        groups = (group["name"] for group in self.state.optimiser.param_groups)
-        return found, dict(zip(groups, norms, strict=True))
+        return found, dict(zip((group.name for group in self.state.groups), norms, strict=True))
 
     def _forget(self, why: str = "") -> None:
         """Drop what is recorded, and its memory."""
         if why and self._recording is not None:
             self._say(why)
         self._recording = None
-        self.state.optimiser.found_inf = None  # type: ignore[attr-defined]
-        self.state.optimiser.zero_grad(set_to_none=True)
 
     def _say(self, line: str) -> None:
         if line not in self._said:

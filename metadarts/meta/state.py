@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,48 +11,108 @@ from torch import Tensor
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params, TaskBatch, is_alpha
 from metadarts.inner import InnerLoop, rate_shapes
+from metadarts.optim import (
+    Rule,
+    Schedule,
+    State,
+    after,
+    chain,
+    clip_by_total_norm,
+    cosine,
+    l2_decay,
+    product,
+    rule_by_name,
+    warmup,
+)
 
 from .gradient import MetaGradient, meta_gradient
 from .rules import EXACT, MetaRule, Objective
 
+ALPHA_FIRST = 0.5
+"""Adam's first beta for the alphas, as in DARTS and T-NAS."""
+
 
 @dataclass(frozen=True)
 class OuterLoop:
-    """How the shared initialisation learns (T-NAS: Adam 1e-3; alphas with betas (0.5, 0.999) and weight decay 1e-3).
+    """How the shared initialisation learns (T-NAS: Adam 1e-3; alphas with betas (0.5, 0.999) and an L2 decay of 1e-3).
 
     Args:
-        weight_rate: Adam rate of the shared weights.
-        alpha_rate: Adam rate of the shared alphas.
-        rate_rate: Adam rate of the learned inner rates, in units of their logarithm's scale (see `MetaState.create`).
-        alpha_decay: weight decay of the alphas.
+        weight_rate: rate of the shared weights.
+        alpha_rate: rate of the shared alphas.
+        rate_rate: rate of the learned inner rates, in units of their logarithm's scale (see `MetaState.create`).
+        alpha_decay: L2 decay of the alphas, within their gradient. Adam turns it into a bound: alphas settle near their
+            mean gradient over ``alpha_decay``, at any rate, which keeps them close to uniform.
         alpha_warmup: meta-steps during which the shared alphas stay where they are.
         clip: largest norm of the meta-gradient of the weights, and of the alphas; None for no limit.
         final: cosine decay of all outer rates to this share of their start by the end of the run; 1 is constant.
+        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own.
+        warmup: share of the run over which all outer rates rise linearly from 0.
+        weight_decoupled_decay: decoupled decay of the weights (AdamW's); None for the rule's own, which is none but
+            for "adamw".
+        alpha_decoupled_decay: the same of the alphas; never by the rule's own.
     """
 
     weight_rate: float = 1e-3
     alpha_rate: float = 1e-3
     rate_rate: float = 1e-2
-    alpha_decay: float = 1e-3
+    alpha_decay: float = 0.0
     alpha_warmup: int = 0
     clip: float | None = 10.0
     final: float = 1.0
+    rule: str | Rule = "adam"
+    warmup: float = 0.0
+    weight_decoupled_decay: float | None = None
+    alpha_decoupled_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        rule_by_name(self.rule)
+
+    def groups(self, params: Params, log_rates: Params) -> tuple[OuterGroup, ...]:
+        """How each group of parameters that is there is updated."""
+        # Nothing differentiates through the outer update, so no root of it needs to be moved away from zero.
+        weights = rule_by_name(self.rule, decay=self.weight_decoupled_decay, eps_root=0.0)
+        alphas = rule_by_name(self.rule, decay=self.alpha_decoupled_decay, first=ALPHA_FIRST, eps_root=0.0)
+        if self.alpha_decay:
+            alphas = chain(alphas, l2_decay(self.alpha_decay))
+        rates = rule_by_name(self.rule, decay=0.0, eps_root=0.0)
+        schedule = product(cosine(self.final), warmup(self.warmup))
+        names = {kind: tuple(name for name in params if is_alpha(name) == kind) for kind in (False, True)}
+        groups = (
+            OuterGroup("weights", names[False], self.weight_rate, weights, schedule),
+            OuterGroup("alphas", names[True], self.alpha_rate, alphas, product(schedule, after(self.alpha_warmup))),
+            OuterGroup("rates", tuple(log_rates), self.rate_rate, rates, schedule),
+        )
+        return tuple(group for group in groups if group.names)
 
 
-ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
-"""What torch's Adam remembers of every parameter once it has stepped."""
+@dataclass(frozen=True)
+class OuterGroup:
+    """Parameters that are updated alike.
+
+    Args:
+        name: "weights", "alphas" or "rates".
+        names: the parameters, in the order in which their norms are summed.
+        rate: at a schedule of 1.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    rate: float
+    rule: Rule
+    schedule: Schedule
 
 
 class MetaState:
-    """Shared parameters, learned inner rates, and the outer optimiser's memory. Mutable; one per run.
+    """Shared parameters, learned inner rates, and the outer rule's memory. Mutable; one per run.
 
     Learned rates are kept as logarithms, so that an update multiplies them and they stay positive.
 
     Args:
-        on_device: whether the optimiser keeps its step count and its rates beside the parameters, so that an update
+        on_device: whether the count of updates and the outer rates are kept beside the parameters, so that an update
             needs nothing of the host and can be recorded (`CapturedStep`); None is: where the parameters are on a GPU.
 
     ``updating`` is True from the beginning of an update to its end: where one was broken off, the state is not whole.
+    ``progress`` is how far the run is, 0 to 1: 0-dim, beside the parameters, so that what was recorded sees it change.
     """
 
     def __init__(self, params: Params, log_rates: Params, outer: OuterLoop, on_device: bool | None = None) -> None:
@@ -65,16 +124,18 @@ class MetaState:
         like = next(iter(params.values()))
         self.progress = torch.zeros((), device=like.device)
         self.on_device = like.is_cuda if on_device is None else on_device
-        groups: dict[str, list[Tensor]] = {"weights": [], "alphas": [], "rates": list(log_rates.values())}
-        for name, tensor in params.items():
-            groups["alphas" if is_alpha(name) else "weights"].append(tensor)
-        adam = _adam_groups(groups, outer)
-        if not self.on_device:
-            self.optimiser = torch.optim.Adam(adam)
-            return
-        for group in adam:
-            group["lr"] = torch.tensor(group["lr"], device=like.device)
-        self.optimiser = torch.optim.Adam(adam, fused=True, capturable=like.is_cuda)
+        self.groups = outer.groups(params, log_rates)
+        self.outer_rates = {group.name: self._number(group.rate) for group in self.groups}
+        self.updates = self._number(0.0)
+        self.slots: dict[str, State] = {group.name: group.rule.init(self._of(group)) for group in self.groups}
+
+    def _number(self, value: float) -> float | Tensor:
+        """``value`` where an update looks for it; in double precision, as Python's numbers are."""
+        return torch.full_like(self.progress, value, dtype=torch.float64) if self.on_device else value
+
+    def _of(self, group: OuterGroup) -> Params:
+        tensors = self.params | self.log_rates
+        return {name: tensors[name] for name in group.names}
 
     @staticmethod
     def create(
@@ -104,34 +165,36 @@ class MetaState:
             memory: what `memory` gave; empty for a state that never stepped.
 
         Raises:
-            RunError: when ``memory`` is of other parameters.
+            RunError: when ``memory`` is of other parameters, or of another outer rule.
         """
         state = MetaState(params, log_rates, outer, on_device)
         state.step = step
-        targets = params | log_rates
-        expected = {f"{name}/{key}" for name in targets for key in ADAM_KEYS} if step else set()
-        if odd := sorted(expected ^ memory.keys()):
+        state.updates = state._number(float(step))
+        expected = state.memory()
+        if odd := sorted(expected.keys() ^ memory.keys()):
             raise RunError(
                 f"checkpoint of another network: the optimiser's memory {odd[0]!r} is missing or fits nothing"
             )
         for entry, tensor in memory.items():
-            name, _, key = entry.rpartition("/")
-            target = targets[name]
-            if tensor.shape != (torch.Size([]) if key == "step" else target.shape):
+            if tensor.shape != expected[entry].shape:
                 raise RunError(f"checkpoint of another network: the optimiser's memory {entry!r} fits no parameter")
-            # Unless told otherwise Adam counts its steps on the CPU, wherever the parameters are.
-            home = torch.device("cpu") if key == "step" and not state.on_device else target.device
-            dtype = tensor.dtype if key == "step" else target.dtype
-            state.optimiser.state[target][key] = tensor.to(home, dtype, copy=True)
+            expected[entry].copy_(tensor)
         return state
 
     def memory(self) -> Params:
-        """The outer optimiser's memory as ``PARAMETER/KEY`` -> tensor (Adam: step and two moments per parameter)."""
-        names = {tensor: name for name, tensor in (self.params | self.log_rates).items()}
+        """What the outer rule remembers, as ``PARAMETER/KEY`` -> tensor; empty before the first update.
+
+        Keys are "step" and the rule's slots; those of Adam are called as in torch ("exp_avg", "exp_avg_sq").
+        """
+        updates = float(self.updates)
         return {
-            f"{names[tensor]}/{key}": value
-            for tensor, kept in self.optimiser.state.items()
-            for key, value in kept.items()
+            f"{name}/{key}": tensor
+            for group in (self.groups if updates else ())
+            for name in group.names
+            for key, tensor in (
+                ("step", torch.tensor(updates)),
+                *((slot, kept[name]) for slot, kept in self.slots[group.name].items()),
+            )
         }
 
     @property
@@ -147,17 +210,18 @@ class MetaState:
         return {name: float(norm) for name, norm in norms.items()}
 
     def schedule(self, progress: float) -> None:
-        """Set the outer rates for the update that comes; ``progress`` is how far the run is, 0 to 1."""
+        """Set `progress` and the outer rates for the update that comes; ``progress`` is how far the run is, 0 to 1."""
         self.progress.fill_(progress)
-        for group in self.optimiser.param_groups:
-            rate = group["start"] * _schedule(self.outer, group["name"], self.step, progress)
-            if self.on_device:
-                group["lr"].fill_(rate)
+        for group in self.groups:
+            rate, kept = group.rate * group.schedule(self.step, progress), self.outer_rates[group.name]
+            if isinstance(kept, Tensor):
+                kept.fill_(rate)
             else:
-                group["lr"] = rate
+                self.outer_rates[group.name] = rate
 
+    @torch.no_grad()
     def update(self, gradients: Params, skip: Tensor | None = None) -> dict[str, Tensor]:
-        """One step of the optimiser at the rates that are set; looks at no number and counts no step.
+        """One step of the outer rule at the rates that are set; looks at no number and counts no step.
 
         Args:
             skip: 0-dim float32, 1 to leave everything as it is; only ``on_device``.
@@ -167,35 +231,30 @@ class MetaState:
         """
         self.updating = True
         rates = self.rates or {}
-        targets = self.params | self.log_rates
-        for name, tensor in targets.items():
-            tensor.grad = gradients[name] * rates[name] if name in rates else gradients[name]
-        limit = self.outer.clip or math.inf
-        norms = {
-            group["name"]: torch.nn.utils.clip_grad_norm_(group["params"], limit)
-            for group in self.optimiser.param_groups
-        }
-        if self.on_device:
-            self.optimiser.found_inf = skip  # type: ignore[attr-defined]  # as torch's gradient scaler does
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        grads = {n: gradients[n] * rates[n] if n in rates else gradients[n] for n in self.params | self.log_rates}
+        norms = {group.name: self._step(group, grads, skip) for group in self.groups}
+        self.updates += 1.0 if skip is None else 1.0 - skip
         self.updating = False
         return norms
 
+    def _step(self, group: OuterGroup, gradients: Params, skip: Tensor | None) -> Tensor:
+        """The update of one group; returns the norm of its gradients."""
+        own, kept = self._of(group), self.slots[group.name]
+        grads, norm = clip_by_total_norm({name: gradients[name] for name in own}, self.outer.clip)
+        moved, slots = group.rule.update(grads, kept, own, self.outer_rates[group.name], self.updates)
+        _overwrite([own, *kept.values()], [moved, *(slots[name] for name in kept)], skip)
+        return norm
 
-def _adam_groups(groups: dict[str, list[Tensor]], outer: OuterLoop) -> list[dict[str, Any]]:
-    settings: dict[str, dict[str, Any]] = {
-        "weights": {"lr": outer.weight_rate},
-        "alphas": {"lr": outer.alpha_rate, "betas": (0.5, 0.999), "weight_decay": outer.alpha_decay},
-        "rates": {"lr": outer.rate_rate},
-    }
-    return [{"params": groups[n], "name": n, "start": s["lr"], **s} for n, s in settings.items() if groups[n]]
 
-
-def _schedule(outer: OuterLoop, group: str, step: int, progress: float) -> float:
-    if group == "alphas" and step < outer.alpha_warmup:
-        return 0.0
-    return outer.final + (1.0 - outer.final) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+def _overwrite(old: list[Params], new: list[Params], skip: Tensor | None) -> None:
+    """Put the numbers of ``new`` into the memory of ``old``, unless ``skip`` is 1."""
+    pairs = [(tensor, values[name]) for group, values in zip(old, new, strict=True) for name, tensor in group.items()]
+    targets, sources = [target for target, _ in pairs], [source for _, source in pairs]
+    if skip is not None:  # in one piece, since a GPU takes as long for a small tensor as for them all
+        stay, move = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (targets, sources))
+        parts = torch.where(skip > 0, stay, move).split([tensor.numel() for tensor in targets])
+        sources = [part.view(target.shape) for part, target in zip(parts, targets, strict=True)]
+    torch._foreach_copy_(targets, sources)
 
 
 def meta_step(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError, nearest
 from metadarts.core.rng import Key
-from metadarts.core.types import FINISHED, Params, Stage, TaskBatch, channels_last, is_alpha
+from metadarts.core.types import FINISHED, Params, Stage, TaskBatch, channels_last, group_of, is_alpha
 from metadarts.costs import Penalty
 from metadarts.operations import Statistics
 
@@ -68,7 +68,7 @@ class Learner:
         Returns:
             The same without `head.vector` or `head.scale`, with `head.weight` [T, ways, F] and `head.bias` [T, ways].
         """
-        body = {name: tensor for name, tensor in params.items() if not name.startswith("head.")}
+        body = {name: tensor for name, tensor in params.items() if group_of(name) != "head"}
         if self.network.spec.head == "shared":
             weight = params["head.vector"].unsqueeze(1).expand(-1, batch.ways, -1)
             bias = params["head.bias"].unsqueeze(1).expand(-1, batch.ways)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, is_alpha
+from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, group_of, is_alpha
 from metadarts.operations import OPERATIONS, Operation, Shapes, Statistics, uniform
 from metadarts.relaxations import PLAIN, Relaxation
 from metadarts.spaces import Decision, Genotype, SearchSpace
@@ -106,8 +106,8 @@ class Network:
     def count(self, ways: int) -> tuple[int, int]:
         """(weights, alphas), the head counted as the linear layer of a ``ways``-way task."""
         sizes = {name: math.prod(shape) for name, shape in self.shapes().items()}
-        alphas = sum(size for name, size in sizes.items() if is_alpha(name))
-        body = sum(size for name, size in sizes.items() if not is_alpha(name) and not name.startswith("head."))
+        alphas = sum(size for name, size in sizes.items() if group_of(name) == "alphas")
+        body = sum(size for name, size in sizes.items() if group_of(name) == "body")
         return body + ways * (self.features + 1), alphas
 
     def weights_of(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import ALPHA_PREFIX, SIDES, Params, TaskBatch, alphas_of, is_alpha
+from metadarts.core.types import ALPHA_PREFIX, SIDES, Params, TaskBatch, alphas_of, group_of, is_alpha
 from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, inherit
@@ -51,8 +51,7 @@ def measured_facts(
         "shots": config.tasks.shots,
         "queries": config.evaluate.queries,
         "steps": inner.steps,
-        "weight_rate": inner.weight_rate,
-        "alpha_rate": inner.alpha_rate,
+        **{name: value for name, value in inner.facts.items() if name not in ("rule", "clip")},
         "learned_rates": checkpoint.rates is not None,
         "bn": config.model.bn,
         "precision": config.model.precision,
@@ -245,4 +244,4 @@ def _finite_rows(params: Params) -> Tensor:
 
 
 def _of_head(name: str) -> bool:
-    return name.startswith("head.")
+    return group_of(name) == "head"

@@ -194,10 +194,7 @@ def settings_of(experiment: Experiment, checkpoint: Checkpoint) -> Mapping[str, 
     config, inner = experiment.config, evaluation_inner(experiment.config)
     return {
         "steps": inner.steps,
-        "rule": inner.rule,
-        "weight_rate": inner.weight_rate,
-        "alpha_rate": inner.alpha_rate,
-        "clip": inner.clip,
+        **inner.facts,
         "learned_rates": checkpoint.rates is not None,
         "bn": config.model.bn,
         "precision": config.model.precision,

@@ -12,13 +12,14 @@ from torch.optim import Optimizer
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
-from metadarts.optim import Rule
+from metadarts.optim import Rates, Rule
 
 from ._close import check_close
 
 TASKS = 2
 SHAPES = {"scalar": (), "vector": (3,), "matrix": (2, 2)}
 STEPS = 6
+RATE = 0.05
 SAME = 1e-9
 """Adam's ``eps_root`` of 1e-12 moves an update by about half of that, relative to a squared gradient near one."""
 
@@ -34,6 +35,7 @@ def check_rule(rule: Rule, reference: Callable[..., Optimizer]) -> None:
         AssertionError: naming the step and the parameter, or with gradcheck's report.
     """
     _check_walk(rule, reference)
+    _check_one_rate(rule)
     _check_purity(rule)
     _check_derivatives(rule)
     _check_zero_gradient(rule)
@@ -54,7 +56,7 @@ def _gradients(params: Params) -> Params:
     return {name: 1.5 + torch.sin(tensor) + 0.1 * tensor.square() for name, tensor in params.items()}
 
 
-def _walk(rule: Rule, params: Params, rates: Params, steps: int) -> list[Params]:
+def _walk(rule: Rule, params: Params, rates: Rates, steps: int) -> list[Params]:
     state, path = rule.init(params), []
     for step in range(steps):
         params, state = rule.update(_gradients(params), state, params, rates, step)
@@ -73,6 +75,17 @@ def _check_walk(rule: Rule, reference: Callable[..., Optimizer]) -> None:
                 leaf.grad = _gradients({name: leaf.detach()})[name]
                 optimiser.step()
                 check_close(f"{rule.name}: {name} of task {task} after step {step}", path[step][name][task], leaf, SAME)
+
+
+def _check_one_rate(rule: Rule) -> None:
+    """One rate for all parameters, as a number or 0-dim, is that rate for each task and parameter."""
+    params, _ = _starts()
+    one = torch.tensor(RATE, dtype=torch.float64)
+    *_, expected = _walk(rule, params, dict.fromkeys(params, one.expand(TASKS)), STEPS)
+    for what, rate in (("a number", RATE), ("0-dim", one)):
+        *_, found = _walk(rule, params, rate, STEPS)
+        for name, tensor in expected.items():
+            check_close(f"{rule.name}: {name} under a rate that is {what}", found[name], tensor, SAME)
 
 
 def _check_purity(rule: Rule) -> None:

@@ -11,7 +11,7 @@ import torch
 from metadarts.core.errors import ConfigError
 from metadarts.core.machine import allow_tf32
 from metadarts.core.rng import Key
-from metadarts.core.types import Params, TaskBatch, batched
+from metadarts.core.types import Params, TaskBatch, batched, group_of
 from metadarts.integrations import Tasksets, open_tasksets
 from metadarts.meta import MetaState
 from metadarts.networks import Image, Learner, Network
@@ -67,7 +67,7 @@ class Experiment:
     def fresh_state(self) -> MetaState:
         """The state before the first outer step."""
         params = {name: t.to(self.device) for name, t in self.network.init(self.key.child("init")).items()}
-        names = [name for name in params if not name.startswith("head.")] + ["head.weight", "head.bias"]
+        names = [name for name in params if group_of(name) != "head"] + ["head.weight", "head.bias"]
         return MetaState.create(params, names, self.config.inner, self.config.outer)
 
     def check_params(self, params: Params) -> None:

@@ -23,6 +23,7 @@ from metadarts.store.migration import migrated_settings
 
 from .catalogue import BUILT_IN, Catalogue, load_plugins
 from .choice import Choice
+from .shorthand import written_out
 from .values import UNREADABLE, convert
 
 NETWORKS = ("supernet", "cell")
@@ -225,6 +226,9 @@ def _faults(config: Config) -> Iterable[str]:
     if training.meta_steps <= 0 and training.minutes <= 0:
         yield "training.meta_steps or training.minutes: one must be positive, it says when to stop"
     yield from _number_faults(config)
+    for group in ("inner", "outer"):
+        if not isinstance(getattr(config, group).rule, str):
+            yield f"{group}.rule: expected the name of a rule, which a file can hold, got an object"
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):
@@ -256,11 +260,13 @@ def _choice_faults(config: Config) -> Iterable[str]:
 def _number_faults(config: Config) -> Iterable[str]:
     for group, name, least in _LEAST:
         value = getattr(getattr(config, group), name)
-        if not value >= least:  # so that NaN is refused too
+        if value is not None and not value >= least:  # so that NaN is refused too
             yield f"{group}.{name}: expected at least {least}, got {value}"
+    if config.outer.warmup > 1:
+        yield f"outer.warmup: expected a share of the run, at most 1, got {config.outer.warmup}"
     for name in _OUTER_RATES:
         value = getattr(config.outer, name)
-        if value > MOST_RATE:
+        if value is not None and value > MOST_RATE:
             yield f"outer.{name}: expected at most {MOST_RATE:g}, got {value}; usual are values below 1"
     for group, name in _POSITIVE:
         value = getattr(getattr(config, group), name)
@@ -268,7 +274,8 @@ def _number_faults(config: Config) -> Iterable[str]:
             yield f"{group}.{name}: expected a positive number or none, got {value}"
 
 
-_OUTER_RATES = ("weight_rate", "alpha_rate", "rate_rate", "alpha_decay", "final")
+_DECAYS = ("alpha_decay", "weight_decoupled_decay", "alpha_decoupled_decay")
+_OUTER_RATES = ("weight_rate", "alpha_rate", "rate_rate", "final", *_DECAYS)
 MOST_RATE = 1e3
 """Beyond this an outer rate can only be a slip; far beyond, the optimiser's single precision overflows."""
 _POSITIVE = (("outer", "clip"), ("training", "memory_gb"))
@@ -277,12 +284,7 @@ _LEAST = (
     ("tasks", "shots", 1),
     ("tasks", "queries", 1),
     ("tasks", "size", 0),
-    ("outer", "weight_rate", 0),
-    ("outer", "alpha_rate", 0),
-    ("outer", "rate_rate", 0),
-    ("outer", "alpha_decay", 0),
-    ("outer", "alpha_warmup", 0),
-    ("outer", "final", 0),
+    *(("outer", name, 0) for name in (*_OUTER_RATES, "alpha_warmup", "warmup")),
     ("training", "meta_steps", 0),
     ("training", "minutes", 0),
     ("training", "tasks", 1),
@@ -367,6 +369,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "inner.order": "first",
         "inner.weight_rate": 0.1,
         "inner.alpha_rate": 30.0,
+        "outer.alpha_decay": 1e-3,
     },
 }
 """Named settings; `metadarts search --preset NAME`. `tnas` is the paper's search (Lian et al., 2020); `start-*` make
@@ -383,7 +386,8 @@ def preset(name: str) -> dict[str, Any]:
 def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     """``config`` with "group.field" settings applied; text values are read as YAML scalars.
 
-    Settings of version 0.1 are understood, see `metadarts.store.migration`.
+    Settings of version 0.1 are understood, see `metadarts.store.migration`; "inner.rates" is short for the rates of the
+    parameter groups, see `written_out`.
 
     Raises:
         ConfigError: one message naming every unknown field, with the nearest valid one, and every wrong value.
@@ -392,7 +396,8 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     settings = migrated_settings(settings)
     for path in sorted(settings, key=lambda path: not path.endswith(".name")):  # an option belongs to its entry
         try:
-            config = _with_setting(config, path, settings[path])
+            for field_path, item in written_out(path, settings[path]).items():
+                config = _with_setting(config, field_path, item)
         except ConfigError as error:
             faults.append(str(error))
     if faults:

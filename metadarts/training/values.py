@@ -20,14 +20,11 @@ WIDEST = 2**63
 
 def convert(path: str, value: Any, hint: Any) -> Any:
     """``value`` as the field's type; "4" is 4 for an int field, "[24, 48]" a pair for a tuple field."""
-    if isinstance(value, str) and hint is not str:
-        try:
-            value = yaml.safe_load(value)
-        except UNREADABLE as error:
-            raise ConfigError(f"expected {_type_name(hint)}, got {_shown(value)}") from error
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if str not in options:
+        value = read(value, _type_name(hint))
     if isinstance(value, int) and not -WIDEST <= value < WIDEST:
         raise ConfigError(f"expected {_type_name(hint)}, got a whole number beyond 64 bits")
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, str) and float in options:
         with suppress(ValueError):  # YAML 1.1 takes 1e-3 for text: it wants 1.0e-3
             value = float(value)
@@ -41,10 +38,20 @@ def convert(path: str, value: Any, hint: Any) -> Any:
             return tuple(value)
     elif any(type(value) is option for option in options):
         return value
-    raise ConfigError(f"expected {_type_name(hint)}, got {_shown(value)}")
+    raise ConfigError(f"expected {_type_name(hint)}, got {shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def read(value: Any, expected: str) -> Any:
+    """Text as the YAML scalar or collection that it is, anything else as it is. Raises ConfigError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except UNREADABLE as error:
+        raise ConfigError(f"expected {expected}, got {shown(value)}") from error
+
+
+def shown(value: Any) -> str:
     """``value`` cut to a line: aliases of YAML make a few bytes of text into lists of any length."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 80, 80

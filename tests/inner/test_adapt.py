@@ -10,6 +10,7 @@ import torch
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.inner import ENGINES, InnerLoop, adapt, rate_shapes, rates_at
+from metadarts.optim import momentum
 
 CURVATURE = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
 
@@ -135,7 +136,7 @@ def test_an_observer_that_returns_true_ends_the_loop(stop):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "batch"}, "unknown engine 'batch': did you mean 'batched'"),
+        ({"engine": "bached"}, "unknown engine 'bached': did you mean 'batched'"),
         ({"engine": "loop", "observe": lambda step, params: None}, "observe needs engine 'batched'"),
         ({"engine": "higher", "batches": lambda step: TASKS}, "batches needs engine 'batched'"),
         ({"engine": "higher", "rates": {"rates.weights": torch.ones(4)}}, "neither learned rates nor clipping"),
@@ -146,9 +147,10 @@ def test_what_an_engine_does_not_offer_is_refused(options, message):
         adapt(bowl, START, TASKS, SGD, **options)
 
 
-def test_higher_refuses_clipping():
+@pytest.mark.parametrize("option", [{"clip": 1.0}, {"decay": 0.1}, {"schedule": "cosine"}, {"rule": "adamw"}])
+def test_higher_refuses_what_it_has_not(option):
     with pytest.raises(ConfigError, match="use batched or loop"):
-        adapt(bowl, START, TASKS, replace(SGD, clip=1.0), engine="higher")
+        adapt(bowl, START, TASKS, replace(SGD, **option), engine="higher")
 
 
 def test_higher_that_is_not_installed_is_named(monkeypatch):
@@ -161,13 +163,21 @@ def test_higher_that_is_not_installed_is_named(monkeypatch):
 
 def test_all_faults_of_a_configuration_at_once():
     with pytest.raises(ConfigError) as error:
-        InnerLoop(steps=-1, order="third", granularity="layer", weight_rate=-1.0, clip=0.0)
-    for part in ("steps: expected 0 or more, got -1", "order 'third'", "granularity 'layer'", "rates:", "clip:"):
+        InnerLoop(steps=-1, order="third", granularity="layer", head_rate=-1.0, clip=0.0, decay=-0.1, schedule="cosin")
+    for part in (
+        "steps: expected 0 or more, got -1",
+        "order 'third'",
+        "granularity 'layer'",
+        "rates: expected finite numbers from 0 on, got {'head': -1.0, 'body': 0.1, 'alphas': 30.0}",
+        "clip:",
+        "decay: expected a finite number from 0 on or none, got -0.1",
+        "schedule 'cosin' is unknown; did you mean 'cosine'",
+    ):
         assert part in str(error.value)
 
 
 def test_an_unknown_rule_is_refused_when_configured():
-    with pytest.raises(ConfigError, match="unknown inner rule 'rmsprop'"):
+    with pytest.raises(ConfigError, match="unknown update rule 'rmsprop'"):
         InnerLoop(rule="rmsprop")
 
 
@@ -187,6 +197,64 @@ def test_learned_rates_are_shaped_by_their_granularity(granularity, expected):
     table = rate_shapes(InnerLoop(steps=4, granularity=granularity), NAMES)
     assert {name: shape for name, (shape, _) in table.items()} == expected
     assert {value for _, value in table.values()} == {0.1, 30.0}
+
+
+def test_a_head_with_a_rate_of_its_own_has_a_learned_one():
+    names = ["head.weight", *NAMES]
+    expected = {"rates.head": 0.5, "rates.weights": 0.1, "rates.alphas": 30.0}
+    found = rate_shapes(InnerLoop(head_rate=0.5), names)
+    assert {name: value for name, (_, value) in found.items()} == expected
+    assert "rates.head" not in rate_shapes(InnerLoop(), names)
+    assert set(rate_shapes(InnerLoop(head_rate=0.0), names)) == {"rates.weights", "rates.alphas"}
+    assert set(rate_shapes(InnerLoop(weight_rate=0.0, head_rate=0.5), names)) == {"rates.head", "rates.alphas"}
+
+
+def test_learned_rates_of_the_head_reach_the_head_alone():
+    rates = {"rates.head": torch.tensor([1.0, 2.0]), "rates.weights": torch.tensor([3.0, 4.0])}
+    start = {"head.weight": torch.zeros(2, 5), "a": torch.zeros(2, 5)}
+    at = rates_at(InnerLoop(head_rate=0.5), rates, start, 0)
+    assert {name: rate.tolist() for name, rate in at.items()} == {"head.weight": [1.0, 2.0], "a": [3.0, 4.0]}
+    shared = rates_at(InnerLoop(), rates, start, 0)
+    assert torch.equal(shared["head.weight"], rates["rates.weights"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"head": 0.1, "body": 0.1, "alphas": 30.0}),
+        ({"head_rate": 0.5}, {"head": 0.5, "body": 0.1, "alphas": 30.0}),
+        ({"weight_rate": 0.0, "head_rate": 0.5}, {"head": 0.5, "body": 0.0, "alphas": 30.0}),
+        ({"weight_rate": 0.2, "alpha_rate": 0.0}, {"head": 0.2, "body": 0.2, "alphas": 0.0}),
+    ],
+)
+def test_every_group_has_a_rate(settings, expected):
+    inner = InnerLoop(**settings)
+    assert inner.rates == expected
+    assert {name: inner.rate_of(name) for name in ("head.bias", "stem.conv1", "alphas.normal")} == {
+        "head.bias": expected["head"], "stem.conv1": expected["body"], "alphas.normal": expected["alphas"]
+    }  # fmt: skip
+
+
+def test_facts_tell_rarer_settings_only_where_they_are_set():
+    assert InnerLoop().facts == {"rule": "sgd", "weight_rate": 0.1, "alpha_rate": 30.0, "clip": None}
+    rare = {"head_rate": 0.0, "decay": 0.1, "schedule": "cosine"}
+    assert InnerLoop(**rare, rule=momentum()).facts == InnerLoop().facts | {"rule": "momentum"} | rare
+
+
+@pytest.mark.parametrize("engine", ["batched", "loop"])
+def test_decay_and_schedule_have_a_closed_form_on_a_bowl(engine):
+    """x_{k+1} = (1 - a_k d) x_k - a_k c (x_k - target), with a_k along half a cosine; alphas do not decay."""
+    inner = replace(SGD, decay=0.3, schedule="cosine", alpha_rate=0.2)
+    table = draw("still", 4, 2)
+    ends = adapt(
+        lambda own, batch, at=None: bowl(own, batch) + 0.0 * own["alphas.y"].sum(1),
+        START | {"alphas.y": table}, TASKS, inner, engine=engine,
+    ).params  # fmt: skip
+    expected = START["x"]
+    for share in (1.0, 0.75, 0.25):
+        expected = (1 - 0.1 * share * 0.3) * expected - 0.1 * share * CURVATURE * (expected - TASKS.points)
+    torch.testing.assert_close(ends["x"], expected, rtol=1e-13, atol=1e-13)
+    assert torch.equal(ends["alphas.y"], table)
 
 
 def test_a_group_that_does_not_move_has_no_rate():

@@ -6,13 +6,15 @@ Central differences in float64, at points where no ReLU and no max pooling chang
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
-from metadarts.inner import InnerLoop, rate_shapes, types
+from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.meta import meta_gradient
 from metadarts.optim import adam, momentum
 from metadarts.testing import clean_difference, error_along, generic_params, kink_pattern, tiny_learner
@@ -45,13 +47,28 @@ def test_exact_meta_gradient_equals_central_differences(pair, query_losses, head
 
 
 @pytest.mark.parametrize("name", ["momentum", "adam"])
-def test_exact_through_other_rules(monkeypatch, pair, query_losses, prototype, name):
+def test_exact_through_other_rules(pair, query_losses, prototype, name):
     """Adam with an ``eps_root`` above its squared gradients: with 1e-12 an update is a step function of the gradient,
     smooth only within 1e-6 of it, and no h is small enough for a difference."""
     rule = {"momentum": momentum(), "adam": adam(eps_root=1e-2)}[name]
-    monkeypatch.setattr(types, "rule_by_name", lambda name: rule)
     learner, params = prototype
-    inner = InnerLoop(steps=2, rule=name, weight_rate=0.03, alpha_rate=0.5)
+    inner = InnerLoop(steps=2, rule=rule, weight_rate=0.03, alpha_rate=0.5)
+    gradients = meta_gradient(learner, params, pair, inner).gradients
+    assert error_along(lambda p: query_losses(learner, p, pair, inner).mean(), gradients, params, list(params)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight_rate": 0.0, "head_rate": 0.4, "alpha_rate": 0.0},
+        {"head_rate": 0.0},
+        {"head_rate": 0.4, "decay": 0.5, "schedule": "cosine"},
+    ],
+    ids=["ANIL", "BOIL", "decay and schedule"],
+)
+def test_exact_through_groups_of_parameters(pair, query_losses, prototype, options):
+    learner, params = prototype
+    inner = replace(INNER[3], **options)
     gradients = meta_gradient(learner, params, pair, inner).gradients
     assert error_along(lambda p: query_losses(learner, p, pair, inner).mean(), gradients, params, list(params)) < 1e-6
 

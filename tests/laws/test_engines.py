@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.inner import InnerLoop, rate_shapes, types
+from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.meta import meta_gradient
 from metadarts.optim import adam
 from metadarts.testing import check_params_close, generic_params, tiny_learner
@@ -63,12 +63,50 @@ def test_three_engines_agree_under_other_rules(pair, prototype, rule, order):
         same(meta_gradient(*prototype, pair, inner, engine="higher"), expected)
 
 
-def test_higher_agrees_under_adam_of_its_own_constants(monkeypatch, pair, prototype):
+def test_higher_agrees_under_adam_of_its_own_constants(pair, prototype):
     """higher's Adam adds eps before the second bias correction and nothing under the root; in one step that is our Adam
     with another eps. (Beyond one step the two are different rules.)"""
-    monkeypatch.setattr(types, "rule_by_name", lambda name: adam(eps=1e-8 / math.sqrt(1.0 - 0.999), eps_root=0.0))
     inner = InnerLoop(steps=1, rule="adam", weight_rate=0.003, alpha_rate=0.1, order="first")
-    same(meta_gradient(*prototype, pair, inner, engine="higher"), meta_gradient(*prototype, pair, inner))
+    ours = replace(inner, rule=adam(eps=1e-8 / math.sqrt(1.0 - 0.999), eps_root=0.0))
+    same(meta_gradient(*prototype, pair, inner, engine="higher"), meta_gradient(*prototype, pair, ours))
+
+
+GROUPS = {
+    "ANIL": {"weight_rate": 0.0, "head_rate": 0.4, "alpha_rate": 0.0},
+    "BOIL": {"head_rate": 0.0},
+    "head and alphas": {"weight_rate": 0.0, "head_rate": 0.4},
+    "each its own": {"head_rate": 0.4},
+}
+
+
+@pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
+def test_three_engines_agree_on_groups_of_parameters(pair, prototype, groups, order):
+    inner = replace(INNER, order=order, **groups)
+    expected = meta_gradient(*prototype, pair, inner)
+    for engine in ("loop", "higher"):
+        same(meta_gradient(*prototype, pair, inner, engine=engine), expected)
+    assert not torch.allclose(expected.losses, meta_gradient(*prototype, pair, INNER).losses)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rule": "adamw", "decay": 0.5},
+        {"rule": "sgd", "decay": 0.5, "clip": 0.5},
+        {"rule": "adam", "schedule": "cosine"},
+    ],
+    ids=["adamw", "decay and clipping", "schedule"],
+)
+def test_engines_agree_under_decay_and_schedules(pair, prototype, options):
+    inner = InnerLoop(steps=3, weight_rate=0.003, head_rate=0.01, alpha_rate=0.1)
+    inner = replace(inner, **options)
+    expected = meta_gradient(*prototype, pair, inner)
+    same(meta_gradient(*prototype, pair, inner, engine="loop"), expected)
+    plain = replace(inner, rule="adam" if inner.rule == "adamw" else inner.rule, decay=None, schedule="constant")
+    assert not torch.allclose(expected.losses, meta_gradient(*prototype, pair, plain).losses)
+    recomputed = meta_gradient(*prototype, pair, replace(inner, checkpoint=2))
+    assert all(torch.equal(recomputed.gradients[name], grad) for name, grad in expected.gradients.items())
 
 
 @pytest.mark.parametrize("learned", [False, True], ids=["constant rates", "learned rates"])

@@ -69,7 +69,7 @@ def fresh(inner=INNER, params=None, names=None):
 
 
 def held(state):
-    return {**state.params, **state.log_rates, **state.memory()}
+    return {**state.params, **state.log_rates, **state.memory(), "updates": state.updates, "progress": state.progress}
 
 
 class Rehearsal:

@@ -9,10 +9,10 @@ import torch
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
-from metadarts.optim import Rule, adam, clip_by_norm, momentum, rule_by_name, sgd
+from metadarts.optim import RULES, Rule, adam, adamw, chain, l2_decay, momentum, rule_by_name, sgd
 from metadarts.testing import check_rule
 
-SGD, ADAM = torch.optim.SGD, torch.optim.Adam
+SGD, ADAM, ADAMW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ SGD, ADAM = torch.optim.SGD, torch.optim.Adam
         (momentum(0.5), partial(SGD, momentum=0.5)),
         (adam(), ADAM),
         (adam(first=0.5, second=0.9, eps=1e-3), partial(ADAM, betas=(0.5, 0.9), eps=1e-3)),
+        (adamw(), ADAMW),
+        (adamw(0.5, decay=0.3), partial(ADAMW, betas=(0.5, 0.999), weight_decay=0.3)),
+        (chain(adam(), l2_decay(0.2)), partial(ADAM, weight_decay=0.2)),
+        (rule_by_name("momentum", decay=0.0), partial(SGD, momentum=0.9)),
     ],
-    ids=["sgd", "momentum", "momentum 0.5", "adam", "adam of other constants"],
+    ids=["sgd", "momentum", "momentum 0.5", "adam", "adam of other constants", "adamw", "adamw 0.3", "L2", "by name"],
 )
 def test_rule_conforms(rule, reference):
     check_rule(rule, reference)
-
-
-def broken(**changes) -> Rule:
-    return adam()._replace(**changes)
 
 
 def detached(grads, state, params, rates, step):
@@ -46,65 +46,113 @@ def in_place(grads, state, params, rates, step):
     }, state
 
 
+def blind(grads, state, params, rates, step):
+    return sgd().update(grads, state, params, rates if isinstance(rates, dict) else 0.0, step)
+
+
 @pytest.mark.parametrize(
     ("rule", "reference", "message"),
     [
         (momentum(0.8), partial(SGD, momentum=0.9), "momentum: scalar of task 0 after step 1"),
         (adam(eps_root=1e-3), ADAM, "adam: scalar of task 0 after step 0"),
         (adam(eps_root=0.0), ADAM, "adam: the derivative through a step at a zero gradient is not finite"),
+        (adamw(decay=0.0), ADAMW, "adamw: scalar of task 0 after step 0"),
+        (sgd()._replace(update=blind), SGD, "sgd: scalar under a rate that is a number"),
         (sgd()._replace(update=detached), SGD, "Jacobian"),
         (sgd()._replace(update=in_place), SGD, "."),
     ],
-    ids=["wrong decay", "wrong constant", "sqrt at zero", "cut graph", "in place"],
+    ids=["wrong beta", "wrong constant", "sqrt at zero", "no decay", "shared rate unread", "cut graph", "in place"],
 )
 def test_check_rule_sees_an_offence(rule, reference, message):
     with pytest.raises((AssertionError, KeyError), match=message):
         check_rule(rule, reference)
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+SHAPES = [(3, 5, 3, 3), (7,), (), (16, 16), (1000,), (33, 3, 1)]
+"""A scalar, whole vectors of a processor and what is left over."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("rule", "reference"),
+    [
+        (sgd(), SGD),
+        (momentum(), partial(SGD, momentum=0.9)),
+        (adam(eps_root=0.0), ADAM),
+        (chain(adam(0.5, eps_root=0.0), l2_decay(1e-3)), partial(ADAM, betas=(0.5, 0.999), weight_decay=1e-3)),
+        (adamw(eps_root=0.0), ADAMW),
+    ],
+    ids=["sgd", "momentum", "adam", "adam with L2", "adamw"],
+)
+def test_with_one_rate_a_rule_is_the_optimiser_of_torch_to_the_bit(rule, reference, dtype):
+    """On a CPU, where torch's optimisers go parameter by parameter."""
+    draw = Key.from_seed(0).torch()
+    leaves = {str(n): torch.randn(shape, dtype=dtype, generator=draw) for n, shape in enumerate(SHAPES)}
+    params = {name: leaf.clone() for name, leaf in leaves.items()}
+    optimiser, state = reference(list(leaves.values()), lr=3e-3), rule.init(params)
+    for step in range(50):
+        grads = {name: 0.1 * torch.randn(leaf.shape, dtype=dtype, generator=draw) for name, leaf in leaves.items()}
+        for name, leaf in leaves.items():
+            leaf.grad = grads[name].clone()
+        optimiser.step()
+        params, state = rule.update(grads, state, params, 3e-3, step)
+        for name, leaf in leaves.items():
+            assert torch.equal(params[name], leaf), (step, name)
+    assert all(torch.equal(state[slot][n], optimiser.state[leaves[n]][slot]) for slot in state for n in leaves)
+
+
+@pytest.mark.parametrize("name", RULES)
 def test_rule_is_found_by_name(name):
     assert rule_by_name(name).name == name
 
 
+def test_there_are_four_rules():
+    assert list(RULES) == ["adam", "adamw", "momentum", "sgd"]
+
+
 def test_unknown_rule_names_the_nearest():
-    with pytest.raises(ConfigError, match="unknown inner rule 'adma': did you mean 'adam'"):
+    with pytest.raises(ConfigError, match="unknown update rule 'adma': did you mean 'adam'"):
         rule_by_name("adma")
 
 
-def grads() -> dict[str, torch.Tensor]:
-    """Two tasks whose joint norms are 5 and 0.5."""
-    return {"a": torch.tensor([[3.0, 0.0], [0.3, 0.0]]).double(), "b": torch.tensor([4.0, 0.4]).double()}
+def one_step(rule: Rule) -> dict[str, float]:
+    """Where two parameters that begin at 2 are after a step at rate 0.1; at a gradient of 0 decay alone moves them."""
+    params = {name: torch.tensor([2.0]).double() for name in ("a", "b")}
+    grads = {name: torch.zeros(1).double() for name in params}
+    moved, _ = rule.update(grads, rule.init(params), params, 0.1, 0)
+    return {name: float(tensor) for name, tensor in moved.items()}
 
 
-def norms(grads: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.stack([grad.reshape(2, -1).square().sum(1) for grad in grads.values()]).sum(0).sqrt()
+@pytest.mark.parametrize(
+    ("rule", "decay", "expected"),
+    [
+        ("sgd", None, 2.0),
+        ("sgd", 0.5, 1.9),
+        ("adamw", None, 1.998),
+        ("adamw", 0.0, 2.0),
+        ("adamw", 0.5, 1.9),
+        (sgd(), 0.5, 1.9),
+        (adamw(decay=0.2), None, 1.96),
+    ],
+)
+def test_decay_is_the_rules_own_unless_it_is_named(rule, decay, expected):
+    assert one_step(rule_by_name(rule, decay=decay))["a"] == pytest.approx(expected)
 
 
-def test_clipping_scales_each_task_to_the_limit_and_no_further():
-    clipped = clip_by_norm(grads(), 2.0)
-    torch.testing.assert_close(norms(clipped), torch.tensor([2.0, 0.5]).double())
-    torch.testing.assert_close(clipped["a"][0] / 2.0, grads()["a"][0] / 5.0)
-    assert torch.equal(clipped["b"][1], grads()["b"][1])
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+def test_decay_may_be_of_some_parameters(rule):
+    found = one_step(rule_by_name(rule, decay=0.5, decayed=lambda name: name == "b"))
+    assert found == pytest.approx({"a": 2.0, "b": 1.9})
 
 
-def test_no_limit_changes_nothing():
-    given = grads()
-    assert clip_by_norm(given, None) is given
-
-
-def test_clipping_is_differentiable_where_it_clips_where_it_does_not_and_at_zero():
-    leaves = [tensor.requires_grad_() for tensor in grads().values()]
-
-    def clipped(*tensors):
-        return tuple(clip_by_norm(dict(zip("ab", tensors, strict=True)), 2.0).values())
-
-    assert torch.autograd.gradcheck(clipped, leaves)
-    assert torch.autograd.gradgradcheck(clipped, leaves)
-    zeros = [torch.zeros_like(leaf).requires_grad_() for leaf in leaves]
-    first = torch.autograd.grad(sum(t.sum() for t in clipped(*zeros)), zeros, create_graph=True)
-    second = torch.autograd.grad(sum(t.sum() for t in first), zeros, allow_unused=True)
-    assert all(torch.isfinite(grad).all() for grad in (*first, *second) if grad is not None)
+def test_constants_reach_the_rules_that_have_them():
+    params = {"a": torch.ones(1).double()}
+    ends = []
+    for rule in (rule_by_name("adam", first=0.5, eps=1.0), adam(0.5, eps=1.0), adam()):
+        moved, state = rule.update(params, rule.init(params), params, 0.1, 0)
+        ends.append(float(rule.update(moved, state, moved, 0.1, 1)[0]["a"]))
+    assert ends[0] == ends[1] != ends[2]
+    assert rule_by_name("sgd", first=0.5).name == "sgd"
 
 
 def test_rates_belong_to_tasks():

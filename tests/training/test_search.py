@@ -292,7 +292,7 @@ class Replayed:
 
 
 def test_a_search_whose_steps_are_recorded_is_the_search(start, monkeypatch):
-    """On a GPU steps are recorded; here the optimiser is put where it can be, and the recorder stands in."""
+    """On a GPU steps are recorded; here the state is put where it can be, and the recorder stands in."""
     create = MetaState.create
     monkeypatch.setattr(MetaState, "create", lambda *arguments: create(*arguments, on_device=True))
     monkeypatch.setattr("metadarts.meta.capture.CudaGraphs", Replayed)
@@ -340,15 +340,16 @@ def test_an_update_that_broke_off_is_neither_saved_nor_taken_again(start, monkey
     create, taken = MetaState.create, []
     monkeypatch.setattr(MetaState, "create", lambda *arguments: create(*arguments, on_device=True))
     monkeypatch.setattr("metadarts.meta.capture.CudaGraphs", Replayed)
-    step = torch.optim.Adam.step
+    step = MetaState._step
 
-    def broken(optimiser, *arguments):
-        taken.append(optimiser)
-        if len(taken) == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(optimiser, *arguments)
+    def broken(state, group, *arguments):
+        if group.name == "alphas":
+            taken.append(state)
+            if len(taken) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(state, group, *arguments)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", broken)
+    monkeypatch.setattr(MetaState, "_step", broken)
     settings = {"training.meta_steps": 5, "training.tasks": 2, "training.fit_memory": True, "training.capture": capture}
     experiment, run = start(settings)
     with pytest.raises(ResourceError, match="memory ran out"):

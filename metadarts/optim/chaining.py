@@ -1,0 +1,23 @@
+"""A rule behind transforms of what it sees."""
+
+from __future__ import annotations
+
+from metadarts.core.types import Params
+
+from ._types import Rates, Rule, State, Step, Transform, Update
+
+
+def chain(rule: Rule, *transforms: Transform, name: str = "") -> Rule:
+    """``rule`` behind ``transforms``, the first of which sees the arguments first; the state is the rule's.
+
+    Args:
+        name: of the chained rule; empty for the rule's own.
+    """
+
+    def update(grads: Params, state: State, params: Params, rates: Rates, step: Step) -> tuple[Params, State]:
+        seen = Update(grads, params, rates, step)
+        for transform in transforms:
+            seen = transform(seen)
+        return rule.update(seen.grads, state, seen.params, seen.rates, seen.step)
+
+    return Rule(name or rule.name, rule.init, update)
