@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from metadarts.core.types import Params, Stage, TaskBatch, batched
 from metadarts.inner import InnerLoop, adapt
+from metadarts.stats import interval95
 
 from .rules import Objective
 
@@ -50,12 +50,6 @@ class Evaluation:
     def interval95(self) -> float:
         """Half width: 1.96 standard errors over tasks."""
         return interval95(self.accuracies)
-
-
-def interval95(values: Tensor) -> float:
-    """1.96 standard errors of the mean of ``values``; infinite for fewer than two."""
-    count = values.numel()
-    return 1.96 * float(values.double().std()) / math.sqrt(count) if count > 1 else math.inf
 
 
 def evaluate(

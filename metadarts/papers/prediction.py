@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
@@ -19,6 +18,7 @@ from metadarts.inner import adapt
 from metadarts.predictor import MetaModel, Prediction
 from metadarts.predictor.head import choice_count, choices_of, of_alphas
 from metadarts.spaces import Genotype
+from metadarts.stats import Estimate, Values, estimate, paired
 from metadarts.training import Experiment
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
@@ -26,9 +26,7 @@ from metadarts.training.evaluation import evaluation_inner, on_device
 
 from .cells import finite_tasks, genotypes_of, measured_facts, require_supernet, with_choices
 from .diagnosis.passes import spans
-from .statistics import Estimate, estimate, paired
 
-Values = NDArray[np.float64]
 STEPS = (0, 1, 3, 5, 10)
 """Inner steps after which a start is measured."""
 STARTS = {

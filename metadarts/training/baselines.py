@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.types import Params, TaskBatch
-from metadarts.meta import interval95
+from metadarts.stats import interval95
 from metadarts.tasks import nearest_class_mean
 
 from .build import Experiment, held_out

@@ -40,8 +40,8 @@ from metadarts.papers.diagnosis.distances import (
 )
 from metadarts.papers.diagnosis.passes import DISCRETE, SOFT, measure, partners_of, second_support, spans
 from metadarts.papers.diagnosis.summary import summarised
-from metadarts.papers.statistics import Estimate, estimate, paired
 from metadarts.spaces import darts, random_genotype
+from metadarts.stats import Estimate, estimate, paired
 from metadarts.training import Config, RunFolder, build, discretised, with_settings
 from metadarts.training.build import HeldOutTasks, held_out
 from metadarts.training.checkpoints import Checkpoint

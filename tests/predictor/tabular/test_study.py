@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metadarts.core.errors import ConfigError, DataError, NumericsError
+from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.rng import Key
 from metadarts.predictor.tabular import baselines, draw_result, evaluate_table, read_table, study
-from metadarts.predictor.tabular.intervals import over_seeds
 from metadarts.predictor.tabular.methods import CHOICE, CHOSEN, MEANINGS, ORDER, RANDOM, SCRATCH
 from metadarts.predictor.tabular.report import Report, Result, findings
 from metadarts.predictor.tabular.selection import inner_folds, remaining
@@ -186,16 +185,6 @@ def test_missing_scikit_learn_is_explained(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.ensemble", None)
     with pytest.raises(ConfigError, match="need scikit-learn"):
         baselines.trees(known(4))
-
-
-def test_interval_of_seeds():
-    values = np.array([1.0, 2.0, 3.0, 4.0])
-    found = over_seeds(values, Key.from_seed(0))
-    assert found.low < found.mean == 2.5 < found.high
-    assert found == over_seeds(values, Key.from_seed(0))
-    assert over_seeds(values[:1], Key.from_seed(0)).low == 1.0
-    with pytest.raises(NumericsError, match="expected finite values"):
-        over_seeds(np.array([1.0, np.nan]), Key.from_seed(0))
 
 
 def test_page_names_what_wins(transnas):
