@@ -107,7 +107,7 @@ def name_all(folder: Path, train: int, test: int, family: Family) -> None:
     sight = Footprints(family.channels)
     learnt = list(lessons(train, family, sight))
     seen_in = time.perf_counter() - started
-    model = MetaModel(family.space, sight, SPEC).learn(learnt, lambda epoch, loss: print(epoch, loss, file=sys.stderr))
+    model = MetaModel(family.space, sight, SPEC).learn(learnt, lambda now: print(now.done, now.value, file=sys.stderr))
     frequency = torch.bincount(
         torch.cat([part.best.operations["normal"][:, 0] for part in learnt]), minlength=len(family.operations)
     )

@@ -66,7 +66,7 @@ def test_no_parameter_changes_and_none_gets_a_gradient():
 
 def test_progress_is_told_after_every_batch(result):
     calls = []
-    run(progress=lambda done, accuracy: calls.append((done, accuracy)))
+    run(progress=lambda now: calls.append((now.done, now.value)))
     assert [done for done, _ in calls] == [2, 4, 5]
     assert calls[0][1] == pytest.approx(float(result.accuracies[:2].mean()))
     assert calls[-1][1] == pytest.approx(result.accuracy)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metadarts.core.errors import ConfigError, DataError
+from metadarts.core.progress import Progress
 from metadarts.core.rng import Key
 from metadarts.predictor.tabular import baselines, draw_result, evaluate_table, read_table, study
 from metadarts.predictor.tabular.methods import CHOICE, CHOSEN, MEANINGS, ORDER, RANDOM, SCRATCH
@@ -35,7 +36,7 @@ def shares() -> list[float]:
 @pytest.fixture(scope="module")
 def latency(tmp_path_factory, shares) -> Report:
     path = write(tmp_path_factory.mktemp("tables") / "latency.npz", latency_arrays())
-    return evaluate_table(path, 2, replace(TINY, shots=(4,)), lambda share, text: shares.append(share))
+    return evaluate_table(path, 2, replace(TINY, shots=(4,)), lambda now: shares.append(now.share))
 
 
 @pytest.fixture
@@ -48,8 +49,9 @@ def small_bench(tmp_path) -> Bench:
     )
 
 
-def quiet(share: float, text: str) -> None:
-    assert 0 <= share <= 1 + 1e-9
+def quiet(now: Progress) -> None:
+    assert 0 <= now.share <= 1 + 1e-9
+    assert now.text.startswith(("macro: cross-validation, recipe ", "macro: left out: "))
 
 
 def test_every_cell_of_the_table_is_filled(transnas, latency):
