@@ -27,9 +27,10 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params, alphas_of
 from metadarts.derive import derive_genotype, genotype_weights
 from metadarts.inner import InnerLoop
-from metadarts.meta import evaluate, interval95
+from metadarts.meta import evaluate
 from metadarts.networks import Learner
 from metadarts.spaces import Genotype, random_genotype
+from metadarts.stats import interval95
 from metadarts.training import Experiment, RunFolder, build, discretised, with_settings
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint

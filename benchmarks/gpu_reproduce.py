@@ -20,6 +20,7 @@ from benchmarks import rehearsal
 from benchmarks.gpu_search import FOLDER, NEEDS, NOTHING_TO_RUN, SEEDS, SHOTS, TABLE, VARIABLE, data_root
 from benchmarks.rows import RESULTS
 from metadarts.core.machine import commit, device_name, version
+from metadarts.core.progress import Progress
 
 GAP = 20.0
 
@@ -61,12 +62,12 @@ def piece(options: argparse.Namespace, root: Path | None) -> dict[str, object]:
     begun = said_at = time.monotonic()
     told: dict[str, object] = {"doing": "start", "fraction": 0.0, "figures": ""}
 
-    def tell(title: str, fraction: float, figures: str) -> None:
+    def tell(title: str, now: Progress) -> None:
         nonlocal said_at
-        told.update(doing=title, fraction=round(fraction, 4), figures=figures)
+        told.update(doing=title, fraction=round(now.share, 4), figures=now.text)
         if time.monotonic() - said_at > GAP:
             said_at = time.monotonic()
-            print(f"{title}  {fraction:.1%}  {figures}", flush=True)
+            print(f"{title}  {now.share:.1%}  {now.text}", flush=True)
 
     spec = table_named("glyphs" if options.rehearse else TABLE)
     budget, shots = ("smoke", (1,)) if options.rehearse else ("full", (SHOTS,))

@@ -25,8 +25,9 @@ from benchmarks.meta_step import inner_loop, setting
 from benchmarks.peers.workloads import Episode, random_batch
 from benchmarks.rows import RESULTS, percentiles
 from metadarts.core.types import Params, is_alpha
-from metadarts.meta import evaluate, interval95, meta_gradient, meta_step
+from metadarts.meta import evaluate, meta_gradient, meta_step
 from metadarts.networks import Learner
+from metadarts.stats import interval95
 from metadarts.store.files import write_atomically
 from metadarts.training import Config, preset, with_settings
 from metadarts.training.build import build, held_out

@@ -30,7 +30,6 @@ from torch import Tensor
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
-from metadarts.papers.statistics import paired, wilson
 from metadarts.predictor.footprints import Footprints
 from metadarts.predictor.meta_dataset import MetaDataset, lessons_of, look
 from metadarts.predictor.model import MetaModel, PredictorSpec
@@ -38,6 +37,7 @@ from metadarts.predictor.synthetic import Family, Schedule, TeacherTasks, taught
 from metadarts.predictor.synthetic.warm import INNER
 from metadarts.predictor.task_record import Origin
 from metadarts.spaces import darts
+from metadarts.stats import Estimate, Table, paired, wilson
 from metadarts.store.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "metamodel"
@@ -107,7 +107,7 @@ def name_all(folder: Path, train: int, test: int, family: Family) -> None:
     sight = Footprints(family.channels)
     learnt = list(lessons(train, family, sight))
     seen_in = time.perf_counter() - started
-    model = MetaModel(family.space, sight, SPEC).learn(learnt, lambda epoch, loss: print(epoch, loss, file=sys.stderr))
+    model = MetaModel(family.space, sight, SPEC).learn(learnt, lambda now: print(now.done, now.value, file=sys.stderr))
     frequency = torch.bincount(
         torch.cat([part.best.operations["normal"][:, 0] for part in learnt]), minlength=len(family.operations)
     )
@@ -250,27 +250,28 @@ def page(told: dict[str, Any]) -> str:
                 f"- of these after the first {LOOKED_AT}, when the choice of accuracy was settled: {_share(later)}"
             )
         lines += [f"- picked by query loss: {_share(each['by_loss'])}", ""]
-        lines += [*_table("picked by accuracy", each["confusion_by_accuracy"]), ""]
-        lines += [*_table("mean query accuracy", each["mean_accuracy"]), ""]
+        lines += [_table("picked by accuracy", each["confusion_by_accuracy"]), ""]
+        lines += [_table("mean query accuracy", each["mean_accuracy"]), ""]
     if model := told.get("meta_model"):
         nats = model["nats"]
         lines += [f"## The meta-model, of {model['about']['learnt_from']} other tasks", ""]
         lines += [f"- names the operation: {_share(model['named'])}"]
         lines += [f"- nats per task: {nats['prediction']:.3f}, prior {nats['prior']:.3f}"]
-        lines += ["", *_table("named", model["confusion"]), ""]
+        lines += ["", _table("named", model["confusion"]), ""]
     if warm := told.get("warm_start"):
         lines += [f"## Warm start, {warm['tasks']} tasks, the same first weights from both starts", ""]
-        lines += [
-            "| steps | from prior | from prediction | gain, 95 % interval | tasks better |",
-            "|---|---|---|---|---|",
-        ]
-        for step, at in warm["steps"].items():
-            mean, low, high = (100 * value for value in at["gain"])
-            lines.append(
-                f"| {step} | {100 * at['prior']:.2f} % | {100 * at['predicted']:.2f} % | {mean:+.2f} [{low:+.2f}, "
-                f"{high:+.2f}] | {100 * at['tasks_better']:.0f} % |"
+        rows = [
+            (
+                step,
+                f"{100 * at['prior']:.2f} %",
+                f"{100 * at['predicted']:.2f} %",
+                Estimate(*at["gain"]).scaled(100).text(2, "+"),
+                f"{100 * at['tasks_better']:.0f} %",
             )
-        lines.append("")
+            for step, at in warm["steps"].items()
+        ]
+        headings = ("steps", "from prior", "from prediction", "gain, 95 % interval", "tasks better")
+        lines += [Table(headings, rows).markdown(), ""]
     return "\n".join(lines)
 
 
@@ -298,9 +299,8 @@ def _share(found: dict[str, Any]) -> str:
     )
 
 
-def _table(title: str, rows: dict[str, list[Any]]) -> list[str]:
-    head = [f"| teacher \\ {title} | {' | '.join(rows)} |", "|---" * (len(rows) + 1) + "|"]
-    return head + [f"| {name} | {' | '.join(str(value) for value in row)} |" for name, row in rows.items()]
+def _table(title: str, rows: dict[str, list[Any]]) -> str:
+    return Table([f"teacher \\ {title}", *rows], [[name, *map(str, row)] for name, row in rows.items()]).markdown()
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from scipy.stats import t
 
+from metadarts.stats import Table
+
 from .peer import read_rows
 
 Rows = Sequence[dict[str, Any]]
@@ -91,45 +93,46 @@ def gap(rows: Rows, one: Figure, other: Figure) -> str:
     return f"{100 * mean:+.1f}{interval}"
 
 
-def line(cells: Sequence[str]) -> str:
-    """A row of a table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def tables(ours: Rows, peer: Rows) -> str:
-    """Three tables in Markdown: against others, against AutoKeras on the draws that both have, the three finishes."""
-    text = [line(["task", "draws", "seconds (most)", *COLUMNS, *PAIRED]), line(["---"] * (5 + len(COLUMNS)))]
+def against_others(ours: Rows) -> Table:
+    """Our steps beside classifiers on pixels."""
+    rows = []
     for name in settings(ours):
         own = of(ours, name)
         seconds = sorted(row["seconds"] for row in own)
         figures = [said([column(row) for row in own]) for column in COLUMNS.values()]
         change = [gap(own, COLUMNS[one], COLUMNS[other]) for one, other in PAIRED.values()]
-        time = f"{statistics.median(seconds):.1f} ({seconds[-1]:.1f})"
-        text.append(line([name, str(len(own)), time, *figures, *change]))
-    by_draw = {row["draw"]: row for row in peer}
-    text += ["", line(["task", "draws", "AutoKeras, 60 times the time", "ours", "ours - AutoKeras"]), line(["---"] * 5)]
-    shared = [row for row in ours if row["draw"] in by_draw]
+        rows.append([name, str(len(own)), f"{statistics.median(seconds):.1f} ({seconds[-1]:.1f})", *figures, *change])
+    return Table(["task", "draws", "seconds (most)", *COLUMNS, *PAIRED], rows)
+
+
+def against_autokeras(ours: Rows, peer: Rows) -> Table:
+    """On the draws that both have."""
+    by_draw = {row["draw"]: row["accuracy"] for row in peer}
+    shared = [row | {"autokeras": by_draw[row["draw"]]} for row in ours if row["draw"] in by_draw]
+    theirs, after = figure("autokeras"), COLUMNS["after 10 steps"]
+    rows = []
     for name in [*settings(ours), "all"]:
-        both = [
-            row | {"autokeras": by_draw[row["draw"]]["accuracy"]}
-            for row in (shared if name == "all" else of(shared, name))
-        ]
-        if both:
-            theirs, after = figure("autokeras"), COLUMNS["after 10 steps"]
-            mine, other = said([after(row) for row in both]), said([theirs(row) for row in both])
-            text.append(line([name, str(len(both)), other, mine, gap(both, after, theirs)]))
-    text += [
-        "",
-        line(["task", *FINISHES, *CELLS]),
-        line(["---"] * (1 + len(FINISHES) + len(CELLS))),
-    ]
+        if both := shared if name == "all" else of(shared, name):
+            other, mine = said([theirs(row) for row in both]), said([after(row) for row in both])
+            rows.append([name, str(len(both)), other, mine, gap(both, after, theirs)])
+    return Table(["task", "draws", "AutoKeras, 60 times the time", "ours", "ours - AutoKeras"], rows)
+
+
+def finishes(ours: Rows) -> Table:
+    """The three finishes, and random cells beside them."""
+    rows = []
     for name in settings(ours):
         own = of(ours, name)
         figures = [said([column(row) for row in own]) for column in FINISHES.values()]
-        text.append(
-            line([name, *figures, *(gap(own, FINISHES[one], FINISHES[other]) for one, other in CELLS.values())])
-        )
-    return "\n".join(text)
+        rows.append([name, *figures, *(gap(own, FINISHES[one], FINISHES[other]) for one, other in CELLS.values())])
+    return Table(["task", *FINISHES, *CELLS], rows)
+
+
+def tables(ours: Rows, peer: Rows) -> str:
+    """Three tables in Markdown: against others, against AutoKeras on the draws that both have, the three finishes."""
+    return "\n\n".join(
+        table.markdown() for table in (against_others(ours), against_autokeras(ours, peer), finishes(ours))
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -65,11 +65,7 @@ def add_tasks(
     experiment.check_params(checkpoint.params)
     recorded_episodes(experiment, split)  # before the archive is made, what cannot be recorded is refused
     with Archive.open(file, write=True) as opened, common.bar(f"adapt {tasks} {split} tasks") as shown:
-
-        def watch(done: int, mean: float) -> None:
-            shown.update(done / tasks, f"{done} tasks  {mean:.2%}")
-
-        found = record_tasks(experiment, checkpoint, opened, tasks, split, seed, watch)
+        found = record_tasks(experiment, checkpoint, opened, tasks, split, seed, shown.watch)
         total = len(opened)
     added = len(found.names)
     gain = f", accuracy {found.before:.2%} before and {found.after:.2%} after adaptation" if added else ""
@@ -149,16 +145,12 @@ def verify_archive(
         raise ConfigError(f"--data-root {str(data_root)!r}: there is nothing at that place")
     with Archive.open(file) as opened:
         with common.bar("check records") as shown:
-            found = check_records(opened, lambda done, total: shown.update(done / total, f"{done}/{total}"))
+            found = check_records(opened, shown.watch)
         _say(file, found, "experiences are whole", "restore it, or merge a copy that is whole into a new one")
         if data_root is None:
             return
         with common.bar("check tasks") as shown:
-            found = check_origins(
-                opened,
-                lambda data: open_data(data, data_root),
-                lambda done, total: shown.update(done / total, f"{done}/{total}"),
-            )
+            found = check_origins(opened, lambda data: open_data(data, data_root), shown.watch)
         _say(file, found, "episodes can be built again", "give the data that they were recorded on")
         if found.unchecked:
             common.console.print(f"not looked at, as they are of no source: {found.unchecked} tasks", soft_wrap=True)
@@ -189,7 +181,7 @@ def open_data(data: Data, root: Path | None) -> Source:
             None if root is None else _place(data, root),
             size=data.size,
             channels=data.channels,
-            progress=lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images"),
+            progress=shown.watch,
         )
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.progress import Progress
 
 if TYPE_CHECKING:
     from metadarts.training import Config, Experiment
@@ -83,7 +84,7 @@ def open_experiment(config: Config, device: str) -> Experiment:
     from metadarts.training import build
 
     with bar(f"read {config.tasks.source}", quiet=True) as shown:
-        return build(config, device, lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images"))
+        return build(config, device, shown.watch)
 
 
 def prepare(device: str, threads: int) -> str:
@@ -108,8 +109,8 @@ def read_settings(pairs: list[str]) -> dict[str, str]:
     return settings
 
 
-class _Elapsed(ProgressColumn):
-    def render(self, task: Task) -> Text:
+class _Elapsed(rich_progress.ProgressColumn):
+    def render(self, task: rich_progress.Task) -> Text:
         seconds = int(task.elapsed or 0)
         return Text(f"{seconds // 60}:{seconds % 60:02d}")
 
@@ -117,17 +118,21 @@ class _Elapsed(ProgressColumn):
 class Bar:
     """A bar from 0 to 1 with a line of current figures; plain lines now and then where there is no terminal."""
 
-    def __init__(self, progress: Progress, title: str) -> None:
+    def __init__(self, progress: rich_progress.Progress, title: str) -> None:
         self._progress, self._title, self._printed = progress, title, -1
-        self._task: TaskID | None = None
+        self._task: rich_progress.TaskID | None = None
 
-    def show(self) -> TaskID:
+    def show(self) -> rich_progress.TaskID:
         """Make the bar visible, or print its title."""
         if self._task is None:
             if not console.is_terminal:
                 console.print(self._title)
             self._task = self._progress.add_task(self._title, total=1.0, figures="")
         return self._task
+
+    def watch(self, now: Progress) -> None:
+        """Show how far a computation is."""
+        self.update(now.share, now.text)
 
     def update(self, fraction: float, figures: str) -> None:
         """Show ``fraction`` (0 to 1) and ``figures``."""
@@ -142,15 +147,15 @@ class Bar:
 def bar(title: str, quiet: bool = False) -> Iterator[Bar]:
     """A progress bar with elapsed and remaining time; a ``quiet`` one appears with its first update."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.TextColumn("{task.percentage:>3.0f}%"),
         _Elapsed(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        rich_progress.TextColumn("ETA"),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         shown = Bar(progress, title)
         if not quiet:
             shown.show()

@@ -51,7 +51,7 @@ def _build_glyphs() -> None:
     from metadarts.tasks import glyphs
 
     with common.bar("glyphs: draw the built-in characters (once per machine)") as shown:
-        glyphs(progress=lambda done, total: shown.update(done / total, f"{done}/{total}"))
+        glyphs(progress=shown.watch)
 
 
 def _compare(out: Path, tasks: int, device: str) -> None:
@@ -64,9 +64,7 @@ def _compare(out: Path, tasks: int, device: str) -> None:
     folder = RunFolder.open(out)
     experiment, checkpoint = build(folder.config(), device), folder.load("best")
     with common.bar(f"test on {tasks} tasks from unseen scripts") as shown:
-        table = compare(
-            experiment, checkpoint, tasks, lambda done, mean: shown.update(done / tasks, f"{done} tasks  {mean:.1%}")
-        )
+        table = compare(experiment, checkpoint, tasks, shown.watch)
     folder.write_json("results.json", table)
     adapted = table["rows"][0]
     draw_curve(

@@ -55,11 +55,7 @@ def diagnose(
     require_supernet(experiment)
     place = _made(out or run / "diagnosis")
     with common.bar(f"diagnose on {tasks} {split} tasks") as shown:
-
-        def watch(done: int, mean: float) -> None:
-            shown.update(done / tasks, f"{done} tasks  {mean:.2%}")
-
-        found = measure(experiment, checkpoint, tasks, split, seed, watch)
+        found = measure(experiment, checkpoint, tasks, split, seed, shown.watch)
     common.console.print(as_text(found), soft_wrap=True)
     for path in _write(found, place):
         common.console.print(f"written to {path}", soft_wrap=True)

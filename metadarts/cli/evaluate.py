@@ -73,11 +73,7 @@ def evaluate(
     if cell is not None:
         experiment, checkpoint = discretised(experiment, checkpoint, cell)
     with common.bar(f"evaluate on {tasks} {split} tasks") as shown:
-
-        def watch(done: int, mean: float) -> None:
-            shown.update(done / tasks, f"{done} tasks  {mean:.2%}")
-
-        report = evaluate_run(experiment, checkpoint, split, tasks, watch, seed=seed)
+        report = evaluate_run(experiment, checkpoint, split, tasks, shown.watch, seed=seed)
     facts = report.facts | {"genotype": None if cell is None else str(cell)}
     if cell is not None:
         common.console.print(f"the discrete cell of {genotype}, with the supernet's weights:", soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,16 +69,14 @@ def train(
     rebuild = _rebuilder(experiences, data_root)
     model = MetaModel(experiences[0].space, stem, PredictorSpec(epochs=epochs, seed=seed))
     with common.bar(f"look at {len({each.origin.sha256 for each in experiences})} tasks") as shown:
-        lessons = lessons_of(
-            experiences, rebuild, stem, model.space, lambda done, n: shown.update(done / n, f"{done}/{n} tasks")
-        )
+        lessons = lessons_of(experiences, rebuild, stem, model.space, shown.watch)
     facts["start"] = start_name
     if tune:
         tried = _tuned(model, lessons)
         facts["tuned"] = [_setting(each) for each in tried]
         model = MetaModel(model.space, stem, tried[0].spec)
     with common.bar("train") as shown:
-        model.learn(lessons, lambda epoch, loss: shown.update(epoch / model.spec.length, f"loss {loss:.4f}"))
+        model.learn(lessons, shown.watch)
     found = model.scores(lessons)
     sha256 = save_model(model, out, facts)
     common.console.print(
@@ -162,12 +159,7 @@ def _tuned(model: MetaModel, lessons: list[MetaDataset]) -> list[Tried]:
     from metadarts.predictor import tune
 
     with common.bar("cross-validate") as shown:
-
-        def watch(done: int, total: int, best: float) -> None:
-            figures = "" if math.isnan(best) else f"  best loss {best:.4f}"  # until one setting has all its folds
-            shown.update(done / total, f"{done}/{total} fits{figures}")
-
-        tried = tune(model, lessons, progress=watch)
+        tried = tune(model, lessons, progress=shown.watch)
     for each in tried[:SHOWN]:
         spec = each.spec
         common.console.print(
@@ -295,7 +287,7 @@ def _evaluate_table(table: Path, seeds: int, json_file: Path | None) -> tuple[st
     from metadarts.predictor.tabular import draw_result, evaluate_table
 
     with common.bar(f"{table.name}, {seeds} seeds") as shown:
-        report = evaluate_table(table, seeds, progress=shown.update)
+        report = evaluate_table(table, seeds, progress=shown.watch)
     if json_file is not None:
         for result in report.results:
             picture = json_file.with_name(f"{json_file.stem}-{result.name}.svg")
@@ -328,8 +320,5 @@ def _evaluate_run(
     if facts.get("run") != run_of(checkpoint):
         raise ConfigError(f"{path} was fitted on tasks of another checkpoint than the best of {run}: give its own run")
     with common.bar(f"predict and adapt {tasks} tasks") as shown:
-        study = study_prediction(
-            experiment, checkpoint, model, tasks, split, seed, cells,
-            progress=lambda done, mean: shown.update(done / tasks, f"{done} tasks  {mean:.2%}"),
-        )  # fmt: skip
+        study = study_prediction(experiment, checkpoint, model, tasks, split, seed, cells, progress=shown.watch)
     return as_markdown(study), study.as_json() | {"metamodel": facts}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metadarts.core.errors import ConfigError
+from metadarts.core.progress import Progress
 
 from . import common
 from .signals import stop_on_signals
@@ -71,10 +72,10 @@ def reproduce(
     with stop_on_signals() as asked, _stages() as tell:
         begun: list[float] = []  # at the first step that is told: a limit that starting up uses up must not end it
 
-        def told(title: str, fraction: float, figures: str) -> None:
+        def told(title: str, now: Progress) -> None:
             begun.append(time.monotonic())
             del begun[1:]
-            tell(title, fraction, figures)
+            tell(title, now)
 
         def stop() -> bool:
             late = stop_after is not None and begun and time.monotonic() >= begun[0] + 60.0 * stop_after
@@ -136,24 +137,20 @@ def _open(name: str, place: str) -> Source:
     from metadarts.tasks import open_source
 
     with common.bar(f"read {name}", quiet=True) as shown:
-
-        def tell(done: int, total: int) -> None:
-            shown.update(done / max(total, 1), f"{done}/{total} images")
-
-        return open_source(name, Path(place) if place else None, progress=tell)
+        return open_source(name, Path(place) if place else None, progress=shown.watch)
 
 
 @contextmanager
-def _stages() -> Iterator[Callable[[str, float, str], None]]:
+def _stages() -> Iterator[Callable[[str, Progress], None]]:
     """A bar for what is being done, a new one for what comes next."""
     with ExitStack() as stack:
         shown: list[tuple[str, common.Bar]] = []
 
-        def tell(title: str, fraction: float, figures: str) -> None:
+        def tell(title: str, now: Progress) -> None:
             if not shown or shown[-1][0] != title:
                 stack.close()
                 shown.append((title, stack.enter_context(common.bar(title))))
-            shown[-1][1].update(fraction, figures)
+            shown[-1][1].watch(now)
 
         yield tell
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib import metadata
+from collections.abc import Iterable
+from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,6 +46,20 @@ def device_name(device: str) -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def describe(device: str, packages: Iterable[str]) -> dict[str, Any]:
+    """What a result was computed on: versions, commit, device, cores and threads."""
+    return {
+        "metadarts": import_module("metadarts").__version__,  # the package above, whose names are those of packages
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from metadarts.core.errors import DataError
 from metadarts.store.described import number, truth, whole
 from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
+from metadarts.tasks.scaling import scaled
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,10 +60,7 @@ class InputSpec:
 
     def floats(self, pixels: Tensor) -> Tensor:
         """uint8 [n, C, H, W] -> what the network takes: inverted where asked for, scaled to [0, 1], normalised."""
-        images = (255 - pixels if self.invert else pixels).float() / 255.0
-        if self.mean is None or self.std is None:
-            return images
-        return (images - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
+        return scaled(255 - pixels if self.invert else pixels, self.mean, self.std)
 
 
 def read_form(told: Mapping[str, Any]) -> InputSpec:

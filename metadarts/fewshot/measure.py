@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from metadarts.export import ShippedModel
-from metadarts.meta import interval95
-from metadarts.papers.statistics import wilson
+from metadarts.stats import interval95, wilson
 
 from .learn import HeldOutImages
 from .task import Solution, Task, hits, logits

@@ -9,6 +9,7 @@ import torch
 
 from metadarts.core.types import TaskBatch
 from metadarts.tasks import nearest_class_mean
+from metadarts.tasks.scaling import scaled
 
 from .learn import HeldOutImages
 from .task import Support
@@ -26,7 +27,7 @@ def logistic_regression(support: Support, held_out: HeldOutImages, c: float = 1.
     """Held-out accuracy of scikit-learn's logistic regression with inverse penalty ``c``."""
     from sklearn.linear_model import LogisticRegression
 
-    flat = [(pixels.flatten(1).float() / 255.0).numpy() for pixels in (support.pixels, held_out.pixels)]
+    flat = [scaled(pixels).flatten(1).numpy() for pixels in (support.pixels, held_out.pixels)]
     model = LogisticRegression(C=c, max_iter=2000).fit(flat[0], support.labels.numpy())
     return float(np.mean(model.predict(flat[1]) == held_out.labels.numpy()))
 

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from metadarts.core.errors import DataError
 from metadarts.tasks import Source
+from metadarts.tasks.scaling import scaled
 
 
 class SourceDataset(Dataset[tuple[Tensor, int]]):
@@ -40,10 +41,7 @@ class SourceDataset(Dataset[tuple[Tensor, int]]):
         """(image [C, H, W] float32 in [0, 1], or normalised where the source has a mean; class number)."""
         number = self.labels[index]
         turned = np.rot90(self.source.images[self.rows[index]], self.source.classes[number].quarter_turns, (-2, -1))
-        image = torch.from_numpy(turned.copy()).float() / 255
-        if self.source.mean is not None and self.source.std is not None:
-            image = (image - _per_channel(self.source.mean)) / _per_channel(self.source.std)
-        return image, number
+        return scaled(torch.from_numpy(turned.copy()), self.source.mean, self.source.std), number
 
 
 def as_dataset(source: Source, split: str) -> SourceDataset:
@@ -53,7 +51,3 @@ def as_dataset(source: Source, split: str) -> SourceDataset:
     ``MetaDataset(dataset, indices_to_labels=dict(enumerate(dataset.labels)))``.
     """
     return SourceDataset(source, split)
-
-
-def _per_channel(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)

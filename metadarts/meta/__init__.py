@@ -5,7 +5,6 @@ from .capture import CudaGraphs as CudaGraphs
 from .capture import Recorder as Recorder
 from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate
-from .evaluate import interval95 as interval95
 from .gradient import MetaGradient as MetaGradient
 from .gradient import mean_gradient as mean_gradient
 from .gradient import meta_gradient as meta_gradient

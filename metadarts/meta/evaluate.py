@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metadarts.core.progress import Watch, tell_mean
 from metadarts.core.types import Params, Stage, TaskBatch, batched
 from metadarts.inner import InnerLoop, adapt
+from metadarts.stats import interval95
 
 from .rules import Objective
 
@@ -52,12 +53,6 @@ class Evaluation:
         return interval95(self.accuracies)
 
 
-def interval95(values: Tensor) -> float:
-    """1.96 standard errors of the mean of ``values``; infinite for fewer than two."""
-    count = values.numel()
-    return 1.96 * float(values.double().std()) / math.sqrt(count) if count > 1 else math.inf
-
-
 def evaluate(
     objective: Objective,
     params: Params,
@@ -68,7 +63,7 @@ def evaluate(
     rates: Params | None = None,
     batch_size: int = 8,
     curve_tasks: int = 0,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Watch | None = None,
     run_progress: float = 1.0,
 ) -> Evaluation:
     """Adapt to ``tasks`` held-out tasks and measure each on its queries. No shared parameter changes.
@@ -79,7 +74,7 @@ def evaluate(
         inner: the inner loop to run; its order does not matter here.
         rates: learned rates, or None.
         curve_tasks: on how many of the tasks to measure the accuracy after every inner step.
-        progress: called with (tasks done, mean accuracy so far).
+        progress: told of the tasks done and their mean accuracy.
         run_progress: how far the run was when ``params`` were taken, for a relaxation with a schedule.
     """
     accuracies, losses, at = [], [], Stage(0, inner.steps, run_progress)
@@ -113,7 +108,7 @@ def evaluate(
                 hits, misses = (torch.stack(parts)[:, :wanted] for parts in zip(*curve, strict=True))
                 curves.append((hits, misses))
             if progress:
-                progress(first + batch.tasks, float(torch.cat(accuracies).mean()))
+                tell_mean(progress, first + batch.tasks, tasks, float(torch.cat(accuracies).mean()))
     empty = torch.zeros(inner.steps + 1, 0)
     joined = [torch.cat(parts, dim=1) for parts in zip(*curves, strict=True)] if curves else [empty, empty]
     return Evaluation(torch.cat(accuracies), torch.cat(losses), *joined)

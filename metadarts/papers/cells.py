@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, inherit
 from metadarts.spaces import Genotype, SearchSpace
+from metadarts.stats import Values
 from metadarts.training import Experiment
 from metadarts.training.build import HeldOutTasks
 from metadarts.training.checkpoints import Checkpoint
@@ -111,6 +113,11 @@ def genotypes_of(params: Params, space: SearchSpace) -> list[Genotype]:
         own = {kind: table[task] if usable else torch.zeros_like(table[task]) for kind, table in tables.items()}
         found.append(derive_genotype(own, space).canonical())
     return found
+
+
+def as_values(tensor: Tensor) -> Values:
+    """Float64 on the CPU, without graph."""
+    return np.asarray(tensor.detach().cpu().double())
 
 
 def finite_tasks(params: Params) -> Tensor:

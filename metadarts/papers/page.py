@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from metadarts.stats import Estimate, Table, bullets, escaped, inline, listed
 from metadarts.store.described import number
 
 from .rows import (
@@ -23,7 +24,6 @@ from .rows import (
     Row,
     verdict,
 )
-from .statistics import Estimate, overlap
 
 MARK = "<!-- Written by `metadarts results`: change the tables, not this page. -->"
 """The first line of a page, by which it is told from a page that someone wrote."""
@@ -83,29 +83,29 @@ of many published methods overlap, so that their order in a table is not establi
 def results_markdown(tables: Sequence[ResultTable]) -> str:
     """The page of all ``tables``: how to read them, a summary, then each as `table_markdown`."""
     protocols = [f"- **{name}**: {text}." for name, text in PROTOCOLS.items() if name]
-    summary = [["table", "budget", "rows", "values of the paper", "reproduced"]]
-    summary += [[_safe(table.title), table.budget, str(len(table.rows)), *_tally(table)] for table in tables]
+    rows = [[inline(table.title), table.budget, str(len(table.rows)), *_tally(table)] for table in tables]
+    summary = Table(["table", "budget", "rows", "values of the paper", "reproduced"], rows)
     parts = [MARK, INTRODUCTION.strip(), "\n".join(protocols), CAUTIONS.strip()]
-    parts += [_grid(summary)] if tables else ["No table has been measured yet."]
+    parts += [summary.markdown()] if tables else ["No table has been measured yet."]
     return "\n\n".join([*parts, *(table_markdown(table).strip() for table in tables)]) + "\n"
 
 
 def table_markdown(table: ResultTable) -> str:
     """One table: its rows by setting, how each was made, the comparisons, and what the figures say."""
     budget = f"{table.budget} budget"
-    parts = [f"## {_safe(table.title)} ({budget})", _origin(table)]
+    parts = [f"## {inline(table.title)} ({budget})", _origin(table)]
     for setting in table.settings:
         rows = [row for row in table.rows if row.setting == setting]
-        parts += [f"### {_safe(setting)} ({budget})", _caption(table, setting), _grid(_lines(rows, table.budget))]
+        parts += [f"### {inline(setting)} ({budget})", _caption(table, setting), _grid(rows, table.budget).markdown()]
         parts.append(_made(rows))
     if table.comparisons:
-        parts += [f"### Compared ({budget})", COMPARED.format(budget=budget), _grid(_compared(table))]
-    parts += [f"### What it says ({budget})", _bullets(findings(table))]
+        parts += [f"### Compared ({budget})", COMPARED.format(budget=budget), _compared(table).markdown()]
+    parts += [f"### What it says ({budget})", bullets(findings(table))]
     if table.notes:
-        parts += ["Notes:", _bullets(_noted(note) for note in table.notes)]
+        parts += ["Notes:", bullets(_noted(note) for note in table.notes)]
     total = _total(table.environment)
     shown = {name: value for name, value in table.environment.items() if not (total and name in HOURS)}
-    environment = _safe("; ".join(f"{name} {value}" for name, value in shown.items())) or "not recorded"
+    environment = inline("; ".join(f"{name} {value}" for name, value in shown.items())) or "not recorded"
     parts += [total, f"{_ended(f'Measured with: {environment}')} Digest `{table.digest}`."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -115,8 +115,8 @@ def _origin(table: ResultTable) -> str:
         caution = "Measured at the full budget."
     else:
         caution = f"Measured at the {table.budget} budget, which is no reproduction of the paper's schedule."
-    told = (f"Values beside ours: {_safe(table.paper)}", f"Data: {_safe(table.source)}, {_safe(table.split)}", caution)
-    return " ".join(map(_ended, told))
+    data = f"Data: {inline(table.source)}, {inline(table.split)}"
+    return " ".join(map(_ended, (f"Values beside ours: {inline(table.paper)}", data, caution)))
 
 
 def _total(environment: dict[str, Any]) -> str:
@@ -137,13 +137,12 @@ def _caption(table: ResultTable, setting: str) -> str:
     )
 
 
-def _lines(rows: Sequence[Row], budget: str) -> list[list[str]]:
-    """The head and the rows of a grid."""
-    head = ["method", "protocol", "paper", f"ours ({budget} budget)", "95 % interval", "ours - paper", "seeds", "tasks",
-            "batch norm", "weights", "meta-updates", "search hours", "verdict"]  # fmt: skip
+def _grid(rows: Sequence[Row], budget: str) -> Table:
+    headings = ["method", "protocol", "paper", f"ours ({budget} budget)", "95 % interval", "ours - paper", "seeds",
+                "tasks", "batch norm", "weights", "meta-updates", "search hours", "verdict"]  # fmt: skip
     lines = [
         [
-            _safe(row.method),
+            inline(row.method),
             row.protocol or "none",
             "none" if row.paper is None else _printed(row.paper),
             f"{100 * row.estimate.mean:.2f}",
@@ -151,15 +150,15 @@ def _lines(rows: Sequence[Row], budget: str) -> list[list[str]]:
             "none" if row.gap is None else _points(row.gap),
             str(len(row.seeds)),
             f"{row.tasks:,}",
-            _safe(row.bn),
+            inline(row.bn),
             f"{row.weights:,}" + (f" + {row.alphas:,} alphas" if row.alphas else ""),
             f"{row.meta_steps:,}",
             _hours(row.search_seconds),
-            _safe(verdict(row, budget)) or "no value in the paper",
+            inline(verdict(row, budget)) or "no value in the paper",
         ]
         for row in rows
     ]
-    return [head, *lines]
+    return Table(headings, lines)
 
 
 def _hours(seconds: float) -> str:
@@ -185,34 +184,33 @@ def _made(rows: Sequence[Row]) -> str:
     apart = [(name, fact) for name, fact in facts if len({fact(row) for row in rows}) > 1]
     told = [f"**all rows**: {_facts(shared, rows[0])}"] if shared else []
     for row in rows:
-        parts = [_beside(row), _safe(row.covers), _noted(row.note), _facts(apart, row)]
+        parts = [_beside(row), inline(row.covers), _noted(row.note), _facts(apart, row)]
         if any(parts):
-            told.append(f"**{_safe(row.method)}**: {'; '.join(part for part in parts if part)}")
-    return "How the rows were made:\n\n" + _bullets(map(_ended, told))
+            told.append(f"**{inline(row.method)}**: {'; '.join(part for part in parts if part)}")
+    return "How the rows were made:\n\n" + bullets(map(_ended, told))
 
 
 def _beside(row: Row) -> str:
     """What the row stands beside in the paper, where its own name does not say it."""
     if row.paper is None or (row.paper.method == row.method and not row.unlike):
         return ""
-    return f"the paper's {_safe(row.paper.method)}" + (
-        f", of something else: {_safe(row.unlike)}" if row.unlike else ""
+    return f"the paper's {inline(row.paper.method)}" + (
+        f", of something else: {inline(row.unlike)}" if row.unlike else ""
     )
 
 
 def _facts(facts: Sequence[tuple[str, Callable[[Row], str]]], row: Row) -> str:
-    return "; ".join(f"{name}: {_safe(fact(row))}" for name, fact in facts)
+    return "; ".join(f"{name}: {inline(fact(row))}" for name, fact in facts)
 
 
-def _compared(table: ResultTable) -> list[list[str]]:
-    """The head and the comparisons of a grid."""
-    head = ["setting", "first", "second", "what was held equal", "difference", "seconds", "meta-updates",
+def _compared(table: ResultTable) -> Table:
+    headings = ["setting", "first", "second", "what was held equal", "difference", "seconds", "meta-updates",
             "paper's difference", "remark"]  # fmt: skip
     lines = [
         [
-            _safe(comparison.setting),
-            *(_safe(row.method) for row in _rows(table, comparison)),
-            _safe(comparison.about),
+            inline(comparison.setting),
+            *(inline(row.method) for row in _rows(table, comparison)),
+            inline(comparison.about),
             f"{_points(comparison.difference.mean)} {_interval(comparison.difference)}",
             " and ".join(f"{value:,.0f}" for value in comparison.seconds),
             " and ".join(f"{value:,}" for value in comparison.meta_steps),
@@ -221,13 +219,13 @@ def _compared(table: ResultTable) -> list[list[str]]:
         ]
         for comparison in table.comparisons
     ]
-    return [head, *lines]
+    return Table(headings, lines)
 
 
 def _remark(table: ResultTable, comparison: Comparison) -> str:
     """What the difference and its interval do not show."""
     if comparison.same:
-        first, second = (_safe(row.method) for row in _rows(table, comparison))
+        first, second = (inline(row.method) for row in _rows(table, comparison))
         return f"{first} and {second} are the same cell, trained once: there is nothing to compare"
     doubts = []
     if comparison.difference.contains(0.0):
@@ -260,15 +258,15 @@ def findings(table: ResultTable) -> Iterator[str]:
 
 def _best(table: ResultTable, rows: Sequence[Row]) -> str:
     best = max(rows, key=lambda row: row.estimate.mean)
-    near = [_safe(row.method) for row in rows if row is not best and overlap(row.estimate, best.estimate)]
+    near = [inline(row.method) for row in rows if row is not best and row.estimate.overlaps(best.estimate)]
     told = (
-        f"{_safe(best.setting)}: the highest mean is that of {_safe(best.method)}, {100 * best.estimate.mean:.2f} % "
+        f"{inline(best.setting)}: the highest mean is that of {inline(best.method)}, {100 * best.estimate.mean:.2f} % "
         f"{_interval(best.estimate)} ({table.budget} budget)"
     )
     if len(rows) == 1:
         return f"{told}, the only row."
     if near:
-        names = f"interval of {near[0]} overlaps" if len(near) == 1 else f"intervals of {_listed(near)} overlap"
+        names = f"interval of {near[0]} overlaps" if len(near) == 1 else f"intervals of {listed(near)} overlap"
         return f"{told}; the {names} with it."
     return f"{told}; no other interval overlaps with it."
 
@@ -281,7 +279,7 @@ def _between_families(
     if _is_of(first, one) and _is_of(second, other):
         return comparison.difference, first, second
     if _is_of(first, other) and _is_of(second, one):
-        return _flipped(comparison.difference), second, first
+        return comparison.difference.scaled(-1), second, first
     return None
 
 
@@ -290,7 +288,7 @@ def _question(table: ResultTable, comparison: Comparison, question: str, pair: t
     answer = "not shown" if difference.contains(0.0) else "yes" if difference.mean > 0 else "no"
     way, size = _way(difference)
     return (
-        f"{question} in {_safe(comparison.setting)} ({_safe(comparison.about)})? {answer.capitalize()}: "
+        f"{question} in {inline(comparison.setting)} ({inline(comparison.about)})? {answer.capitalize()}: "
         f"{_covering(one)} is {size} {way} {_covering(other)} ({table.budget} budget)"
         f"{_unequal(table, comparison, one)}{RECIPES_DIFFER if comparison.recipes_differ else ''}."
     )
@@ -306,7 +304,7 @@ def _unequal(table: ResultTable, comparison: Comparison, one: Row) -> str:
 
 def _covering(row: Row) -> str:
     """The row's name, with how much of it was measured where that is not all."""
-    return _safe(row.method) + (f" ({_safe(row.covers)})" if row.covers else "")
+    return inline(row.method) + (f" ({inline(row.covers)})" if row.covers else "")
 
 
 def _discretising(table: ResultTable, setting: str) -> Iterator[str]:
@@ -322,13 +320,13 @@ def _discretising(table: ResultTable, setting: str) -> Iterator[str]:
             first, second = _rows(table, comparison)
             protocols = (first.protocol, second.protocol)
             if comparison.setting == setting and sorted(protocols) == [before, after]:
-                change = comparison.difference if protocols[0] == after else _flipped(comparison.difference)
+                change = comparison.difference if protocols[0] == after else comparison.difference.scaled(-1)
                 old, new = (first, second) if protocols[0] == before else (second, first)
                 shown = True
                 yield (
-                    f"{_safe(setting)}: {name} changes accuracy by {_signed(change)}, from {_covering(old)} to "
+                    f"{inline(setting)}: {name} changes accuracy by {_signed(change)}, from {_covering(old)} to "
                     f"{_covering(new)}{'; the interval contains 0: no change shown' if change.contains(0.0) else ''}"
-                    f" ({_safe(comparison.about)}; {table.budget} budget)"
+                    f" ({inline(comparison.about)}; {table.budget} budget)"
                     f"{RECIPES_DIFFER if comparison.recipes_differ else ''}."
                 )
         olds, news = (
@@ -338,7 +336,7 @@ def _discretising(table: ResultTable, setting: str) -> Iterator[str]:
         if not shown and len(olds) == len(news) == 1:
             change_of_means = _points(news[0].estimate.mean - olds[0].estimate.mean)
             yield (
-                f"{_safe(setting)}: {name} changes the mean by {change_of_means} points, without a paired "
+                f"{inline(setting)}: {name} changes the mean by {change_of_means} points, without a paired "
                 f"interval, from {_covering(olds[0])} to {_covering(news[0])} ({table.budget} budget)."
             )
 
@@ -350,10 +348,10 @@ def _distance(table: ResultTable) -> Iterator[str]:
         bar = "without an interval"
         if paper.interval is not None:
             bar = f"{100 * (paper.accuracy - paper.interval):.2f} less its interval"
-        unlike = f"the paper's value is of something else: {_safe(row.unlike)}; " if row.unlike else ""
+        unlike = f"the paper's value is of something else: {inline(row.unlike)}; " if row.unlike else ""
         yield (
-            f"{_safe(row.setting)}: the paper has {_printed(paper)} for {_safe(paper.method)}, {bar}; the mean nearest "
-            f"to it, {100 * row.estimate.mean:.2f} ({_points(gap)} points) of {_safe(row.method)}, "
+            f"{inline(row.setting)}: the paper has {_printed(paper)} for {inline(paper.method)}, {bar}; the mean "
+            f"nearest to it, {100 * row.estimate.mean:.2f} ({_points(gap)} points) of {inline(row.method)}, "
             f"{'reaches' if row.reaches else 'does not reach'} it ({unlike}{table.budget} budget)."
         )
 
@@ -388,14 +386,10 @@ def _tally(table: ResultTable) -> tuple[str, str]:
     return str(len(groups)), str(reproduced)
 
 
-def _flipped(difference: Estimate) -> Estimate:
-    return Estimate(-difference.mean, -difference.high, -difference.low)
-
-
 def _way(difference: Estimate) -> tuple[str, str]:
     """("above" or "below", the size with its interval, counted that way)."""
     below = difference.mean < 0 and abs(difference.mean) >= CLOSE
-    counted = _flipped(difference) if below else difference
+    counted = difference.scaled(-1) if below else difference
     return ("below" if below else "above"), f"{_number(counted.mean)} points {_interval(counted)}"
 
 
@@ -422,29 +416,7 @@ def _ended(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _safe(text: str) -> str:
-    """``text`` as one line that markdown prints as it stands."""
-    return _escaped(" ".join(text.split()))
-
-
-def _escaped(line: str) -> str:
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-
-
 def _noted(text: str) -> str:
-    """As `_safe`, but with a genotype after "cell" as code, which can be copied as it stands."""
+    """As `inline`, but with a genotype after "cell" as code, which can be copied as it stands."""
     parts = re.split(r"(?<=\bcell )(Genotype\(.*?[)\]]\))", " ".join(text.split()))
-    return "".join(f"`{part.replace('`', '')}`" if index % 2 else _escaped(part) for index, part in enumerate(parts))
-
-
-def _bullets(texts: Iterator[str] | Sequence[str]) -> str:
-    return "\n".join(f"- {text}" for text in texts)
-
-
-def _grid(lines: Sequence[Sequence[str]]) -> str:
-    head, *body = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, f"|{' --- |' * len(lines[0])}", *body])
+    return "".join(f"`{part.replace('`', '')}`" if index % 2 else escaped(part) for index, part in enumerate(parts))

@@ -60,7 +60,6 @@ def draw_comparisons(table: ResultTable, path: Path | Picture) -> None:
 
 
 def _row(row: Row) -> Branch:
-    found = row.estimate
     printed = None
     if row.paper is not None:
         half = None if row.paper.interval is None else 100 * row.paper.interval
@@ -68,12 +67,11 @@ def _row(row: Row) -> Branch:
     label = f"{row.protocol}: {row.method}" if row.protocol else row.method
     if row.paper is not None and row.unlike:
         label += f" (the paper's value: {row.unlike})"
-    return Branch(label, 100 * found.mean, 100 * found.low, 100 * found.high, printed)
+    return Branch(label, *row.estimate.scaled(100).ends, printed)
 
 
 def _comparison(comparison: Comparison) -> Branch:
-    found = comparison.difference
     printed = None if comparison.paper is None else (100 * comparison.paper, None)
     doubt = "; the same cell" if comparison.same else "; recipes differ" if comparison.recipes_differ else ""
     label = f"{comparison.first} less {comparison.second} ({comparison.about}{doubt})"
-    return Branch(label, 100 * found.mean, 100 * found.low, 100 * found.high, printed)
+    return Branch(label, *comparison.difference.scaled(100).ends, printed)

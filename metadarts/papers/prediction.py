@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
+from metadarts.core.progress import Watch, tell_mean
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch, alphas_of
 from metadarts.derive import derive_genotype, genotype_distance
@@ -19,16 +18,15 @@ from metadarts.inner import adapt
 from metadarts.predictor import MetaModel, Prediction
 from metadarts.predictor.head import choice_count, choices_of, of_alphas
 from metadarts.spaces import Genotype
+from metadarts.stats import Estimate, Values, estimate, paired
 from metadarts.training import Experiment
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.evaluation import evaluation_inner, on_device
 
-from .cells import finite_tasks, genotypes_of, measured_facts, require_supernet, with_choices
+from .cells import as_values, finite_tasks, genotypes_of, measured_facts, require_supernet, with_choices
 from .diagnosis.passes import spans
-from .statistics import Estimate, estimate, paired
 
-Values = NDArray[np.float64]
 STEPS = (0, 1, 3, 5, 10)
 """Inner steps after which a start is measured."""
 STARTS = {
@@ -97,7 +95,7 @@ def study_prediction(
     seed: int = 0,
     cells: bool = True,
     steps: Sequence[int] = STEPS,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Watch | None = None,
 ) -> PredictionStudy:
     """Predict the architecture of held-out tasks from their support sets, and compare with what adapting comes to.
 
@@ -113,7 +111,7 @@ def study_prediction(
         seed: of the tasks and of the bootstrap.
         cells: whether to measure discrete cells too, which takes most of the time.
         steps: after which to measure; the largest is what a task's adapted alphas have.
-        progress: told of (tasks done, mean accuracy from the meta-learned alphas after all steps).
+        progress: told of the tasks done and the mean accuracy from the meta-learned alphas after all steps.
 
     Raises:
         ConfigError: with fewer than two tasks, a network without alphas, or a model of another space.
@@ -130,9 +128,8 @@ def study_prediction(
     parts: list[dict[str, Values]] = []
     for first, last in spans(tasks, experiment.config.evaluate.batch):
         parts.append(_measured(experiment, checkpoint, model, episodes.batch(first, last), tuple(steps), cells))
-        if progress:
-            done = np.concatenate([part[f"accuracy {max(steps)} meta"] for part in parts])
-            progress(last, float(done.mean()))
+        done = np.concatenate([part[f"accuracy {max(steps)} meta"] for part in parts])
+        tell_mean(progress, last, tasks, float(done.mean()))
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     finite = values.pop("finite").astype(bool)
     if finite.sum() < 2:
@@ -185,19 +182,19 @@ def _measured(
     choices = choice_count(space)
     most = len(space.cell_types) * space.nodes * space.edges_per_node
     for name, prediction in predictions.items():
-        found[f"likelihood {name}"] = _plain(prediction.log_likelihood(chosen) / choices)
+        found[f"likelihood {name}"] = as_values(prediction.log_likelihood(chosen) / choices)
         cell = _genotypes(prediction, name)
         found[f"agreement {name}"] = np.array(
             [1.0 - genotype_distance(a, b) / most for a, b in zip(cell, genotypes, strict=True)]
         )
         said, wanted = model.head.standardised(prediction.alphas), model.head.standardised(target)
         distances = [(said[kind] - wanted[kind]).square().flatten(1).mean(1) for kind in wanted]
-        found[f"distance {name}"] = _plain(torch.stack(distances).mean(0))
+        found[f"distance {name}"] = as_values(torch.stack(distances).mean(0))
     if cells:
         tried = {"own": genotypes} | {n: _genotypes(predictions[n], n) for n in CELLS if n != "own"}
         pairs = [(task, cell) for name in CELLS for task, cell in enumerate(tried[name])]
         accuracies = with_choices(experiment, checkpoint, unadapted, batch, pairs).view(len(CELLS), count)
-        found |= {f"cells {name}": _plain(row) for name, row in zip(CELLS, accuracies, strict=True)}
+        found |= {f"cells {name}": as_values(row) for name, row in zip(CELLS, accuracies, strict=True)}
     return found
 
 
@@ -234,16 +231,12 @@ def _curve(
     def observe(step: int, now: Params) -> None:
         if step in steps:
             loss, accuracy = learner.query_loss(now, batch)
-            curve[step] = _plain(torch.where(torch.isfinite(loss), accuracy, 0.0))
+            curve[step] = as_values(torch.where(torch.isfinite(loss), accuracy, 0.0))
 
     with torch.no_grad():
         start = learner.start(shared, batch)
         params = adapt(learner.support_loss, start, batch, inner, rates=own, observe=observe).params
     return curve, {name: tensor.detach() for name, tensor in params.items()}, start
-
-
-def _plain(values: Tensor) -> Values:
-    return np.asarray(values.detach().cpu().double())
 
 
 def _summarised(values: dict[str, Values], facts: dict[str, Any], steps: tuple[int, ...], key: Key) -> PredictionStudy:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from metadarts.stats import Estimate, Table, listed
+
 from .prediction import CELLS, STARTS, Figure, PredictionStudy
-from .statistics import Estimate
 
 
 def as_markdown(study: PredictionStudy) -> str:
@@ -67,13 +68,13 @@ def answers(study: PredictionStudy) -> Iterator[str]:
     worse = [step for step, gain in gains.items() if _sure(gain) < 0]
     told = "; ".join(f"{_signed(gain, 2, 100.0)} after {step}" for step, gain in gains.items())
     if better and not worse:
-        yield f"Started from the prediction, accuracy is higher after {_listed(better)} steps (points: {told})."
+        yield f"Started from the prediction, accuracy is higher after {listed(better)} steps (points: {told})."
     elif worse and not better:
-        yield f"Started from the prediction, accuracy is lower after {_listed(worse)} steps (points: {told})."
+        yield f"Started from the prediction, accuracy is lower after {listed(worse)} steps (points: {told})."
     elif better:
         yield (
-            f"Started from the prediction, accuracy is higher after {_listed(better)} steps and lower after "
-            f"{_listed(worse)} (points: {told})."
+            f"Started from the prediction, accuracy is higher after {listed(better)} steps and lower after "
+            f"{listed(worse)} (points: {told})."
         )
     else:
         yield f"As a warm start the prediction is worth nothing that could be measured (points: {told})."
@@ -87,24 +88,18 @@ def _sure(difference: Estimate | None) -> int:
 
 
 def _signed(difference: Estimate | None, digits: int, scale: float = 1.0) -> str:
-    if difference is None:
-        return "none"
-    mean, low, high = (
-        f"{scale * value + 0.0:+.{digits}f}" for value in (difference.mean, difference.low, difference.high)
-    )
-    return f"{mean} [{low}, {high}]"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return "none" if difference is None else difference.scaled(scale).text(digits, "+")
 
 
 def _grid(rows: Sequence[Figure], about: str, digits: int, scale: float = 1.0) -> str:
     known = CELLS if about.startswith("accuracy") and any(row.name == "own" for row in rows) else STARTS
-    lines = [("of", "", about, "prediction less this"), ("---",) * 4]
-    for row in rows:
-        value = row.value
-        shown = f"{scale * value.mean:.{digits}f} [{scale * value.low:.{digits}f}, {scale * value.high:.{digits}f}]"
-        held = "" if row.difference is None else _signed(row.difference, digits, scale)
-        lines.append((row.name, known[row.name], shown, held))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [
+        (
+            row.name,
+            known[row.name],
+            row.value.scaled(scale).text(digits),
+            "" if row.difference is None else _signed(row.difference, digits, scale),
+        )
+        for row in rows
+    ]
+    return Table(("of", "", about, "prediction less this"), lines).markdown()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
+from metadarts.core.progress import Watch, tell_mean
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, alphas_of
 from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, require_supernet
@@ -23,9 +24,6 @@ from metadarts.training import Experiment, with_settings
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.evaluation import VALIDATION_ADVICE, evaluation_inner
 from metadarts.training.memory import fitted
-
-Progress = Callable[[int, float], None]
-"""(tasks done, those known before included; mean accuracy after adaptation of those adapted now)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def record_tasks(
     tasks: int,
     split: str = "train",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> Recorded:
     """Adapt ``checkpoint`` to the first ``tasks`` tasks of a split and record each; those recorded before are skipped.
 
@@ -67,7 +65,8 @@ def record_tasks(
         tasks: how many, at least 1.
         split: "train", "val" or "test".
         seed: of the choice of tasks, and what the records call their seed: adapting is not random.
-        progress: see `Progress`.
+        progress: told of the tasks done, those known before included, and the mean accuracy after adaptation of those
+            adapted now.
 
     Raises:
         ConfigError: when the network has no alphas, or the source keeps no rows (learn2learn's).
@@ -109,7 +108,7 @@ class _Work:
         sampler: EpisodeSampler,
         plan: EpisodePlan,
         seed: int,
-        progress: Progress | None,
+        progress: Watch | None,
     ) -> None:
         self._experiment, self._checkpoint, self._archive = experiment, checkpoint, archive
         self._sampler, self._plan, self._seed, self._progress = sampler, plan, seed, progress
@@ -133,8 +132,7 @@ class _Work:
             self._diverged += len(numbers) - len(found)
             self._before += [experience.before for experience in found]
             self._after += [experience.after for experience in found]
-            if self._progress:
-                self._progress(self._plan.tasks - len(self._open), _mean(self._after))
+            tell_mean(self._progress, self._plan.tasks - len(self._open), self._plan.tasks, _mean(self._after))
 
     def recorded(self) -> Recorded:
         return Recorded(tuple(self._names), self._skipped, self._diverged, _mean(self._before), _mean(self._after))

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from metadarts.core.errors import ConfigError, DataError, nearest
+from metadarts.stats import Estimate
 from metadarts.store.described import number, read_json, truth, whole
-
-from .statistics import Estimate
 
 Value = TypeVar("Value")
 FORMAT, VERSION = "metadarts.table", 1

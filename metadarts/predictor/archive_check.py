@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metadarts.core.errors import DataError, MetadartsError
+from metadarts.core.progress import Watch, tell
 from metadarts.tasks import Source
 
 from .archive import Archive, Selection
@@ -14,8 +15,6 @@ from .archive_rows import Row, check, decode
 from .rebuild import read_episode, require_rows
 from .task_record import EPISODE, TaskRecord
 
-Progress = Callable[[int, int], None]
-"""(records looked at, records in all)."""
 OpenSource = Callable[["Data"], Source]
 
 
@@ -51,7 +50,7 @@ class Findings:
     unchecked: int = 0
 
 
-def check_records(archive: Archive, progress: Progress | None = None) -> Findings:
+def check_records(archive: Archive, progress: Watch | None = None) -> Findings:
     """SQLite's own check; then of every record its name, its form and that its parts fit each other."""
     faults = [f"SQLite: {fault}" for fault in archive.integrity_faults()]
     checked = 0
@@ -60,8 +59,7 @@ def check_records(archive: Archive, progress: Progress | None = None) -> Finding
         for row in archive.rows():
             faults += _faults(row)
             checked += 1
-            if progress:
-                progress(checked, total)
+            tell(progress, checked, total)
     except DataError as error:  # SQLite cannot go on reading
         faults.append(str(error))
     return Findings(checked, tuple(faults))
@@ -79,7 +77,7 @@ def _faults(row: Row) -> list[str]:
     return []
 
 
-def check_origins(archive: Archive, open_source: OpenSource, progress: Progress | None = None) -> Findings:
+def check_origins(archive: Archive, open_source: OpenSource, progress: Watch | None = None) -> Findings:
     """Whether every episode can be built again: its data hash to what was recorded, its rows are of its classes.
 
     Args:
@@ -105,8 +103,7 @@ def check_origins(archive: Archive, open_source: OpenSource, progress: Progress 
             except MetadartsError as error:
                 faults.append(f"task {origin.sha256[:12]}: {error}")
             done += 1
-            if progress:
-                progress(done, len(origins))
+            tell(progress, done, len(origins))
     return Findings(done, tuple(faults), everyone - len(origins))
 
 

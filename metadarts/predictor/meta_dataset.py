@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import DataError
+from metadarts.core.progress import Watch, tell
 from metadarts.core.types import TaskBatch
 from metadarts.spaces import SearchSpace
 
@@ -93,14 +94,14 @@ def lessons_of(
     support: Support,
     sight: FeatureExtractor,
     space: SearchSpace,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Watch | None = None,
 ) -> list[MetaDataset]:
     """The lessons of ``experiences``, one for each size of task.
 
     The best experience of a task is its most accurate one; of equals, the one adapted, then the one given first.
 
     Args:
-        progress: told of (tasks read, tasks in all).
+        progress: told of the tasks read.
 
     Raises:
         DataError: without an experience, or when one is of another space.
@@ -125,8 +126,7 @@ def lessons_of(
             part = group[first : first + AT_ONCE]
             parts.append(look(support([each[0].origin for each in part]), sight))
             done += len(part)
-            if progress:
-                progress(done, len(by_task))
+            tell(progress, done, len(by_task), figures=f"{done}/{len(by_task)} tasks")
         lessons.append(_lessons(group, Seen.joined(parts), space))
     return lessons
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from metadarts.core.errors import ConfigError, DataError, NumericsError
+from metadarts.core.progress import Watch, tell
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
 from metadarts.spaces import Genotype, SearchSpace
@@ -20,7 +21,6 @@ from .losses import alphas_loss, architecture_loss, ranking_loss
 from .meta_dataset import FeatureExtractor, MetaDataset, Support, lessons_of, look
 from .task_record import TaskRecord
 
-Told = Callable[[int, float], None]
 """Told of (epochs done, training loss)."""
 
 
@@ -119,16 +119,16 @@ class MetaModel:
         self,
         archive: Iterable[TaskRecord],
         support: Support,
-        progress: Callable[[int, int], None] | None = None,
-        told: Told | None = None,
+        progress: Watch | None = None,
+        told: Watch | None = None,
     ) -> MetaModel:
         """Learn from experiences: theta <- theta - rate * grad of the mean loss over their tasks.
 
         Args:
             archive: experiences of one space; a task may have several.
             support: builds the support sets of origins again, see `Rebuilder`.
-            progress: told of (tasks read, tasks in all).
-            told: told of (epochs done, mean training loss).
+            progress: told of the tasks read.
+            told: told of the epochs done and the mean training loss.
 
         Returns:
             Itself.
@@ -139,13 +139,13 @@ class MetaModel:
         """
         return self.learn(lessons_of(archive, support, self.sight, self.space, progress), told)
 
-    def learn(self, lessons: Sequence[MetaDataset], told: Told | None = None) -> MetaModel:
+    def learn(self, lessons: Sequence[MetaDataset], told: Watch | None = None) -> MetaModel:
         """`fit` on lessons that are there already."""
         for _ in self.epochs(lessons, told):
             pass
         return self
 
-    def epochs(self, lessons: Sequence[MetaDataset], told: Told | None = None) -> Iterator[int]:
+    def epochs(self, lessons: Sequence[MetaDataset], told: Watch | None = None) -> Iterator[int]:
         """Learn, and hand control back after every epoch with its number, from 1 on. Raises as `fit`."""
         self._centre(lessons)
         key = Key.from_seed(self.spec.seed).child("metamodel", "order")
@@ -164,8 +164,7 @@ class MetaModel:
             if not total < float("inf"):
                 raise NumericsError(f"the meta-model's loss is not finite after epoch {epoch + 1}: lower its rate")
             self.fitted = int(count)
-            if told:
-                told(epoch + 1, total / count)
+            tell(told, epoch + 1, self.spec.length, total / count, f"loss {total / count:.4f}")
             yield epoch + 1
 
     def _centre(self, lessons: Sequence[MetaDataset]) -> None:

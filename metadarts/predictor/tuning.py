@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
+from metadarts.core.progress import Watch, tell
 from metadarts.core.rng import Key
 
 from .meta_dataset import MetaDataset
@@ -39,7 +40,7 @@ def tune(
     model: MetaModel,
     lessons: Sequence[MetaDataset],
     folds: int = FOLDS,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Watch | None = None,
 ) -> list[Tried]:
     """All settings of `GRID` around ``model.spec`` by cross-validation, the best first.
 
@@ -50,7 +51,7 @@ def tune(
 
     Args:
         model: of which fresh ones are made.
-        progress: told of (fits done, fits in all, best loss so far).
+        progress: told of the fits done and the best loss so far.
 
     Raises:
         ConfigError: with fewer tasks than folds.
@@ -61,14 +62,18 @@ def tune(
         curves = []
         for at, (train, held) in enumerate(parts):
             curves.append(_curve(model.with_spec(**setting), train, held))
-            if progress:
-                best = min((each.loss for each in found), default=float("nan"))
-                progress(number * folds + at + 1, len(GRID) * folds, best)
+            _tell(progress, number * folds + at + 1, len(GRID) * folds, found)
         curve = np.mean(curves, axis=0)
         stop = int(curve.argmin()) + 1
         spec = replace(model.spec, **setting, stop=stop)  # type: ignore[arg-type]
         found.append(Tried(spec, float(curve[stop - 1])))
     return sorted(found, key=lambda each: each.loss)
+
+
+def _tell(progress: Watch | None, done: int, total: int, found: Sequence[Tried]) -> None:
+    best = min((each.loss for each in found), default=math.nan)
+    loss = f"  best loss {best:.4f}" if found else ""  # until one setting has all its folds
+    tell(progress, done, total, best, f"{done}/{total} fits{loss}")
 
 
 def _curve(fresh: MetaModel, train: list[MetaDataset], held: list[MetaDataset]) -> list[float]:

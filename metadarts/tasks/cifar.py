@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
+from metadarts.core.progress import Watch
 from metadarts.store.files import default_cache
 from metadarts.tasks.images.pixels import BadImage, decode, fit, fit_all, strict_pillow
 from metadarts.tasks.images.sources import source_of_rows
 from metadarts.tasks.images.split import published_split
-from metadarts.tasks.images.store import Progress, StoredImages, stored_images
+from metadarts.tasks.images.store import StoredImages, stored_images
 from metadarts.tasks.source import Source
 
 SIZE = 32
@@ -31,7 +32,7 @@ _VERSION = 1
 _FOLDER, _ARCHIVE = "cifar-100-python", "cifar-100-python.tar.gz"
 
 
-def cifar_fs(place: Path | None = None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+def cifar_fs(place: Path | None = None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     """CIFAR-FS: 64 / 16 / 20 classes of 600 images, 32x32 in colour.
 
     Args:
@@ -40,14 +41,14 @@ def cifar_fs(place: Path | None = None, size: int = 0, channels: int = 0, progre
             what is missing.
         size: side in pixels; 0 is 32.
         channels: 0 and 3 are colour, 1 is grey.
-        progress: called with (images read, images) when they are not in the cache yet.
+        progress: told of the images read when they are not in the cache yet.
 
     Raises DataError when there is nothing to read, or what is there is not CIFAR-100.
     """
     return _source("cifar-fs", place, size or SIZE, channels or 3, progress)
 
 
-def fc100(place: Path | None = None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+def fc100(place: Path | None = None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     """FC100: 60 / 20 / 20 classes, no two splits with classes of one superclass; the rest as `cifar_fs`."""
     return _source("fc100", place, size or SIZE, channels or 3, progress)
 
@@ -86,7 +87,7 @@ def _mosaic_files(place: Path) -> list[Path]:
     return sorted(place.glob("[0-9][0-9]_*.webp"))
 
 
-def _source(name: str, place: Path | None, size: int, channels: int, progress: Progress | None) -> Source:
+def _source(name: str, place: Path | None, size: int, channels: int, progress: Watch | None) -> Source:
     files, read = _locate(place if place is not None else default_cache() / "cifar100", download=place is None)
     stored = _images(files, read, size, channels, progress)
     split_of = {label: split for split, labels in published_split(SPLITS_FILE, name).items() for label in labels}
@@ -96,7 +97,7 @@ def _source(name: str, place: Path | None, size: int, channels: int, progress: P
 Reader = Callable[[], Iterator[NDArray[np.uint8]]]
 
 
-def _images(files: list[Path], read: Reader, size: int, channels: int, progress: Progress | None) -> StoredImages:
+def _images(files: list[Path], read: Reader, size: int, channels: int, progress: Watch | None) -> StoredImages:
     """All 60000 images, class by class. Both splits share them in the cache."""
     digest = hashlib.sha256(repr((_VERSION, size, channels)).encode())
     for file in files:

@@ -6,23 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from metadarts.core.errors import ConfigError, DataError
+from metadarts.core.progress import Watch
 from metadarts.tasks.images.folders import FolderClass, classes_in, has_split_folders, split_classes_in
 from metadarts.tasks.images.sources import source_of_files
 from metadarts.tasks.images.split import split_classes
-from metadarts.tasks.images.store import Progress
 from metadarts.tasks.source import SPLITS, Source
 
 SIZE = 32
 
 
-def folder(root: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+def folder(root: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     """Images in class folders. Without the folders train, val and test, `split_classes` splits the classes.
 
     Args:
         root: the folder.
         size: side in pixels; 0 is 32. The short side is resized to it and the long side cropped.
         channels: 1 grey, 3 colour; 0 as found, and then all images must be grey or all in colour.
-        progress: called with (files read, files) when they are not in the cache yet.
+        progress: told of the files read when they are not in the cache yet.
 
     Raises DataError when a class or a file is in two splits, or a file with an image's ending is no image.
     """

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
+from metadarts.core.progress import Watch, tell
 from metadarts.core.rng import Key
 from metadarts.store.files import default_cache
 from metadarts.tasks.cache import UnreadableFile, read_npz, write_npz
@@ -31,8 +31,6 @@ from metadarts.tasks.glyph.lookalikes import close_pairs, select
 from metadarts.tasks.glyph.outlines import FontReader, Outline
 from metadarts.tasks.glyph.scripts import characters
 from metadarts.tasks.source import SPLITS, ClassEntry, Rows, Source
-
-Progress = Callable[[int, int], None]
 
 GLYPHS_VERSION = 1
 """Goes up whenever the pixels or the classes change; it is part of the cache's file name and of the jitter's seed."""
@@ -61,13 +59,13 @@ class Character:
         return f"{unicodedata.name(chr(self.code), '')} U+{self.code:04X}".lstrip()
 
 
-def glyphs(cache_dir: Path | None = None, progress: Progress | None = None) -> Source:
+def glyphs(cache_dir: Path | None = None, progress: Watch | None = None) -> Source:
     """Few-shot classification of printed characters: 28x28 pixels, ink = 255; a class is a character.
 
     Args:
         cache_dir: where the finished images are kept; default the environment variable METADARTS_CACHE, else
             XDG_CACHE_HOME/metadarts, else ~/.cache/metadarts. A missing, damaged or outdated file is built anew.
-        progress: called with (percent done, 100) while building.
+        progress: told of the percent done while building.
     """
     path = (cache_dir or default_cache()) / f"glyphs-v{GLYPHS_VERSION}.npz"
     source = _load(path)
@@ -97,17 +95,16 @@ def candidates(reader: FontReader, split: str, step: int = 1) -> list[Character]
     return found
 
 
-def build(step: int = 1, progress: Progress | None = None, jitter: Jitter | None = None) -> Source:
+def build(step: int = 1, progress: Watch | None = None, jitter: Jitter | None = None) -> Source:
     """Draw the source from the fonts; ``step`` above 1 takes every ``step``-th candidate only (for tests)."""
-    tell = progress or (lambda done, total: None)
     reader = FontReader()
     found: list[Character] = []
     for stage, split in enumerate(SPLITS):
-        tell(5 * stage, 100)
+        tell(progress, 5 * stage, 100)
         found += candidates(reader, split, step)
-    tell(15, 100)
+    tell(progress, 15, 100)
     kept = without_lookalikes(found)
-    tell(40, 100)
+    tell(progress, 40, 100)
     images, fonts, rows = [], [], []
     key = Key.from_seed(0).child("glyphs", GLYPHS_VERSION)
     first = 0
@@ -117,7 +114,7 @@ def build(step: int = 1, progress: Progress | None = None, jitter: Jitter | None
         fonts.append(font)
         rows.append(np.arange(first, first + len(drawn), dtype=np.int64))
         first += len(drawn)
-        tell(40 + 60 * (number + 1) // len(kept), 100)
+        tell(progress, 40 + 60 * (number + 1) // len(kept), 100)
     names = [character.name for character in kept]
     return _source(np.concatenate(images), np.concatenate(fonts), rows, names, [c.split for c in kept])
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metadarts.core.errors import DataError
+from metadarts.core.progress import Watch
 from metadarts.store.files import default_cache
 from metadarts.tasks.images.folders import FolderClass, split_classes_in
 from metadarts.tasks.images.sources import source_of_files
 from metadarts.tasks.images.split import published_split
-from metadarts.tasks.images.store import Progress
 from metadarts.tasks.source import SPLITS, Source
 
 SIZE = 84
@@ -27,9 +27,7 @@ _SPLIT_FOLDERS = "train, val and test with a folder of images for each class (n0
 _CSV_FOLDER = "images with train.csv, val.csv and test.csv beside it (columns filename,label)"
 
 
-def mini_imagenet(
-    root: Path | None = None, size: int = 0, channels: int = 0, progress: Progress | None = None
-) -> Source:
+def mini_imagenet(root: Path | None = None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     """miniImageNet: 64 / 16 / 20 classes of 600 images.
 
     Args:
@@ -37,7 +35,7 @@ def mini_imagenet(
             Default: ``mini-imagenet`` in the cache folder.
         size: side in pixels; 0 is 84.
         channels: 0 and 3 are colour, 1 is grey.
-        progress: called with (files read, files) when they are not in the cache yet.
+        progress: told of the files read when they are not in the cache yet.
 
     Raises DataError when files are missing, or the classes are not the published ones.
     """
@@ -58,7 +56,7 @@ def mini_imagenet(
 
 
 def tiered_imagenet(
-    root: Path | None = None, size: int = 0, channels: int = 0, progress: Progress | None = None
+    root: Path | None = None, size: int = 0, channels: int = 0, progress: Watch | None = None
 ) -> Source:
     """tieredImageNet: 351 / 97 / 160 classes in ``root/train|val|test/<class>/<image>``; else as `mini_imagenet`."""
     name = "tiered-imagenet"

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metadarts.core.errors import ConfigError, DataError, nearest
+from metadarts.core.progress import Watch
 from metadarts.core.variants import Variants
 from metadarts.tasks.cifar import cifar_fs, fc100, is_cifar
 from metadarts.tasks.folder import folder
 from metadarts.tasks.glyphs import glyphs
 from metadarts.tasks.imagenet import PICKLES, mini_imagenet, tiered_imagenet
-from metadarts.tasks.images.store import Progress
 from metadarts.tasks.npz import FORM, NAMES, npz
 from metadarts.tasks.npz_headers import npz_headers
 from metadarts.tasks.omniglot import ARRAYS, is_place, omniglot, omniglot_random
@@ -22,17 +22,17 @@ LARGEST = 1024
 """The largest side of images in pixels; few-shot benchmarks have 28 to 84."""
 
 
-def _glyphs(place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+def _glyphs(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     _require_small_grey("glyphs", size, channels)
     return glyphs(place, progress)
 
 
-def _omniglot(place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+def _omniglot(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     _require_small_grey("omniglot", size, channels)
     return omniglot(place, download=place is None)  # into the cache, when no place is named
 
 
-def _omniglot_random(place: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+def _omniglot_random(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     _require_small_grey("omniglot-1200", size, channels)
     return omniglot_random(place, download=place is None)
 
@@ -57,7 +57,7 @@ def open_source(
     *,
     size: int = 0,
     channels: int = 0,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
     sources: Variants[Callable[..., Source]] = SOURCES,
 ) -> Source:
     """Open a source by name.
@@ -68,7 +68,7 @@ def open_source(
             folder, the ImageNets are looked for there, and 'folder' and 'npz' need one.
         size: side of the images in pixels, at most `LARGEST`; 0 is the source's own ('npz': as found).
         channels: 1 grey, 3 colour; 0 is the source's own ('folder' and 'npz' as found).
-        progress: called with (done, total) while images are made that are not in the cache yet.
+        progress: told of those made while images are made that are not in the cache yet.
         sources: the table of sources, for one with a user's own.
 
     Raises ConfigError for a name that no source has or a size or number of channels that it cannot have, DataError

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import ConfigError, DataError
+from metadarts.core.progress import Watch, tell_images
 from metadarts.tasks import cache
 from metadarts.tasks.images.pixels import fit_all
 from metadarts.tasks.images.sources import training_scale
 from metadarts.tasks.images.split import split_classes
-from metadarts.tasks.images.store import Progress, StoredImages, moments
+from metadarts.tasks.images.store import StoredImages, moments
 from metadarts.tasks.npz_headers import Header, npz_headers
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
 
@@ -21,7 +22,7 @@ FORM = "images uint8 [n, H, W] or [n, H, W, 3], label [n]; optional class_names 
 NAMES = frozenset({"images", "label"})
 
 
-def npz(path: Path | None, size: int = 0, channels: int = 0, progress: Progress | None = None) -> Source:
+def npz(path: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     """Labelled images from one file, held in memory and normalised by the training classes' mean and std.
 
     Args:
@@ -46,8 +47,7 @@ def npz(path: Path | None, size: int = 0, channels: int = 0, progress: Progress 
     names, number = _classes(path, arrays)
     split = _split(path, arrays, names)
     rows = [np.flatnonzero(number == place) for place in range(len(names))]
-    if progress is not None:
-        progress(len(images), len(images))
+    tell_images(progress, len(images), len(images))
     mean, std = training_scale(
         str(path), StoredImages(images, moments(images)), [rows[place] for place in split["train"]]
     )

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from metadarts.core.types import TaskBatch
 
+from .scaling import scaled
+
 
 @dataclass(frozen=True, eq=False)
 class RawBatch:
@@ -74,13 +76,7 @@ def _finished(raw: RawBatch, pixels: Tensor, turns: Tensor | None, mask: Tensor)
     """[T, K, C, H, W] -> float images of the same shape, in memory of their own."""
     if turns is not None:
         pixels = turned(pixels, turns)
-    if pixels.is_floating_point():
-        images = pixels.clone()
-    else:
-        # A tensor, since a GPU multiplies by the rounded reciprocal of a number that it is given as such.
-        images = pixels.float() / torch.full((), 255.0, device=pixels.device)
-    if raw.mean is not None and raw.std is not None:
-        images = (images - raw.mean.view(-1, 1, 1)) / raw.std.view(-1, 1, 1)
+    images = scaled(pixels, raw.mean, raw.std)
     return images.masked_fill(~mask[..., None, None, None], 0) if raw.ragged else images
 
 

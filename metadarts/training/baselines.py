@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metadarts.core.progress import Watch
 from metadarts.core.types import Params, TaskBatch
-from metadarts.meta import interval95
+from metadarts.stats import interval95
 from metadarts.tasks import nearest_class_mean
 
 from .build import Experiment, held_out
@@ -18,7 +18,7 @@ from .evaluation import evaluate_run
 
 
 def compare(
-    experiment: Experiment, checkpoint: Checkpoint, tasks: int, progress: Callable[[int, float], None] | None = None
+    experiment: Experiment, checkpoint: Checkpoint, tasks: int, progress: Watch | None = None
 ) -> dict[str, Any]:
     """The adapted network beside its own un-adapted start and nearest class means, on the same test tasks.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.machine import allow_tf32
+from metadarts.core.progress import Watch
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, batched, group_of
 from metadarts.integrations import Tasksets, open_tasksets
@@ -129,11 +129,11 @@ def held_out(experiment: Experiment, split: str, seed: int = 0, purpose: str = "
     return HeldOutTasks(experiment.sampler(split), Key.from_seed(seed).child(*names), experiment.device)
 
 
-def build(config: Config, device: str = "cpu", progress: Callable[[int, int], None] | None = None) -> Experiment:
+def build(config: Config, device: str = "cpu", progress: Watch | None = None) -> Experiment:
     """Open the data and build the learner of ``config``.
 
     Args:
-        progress: told of (images read, images in all) where reading them takes long.
+        progress: told of the images read where reading them takes long.
 
     Raises:
         MetadartsError: a missing or unfit data set, or a configuration out of range.
@@ -156,7 +156,7 @@ def assemble(config: Config, source: Source | Tasksets, device: str = "cpu") -> 
     return Experiment(config, source, learner, torch.device(device))
 
 
-def _open(config: Config, progress: Callable[[int, int], None] | None) -> Source | Tasksets:
+def _open(config: Config, progress: Watch | None) -> Source | Tasksets:
     tasks = config.tasks
     place = Path(tasks.file) if tasks.file else None
     library, _, name = tasks.source.partition(":")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib import import_module
 from typing import Any
 
 import torch
 
+from metadarts.core import machine
 from metadarts.core.errors import ConfigError
-from metadarts.core.machine import commit, device_name, version
 
 PACKAGES = ("torch", "torchvision", "higher", "learn2learn", "triton", "numpy", "numba", "matplotlib")
 
@@ -31,16 +28,5 @@ def _allowed_tf32() -> bool:
 
 def describe(device: str) -> dict[str, Any]:
     """Versions, device, threads and commit."""
-    return {
-        "metadarts": import_module(
-            "metadarts"
-        ).__version__,  # not from above: the door names the packages over this one
-        "commit": commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "device": device_name(device),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        **({"tf32": _allowed_tf32()} if device == "cuda" else {}),
-    }
+    tf32 = {"tf32": _allowed_tf32()} if device == "cuda" else {}
+    return machine.describe(device, PACKAGES) | tf32

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from metadarts.core.progress import Watch
 from metadarts.core.types import Params
 from metadarts.inner import InnerLoop
 from metadarts.meta import Evaluation, evaluate
@@ -43,7 +43,7 @@ def evaluate_run(
     checkpoint: Checkpoint,
     split: str,
     tasks: int,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Watch | None = None,
     seed: int = 0,
 ) -> Report:
     """Adapt ``checkpoint`` to ``tasks`` fixed tasks of ``split`` and measure them; ``seed`` is that of the tasks."""

@@ -16,14 +16,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.meta import MetaState
 from metadarts.store.files import append_line, cannot_write, sync, write_atomically
+from metadarts.store.locks import locked
 
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .config import Config, dump_config, load_config
@@ -93,22 +94,10 @@ class RunFolder:
         if not self.is_finished:
             raise RunError(f"{self.path}: its search has not ended, and test classes wait for that; use --split val")
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the folder while searching in it; the system lets go when the process dies. Raises RunError if held."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(f"{self.path}: another search is running in it; wait for it, or stop it first") from error
-        except OSError as error:
-            raise cannot_write(self.path / ".lock", error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        busy = f"{self.path}: another search is running in it; wait for it, or stop it first"
+        return locked(self.path / ".lock", busy)
 
     def config(self) -> Config:
         return load_config(self.path / "config.yaml", self.plugins)

@@ -11,6 +11,7 @@ import typer
 from metadarts.cli import main as entry
 from metadarts.cli.common import read_settings
 from metadarts.core.errors import ConfigError
+from metadarts.core.progress import Progress
 from metadarts.spaces import Genotype, darts
 from metadarts.training import RunFolder
 from metadarts.training.config import PRESETS
@@ -213,7 +214,7 @@ def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
     """The real path on a network and a source of a size for tests."""
     from metadarts.tasks import SOURCES, omniglot
 
-    monkeypatch.setattr("metadarts.tasks.glyphs", lambda progress: progress(1, 1))
+    monkeypatch.setattr("metadarts.tasks.glyphs", lambda progress: progress(Progress(1, 1)))
     monkeypatch.setitem(SOURCES, "glyphs", lambda *_, **__: omniglot(data))
     small = {"macro.channels": 4, "space.nodes": 2, "macro.stem": [4, 6], "training.validation_tasks": 2}
     monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"] | small | {"training.tasks": 2, "evaluate.steps": 1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from metadarts.papers.rows import Comparison, Paper, ResultTable, Row
-from metadarts.papers.statistics import Estimate
+from metadarts.stats import Estimate
 
 ONE, FIVE = "5-way 1-shot", "5-way 5-shot"
 

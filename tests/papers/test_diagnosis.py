@@ -40,8 +40,8 @@ from metadarts.papers.diagnosis.distances import (
 )
 from metadarts.papers.diagnosis.passes import DISCRETE, SOFT, measure, partners_of, second_support, spans
 from metadarts.papers.diagnosis.summary import summarised
-from metadarts.papers.statistics import Estimate, estimate, paired
 from metadarts.spaces import darts, random_genotype
+from metadarts.stats import Estimate, estimate, paired
 from metadarts.training import Config, RunFolder, build, discretised, with_settings
 from metadarts.training.build import HeldOutTasks, held_out
 from metadarts.training.checkpoints import Checkpoint
@@ -199,7 +199,7 @@ def test_figures_can_be_made_again_from_the_lists_per_task(diagnosis):
 
 def test_the_same_run_twice_is_the_same_plain_json(experiment, checkpoint, diagnosis):
     told = []
-    again = diagnose(experiment, checkpoint, TASKS, progress=lambda done, mean: told.append((done, mean)))
+    again = diagnose(experiment, checkpoint, TASKS, progress=lambda now: told.append((now.done, now.value)))
     plain = diagnosis.as_json()
     assert json.dumps(comparable(again.as_json())) == json.dumps(comparable(plain))
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain

@@ -15,7 +15,7 @@ from metadarts.core.errors import ConfigError, DataError, RunError
 from metadarts.papers.page import MARK, findings, results_markdown, table_markdown
 from metadarts.papers.pictures import draw_comparisons, draw_table
 from metadarts.papers.rows import Comparison, Paper, ResultTable
-from metadarts.papers.statistics import Estimate
+from metadarts.stats import Estimate
 from metadarts.viz import Picture
 from metadarts.viz._canvas import DPI
 from metadarts.viz._forest import Branch, draw_forest

@@ -17,10 +17,10 @@ from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, with
 from metadarts.papers.prediction import STARTS, Figure, PredictionStudy, study_prediction
 from metadarts.papers.prediction_page import answers, as_markdown
 from metadarts.papers.recording import before_adaptation, record_tasks
-from metadarts.papers.statistics import Estimate
 from metadarts.predictor import Archive, MetaModel, PredictorSpec, Rebuilder, Stem
 from metadarts.predictor.head import choices_of
 from metadarts.spaces import darts
+from metadarts.stats import Estimate
 from metadarts.training import Config, build, with_settings
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint

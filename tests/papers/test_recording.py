@@ -142,7 +142,9 @@ def test_a_call_that_stopped_goes_on(experiment, checkpoint, archive, full, monk
         record_tasks(experiment, checkpoint, archive, TASKS)
     assert len(archive) == 2
     monkeypatch.setattr(recording, "adapt_batch", real)
-    found = record_tasks(experiment, checkpoint, archive, TASKS, progress=lambda done, mean: told.append((done, mean)))
+    found = record_tasks(
+        experiment, checkpoint, archive, TASKS, progress=lambda now: told.append((now.done, now.value))
+    )
     assert (len(found.names), found.known, len(archive)) == (TASKS - 2, 2, TASKS)
     assert [done for done, _ in told] == [4, 5]
     assert told[-1][1] == found.after

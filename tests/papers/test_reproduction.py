@@ -24,8 +24,8 @@ from metadarts.papers.reproduction.plans import comparisons_of
 from metadarts.papers.reproduction.runner import most_frequent
 from metadarts.papers.reproduction.tabulate import seconds_of
 from metadarts.papers.rows import ResultTable
-from metadarts.papers.statistics import estimate, overlap, paired
 from metadarts.spaces import darts, random_genotype
+from metadarts.stats import estimate, paired
 from metadarts.tasks import EpisodeSampler, nearest_class_mean
 from metadarts.training import RunFolder
 from metadarts.training.checkpoints import save_checkpoint
@@ -208,7 +208,7 @@ def test_intervals_and_differences_are_those_of_the_measured_arrays(whole):
         assert each.difference == (estimate(a - b, key) if same else paired(a, b, key))
         assert each.difference.mean == pytest.approx(a.mean() - b.mean())
         first, second = (whole.table.row(each.setting, name) for name in (each.first, each.second))
-        assert each.overlaps == overlap(first.estimate, second.estimate)
+        assert each.overlaps == first.estimate.overlaps(second.estimate)
     printed = {(e.setting, e.first, e.second): e.paper for e in whole.table.comparisons}
     assert printed["5-way 1-shot", "headline", "maml"] == pytest.approx(0.09)
     assert printed["5-way 1-shot", "headline", "headline, cells"] is None, "one and the same value of the paper"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.papers.rows import BUDGETS, PROTOCOLS, Comparison, Paper, ResultTable, Row, verdict
-from metadarts.papers.statistics import Estimate
+from metadarts.stats import Estimate
 from tests.papers.made_tables import FIVE, ONE, around, row, table
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)

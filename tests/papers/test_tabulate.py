@@ -19,8 +19,8 @@ from metadarts.papers.reproduction.papers import FC100
 from metadarts.papers.reproduction.plans import RowPlan, comparisons_of, rows_of
 from metadarts.papers.reproduction.results_cache import Measured
 from metadarts.papers.rows import NO_VERDICT, ResultTable, verdict
-from metadarts.papers.statistics import estimate, paired
 from metadarts.spaces import Genotype, darts, random_genotype
+from metadarts.stats import estimate, paired
 from metadarts.training import RunFolder
 from tests.papers.tiny_tables import ALL, NODES, auto_maml, job, shrink, spec
 

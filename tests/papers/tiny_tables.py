@@ -99,7 +99,7 @@ def job(out: Path, table: TableSpec | None = None, data: Source | None = None, *
         "seeds": (0,),
         "shots": (1,),
         "device": "cpu",
-        "tell": lambda title, fraction, figures: None,
+        "tell": lambda title, now: None,
         "stop": lambda: False,
     }
     return Job(**(given | changes))

@@ -243,9 +243,7 @@ def test_tuning_tells_its_settings_apart_by_held_out_tasks(monkeypatch):
     monkeypatch.setattr(tuning, "GRID", ({"rate": 1e-2, "width": 16}, {"rate": 1e-9, "width": 16}))
     model = MetaModel(SPACE, SIGHT, PredictorSpec(embedding=8, epochs=8))
     told: list[int] = []
-    tried = tune(
-        model, lessons_of(archive(range(60)), support, SIGHT, SPACE), 2, lambda done, n, best: told.append(done)
-    )
+    tried = tune(model, lessons_of(archive(range(60)), support, SIGHT, SPACE), 2, lambda now: told.append(now.done))
     assert [each.spec.rate for each in tried] == [1e-2, 1e-9]
     assert tried[0].loss < tried[1].loss - 0.1
     assert told == [1, 2, 3, 4]

@@ -223,10 +223,10 @@ def test_file_without_rights(root, monkeypatch):
 
 def test_second_opening_decodes_nothing_and_changes_are_seen(root, save_image):
     calls = []
-    first = open_source("folder", root, progress=lambda done, total: calls.append((done, total)))
+    first = open_source("folder", root, progress=lambda now: calls.append((now.done, now.total)))
     assert calls[-1] == (20, 20)
     calls.clear()
-    again = open_source("folder", root, progress=lambda done, total: calls.append((done, total)))
+    again = open_source("folder", root, progress=lambda now: calls.append((now.done, now.total)))
     assert not calls
     assert isinstance(again.images, np.memmap)
     assert again.content_sha256 == first.content_sha256

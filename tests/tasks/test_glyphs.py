@@ -186,7 +186,7 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 def test_progress_runs_to_the_end():
     told = []
-    build(step=STEP, progress=lambda done, total: told.append((done, total)))
+    build(step=STEP, progress=lambda now: told.append((now.done, now.total)))
     assert told == sorted(told)
     assert told[-1] == (100, 100)
 

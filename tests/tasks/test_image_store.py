@@ -109,7 +109,7 @@ def test_failure_in_the_middle_leaves_nothing(place):
 
 def test_progress(cache_folder):
     calls = []
-    stored_images("mine", "0" * 64, 50, blocks, lambda done, total: calls.append((done, total)))
+    stored_images("mine", "0" * 64, 50, blocks, lambda now: calls.append((now.done, now.total)))
     assert calls == [(20, 50), (50, 50)]
 
 

@@ -22,7 +22,7 @@ def test_the_comparison_of_a_run(finished, monkeypatch):
     monkeypatch.setattr(Source, "class_numbers", lambda self, split: opened.add(split) or classes(self, split))
     experiment, checkpoint = finished.experiment, finished.run.load("best")
     done = []
-    table = compare(experiment, checkpoint, TASKS, lambda count, mean: done.append(count))
+    table = compare(experiment, checkpoint, TASKS, lambda now: done.append(now.done))
     assert opened == {"test"}
     facts = evaluate_run(experiment, checkpoint, "test", TASKS).facts
     adapted, unadapted, features, pixels, chance = table["rows"]

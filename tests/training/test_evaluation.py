@@ -168,7 +168,7 @@ def test_the_inner_loop_of_evaluation_differs_in_length_only(tiny):
 
 def test_progress_is_told(finished, checkpoint):
     done = []
-    evaluate_run(finished.experiment, checkpoint, "test", 10, lambda count, mean: done.append(count))
+    evaluate_run(finished.experiment, checkpoint, "test", 10, lambda now: done.append(now.done))
     assert done == [4, 8, 10]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metadarts.papers.statistics import Estimate
+from metadarts.stats import Estimate
 
 from .figures import Contrast
 
@@ -60,8 +60,7 @@ def verdict(findings: Findings) -> str:
 
 def points(estimate: Estimate) -> str:
     """A difference in accuracy in percentage points, with its interval."""
-    mean, low, high = (100 * end + 0.0 for end in (estimate.mean, estimate.low, estimate.high))
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] points"
+    return f"{estimate.scaled(100).text(2, '+')} points"
 
 
 def _beforehand(findings: Findings) -> str:

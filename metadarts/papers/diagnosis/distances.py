@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from metadarts.core.types import Params
 from metadarts.derive import genotype_distance
 from metadarts.relaxations import PLAIN, Relaxation, scores_of
 from metadarts.spaces import Genotype
-
-Values = NDArray[np.float64]
+from metadarts.stats import Values
 
 
 def shares_of(alphas: Params, relaxation: Relaxation = PLAIN) -> Tensor:

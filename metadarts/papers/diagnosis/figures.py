@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metadarts.papers.statistics import Estimate
+from metadarts.stats import Estimate
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 from typing import NamedTuple
 
-from metadarts.papers.statistics import Estimate
+from metadarts.stats import Estimate, Table
 
 from .answer import points
 from .figures import Contrast, Diagnosis, Variant
@@ -14,28 +14,25 @@ from .figures import Contrast, Diagnosis, Variant
 WIDTH = 100
 
 
-class Table(NamedTuple):
+class Section(NamedTuple):
     """One question with its figures.
 
     Args:
         title: the question.
-        note: how its rows were made and how to read them.
-        header: of the columns.
-        rows: one text per column.
+        note: how the rows of ``table`` were made and how to read them.
+        table: the figures.
     """
 
     title: str
     note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    table: Table
 
 
 def as_markdown(diagnosis: Diagnosis) -> str:
     """The answer first, then the tables with what each row means."""
     parts = ["# Is the architecture the task's own?", f"**{diagnosis.verdict}**", _measured(diagnosis)]
-    for table in tables(diagnosis):
-        lines = [table.header, tuple("---" for _ in table.header), *table.rows]
-        parts += [f"## {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines), table.note]
+    for section in sections(diagnosis):
+        parts += [f"## {section.title}", section.table.markdown(), section.note]
     shown = diagnosis.architecture
     parts.append(
         f"The cell of the meta-learned alphas:\n\n    {shown.meta}\n\n"
@@ -47,13 +44,13 @@ def as_markdown(diagnosis: Diagnosis) -> str:
 def as_text(diagnosis: Diagnosis) -> str:
     """The same without notes, no line longer than `WIDTH`."""
     lines = [*wrap(diagnosis.verdict, WIDTH), "", *wrap(_measured(diagnosis), WIDTH)]
-    for table in tables(diagnosis):
-        lines += ["", table.title, *_aligned((table.header, *table.rows))]
+    for section in sections(diagnosis):
+        lines += ["", section.title, *_aligned((section.table.headings, *section.table.rows))]
     return "\n".join(lines)
 
 
-def tables(diagnosis: Diagnosis) -> list[Table]:
-    """All tables, in the order of the page."""
+def sections(diagnosis: Diagnosis) -> list[Section]:
+    """All questions, in the order of the page."""
     return [
         _accuracies(
             "Discrete cells",
@@ -79,14 +76,15 @@ def _measured(diagnosis: Diagnosis) -> str:
     )
 
 
-def _accuracies(title: str, note: str, variants: Iterable[Variant], more: tuple[str, ...] = ()) -> Table:
+def _accuracies(title: str, note: str, variants: Iterable[Variant], more: tuple[str, ...] = ()) -> Section:
     rows = [
         (v.meaning, _percent(v.accuracy), "" if v.difference is None else _bare_points(v.difference)) for v in variants
     ]
-    return Table(title, note, ("architecture", "accuracy, %", "change, points"), (*rows, *([more] if more else [])))
+    headings = ("architecture", "accuracy, %", "change, points")
+    return Section(title, note, Table(headings, (*rows, *([more] if more else []))))
 
 
-def _soft(diagnosis: Diagnosis) -> Table:
+def _soft(diagnosis: Diagnosis) -> Section:
     note = (
         "The weights always adapt. Alphas that are given stand still from the first step on. The last row compares "
         "two rows above that differ in nothing but whose alphas were given."
@@ -99,7 +97,7 @@ def _bare_points(estimate: Estimate) -> str:
     return points(estimate).removesuffix(" points")
 
 
-def _draws(diagnosis: Diagnosis) -> Table:
+def _draws(diagnosis: Diagnosis) -> Section:
     control = diagnosis.control
     contrasts = (("of alphas", control.alphas, 4), ("of cells, in choices", control.cells, 2))
     rows = tuple(_contrast_row(name, contrast, digits) for name, contrast, digits in contrasts)
@@ -108,15 +106,15 @@ def _draws(diagnosis: Diagnosis) -> Table:
         "nearer than two tasks (last column above 0) does the architecture follow the task rather than the images "
         "drawn. Distances are those of the next table, between a first and a second adaptation."
     )
-    header = ("distance", "same task", "two tasks", "two tasks less same")
-    return Table("The task, or the draw of its images?", note, header, rows)
+    headings = ("distance", "same task", "two tasks", "two tasks less same")
+    return Section("The task, or the draw of its images?", note, Table(headings, rows))
 
 
 def _contrast_row(name: str, contrast: Contrast, digits: int) -> tuple[str, ...]:
-    return (name, *(_number(part, digits) for part in (contrast.within, contrast.between, contrast.difference)))
+    return (name, *(part.text(digits) for part in (contrast.within, contrast.between, contrast.difference)))
 
 
-def _choices(diagnosis: Diagnosis) -> Table:
+def _choices(diagnosis: Diagnosis) -> Section:
     shown = diagnosis.architecture
     tasks = diagnosis.facts["finite_tasks"]
     rate = diagnosis.control.retrieval
@@ -125,12 +123,12 @@ def _choices(diagnosis: Diagnosis) -> Table:
     rows = (
         ("different cells among the adapted tasks", f"{shown.distinct} of {tasks}"),
         ("tasks with the most frequent cell", f"{shown.commonest_count} of {tasks}"),
-        (f"choices (of {shown.choices}) that differ from the meta-learned cell", _number(shown.cells_from_meta, 2)),
-        (f"choices (of {shown.choices}) that differ between two tasks", _number(shown.cells_between, 2)),
+        (f"choices (of {shown.choices}) that differ from the meta-learned cell", shown.cells_from_meta.text(2)),
+        (f"choices (of {shown.choices}) that differ between two tasks", shown.cells_between.text(2)),
         ("largest share of an edge, meta-learned", f"{shown.meta_share:.4f}"),
-        ("largest share of an edge, adapted", _number(shown.adapted_share, 4)),
-        ("distance of alphas from the meta-learned ones", _number(shown.alphas_moved, 4)),
-        ("distance of alphas between two tasks", _number(shown.alphas_between, 4)),
+        ("largest share of an edge, adapted", shown.adapted_share.text(4)),
+        ("distance of alphas from the meta-learned ones", shown.alphas_moved.text(4)),
+        ("distance of alphas between two tasks", shown.alphas_between.text(4)),
         ("the one distance over the other", ratio),
         (f"same task found again by its alphas, % (chance {100 * rate.chance:.1f})", _percent(found_again)),
     )
@@ -140,16 +138,11 @@ def _choices(diagnosis: Diagnosis) -> Table:
         "with how far two tasks are apart; well above 1, all tasks move the same way. The last row tells how often the "
         "alphas of a task's second adaptation left the start most nearly in the direction of its first, of all tasks'."
     )
-    return Table("What the tasks chose", note, ("figure", "value"), rows)
+    return Section("What the tasks chose", note, Table(("figure", "value"), rows))
 
 
 def _percent(estimate: Estimate) -> str:
-    return _number(Estimate(100 * estimate.mean, 100 * estimate.low, 100 * estimate.high), 2)
-
-
-def _number(estimate: Estimate, digits: int) -> str:
-    mean, low, high = (f"{end + 0.0:.{digits}f}" for end in (estimate.mean, estimate.low, estimate.high))
-    return f"{mean} [{low}, {high}]"
+    return estimate.scaled(100).text(2)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

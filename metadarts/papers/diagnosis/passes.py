@@ -14,8 +14,9 @@ from torch import Tensor
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, alphas_of
-from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, with_alphas, with_choices
+from metadarts.papers.cells import adapt_batch, as_values, finite_tasks, genotypes_of, with_alphas, with_choices
 from metadarts.spaces import Genotype, random_genotype
+from metadarts.stats import Values
 from metadarts.training import Experiment
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.evaluation import on_device
@@ -58,8 +59,8 @@ class Measured:
     again: list[Genotype]
     finite: NDArray[np.bool_]
     partners: list[int]
-    soft: dict[str, NDArray[np.float64]]
-    discrete: dict[str, NDArray[np.float64]]
+    soft: dict[str, Values]
+    discrete: dict[str, Values]
 
 
 def spans(tasks: int, size: int) -> list[tuple[int, int]]:
@@ -154,7 +155,7 @@ def measure(
 
 def _soft(
     experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch, alphas: Params, own: Tensor, partners: list[int]
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Values]:
     meta = alphas_of(on_device(experiment, checkpoint.params) or {})
     replaced = {
         "meta": meta,
@@ -163,7 +164,7 @@ def _soft(
         "uniform": {kind: torch.zeros_like(table) for kind, table in meta.items()},
     }
     found = {name: with_alphas(experiment, checkpoint, batch, tables) for name, tables in replaced.items()}
-    return {name: _plain(found.get(name, own)) for name in SOFT}
+    return {name: as_values(found.get(name, own)) for name in SOFT}
 
 
 def _discrete(
@@ -172,21 +173,17 @@ def _discrete(
     batch: TaskBatch,
     adapted: Params,
     cells: dict[str, list[Genotype]],
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Values]:
     """All roles in one go: a cell that a task has in two of them is learnt once."""
     choices = [(task, genotype) for name in DISCRETE for task, genotype in enumerate(cells[name])]
     found = with_choices(experiment, checkpoint, adapted, batch, choices).view(len(DISCRETE), batch.tasks)
-    return {name: _plain(row) for name, row in zip(DISCRETE, found, strict=True)}
-
-
-def _plain(accuracies: Tensor) -> NDArray[np.float64]:
-    return np.asarray(accuracies.detach().cpu().double())
+    return {name: as_values(row) for name, row in zip(DISCRETE, found, strict=True)}
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
     """The tasks of all parts, in order."""
 
-    def arrays(read: Callable[[Measured], dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    def arrays(read: Callable[[Measured], dict[str, Values]]) -> dict[str, Values]:
         return {name: np.concatenate([read(part)[name] for part in parts]) for name in read(parts[0])}
 
     return Measured(

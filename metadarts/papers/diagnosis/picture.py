@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from metadarts.papers.statistics import Estimate
 from metadarts.viz import Ranges, draw_ranges
 from metadarts.viz._canvas import Target
 
@@ -20,9 +19,9 @@ def draw_diagnosis(diagnosis: Diagnosis, target: Target) -> None:
         Ranges(
             "distance of alphas (total variation)",
             {
-                "start to adapted": _ends(shown.alphas_moved, 1),
-                "same task, other images": _ends(control.within, 1),
-                "two tasks": _ends(control.between, 1),
+                "start to adapted": shown.alphas_moved.ends,
+                "same task, other images": control.within.ends,
+                "two tasks": control.between.ends,
             },
         ),
     )
@@ -32,8 +31,4 @@ def draw_diagnosis(diagnosis: Diagnosis, target: Target) -> None:
 
 
 def _changes(variants: Iterable[Variant]) -> dict[str, tuple[float, float, float]]:
-    return {v.meaning: _ends(v.difference, 100) for v in variants if v.difference is not None}
-
-
-def _ends(estimate: Estimate, scale: float) -> tuple[float, float, float]:
-    return scale * estimate.mean, scale * estimate.low, scale * estimate.high
+    return {v.meaning: v.difference.scaled(100).ends for v in variants if v.difference is not None}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from metadarts.core.errors import NumericsError
+from metadarts.core.progress import Watch, tell_mean
 from metadarts.core.rng import Key
 from metadarts.core.types import alphas_of
 from metadarts.derive import derive_genotype
@@ -23,9 +22,6 @@ from .figures import Diagnosis
 from .passes import Measured, joined, measure, spans
 from .summary import summarised
 
-Progress = Callable[[int, float], None]
-"""(tasks done, mean accuracy of the usual adaptation so far)."""
-
 
 def diagnose(
     experiment: Experiment,
@@ -33,7 +29,7 @@ def diagnose(
     tasks: int,
     split: str = "test",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> Diagnosis:
     """Measure whether the architectures of a run are their tasks' own, everything on the same held-out tasks.
 
@@ -47,7 +43,7 @@ def diagnose(
         tasks: how many held-out tasks, at least 2.
         split: "val" or "test".
         seed: of the held-out tasks, the random cells and the bootstrap.
-        progress: see `Progress`.
+        progress: told of the tasks done and the mean accuracy of the usual adaptation.
 
     Raises:
         ConfigError: when the network has no alphas, there are fewer than two tasks, or there are fewer queries than
@@ -82,11 +78,11 @@ def _all(
     passes: list[tuple[int, int]],
     meta: Genotype,
     key: Key,
-    progress: Progress | None,
+    progress: Watch | None,
 ) -> Measured:
     parts: list[Measured] = []
     for first, last in passes:
         parts.append(measure(experiment, checkpoint, episodes.batch(first, last), meta, key, first))
-        if progress:
-            progress(last, float(np.concatenate([part.soft["own"] for part in parts]).mean()))
+        own = np.concatenate([part.soft["own"] for part in parts])
+        tell_mean(progress, last, passes[-1][1], float(own.mean()))
     return joined(parts)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metadarts.core.rng import Key
-from metadarts.papers.statistics import Estimate, estimate, paired, wilson
 from metadarts.spaces import Genotype
+from metadarts.stats import Estimate, Values, estimate, paired, wilson
 
 from .answer import Findings, verdict
-from .distances import Values, between, edits, largest_shares, pair_scores, retrieved, variations, within
+from .distances import between, edits, largest_shares, pair_scores, retrieved, variations, within
 from .figures import Architecture, Contrast, Control, Diagnosis, Rate, Variant
 from .passes import DISCRETE, SOFT, Measured
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from metadarts.core.progress import Progress
 from metadarts.spaces import Genotype
 from metadarts.tasks import Source
 from metadarts.tasks.frozen import FrozenEpisodes
@@ -14,9 +15,6 @@ from metadarts.training import RunFolder
 from .plans import RowPlan
 from .results_cache import Measured
 from .tables import TableSpec
-
-Tell = Callable[[str, float, str], None]
-"""Told (what is being done, how far it is from 0 to 1, current figures)."""
 
 
 class Stopped(Exception):
@@ -41,7 +39,7 @@ class Job:
         seeds: of the trainings.
         shots: settings to measure.
         device: "cpu" or "cuda".
-        tell: told of progress.
+        tell: told what is being done and how far it is.
         stop: polled; once it says True, `Stopped` is raised.
         so_far: train and measure nothing: what is there already, also while another process is at work.
         rows: names of the rows to measure; empty for all.
@@ -56,7 +54,7 @@ class Job:
     seeds: tuple[int, ...]
     shots: tuple[int, ...]
     device: str
-    tell: Tell
+    tell: Callable[[str, Progress], None]
     stop: Callable[[], bool]
     so_far: bool = False
     rows: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from metadarts.core.progress import Watch, tell_mean
 from metadarts.core.types import TaskBatch
 from metadarts.meta import Evaluation, evaluate
 from metadarts.papers.cells import adapt_batch, genotypes_of, with_cells
@@ -22,8 +23,6 @@ from metadarts.training.memory import fitted
 from .plans import RowPlan
 from .results_cache import Measured, Share, Shares
 
-Tell = Callable[[int, float], None]
-"""Told (tasks done, mean accuracy so far); may raise, to stop."""
 Answer = tuple[list[float], list[str]]
 """Accuracies by task, and the tasks' own cells where they were derived."""
 PIXELS_AT_ONCE = 10
@@ -35,12 +34,13 @@ def measure(
     checkpoint: Checkpoint | None,
     episodes: FrozenEpisodes,
     shares: Shares,
-    tell: Tell,
+    progress: Watch,
 ) -> Measured:
     """Measure ``row`` on the episodes that ``shares`` does not have yet.
 
     Args:
         experiment, checkpoint: what it is measured on; None for a row of pixels.
+        progress: told of the tasks done and their mean accuracy.
     """
     answer: Callable[[TaskBatch], Answer] = _pixels
     if experiment is None or checkpoint is None:
@@ -53,7 +53,8 @@ def measure(
         begun, last = time.monotonic(), min(first + size, episodes.tasks)
         accuracies, genotypes = answer(episodes.batch(first, last))
         shares.add(Share(first, last, accuracies, genotypes, round(time.monotonic() - begun, 3)))
-        tell(last, float(np.mean([value for share in shares.done for value in share.accuracies])))
+        mean = float(np.mean([value for share in shares.done for value in share.accuracies]))
+        tell_mean(progress, last, episodes.tasks, mean)
     return Measured(
         np.array([value for share in shares.done for value in share.accuracies]),
         steps,

@@ -10,13 +10,13 @@ OUT/table.json, table.md, table.png, table-comparisons.png   (table-so-far.* of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
+from metadarts.store import locks
 from metadarts.store.described import read_json
 from metadarts.store.files import cannot_write, write_atomically
 from metadarts.tasks import EpisodeSampler
@@ -30,23 +30,9 @@ TEST_TASKS = Key.from_seed(0).child("held out", "test")
 """As `metadarts.training.build.held_out` has them: the tasks that `metadarts evaluate` measures on."""
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> AbstractContextManager[None]:
     """Hold the folder, making it where it is not there. Raises RunError when another process holds it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(out / LOCK)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunError(f"{out}: another process is at work in it; wait for it, or stop it first") from error
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return locks.locked(out / LOCK, f"{out}: another process is at work in it; wait for it, or stop it first")
 
 
 def require_own(job: Job) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metadarts.core.errors import RunError
+from metadarts.core.progress import Progress, Watch
 from metadarts.core.rng import Key
 from metadarts.core.types import alphas_of
 from metadarts.derive import derive_genotype
 from metadarts.papers.rows import HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 from metadarts.spaces import Genotype, darts, random_genotype
 from metadarts.training import RunFolder
-from metadarts.training.search import Progress, SearchStopped
+from metadarts.training.search import Progress as Step
+from metadarts.training.search import SearchStopped
 
 from .job import Finding, Findings, Job, NotYet, Stopped
 from .measuring import measure
@@ -169,9 +170,10 @@ class _Work:
             raise NotYet
         title = f"train {training.title} ({training.steps} meta-updates, {trained_at}-shot, seed {seed})"
 
-        def watch(now: Progress) -> None:
+        def watch(now: Step) -> None:
             best = "" if now.best is None else f"  best val {now.best:.1%}"
-            self.job.tell(title, now.fraction, f"step {now.step}  acc {now.accuracy:.1%}{best}")
+            figures = f"step {now.step}  acc {now.accuracy:.1%}{best}"
+            self.job.tell(title, Progress(now.fraction, 1.0, now.accuracy, figures))
 
         return train(path, config, self.job.source, self.job.device, watch, self.job.stop)
 
@@ -195,7 +197,7 @@ class _Work:
             return found
         if found is None:
             shares = Shares(part, of)
-            found = measure(row, experiment, checkpoint, episodes, shares, self._teller(row, shots, seed))
+            found = measure(row, experiment, checkpoint, episodes, shares, self._watch(row, shots, seed))
             save_measured(path, found, of)
         if part.exists():  # also where a process died between the two
             part.unlink()
@@ -206,12 +208,10 @@ class _Work:
         how = "-".join(part for part in (row.mode, row.bn) if part)
         return self.job.out / "measured" / f"{shots}shot" / f"{run.path.name if run else 'pixels'}-{how}.json"
 
-    def _teller(self, row: RowPlan, shots: int, seed: int) -> Callable[[int, float], None]:
-        tasks, title = self.episodes[shots].tasks, f"measure {row.method} ({shots}-shot, seed {seed})"
-
-        def tell(done: int, mean: float) -> None:
+    def _watch(self, row: RowPlan, shots: int, seed: int) -> Watch:
+        def watch(now: Progress) -> None:
             if self.job.stop():
                 raise Stopped
-            self.job.tell(title, done / tasks, f"{done} tasks  {mean:.2%}")
+            self.job.tell(f"measure {row.method} ({shots}-shot, seed {seed})", now)
 
-        return tell
+        return watch

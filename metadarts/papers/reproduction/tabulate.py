@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.papers.rows import Comparison, Paper, ResultTable, Row
-from metadarts.papers.statistics import estimate, overlap, paired
 from metadarts.spaces import Genotype
+from metadarts.stats import estimate, paired
 from metadarts.store.described import number, read_json
 from metadarts.training import Config, RunFolder
 from metadarts.training.build import assemble
@@ -188,7 +188,7 @@ def _compare(
         second=plan.second,
         about=plan.about,
         difference=difference,
-        overlaps=overlap(a.estimate, b.estimate),
+        overlaps=a.estimate.overlaps(b.estimate),
         seconds=(a.search_seconds, b.search_seconds),
         meta_steps=(a.meta_steps, b.meta_steps),
         same=one[0].row.mode == other[0].row.mode and one[0].row.bn == other[0].row.bn and _are_same(one, other),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
+from metadarts.core.progress import Watch, tell
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.networks.learner import masked_accuracy
@@ -72,14 +73,14 @@ def train_each(
     tasks: TeacherTasks,
     key: Key,
     schedule: Schedule | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Watch | None = None,
 ) -> Trained:
     """Train every operation alone on every task, from fresh weights.
 
     Args:
         tasks: T tasks; their truth is not looked at.
         key: of the first weights.
-        progress: told of (trainings done, in all).
+        progress: told of the trainings done.
     """
     schedule, columns, done = schedule or Schedule(), [], 0
     batch, operations, noise = tasks.batch, tasks.family.operations, tasks.family.noise
@@ -89,8 +90,7 @@ def train_each(
             part = batch.slice(start, min(batch.tasks, start + schedule.at_once))
             parts.append(_train(operation, part, noise, schedule, key.child(operation, start)))
             done += part.tasks
-            if progress:
-                progress(done, batch.tasks * len(operations))
+            tell(progress, done, batch.tasks * len(operations))
         columns.append(torch.cat(parts, dim=1))
     table = torch.stack(columns, dim=-1)
     return Trained(*table)

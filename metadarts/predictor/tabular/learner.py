@@ -9,7 +9,7 @@ networks' own gradients, as a test shows against `metadarts.meta.meta_gradient`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError, nearest
+from metadarts.core.progress import Watch, tell, within
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.inner import InnerLoop, StagedLoss, adapt, rate_shapes, unstaged
@@ -25,7 +26,6 @@ from metadarts.meta import MetaState, OuterLoop
 from .network import LOSSES, Rows, initial, loss, predict, rescaled, start
 from .tables import Bench, Values
 
-Progress = Callable[[float], None]
 TOGETHER = 24
 """Networks that are trained side by side; more need more memory and save no more time."""
 AT_ONCE = 16
@@ -148,11 +148,11 @@ class Learned:
     recipe: Recipe
 
 
-def meta_train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: Progress | None = None) -> Learned:
+def meta_train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: Watch | None = None) -> Learned:
     """One network per lesson, each as if it were trained alone.
 
     Args:
-        progress: called with the share that is done, 0 to 1.
+        progress: told of the share that is done.
 
     Raises:
         NumericsError: when training leaves the finite numbers.
@@ -160,11 +160,7 @@ def meta_train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: 
     parts = []
     for first in range(0, len(lessons), TOGETHER):
         chosen = lessons[first : first + TOGETHER]
-
-        def told(share: float, done: int = first, count: int = len(chosen)) -> None:
-            if progress:
-                progress((done + share * count) / len(lessons))
-
+        told = within(progress, first / len(lessons), len(chosen) / len(lessons))
         parts.append(_train(pool, chosen, recipe, told))
     params, rates = (
         {name: torch.cat([part[side][name] for part in parts]) for name in parts[0][side]} for side in (0, 1)
@@ -180,7 +176,7 @@ def _visible(pool: Pool, lessons: Sequence[Lesson]) -> Tensor:
     return table
 
 
-def _train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: Progress) -> tuple[Params, Params]:
+def _train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: Watch) -> tuple[Params, Params]:
     params = initial(
         [lesson.key.child("start") for lesson in lessons], pool.inputs.shape[1], recipe.width, recipe.others
     )
@@ -198,7 +194,7 @@ def _train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: Prog
         support, query, counts = _episodes(pool, visible, draws, recipe, step)
         gradients = meta_gradients(state.params, state.rates or {}, support, query, counts, recipe)
         state.apply(gradients, step / recipe.meta_steps)
-        progress((step + 1) / recipe.meta_steps)
+        tell(progress, step + 1, recipe.meta_steps)
     for tensor in (state.params | state.log_rates).values():
         if not bool(torch.isfinite(tensor).all()):
             raise NumericsError("meta-training left the finite numbers: lower inner_rate or outer_rate of the recipe")

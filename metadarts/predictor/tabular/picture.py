@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from metadarts.stats import Estimate
 from metadarts.viz import Branch, Picture, draw_forest
 
-from .intervals import Interval
 from .report import Result
 
 
@@ -40,6 +40,6 @@ def draw_result(result: Result, path: Path | Picture) -> None:
     draw_forest(groups, path, xlabel=xlabel, title=result.name, ours="measured, 95 % interval over seeds")
 
 
-def _branches(result: Result, interval: Callable[[str], Interval]) -> list[Branch]:
+def _branches(result: Result, interval: Callable[[str], Estimate]) -> list[Branch]:
     found = ((name, interval(name)) for name in result.methods)
-    return [Branch(name, one.mean, one.low, one.high) for name, one in found]
+    return [Branch(name, *one.ends) for name, one in found]

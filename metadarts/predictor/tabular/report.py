@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.rng import Key
+from metadarts.stats import Estimate, Table, Values, bullets, over_seeds
 
-from .intervals import Interval, over_seeds
 from .methods import CHOSEN, MEANINGS
-from .tables import Values
 
 FORMAT = "metadarts.tabular"
 CHOICE_NOTE = """\
@@ -80,10 +79,10 @@ class Result:
         chosen = self.measures[measure][self.methods.index(method), self.shots.index(shot)][slots]
         return np.asarray(chosen.mean(0), dtype=np.float64)
 
-    def interval(self, measure: str, method: str, shot: int, group: str | None = None) -> Interval:
+    def interval(self, measure: str, method: str, shot: int, group: str | None = None) -> Estimate:
         return over_seeds(self.seeds_of(measure, method, shot, group), self.key(measure, shot, group or "all"))
 
-    def difference(self, measure: str, first: str, second: str, shot: int, group: str | None = None) -> Interval:
+    def difference(self, measure: str, first: str, second: str, shot: int, group: str | None = None) -> Estimate:
         """The first less the second, paired by seed: both know the same architectures."""
         one, other = (self.seeds_of(measure, name, shot, group) for name in (first, second))
         return over_seeds(one - other, self.key(measure, shot, group or "all", "paired"))
@@ -189,10 +188,10 @@ def _choice_parts(result: Result) -> Iterator[str]:
         "how many of the tasks its mean is the higher one. A difference that few of the tasks bear says little of an "
         "eighth:"
     )
-    yield _bullets([*findings(result, "percentile"), *_gains(result)])
+    yield bullets([*findings(result, "percentile"), *_gains(result)])
     yield NEXT_NOTE
     yield _by_shots(result, "percentile_next")
-    yield _bullets(findings(result, "percentile_next"))
+    yield bullets(findings(result, "percentile_next"))
     for shot in result.shots:
         yield f"By task, K = {shot}: percentile with its interval, and below it the regret in the task's unit."
         yield _by_task(result, shot)
@@ -201,7 +200,7 @@ def _choice_parts(result: Result) -> Iterator[str]:
 
 def _order_parts(result: Result) -> Iterator[str]:
     yield f"## {result.architectures:,} architectures, {len(set(result.tasks))} devices"
-    yield _bullets(result.remarks)
+    yield bullets(result.remarks)
     for shot in result.shots:
         yield f"Spearman by left-out family, K = {shot}:"
         yield _by_group(result, shot)
@@ -211,7 +210,7 @@ def _order_parts(result: Result) -> Iterator[str]:
     )
     for group in dict.fromkeys(result.groups):
         yield f"**{group}**:"
-        yield _bullets(_family_findings(result, group))
+        yield bullets(_family_findings(result, group))
     yield _recipes(result)
 
 
@@ -234,7 +233,7 @@ def _by_shots(result: Result, measure: str) -> str:
         [name, *(_shown(result.interval(measure, name, shot), measure) for shot in result.shots)]
         for name in result.methods
     ]
-    return _grid([head, *lines])
+    return Table(head, lines).markdown()
 
 
 def _by_task(result: Result, shot: int) -> str:
@@ -246,7 +245,7 @@ def _by_task(result: Result, shot: int) -> str:
         )
         regrets = (f"{result.seeds_of('regret', name, shot, group).mean():.3g}" for group in result.groups)
         lines.append([name, *(f"{p}, {r}" for p, r in zip(percentiles, regrets, strict=True))])
-    return _grid([head, *lines])
+    return Table(head, lines).markdown()
 
 
 def _by_group(result: Result, shot: int) -> str:
@@ -255,7 +254,7 @@ def _by_group(result: Result, shot: int) -> str:
         [name, *(_shown(result.interval("spearman", name, shot, group), "spearman") for group in groups)]
         for name in result.methods
     ]
-    return _grid([["method", *groups], *lines])
+    return Table(["method", *groups], lines).markdown()
 
 
 def _recipes(result: Result) -> str:
@@ -271,7 +270,7 @@ def _recipes(result: Result) -> str:
             facts = {key: recipe[key] for key in ("loss", "mixing", "steps") if key in recipe}
             parts.append(f"{name}: " + " ".join(f"{key} {value}" for key, value in facts.items()))
         told.append(f"{group}: {'; '.join(parts)}")
-    return "What cross-validation over the training tasks chose, by what is left out:\n\n" + _bullets(told)
+    return "What cross-validation over the training tasks chose, by what is left out:\n\n" + bullets(told)
 
 
 SUMMARISED = ("percentile", "percentile_next", "spearman")
@@ -302,13 +301,13 @@ def _summary(result: Result) -> dict[str, Any]:
     }
 
 
-def _plain(interval: Interval, prefix: str) -> dict[str, float]:
+def _plain(interval: Estimate, prefix: str) -> dict[str, float]:
     values = {"mean": interval.mean, "low": interval.low, "high": interval.high}
     return {prefix + name: round(value, 4) for name, value in values.items()}
 
 
 def _meanings(methods: Sequence[str]) -> str:
-    return "Methods:\n\n" + _bullets(f"**{name}**: {MEANINGS[name]}." for name in methods)
+    return "Methods:\n\n" + bullets(f"**{name}**: {MEANINGS[name]}." for name in methods)
 
 
 def _measured(facts: dict[str, Any]) -> str:
@@ -321,20 +320,9 @@ def _measured(facts: dict[str, Any]) -> str:
     )
 
 
-def _shown(interval: Interval, measure: str) -> str:
-    digits = 3 if measure == "spearman" else 1
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+def _shown(found: Estimate, measure: str, sign: str = "") -> str:
+    return found.text(3 if measure == "spearman" else 1, sign)
 
 
-def _signed(interval: Interval, measure: str) -> str:
-    digits = 3 if measure == "spearman" else 1
-    return f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
-
-
-def _grid(lines: Sequence[Sequence[str]]) -> str:
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _bullets(lines: Iterator[str] | Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+def _signed(difference: Estimate, measure: str) -> str:
+    return _shown(difference, measure, "+")

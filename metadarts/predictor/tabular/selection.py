@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 import torch
 
+from metadarts.core.progress import Watch, tell, within
 from metadarts.core.rng import Key
 
 from .learner import Learned, Lesson, Pool, Recipe, from_scratch, meta_train, ranked
@@ -16,7 +17,6 @@ from .tables import Bench, Values
 
 Quality = Callable[[Bench, int, Values, np.ndarray], float]
 """(bench, task, scores [N], known rows [K]) -> how good the scores are by validation values; more is better."""
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def remaining(bench: Bench, *left_out: str) -> tuple[int, ...]:
 
 
 def select_recipes(
-    bench: Bench, pool: Pool, recipes: Sequence[Recipe], quality: Quality, key: Key, draws: int, progress: Progress
+    bench: Bench, pool: Pool, recipes: Sequence[Recipe], quality: Quality, key: Key, draws: int, progress: Watch
 ) -> dict[str, Selection]:
     """For every group the recipe that does best on the other groups, trained without either.
 
@@ -64,11 +64,9 @@ def select_recipes(
     lessons = [Lesson(remaining(bench, *fold), key.child("network", *fold)) for fold in folds]
     tables = []
     for number, recipe in enumerate(recipes):
-
-        def told(share: float, number: int = number) -> None:
-            progress((number + share) / len(recipes), f"cross-validation, recipe {number + 1} of {len(recipes)}")
-
-        learned = meta_train(pool, lessons, recipe, lambda share, told=told: told(0.5 * share))  # type: ignore[misc]
+        whole, words = 1 / len(recipes), f"{bench.name}: cross-validation, recipe {number + 1} of {len(recipes)}"
+        told = within(progress, number * whole, whole, words)
+        learned = meta_train(pool, lessons, recipe, within(told, 0.0, 0.5))
 
         def scored(task: int, fold: int, shots: int, learned: Learned = learned) -> list[float]:
             rows = _rows(bench, key, task, shots, draws)
@@ -76,10 +74,7 @@ def select_recipes(
             found = ranked(pool, learned, [fold] * draws, torch.from_numpy(rows), values)
             return [quality(bench, task, scores, row) for scores, row in zip(found, rows, strict=True)]
 
-        def tried(share: float, told: Callable[[float], None] = told) -> None:
-            told(0.5 + 0.5 * share)
-
-        tables.append(_by_group(bench, folds, recipe.shots, scored, tried))
+        tables.append(_by_group(bench, folds, recipe.shots, scored, within(told, 0.5, 0.5)))
     return _best(bench, tables)
 
 
@@ -118,7 +113,7 @@ def _by_group(
     folds: Sequence[tuple[str, str]],
     shots: Sequence[int],
     scored: Callable[[int, int, int], list[float]],
-    progress: Callable[[float], None] | None = None,
+    progress: Watch | None = None,
 ) -> Mapping[str, float]:
     """By left-out group the mean quality on the groups that validate it."""
     found: dict[str, list[float]] = {name: [] for name in bench.groups}
@@ -130,8 +125,7 @@ def _by_group(
             tasks = bench.groups[validation]
             values = [value for task in tasks for shot in shots for value in scored(task, number, shot)]
             found[left_out].append(float(np.mean(values)))
-        if progress:
-            progress((number + 1) / len(folds))
+        tell(progress, number + 1, len(folds))
     return {name: float(np.mean(values)) if values else 0.0 for name, values in found.items()}
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.machine import commit, device_name, version
+from metadarts.core.machine import describe
+from metadarts.core.progress import Watch, tell, within
 from metadarts.core.rng import Key
 
 from .baselines import Baseline, Known, learnt_prior
@@ -25,7 +23,6 @@ from .report import Report, Result
 from .selection import Selection, remaining, select_recipes, select_steps
 from .tables import Bench, Values, ranks, read_table, spearman
 
-Progress = Callable[[float, str], None]
 """(share that is done, what is going on), as a bar shows it with its remaining time."""
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
@@ -58,7 +55,7 @@ class Settings:
 
 
 def evaluate_table(
-    path: Path, seeds: int = 20, settings: Settings | None = None, progress: Progress | None = None
+    path: Path, seeds: int = 20, settings: Settings | None = None, progress: Watch | None = None
 ) -> Report:
     """Measure the meta-model and its baselines on TransNAS-Bench-101 or on the latencies of NAS-Bench-201.
 
@@ -66,7 +63,7 @@ def evaluate_table(
         path: ``transnasbench101.npz`` or ``nasbench201_table.npz``; which of them is told by its arrays.
         seeds: how often all is done; takes the place of the number in ``settings``.
         settings: None for those of the published results.
-        progress: called with (share that is done, what is going on).
+        progress: told of the share that is done and what is going on.
 
     Raises:
         DataError: when the table is neither of the two, or broken.
@@ -77,17 +74,13 @@ def evaluate_table(
     benches = read_table(path)
     results = []
     for number, bench in enumerate(benches):
-
-        def told(share: float, text: str, number: int = number, name: str = bench.name) -> None:
-            if progress:
-                progress((number + share) / len(benches), f"{name}: {text}")
-
+        told = within(progress, number / len(benches), 1 / len(benches))
         results.append(measure(bench, chosen, told))
     kind = "transnas" if benches[0].by_rank else "latency"
     return Report(kind, facts, tuple(results))
 
 
-def measure(bench: Bench, settings: Settings, progress: Progress) -> Result:
+def measure(bench: Bench, settings: Settings, progress: Watch | None = None) -> Result:
     """All methods on all left-out tasks of ``bench``."""
     study = _Study(bench, settings)
     found = study.run(progress)
@@ -151,21 +144,19 @@ class _Study:
         base = replace(self.settings.recipe, others=others, shots=self.shots)
         return [replace(base, loss=loss, mixing=mixing) for loss in losses for mixing in (True, False)]
 
-    def run(self, progress: Progress) -> dict[str, NDArray[np.float64]]:
+    def run(self, progress: Watch | None) -> dict[str, NDArray[np.float64]]:
         self._select(progress)
         share = 0.5 / len(self.bench.groups)
         for number, group in enumerate(self.bench.groups):
-            self._measure_group(group, _part(progress, 0.5 + share * number, share, f"left out: {group}"))
+            words = f"{self.bench.name}: left out: {group}"
+            self._measure_group(group, within(progress, 0.5 + share * number, share, words))
         return self.found
 
-    def _select(self, progress: Progress) -> None:
+    def _select(self, progress: Watch | None) -> None:
         quality = choice_quality if self.choosing else order_quality
         key, draws = self.key.child("validation"), self.settings.draws
         for number, (name, others) in enumerate(((ALONE, False), (BESIDE, True))):
-
-            def told(share: float, text: str, number: int = number) -> None:
-                progress(0.25 * (number + share), text)
-
+            told = within(progress, 0.25 * number, 0.25)
             recipes = self.candidates(others)
             self.selections[name] = select_recipes(self.bench, self.pool, recipes, quality, key, draws, told)
         shots = tuple(shot for shot in self.shots if shot)
@@ -177,21 +168,21 @@ class _Study:
         """The meta-model that cross-validation prefers for ``group``."""
         return max((ALONE, BESIDE), key=lambda name: max(self.selections[name][group].qualities))
 
-    def _measure_group(self, group: str, progress: Callable[[float], None]) -> None:
+    def _measure_group(self, group: str, progress: Watch) -> None:
         bench, seeds = self.bench, range(self.settings.seeds)
         tasks = remaining(bench, group)
         networks: dict[str, Learned] = {}
         for number, (name, others) in enumerate(((ALONE, False), (BESIDE, True))):
             recipe = self.candidates(others)[self.selections[name][group].best]
             lessons = [Lesson(tasks, Key.from_seed(seed).child(bench.name, group, name)) for seed in seeds]
-            networks[name] = meta_train(self.pool, lessons, recipe, _share(progress, 0.3 * number, 0.3))
+            networks[name] = meta_train(self.pool, lessons, recipe, within(progress, 0.3 * number, 0.3))
         others_scores = bench.scores()[list(tasks)]
         prior = learnt_prior(bench.encoding, others_scores, self.key.child("prior", group), 2 * self.settings.trees)
         slots = [slot for slot, (name, _) in enumerate(self.slots) if name == group]
         for number, slot in enumerate(slots):
             for place in range(len(self.shots)):
                 self._measure_task(group, slot, place, networks, others_scores, prior)
-                progress(0.6 + 0.4 * (number + (place + 1) / len(self.shots)) / len(slots))
+                tell(progress, 0.6 + 0.4 * (number + (place + 1) / len(self.shots)) / len(slots), 1.0)
 
     def _measure_task(
         self, group: str, slot: int, place: int, networks: Mapping[str, Learned], others: Values, prior: Values
@@ -275,28 +266,10 @@ class _Study:
         }
 
 
-def _share(progress: Callable[[float], None], first: float, size: float) -> Callable[[float], None]:
-    """Progress of a part that begins at ``first`` and is ``size`` of the whole."""
-    return lambda share: progress(first + size * share)
-
-
-def _part(progress: Progress, first: float, size: float, text: str) -> Callable[[float], None]:
-    return _share(lambda share: progress(share, text), first, size)
-
-
 def _facts(path: Path, settings: Settings) -> dict[str, Any]:
     return {
         "table": path.name,
         "seeds": list(range(settings.seeds)),
         "settings": asdict(settings),
-        "environment": {
-            "metadarts": import_module("metadarts").__version__,
-            "commit": commit(),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {name: version(name) for name in PACKAGES},
-            "device": device_name("cpu"),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        "environment": describe("cpu", PACKAGES),
     }

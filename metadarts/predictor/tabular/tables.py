@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
+from metadarts.stats import Values
 
 from .encoding import Features, encode_cells, encode_macro, encode_micro
 
-Values = NDArray[np.float64]
 METRICS = {
     "class_object": "top1",
     "class_scene": "top1",

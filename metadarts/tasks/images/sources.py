@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
+from metadarts.core.progress import Watch
 from metadarts.tasks.images.folders import FolderClass
 from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
-from metadarts.tasks.images.store import Progress, StoredImages, mean_and_std, stored_images
+from metadarts.tasks.images.store import StoredImages, mean_and_std, stored_images
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
 
 IMAGES_VERSION = 2
@@ -30,7 +31,7 @@ def source_of_files(
     size: int,
     channels: int,
     copies: bool = False,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> Source:
     """Decode the files of ``classes`` (their splits decided), normalised by the training classes' mean and std.
 
@@ -41,7 +42,7 @@ def source_of_files(
         size: side in pixels, see `pixels.fit`.
         channels: 1, 3, or 0 for as found.
         copies: whether a file may be in two splits.
-        progress: called with (files read, files).
+        progress: told of the files read.
 
     Raises DataError naming the file that cannot be decoded, or that is a copy of one of another split.
     """

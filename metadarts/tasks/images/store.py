@@ -14,10 +14,10 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from metadarts.core.progress import Watch, tell_images
 from metadarts.store.files import default_cache
 from metadarts.tasks import cache
 
-Progress = Callable[[int, int], None]
 Blocks = Callable[[], Iterator[NDArray[np.uint8]]]
 
 CHECKED_BYTES = 4 * 2**30
@@ -67,7 +67,7 @@ def mean_and_std(
     return mean, std
 
 
-def stored_images(name: str, key: str, count: int, blocks: Blocks, progress: Progress | None = None) -> StoredImages:
+def stored_images(name: str, key: str, count: int, blocks: Blocks, progress: Watch | None = None) -> StoredImages:
     """The images that ``blocks`` makes, from the cache where they are there and whole, else made and put there.
 
     A cache that cannot be written to costs memory and making them again.
@@ -77,7 +77,7 @@ def stored_images(name: str, key: str, count: int, blocks: Blocks, progress: Pro
         key: hex digest of all that decides the pixels.
         count: M.
         blocks: makes the images, a few at a time: [m, C, H, W] uint8.
-        progress: called with (images made, M).
+        progress: told of the images made, of M.
     """
     label = re.sub(r"[^\w.-]", "_", name)[:40]  # a data folder's name may be longer than a file's may
     path = default_cache() / "images" / f"{label}-{key[:32]}.npy"
@@ -97,14 +97,13 @@ def stored_images(name: str, key: str, count: int, blocks: Blocks, progress: Pro
     return stored
 
 
-def _telling(blocks: Blocks, count: int, progress: Progress | None) -> Blocks:
+def _telling(blocks: Blocks, count: int, progress: Watch | None) -> Blocks:
     def told() -> Iterator[NDArray[np.uint8]]:
         done = 0
         for block in blocks():
             yield block
             done += len(block)
-            if progress is not None:
-                progress(done, count)
+            tell_images(progress, done, count)
 
     return told
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from metadarts.core.progress import Watch
 from metadarts.core.rng import Key
 from metadarts.tasks import ClassEntry, Source
 
@@ -22,9 +22,7 @@ def _image(number: int, image: int) -> np.ndarray:
     return np.clip(127 + 90 * waves + draw.normal(0, 20, waves.shape), 0, 255).astype(np.uint8)[None]
 
 
-def stripes(
-    place: Path | None, size: int = 0, channels: int = 0, progress: Callable[[int, int], None] | None = None
-) -> Source:
+def stripes(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
     """The source; nothing is read from ``place``, and the size is its own."""
     images = np.stack([_image(number, image) for number in range(CLASSES) for image in range(IMAGES)])
     classes = tuple(

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metadarts.core.errors import ConfigError, DataError, NumericsError
+from metadarts.core.errors import ConfigError, DataError
+from metadarts.core.progress import Progress
 from metadarts.core.rng import Key
 from metadarts.predictor.tabular import baselines, draw_result, evaluate_table, read_table, study
-from metadarts.predictor.tabular.intervals import over_seeds
 from metadarts.predictor.tabular.methods import CHOICE, CHOSEN, MEANINGS, ORDER, RANDOM, SCRATCH
 from metadarts.predictor.tabular.report import Report, Result, findings
 from metadarts.predictor.tabular.selection import inner_folds, remaining
@@ -36,7 +36,7 @@ def shares() -> list[float]:
 @pytest.fixture(scope="module")
 def latency(tmp_path_factory, shares) -> Report:
     path = write(tmp_path_factory.mktemp("tables") / "latency.npz", latency_arrays())
-    return evaluate_table(path, 2, replace(TINY, shots=(4,)), lambda share, text: shares.append(share))
+    return evaluate_table(path, 2, replace(TINY, shots=(4,)), lambda now: shares.append(now.share))
 
 
 @pytest.fixture
@@ -49,8 +49,9 @@ def small_bench(tmp_path) -> Bench:
     )
 
 
-def quiet(share: float, text: str) -> None:
-    assert 0 <= share <= 1 + 1e-9
+def quiet(now: Progress) -> None:
+    assert 0 <= now.share <= 1 + 1e-9
+    assert now.text.startswith(("macro: cross-validation, recipe ", "macro: left out: "))
 
 
 def test_every_cell_of_the_table_is_filled(transnas, latency):
@@ -186,16 +187,6 @@ def test_missing_scikit_learn_is_explained(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.ensemble", None)
     with pytest.raises(ConfigError, match="need scikit-learn"):
         baselines.trees(known(4))
-
-
-def test_interval_of_seeds():
-    values = np.array([1.0, 2.0, 3.0, 4.0])
-    found = over_seeds(values, Key.from_seed(0))
-    assert found.low < found.mean == 2.5 < found.high
-    assert found == over_seeds(values, Key.from_seed(0))
-    assert over_seeds(values[:1], Key.from_seed(0)).low == 1.0
-    with pytest.raises(NumericsError, match="expected finite values"):
-        over_seeds(np.array([1.0, np.nan]), Key.from_seed(0))
 
 
 def test_page_names_what_wins(transnas):

@@ -7,8 +7,7 @@ import pytest
 
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
-from metadarts.papers import statistics
-from metadarts.papers.statistics import Estimate, estimate, overlap, paired, wilson
+from metadarts.stats import Estimate, bootstrap, estimate, over_seeds, paired
 
 KEY = Key(("tests", "studies", "statistics"))
 
@@ -70,7 +69,7 @@ def test_shared_tasks_cancel_in_the_paired_difference() -> None:
     apart = estimate(first, KEY.child("first")), estimate(second, KEY.child("second"))
     difference = paired(first + 0.005, second, KEY)
     assert 8 * width(difference) < np.hypot(width(apart[0]), width(apart[1]))
-    assert overlap(*apart)
+    assert apart[0].overlaps(apart[1])
     assert difference.low > 0  # overlapping intervals, and yet a difference
 
 
@@ -122,14 +121,14 @@ def test_the_key_alone_decides() -> None:
 def test_the_size_of_the_chunks_changes_nothing(monkeypatch) -> None:
     values = crossed("chunks", 3, 50, by_seed=0.02)
     whole = estimate(values, KEY, 301), paired(values, values[1:], KEY, 301)
-    monkeypatch.setattr(statistics, "CELLS", 50 * 7)
+    monkeypatch.setattr(bootstrap, "CELLS", 50 * 7)
     cut = estimate(values, KEY, 301), paired(values, values[1:], KEY, 301)
     for one, other in zip(whole, cut, strict=True):
         assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-12)
 
 
 def test_every_draw_keeps_the_number_of_tasks() -> None:
-    counts = statistics._Resampled(KEY, 9).counts(4000)
+    counts = bootstrap._Resampled(KEY, 9).counts(4000)
     assert (counts.sum(1) == 9).all()
     assert counts.mean(0) == pytest.approx(np.ones(9), abs=0.06)
     assert counts.var(0) == pytest.approx(np.full(9, 8 / 9), abs=0.08)
@@ -138,20 +137,6 @@ def test_every_draw_keeps_the_number_of_tasks() -> None:
 def test_narrow_floats_are_averaged_as_wide_ones() -> None:
     values = np.float32(crossed("narrow", 1, 500, by_seed=0.0))
     assert estimate(values, KEY, 50) == estimate(values.astype(np.float64), KEY, 50)
-
-
-@pytest.mark.parametrize(
-    "a, b, shared",
-    [
-        (Estimate(0.5, 0.4, 0.6), Estimate(0.7, 0.6, 0.8), True),
-        (Estimate(0.5, 0.4, 0.6), Estimate(0.5, 0.49, 0.51), True),
-        (Estimate(0.5, 0.4, 0.6), Estimate(0.7, 0.61, 0.8), False),
-    ],
-    ids=["they touch", "one within the other", "apart"],
-)
-def test_overlap_is_symmetric(a: Estimate, b: Estimate, shared: bool) -> None:
-    assert overlap(a, b) is shared
-    assert overlap(b, a) is shared
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (5,), (1, 2, 3)], ids=str)
@@ -178,9 +163,22 @@ def test_refuses_no_draws() -> None:
         estimate(np.zeros((1, 2)), KEY, draws=0)
 
 
-def test_the_interval_of_a_share_is_wilson_s():
-    found = wilson(8, 10)
-    assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178)), "the textbook's example"
-    assert found.mean == 0.8
-    assert (wilson(0, 5).low, wilson(5, 5).high) == (0.0, 1.0)
-    assert wilson(10, 10).low == pytest.approx(0.72, abs=0.005), "all right is no certainty"
+def test_over_seeds() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    found = over_seeds(values, Key.from_seed(0))
+    assert found.low < found.mean == 2.5 < found.high
+    assert found == over_seeds(values, Key.from_seed(0))
+    assert over_seeds(values[:1], Key.from_seed(0)).low == 1.0
+    with pytest.raises(NumericsError, match="expected finite values"):
+        over_seeds(np.array([1.0, np.nan]), Key.from_seed(0))
+    with pytest.raises(NumericsError, match="at least one draw, got 0"):
+        over_seeds(values, KEY, draws=0)
+
+
+def test_over_seeds_is_the_mean_of_resampled_values() -> None:
+    """Against the definition: every draw is the mean of as many values, drawn with the same raw bits."""
+    values = noise("seeds alone", 6)
+    drawn = (KEY.bits().random_raw(400 * 6).reshape(400, 6) % np.uint64(6)).astype(int)
+    low, high = np.quantile([np.mean([values[place] for place in draw]) for draw in drawn], [0.025, 0.975])
+    found = over_seeds(values, KEY, draws=400)
+    assert found.ends == pytest.approx((values.mean(), low, high), abs=1e-15)

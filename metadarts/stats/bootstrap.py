@@ -1,15 +1,15 @@
-"""How sure a mean accuracy is when there are few trainings and many shared test tasks: a crossed bootstrap.
+"""95 % intervals of means by the percentile bootstrap: over seeds, and over seeds and shared test tasks together.
 
-An accuracy of this project is a table of S trainings (seeds) by T test tasks, and both were drawn: another seed would
-have trained another network, another draw would have tested it on other tasks. Every draw of the bootstrap therefore
-resamples whole rows and whole columns (the pigeonhole bootstrap: Owen, "The pigeonhole bootstrap", 2007).
+An accuracy is a table of S trainings (seeds) by T test tasks, and both were drawn: another seed would have trained
+another network, another draw would have tested it on other tasks. `estimate` and `paired` therefore resample whole
+rows and whole columns (the pigeonhole bootstrap: Owen, "The pigeonhole bootstrap", 2007). `over_seeds` resamples seeds
+alone, for a benchmark whose tasks are all there are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,32 +17,12 @@ from numpy.typing import NDArray
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
 
-Values = NDArray[np.float64]
+from .intervals import Estimate, Values
+
 DRAWS = 10_000
 TAILS = (0.025, 0.975)
-QUANTILE = 1.959963984540054
-"""Of the normal distribution, 97.5 %."""
 CELLS = 1_000_000
 """How many resampled tasks are held at once: 8 MB of them."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval, as fractions of 1 (or, for a difference, from -1 to 1).
-
-    Args:
-        mean: the mean of all values.
-        low: lower end of the interval, at most ``mean``.
-        high: upper end, at least ``mean``.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    def contains(self, value: float) -> bool:
-        """Whether ``value`` lies in the interval, its ends included."""
-        return self.low <= value <= self.high
 
 
 def estimate(values: Values, key: Key, draws: int = DRAWS) -> Estimate:
@@ -96,33 +76,36 @@ def paired(a: Values, b: Values, key: Key, draws: int = DRAWS) -> Estimate:
     return _interval(a.mean() - b.mean(), np.concatenate(differences), least, most)
 
 
-def wilson(hits: float, count: int) -> Estimate:
-    """The share of ``hits`` among ``count``, with a 95 % interval that holds near 0 and 1 and for few of them too.
+def over_seeds(values: Values, key: Key, draws: int = DRAWS) -> Estimate:
+    """The mean of ``values`` [S], one per seed, and its 95 % percentile interval over resampled seeds.
 
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    With one seed the interval is a point and says nothing.
+
+    Raises:
+        NumericsError: without a value or a draw, or when a value is not finite.
     """
-    share, square = hits / count, QUANTILE**2 / count
-    middle = (share + square / 2) / (1 + square)
-    half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
-    return Estimate(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))
-
-
-def overlap(a: Estimate, b: Estimate) -> bool:
-    """Whether the two intervals share a point. Those of shared tasks may, and `paired` still tell the two apart."""
-    return a.low <= b.high and b.low <= a.high
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise NumericsError(f"expected finite values of at least one seed, got {values.shape} {values.ravel()[:3]}")
+    _check_draws(draws)
+    return _interval(values.mean(), values[_Resampled(key, len(values)).rows(draws)].mean(1))
 
 
 class _Resampled:
-    """A stream of resampled rows: how often each of ``count`` was drawn, whatever the chunks it is read in."""
+    """A stream of resampled rows: which of ``count`` were drawn, whatever the chunks it is read in."""
 
     def __init__(self, key: Key, count: int) -> None:
         self._bits, self._count = key.bits(), count
 
-    def counts(self, draws: int) -> Values:
-        """[draws, count]; each row sums to the count."""
+    def rows(self, draws: int) -> NDArray[np.int64]:
+        """[draws, count] numbers of rows."""
         # Raw bits are fixed by the algorithm, which numpy's integers are not; the bias of the rest is below 1e-15.
         drawn = self._bits.random_raw(draws * self._count).reshape(draws, self._count) % np.uint64(self._count)
-        places = drawn.astype(np.int64) + np.arange(draws)[:, None] * self._count
+        return np.asarray(drawn.astype(np.int64))
+
+    def counts(self, draws: int) -> Values:
+        """[draws, count] how often each was drawn; each row sums to the count."""
+        places = self.rows(draws) + np.arange(draws)[:, None] * self._count
         counted = np.bincount(places.ravel(), minlength=draws * self._count)
         return counted.reshape(draws, self._count).astype(np.float64)
 
@@ -141,7 +124,7 @@ def _chunks(draws: int, tasks: int) -> Iterator[int]:
         yield min(most, draws - start)
 
 
-def _interval(mean: float, draws: Values, least: float, most: float) -> Estimate:
+def _interval(mean: float, draws: Values, least: float = -math.inf, most: float = math.inf) -> Estimate:
     """The percentile interval around ``mean``; rounding takes nothing past ``least`` and ``most``, the values' ends."""
     low, high = np.quantile(draws, TAILS)
     mean, low, high = (float(min(max(value, least), most)) for value in (mean, low, high))
@@ -155,6 +138,10 @@ def _checked(values: Values, name: str, draws: int) -> Values:
     if not np.isfinite(values).all():
         bad = int(values.size - np.isfinite(values).sum())
         raise NumericsError(f"{name}: {bad} of {values.size} accuracies are not finite: find out why before averaging")
+    _check_draws(draws)
+    return values
+
+
+def _check_draws(draws: int) -> None:
     if draws < 1:
         raise NumericsError(f"expected at least one draw, got {draws}: the default is {DRAWS}")
-    return values
