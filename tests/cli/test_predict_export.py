@@ -22,7 +22,7 @@ COUNTS = {"ant": 4, "bee": 5}
 @pytest.fixture(scope="session")
 def cases():
     """What the tests of the Python interface are made of."""
-    path = Path(__file__).parents[1] / "api" / "cases.py"
+    path = Path(__file__).parents[1] / "fewshot" / "cases.py"
     spec = importlib.util.spec_from_file_location("api_cases", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
