@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from metadarts.training import Config, Experiment
+    from metadarts.training import Config, Experiment, OpenRun
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")]
@@ -35,55 +35,24 @@ DataRoot = Annotated[Path | None, typer.Option(help="Where the data of a name li
 console = Console(highlight=False, markup=False, emoji=False)
 
 
-def data_settings(data: str, root: Path | None = None) -> dict[str, str]:
-    """``--data`` and ``--data-root`` as settings.
-
-    Raises:
-        ConfigError: when ``data`` is neither a name nor a path, or ``root`` is given beside a path.
-        DataError: when no source reads what lies at the path.
-    """
-    from metadarts.tasks import SOURCES, recognise
-    from metadarts.training.build import LIBRARY
-
-    if root is not None and not is_there(root):
-        raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
-    if data in SOURCES or data.startswith(f"{LIBRARY}:"):
-        return {"tasks.source": data, "tasks.file": str(root.resolve()) if root else ""}
-    path = Path(data)
-    if not is_there(path):
-        raise ConfigError(f"--data {data!r}: no such file, and not the name of a source; {nearest(data, SOURCES)}")
-    if root is not None:
-        raise ConfigError(f"--data {data!r} is a path already: leave out --data-root, or give --data a name")
-    return {"tasks.source": recognise(path), "tasks.file": str(path.resolve())}
-
-
-def is_there(path: Path) -> bool:
-    """Whether something is at ``path``; a name that the system cannot even look up is not."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
-def moved_data(source: str, data: str | None, root: Path | None) -> dict[str, str]:
-    """The settings of data that moved: ``--data`` and ``--data-root``, or the root alone for the run's own ``source``.
-
-    Raises:
-        ConfigError: as `data_settings`, or when the run reads a path, which has no root.
-    """
-    if data is None and root is None:
-        return {}
-    if data is None and source in ("folder", "npz"):
-        raise ConfigError("the run reads a path, not a name: say where it lies now with --data PATH")
-    return data_settings(data or source, root)
-
-
 def open_experiment(config: Config, device: str) -> Experiment:
     """Build the experiment, under a bar when there are many images to read. Raises MetadartsError."""
     from metadarts.training import build
 
+    with _reading(config) as progress:
+        return build(config, device, progress)
+
+
+def experiment_of(run: OpenRun) -> Experiment:
+    """The experiment of a run on disk, as `open_experiment`. Raises MetadartsError."""
+    with _reading(run.config) as progress:
+        return run.experiment(progress=progress)
+
+
+@contextmanager
+def _reading(config: Config) -> Iterator[Callable[[int, int], None]]:
     with bar(f"read {config.tasks.source}", quiet=True) as shown:
-        return build(config, device, lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images"))
+        yield lambda done, total: shown.update(done / max(total, 1), f"{done}/{total} images")
 
 
 def prepare(device: str, threads: int) -> str:

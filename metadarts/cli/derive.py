@@ -31,17 +31,16 @@ def derive_run(run: Path) -> list[Path]:
     from metadarts.core.errors import ConfigError
     from metadarts.derive import count_skips, derive_genotype
     from metadarts.spaces import darts
-    from metadarts.training import RunFolder
+    from metadarts.training import open_run
     from metadarts.training.evaluation import alphas_of
     from metadarts.viz import draw_alphas, draw_genotype
 
-    folder = RunFolder.open(run)
-    model = folder.config().model
+    opened = open_run(run)
+    folder, model = opened.folder, opened.config.model
     if model.network != "supernet":
         raise ConfigError(f"{run} trained the network {model.network!r}, which has no alphas to derive a cell from")
     space = darts(model.nodes)
-    checkpoint = folder.load("best")
-    alphas = alphas_of(checkpoint.params)
+    alphas = alphas_of(opened.checkpoint.params)
     genotype = derive_genotype(alphas, space)
     common.console.print(str(genotype), soft_wrap=True)
     skips = count_skips(genotype)
@@ -50,7 +49,7 @@ def derive_run(run: Path) -> list[Path]:
         folder.write("genotype.txt", f"{genotype}\n"),
         folder.write("genotype.json", genotype.to_json(space.name) + "\n"),
     ]
-    title = f"derived after meta-step {checkpoint.facts['step']}"
+    title = f"derived after meta-step {opened.checkpoint.facts['step']}"
     for name in ("cell.svg", "cell.png"):
         draw_genotype(genotype, run / name, title)
         written.append(run / name)

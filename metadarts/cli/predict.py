@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metadarts.store.files import is_there
+
 from . import common
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def _files(path: Path) -> list[Path]:
     from metadarts.core.errors import DataError
     from metadarts.tasks.images.pixels import image_suffixes
 
-    if not common.is_there(path):
+    if not is_there(path):
         raise DataError(f"there is no image {path}")
     if not path.is_dir():
         return [path]

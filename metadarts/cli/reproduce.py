@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metadarts.core.errors import ConfigError
+from metadarts.store.files import is_there
 
 from . import common
 from .signals import stop_on_signals
@@ -127,7 +128,7 @@ def _rows(spec: TableSpec, budget: str, shots: tuple[int, ...], asked: list[str]
 
 
 def _there(root: Path | None) -> Path | None:
-    if root is not None and not common.is_there(root):
+    if root is not None and not is_there(root):
         raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
     return root
 
