@@ -208,9 +208,8 @@ def predict(
     """
     import torch
 
-    from metadarts.fewshot.classifier import open_support
+    from metadarts.fewshot import Adapter
     from metadarts.fewshot.labelled import read_labelled
-    from metadarts.fewshot.learn import check_support
     from metadarts.predictor import open_model
     from metadarts.store.files import write_atomically
 
@@ -218,11 +217,10 @@ def predict(
     if json_file is not None:
         _require_free(json_file, ".json")
     opened, _ = open_model(model)
-    found = read_labelled(images)
-    _, support, notes = open_support(start, found.images, found.labels, found.classes, 0)
-    check_support(support)
-    for note in notes:
+    task = Adapter.open(start, read_labelled(images)).task
+    for note in task.facts["notes"]:
         common.console.print(f"note: {note}", soft_wrap=True)
+    support = task.support
     batch = support.batch(torch.arange(len(support.labels)))
     if batch.support_images.shape[2] != opened.sight.in_channels:
         raise ConfigError(

@@ -16,8 +16,8 @@ from metadarts.fewshot.learn import (
     adapt_start,
     check_support,
     derive,
-    from_scratch,
     inherited,
+    retrained,
 )
 from metadarts.fewshot.task import MOST_AT_ONCE, Task, logits
 from metadarts.networks import Learner, discrete_network, inherit
@@ -49,27 +49,27 @@ def test_what_is_shipped_answers_as_the_network_under_the_support_policy(cases, 
     wanted = Learner(start.network, "support").query_logits(
         solution.with_axis(), support.batch(support.frozen, held_out.pixels, held_out.labels)
     )[0]
-    task = Task(support, {"soft": solution})
+    task = Task(support, {"supernet": solution})
     size = float(wanted.abs().max())
     torch.testing.assert_close(task.model().logits(held_out.pixels), wanted, atol=1e-5 * size, rtol=0)
     torch.testing.assert_close(task.source()(held_out.pixels), wanted, atol=1e-5 * size, rtol=0)
 
 
 def test_inherited_in_zero_steps_is_the_discrete_network_with_the_supernets_weights(start, support):
-    soft = adapt_start(start, support, AdaptSettings(2))
-    found = inherited(start, support, soft, AdaptSettings(0))
-    network = discrete_network(derive(soft), start.network.space, start.network.spec)
-    shared = {name: tensor for name, tensor in soft.params.items() if not name.startswith("head.")}
+    adapted = adapt_start(start, support, AdaptSettings(2))
+    found = inherited(start, support, adapted, AdaptSettings(0))
+    network = discrete_network(derive(adapted), start.network.space, start.network.spec)
+    shared = {name: tensor for name, tensor in adapted.params.items() if not name.startswith("head.")}
     shared |= {"head.scale": start.params["head.scale"]}
-    assert found.network.genotype == derive(soft)
+    assert found.network.genotype == derive(adapted)
     assert same(found.params, prototypes(network, inherit(network, shared, start.network), support))
 
 
 def test_another_genotype_may_be_inherited(start, support):
-    soft = adapt_start(start, support, AdaptSettings(0))
+    adapted = adapt_start(start, support, AdaptSettings(0))
     pairs = [("skip_connect", 0), ("sep_conv_3x3", 1)] * 2
     other = Genotype(pairs, (2, 3), pairs, (2, 3))
-    assert inherited(start, support, soft, AdaptSettings(0), other).network.genotype == other
+    assert inherited(start, support, adapted, AdaptSettings(0), other).network.genotype == other
 
 
 def test_alphas_move_and_the_cell_follows_them(start, support):
@@ -82,7 +82,7 @@ def test_alphas_move_and_the_cell_follows_them(start, support):
     assert derive(begun) != derive(moved)
     assert (
         str(derive(moved))
-        == Task(support, {"soft": inherited(start, support, moved, AdaptSettings(0))}).model().facts["genotype"]
+        == Task(support, {"supernet": inherited(start, support, moved, AdaptSettings(0))}).model().facts["genotype"]
     )
 
 
@@ -109,7 +109,7 @@ def test_held_out_images_are_only_looked_at(cases, start, support):
         lambda held: inherited(
             start, support, adapt_start(start, support, AdaptSettings(1)), AdaptSettings(2), held_out=held
         ),
-        lambda held: from_scratch(
+        lambda held: retrained(
             start, support, derive(adapt_start(start, support, AdaptSettings(0))), AdaptSettings(3), held
         ),
     ):
@@ -221,12 +221,12 @@ def test_learned_rates_are_the_ones_of_the_start_unless_some_are_named(start, su
     assert same(adapt_start(learned, support, named).params, adapt_start(start, support, named).params)
 
 
-def test_from_scratch_does_not_know_the_start(cases, start, support):
+def test_retrained_does_not_know_the_start(cases, start, support):
     genotype = derive(adapt_start(start, support, AdaptSettings(0)))
     other = replace(start, params={name: tensor * 2 for name, tensor in start.params.items()})
-    one, two = (from_scratch(own, support, genotype, AdaptSettings(2)) for own in (start, other))
+    one, two = (retrained(own, support, genotype, AdaptSettings(2)) for own in (start, other))
     assert same(one.params, two.params)
-    different = from_scratch(start, replace(support, seed=1), genotype, AdaptSettings(2))
+    different = retrained(start, replace(support, seed=1), genotype, AdaptSettings(2))
     assert not same(one.params, different.params)
 
 
@@ -294,5 +294,5 @@ def test_a_plan_takes_numpys_numbers():
 
 
 def test_an_unknown_solution_is_named(start, support):
-    with pytest.raises(ConfigError, match="was not finished as 'scratch'"):
-        Task(support, {"soft": adapt_start(start, support, AdaptSettings(0))}).solution("scratch")
+    with pytest.raises(ConfigError, match="was not finished as 'retrained'"):
+        Task(support, {"supernet": adapt_start(start, support, AdaptSettings(0))}).solution("retrained")

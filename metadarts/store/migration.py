@@ -1,0 +1,23 @@
+"""What version 0.1 wrote, in today's terms. The one place that knows old names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+RENAMED_FINISHES = {"soft": "supernet", "scratch": "retrained"}
+
+
+def migrated_finish(name: str) -> str:
+    """The name of a finish today; that of today stays as it is."""
+    return RENAMED_FINISHES.get(name, name)
+
+
+def migrated_task(told: Mapping[str, Any], tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Description and tensors (FINISH/NAME) of a task folder, its finishes under today's names."""
+    groups = {group: told[group] for group in ("solutions", "measured") if isinstance(told.get(group), dict)}
+    renamed = {group: {migrated_finish(name): of for name, of in table.items()} for group, table in groups.items()}
+    parts = {name: name.partition("/") for name in tensors}
+    return {**told, **renamed}, {
+        f"{migrated_finish(finish)}{slash}{rest}": tensors[name] for name, (finish, slash, rest) in parts.items()
+    }
