@@ -31,7 +31,7 @@ from metadarts.meta import evaluate
 from metadarts.networks import Learner
 from metadarts.spaces import Genotype, random_genotype
 from metadarts.stats import interval95
-from metadarts.training import Experiment, RunFolder, build, discretised, with_settings
+from metadarts.training import Experiment, discretised, open_run
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.environment import choose_device, describe
@@ -135,12 +135,9 @@ def run(
 
 def _opened(options: argparse.Namespace) -> tuple[Experiment, Checkpoint]:
     torch.set_num_threads(options.threads)
-    folder = RunFolder.open(options.run)
-    folder.require_finished()
-    config = with_settings(folder.config(), {"evaluate.steps": options.steps})
-    experiment, checkpoint = build(config, choose_device(options.device)), folder.load("best")
-    experiment.check_params(checkpoint.params)
-    return experiment, checkpoint
+    device, settings = choose_device(options.device), {"evaluate.steps": options.steps}
+    opened = open_run(options.run, device=device, settings=settings, finished=True)
+    return opened.experiment(), opened.checkpoint
 
 
 def _in_worker(options: argparse.Namespace, number: int) -> Measured:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.shipped --draws FOLDER --out ROWS.jsonl --start NAME=START ... --bare-python ENV/bin/python
 
-For each start one task of FOLDER (what `benchmarks.new_task.draws` wrote) is learnt, finished as the soft and as the
-inherited network, saved, loaded again, and exported in every format. Each file answers 1,000 images: the task's own,
+For each start one task of FOLDER (what `benchmarks.new_task.draws` wrote) is learnt, finished as the supernet and as
+the inherited network, saved, loaded again, and exported in every format. Each file answers 1,000 images: the task's,
 and noise. The python file is run by ``--bare-python``, the interpreter of an environment that has torch and
 safetensors and nothing else (`python -m venv ENV && ENV/bin/pip install torch safetensors`); without it, by this one.
 """
@@ -68,7 +68,7 @@ def rows(name: str, start: str, draw: Path, bare_python: str) -> list[dict[str, 
         held = fitted._pixels(arrays["held_out"])
         pixels = torch.cat([held, noise(fitted.model_.facts["image"], IMAGES - len(held))])
         labels = torch.from_numpy(arrays["held_out_labels"])
-        for finish in ("soft", "inherited"):
+        for finish in ("supernet", "inherited"):
             for format, suffix in SUFFIXES.items():
                 path = folder / f"{finish}-{format}{suffix}"
                 row = _row(task, finish, format, path, (pixels, labels), bare_python, folder)

@@ -25,13 +25,13 @@ from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.fewshot import FewShotClassifier
 from metadarts.fewshot.learn import (
-    SCRATCH_STEPS,
+    RETRAIN_STEPS,
     AdaptSettings,
     HeldOutImages,
     adapt_start,
     derive,
-    from_scratch,
     inherited,
+    retrained,
 )
 from metadarts.fewshot.measure import size_of
 from metadarts.fewshot.pixels import logistic_regression, pixel_baselines
@@ -67,17 +67,17 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
     support = classifier.task_.support
     pixels = classifier._pixels(arrays["held_out"])
     held = HeldOutImages(pixels, torch.from_numpy(arrays["held_out_labels"]))
-    opened, soft, plan = open_start(start), classifier.task_.solution("soft"), AdaptSettings(steps)
+    opened, adapted, plan = open_start(start), classifier.task_.solution("supernet"), AdaptSettings(steps)
 
     def score(solution: Solution, bn: str = "support") -> float:
         found = logits(support, solution.network, solution.with_axis(), held.pixels, bn)
         return float(hits(found, held.labels).mean())
 
     shipped = torch.from_numpy(classifier.logits(arrays["held_out"]))
-    cell = inherited(opened, support, soft, plan, held_out=held)
-    scratch = from_scratch(opened, support, derive(soft), AdaptSettings(SCRATCH_STEPS))
-    others = _random_cells(draw.stem, opened, support, soft, plan)
-    space = soft.network.space
+    cell = inherited(opened, support, adapted, plan, held_out=held)
+    anew = retrained(opened, support, derive(adapted), AdaptSettings(RETRAIN_STEPS))
+    others = _random_cells(draw.stem, opened, support, adapted, plan)
+    space = adapted.network.space
     no_alphas = adapt_start(opened, support, AdaptSettings(steps, alpha_rate=0.0))
     return {
         "draw": draw.stem,
@@ -87,19 +87,17 @@ def measure(draw: Path, start: str, steps: int) -> dict[str, Any]:
         "before": score(adapt_start(opened, support, AdaptSettings(0))),
         "after": float(hits(shipped, held.labels).mean()),
         "weights only": score(no_alphas),
-        "transductive": score(soft, "transductive"),
+        "transductive": score(adapted, "transductive"),
         "inherited, before its steps": cell.history[0].accuracy,
         "inherited": score(cell),
-        "scratch": score(scratch),
+        "scratch": score(anew),
         "random cells, inherited": [score(other) for other in others],
         "random cells, scratch": [
-            score(
-                from_scratch(opened, support, random_genotype(space, _key(draw.stem, 0)), AdaptSettings(SCRATCH_STEPS))
-            )
+            score(retrained(opened, support, random_genotype(space, _key(draw.stem, 0)), AdaptSettings(RETRAIN_STEPS)))
         ],
         **pixel_baselines(support, held),
         "logistic regression, best": max(logistic_regression(support, held, c) for c in PENALTIES),
-        "genotype": str(derive(soft)),
+        "genotype": str(derive(adapted)),
         "sizes": size_of(classifier.model_),
         "threads": torch.get_num_threads(),
         "device": device_name("cpu"),
@@ -112,10 +110,10 @@ def _key(draw: str, number: int) -> Key:
     return Key.from_seed(0).child("random cell", draw, number)
 
 
-def _random_cells(draw: str, start: Any, support: Support, soft: Solution, plan: AdaptSettings) -> list[Solution]:
+def _random_cells(draw: str, start: Any, support: Support, adapted: Solution, plan: AdaptSettings) -> list[Solution]:
     """Random cells with the same treatment as the derived one: the adapted weights, as many steps."""
-    genotypes = [random_genotype(soft.network.space, _key(draw, number)) for number in range(RANDOM_CELLS)]
-    return [inherited(start, support, soft, plan, genotype) for genotype in genotypes]
+    genotypes = [random_genotype(adapted.network.space, _key(draw, number)) for number in range(RANDOM_CELLS)]
+    return [inherited(start, support, adapted, plan, genotype) for genotype in genotypes]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -45,16 +45,16 @@ PAIRED = {
     "after - weights only": ("after 10 steps", "weights only"),
 }
 CELLS = {
-    "inherited - soft": ("inherited", "soft"),
+    "inherited - supernet": ("inherited", "supernet"),
     "inherited - random": ("inherited", "random cells, inherited"),
-    "scratch - random": ("scratch", "random cell, scratch"),
+    "retrained - random": ("retrained", "random cell, retrained"),
 }
 FINISHES = {
-    "soft": figure("after"),
+    "supernet": figure("after"),
     "inherited": figure("inherited"),
-    "scratch": figure("scratch"),
+    "retrained": figure("scratch"),
     "random cells, inherited": figure("random cells, inherited"),
-    "random cell, scratch": figure("random cells, scratch"),
+    "random cell, retrained": figure("random cells, scratch"),
     "transductive": figure("transductive"),
 }
 

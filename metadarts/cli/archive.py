@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metadarts.core.errors import ConfigError, DataError, RunError, nearest
+from metadarts.store.files import is_there
 
 from . import common
 
@@ -45,27 +46,19 @@ def add_tasks(
     """
     from metadarts.papers.recording import record_tasks, recorded_episodes
     from metadarts.predictor.archive import Archive
-    from metadarts.training import RunFolder, with_settings
+    from metadarts.training import open_run
 
     if split not in SPLITS:
         raise ConfigError(f"--split {split!r}: {nearest(split, SPLITS)}")
     resolved = common.prepare(device, threads)
-    folder = RunFolder.open(run)
-    if not folder.is_finished:
+    settings = {"evaluate.steps": steps, "training.fit_memory": fit_memory}
+    chosen = open_run(run, device=resolved, data=data, data_root=data_root, settings=settings)
+    if not chosen.folder.is_finished:
         raise RunError(f"{run}: its search has not ended, and its checkpoint may still change; end it first")
-    before = folder.config()
-    changed = {
-        "evaluate.steps": steps,
-        "training.fit_memory": fit_memory,
-        **common.moved_data(before.tasks.source, data, data_root),
-    }
-    config = with_settings(before, {k: v for k, v in changed.items() if v is not None}).check()
-    checkpoint = folder.load("best")
-    experiment = common.open_experiment(config, resolved)
-    experiment.check_params(checkpoint.params)
+    experiment = common.experiment_of(chosen)
     recorded_episodes(experiment, split)  # before the archive is made, what cannot be recorded is refused
     with Archive.open(file, write=True) as opened, common.bar(f"adapt {tasks} {split} tasks") as shown:
-        found = record_tasks(experiment, checkpoint, opened, tasks, split, seed, shown.watch)
+        found = record_tasks(experiment, chosen.checkpoint, opened, tasks, split, seed, shown.watch)
         total = len(opened)
     added = len(found.names)
     gain = f", accuracy {found.before:.2%} before and {found.after:.2%} after adaptation" if added else ""
@@ -118,7 +111,7 @@ def merge_archives(
 
     for path in others:  # all of them before the first is added
         with Archive.open(path) as other:
-            if common.is_there(into) and path.samefile(into):
+            if is_there(into) and path.samefile(into):
                 raise ConfigError(f"{path} is the archive to add to: name others to add")
             for _ in other:
                 pass
@@ -141,7 +134,7 @@ def verify_archive(
     from metadarts.predictor.archive import Archive
     from metadarts.predictor.archive_check import check_origins, check_records
 
-    if data_root is not None and not common.is_there(data_root):
+    if data_root is not None and not is_there(data_root):
         raise ConfigError(f"--data-root {str(data_root)!r}: there is nothing at that place")
     with Archive.open(file) as opened:
         with common.bar("check records") as shown:
@@ -190,4 +183,4 @@ def _place(data: Data, root: Path) -> Path | None:
     if data.opened == "glyphs":
         return None
     names = [data.source, f"{data.source}.npz", data.opened, *(["cifar100"] if data.opened in CIFAR else [])]
-    return next((root / name for name in names if common.is_there(root / name)), root)
+    return next((root / name for name in names if is_there(root / name)), root)

@@ -12,11 +12,11 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.text import Text
 
-from metadarts.core.errors import ConfigError, nearest
-from metadarts.core.progress import Progress
+from metadarts.core.errors import ConfigError
+from metadarts.core.progress import Progress, Watch
 
 if TYPE_CHECKING:
-    from metadarts.training import Config, Experiment
+    from metadarts.training import Config, Experiment, OpenRun
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")]
@@ -31,60 +31,33 @@ MovedData = Annotated[str | None, typer.Option(help=f"Where it moved since the s
 FitMemory = Annotated[
     bool | None, typer.Option("--fit-memory", help="When memory runs out, measure fewer tasks per pass.")
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="A .py file or module with entries of your own; its code runs. As often as needed."),
+]
 DataRoot = Annotated[Path | None, typer.Option(help="Where the data of a name lie; default: its usual place.")]
 
 console = Console(highlight=False, markup=False, emoji=False)
-
-
-def data_settings(data: str, root: Path | None = None) -> dict[str, str]:
-    """``--data`` and ``--data-root`` as settings.
-
-    Raises:
-        ConfigError: when ``data`` is neither a name nor a path, or ``root`` is given beside a path.
-        DataError: when no source reads what lies at the path.
-    """
-    from metadarts.tasks import SOURCES, recognise
-    from metadarts.training.build import LIBRARY
-
-    if root is not None and not is_there(root):
-        raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
-    if data in SOURCES or data.startswith(f"{LIBRARY}:"):
-        return {"tasks.source": data, "tasks.file": str(root.resolve()) if root else ""}
-    path = Path(data)
-    if not is_there(path):
-        raise ConfigError(f"--data {data!r}: no such file, and not the name of a source; {nearest(data, SOURCES)}")
-    if root is not None:
-        raise ConfigError(f"--data {data!r} is a path already: leave out --data-root, or give --data a name")
-    return {"tasks.source": recognise(path), "tasks.file": str(path.resolve())}
-
-
-def is_there(path: Path) -> bool:
-    """Whether something is at ``path``; a name that the system cannot even look up is not."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
-def moved_data(source: str, data: str | None, root: Path | None) -> dict[str, str]:
-    """The settings of data that moved: ``--data`` and ``--data-root``, or the root alone for the run's own ``source``.
-
-    Raises:
-        ConfigError: as `data_settings`, or when the run reads a path, which has no root.
-    """
-    if data is None and root is None:
-        return {}
-    if data is None and source in ("folder", "npz"):
-        raise ConfigError("the run reads a path, not a name: say where it lies now with --data PATH")
-    return data_settings(data or source, root)
 
 
 def open_experiment(config: Config, device: str) -> Experiment:
     """Build the experiment, under a bar when there are many images to read. Raises MetadartsError."""
     from metadarts.training import build
 
+    with _reading(config) as progress:
+        return build(config, device, progress)
+
+
+def experiment_of(run: OpenRun) -> Experiment:
+    """The experiment of a run on disk, as `open_experiment`. Raises MetadartsError."""
+    with _reading(run.config) as progress:
+        return run.experiment(progress=progress)
+
+
+@contextmanager
+def _reading(config: Config) -> Iterator[Watch]:
     with bar(f"read {config.tasks.source}", quiet=True) as shown:
-        return build(config, device, shown.watch)
+        yield shown.watch
 
 
 def prepare(device: str, threads: int) -> str:

@@ -57,15 +57,15 @@ def _build_glyphs() -> None:
 def _compare(out: Path, tasks: int, device: str) -> None:
     from rich.table import Table
 
-    from metadarts.training import RunFolder, build
+    from metadarts.training import open_run
     from metadarts.training.baselines import compare
     from metadarts.viz import draw_curve
 
-    folder = RunFolder.open(out)
-    experiment, checkpoint = build(folder.config(), device), folder.load("best")
+    opened = open_run(out, device=device)
+    experiment, checkpoint = opened.experiment(), opened.checkpoint
     with common.bar(f"test on {tasks} tasks from unseen scripts") as shown:
         table = compare(experiment, checkpoint, tasks, shown.watch)
-    folder.write_json("results.json", table)
+    opened.folder.write_json("results.json", table)
     adapted = table["rows"][0]
     draw_curve(
         {"test tasks": table["curve"]},

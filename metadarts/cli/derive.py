@@ -31,16 +31,15 @@ def derive_run(run: Path) -> list[Path]:
     from metadarts.core.errors import ConfigError
     from metadarts.core.types import alphas_of
     from metadarts.derive import count_skips, derive_genotype
-    from metadarts.training import RunFolder
+    from metadarts.training import open_run
     from metadarts.viz import draw_alphas, draw_genotype
 
-    folder = RunFolder.open(run)
-    config = folder.config()
+    opened = open_run(run)
+    folder, config = opened.folder, opened.config
     if not config.has_alphas():
         raise ConfigError(f"{run} trained a network without alphas ({config.described()}): there is no cell to derive")
     space, relaxation = config.search_space(), config.build_relaxation()
-    checkpoint = folder.load("best")
-    alphas = alphas_of(checkpoint.params)
+    alphas = alphas_of(opened.checkpoint.params)
     genotype = derive_genotype(alphas, space, relaxation)
     common.console.print(str(genotype), soft_wrap=True)
     skips = count_skips(genotype)
@@ -49,7 +48,7 @@ def derive_run(run: Path) -> list[Path]:
         folder.write("genotype.txt", f"{genotype}\n"),
         folder.write("genotype.json", genotype.to_json(space.name) + "\n"),
     ]
-    title = f"derived after meta-step {checkpoint.facts['step']}"
+    title = f"derived after meta-step {opened.checkpoint.facts['step']}"
     for name in ("cell.svg", "cell.png"):
         draw_genotype(genotype, run / name, title)
         written.append(run / name)

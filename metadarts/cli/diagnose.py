@@ -38,24 +38,18 @@ def diagnose(
     from metadarts.papers.cells import require_supernet
     from metadarts.papers.diagnosis import as_text
     from metadarts.papers.diagnosis import diagnose as measure
-    from metadarts.training import RunFolder, with_settings
+    from metadarts.training import open_run
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")
     resolved = common.prepare(device, threads)
-    folder = RunFolder.open(run)
-    before = folder.config()
-    changed = {"training.fit_memory": fit_memory, **common.moved_data(before.tasks.source, data, data_root)}
-    config = with_settings(before, {k: v for k, v in changed.items() if v is not None}).check()
-    if split == "test":
-        folder.require_finished()
-    checkpoint = folder.load("best")
-    experiment = common.open_experiment(config, resolved)
-    experiment.check_params(checkpoint.params)
+    settings = {"training.fit_memory": fit_memory}
+    opened = open_run(run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test")
+    experiment = common.experiment_of(opened)
     require_supernet(experiment)
     place = _made(out or run / "diagnosis")
     with common.bar(f"diagnose on {tasks} {split} tasks") as shown:
-        found = measure(experiment, checkpoint, tasks, split, seed, shown.watch)
+        found = measure(experiment, opened.checkpoint, tasks, split, seed, shown.watch)
     common.console.print(as_text(found), soft_wrap=True)
     for path in _write(found, place):
         common.console.print(f"written to {path}", soft_wrap=True)

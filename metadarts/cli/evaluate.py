@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from metadarts.store.files import is_there
+
 from . import common
 
 IDENTITY = ("tasks", "queries", "precision", "episodes_sha256", "genotype", "checkpoint_step")
@@ -45,31 +47,24 @@ def evaluate(
     """Adapt the run's best checkpoint to held-out tasks and print accuracy with its 95 % interval."""
     from metadarts.core.errors import ConfigError, RunError
     from metadarts.store.files import write_atomically
-    from metadarts.training import RunFolder, discretised, evaluate_run, read_genotype, with_settings
+    from metadarts.training import discretised, evaluate_run, open_run, read_genotype
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")
-    if json_file is not None and not (common.is_there(json_file.parent) and os.access(json_file.parent, os.W_OK)):
+    if json_file is not None and not (is_there(json_file.parent) and os.access(json_file.parent, os.W_OK)):
         raise RunError(f"cannot write {json_file}: its folder is missing or not writable; name another place")
     resolved = common.prepare(device, threads)
-    folder = RunFolder.open(run)
-    before = folder.config()
-    changed = {
+    settings = {
         "tasks.ways": ways,
         "tasks.shots": shots,
         "evaluate.steps": steps,
         "training.fit_memory": fit_memory,
         "model.bn": bn,
         "model.precision": precision,
-        **common.moved_data(before.tasks.source, data, data_root),
     }
-    config = with_settings(before, {k: v for k, v in changed.items() if v is not None}).check()
-    if split == "test":
-        folder.require_finished()
+    opened = open_run(run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test")
     cell = None if genotype is None else read_genotype(genotype)
-    checkpoint = folder.load("best")
-    experiment = common.open_experiment(config, resolved)
-    experiment.check_params(checkpoint.params)
+    experiment, checkpoint = common.experiment_of(opened), opened.checkpoint
     if cell is not None:
         experiment, checkpoint = discretised(experiment, checkpoint, cell)
     with common.bar(f"evaluate on {tasks} {split} tasks") as shown:

@@ -19,7 +19,9 @@ def export(
         str | None, typer.Option(help="onnx, torch-export, safetensors or python; default: what --out ends in.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write (.onnx, .pt2, .safetensors, .py).")] = None,
-    finish: Annotated[str | None, typer.Option(help="soft, inherited or scratch; default: the task's first.")] = None,
+    finish: Annotated[
+        str | None, typer.Option(help="supernet, inherited or retrained; default: the task's first.")
+    ] = None,
     verify: Annotated[
         Path | None, typer.Option(help="Check a file that was exported earlier, and write nothing.")
     ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metadarts.core.errors import ConfigError, DataError, RunError
+from metadarts.store.files import is_there
 
 from . import common
 
@@ -119,9 +120,9 @@ def _alike(path: Path, experiences: list[TaskRecord], split: str) -> dict[str, A
 def _require_free(out: Path, suffix: str) -> None:
     if out.suffix != suffix:
         raise RunError(f"{out}: expected a name ending in {suffix}")
-    if common.is_there(out):
+    if is_there(out):
         raise RunError(f"{out} exists: give another name, or remove it first")
-    if not common.is_there(out.parent):
+    if not is_there(out.parent):
         raise RunError(f"{out}: there is no folder {out.parent}; make it first")
 
 
@@ -129,16 +130,16 @@ def _stem(start: str, experiences: list[TaskRecord]) -> tuple[Stem, str]:
     """The stem of a run's best checkpoint or of a start; "auto" is the bundled one for the data's channels."""
     from metadarts.fewshot.start import AUTO, open_start, suited_start
     from metadarts.predictor import Stem
-    from metadarts.training import RunFolder
+    from metadarts.training import open_run
 
-    if common.is_there(Path(start)) and Path(start).is_dir():  # its data need not be opened
-        folder = RunFolder.open(Path(start))
-        return Stem.of_params(folder.load("best").params), folder.path.name
+    if is_there(Path(start)) and Path(start).is_dir():  # its data need not be opened
+        opened = open_run(Path(start))
+        return Stem.of_params(opened.checkpoint.params), opened.folder.path.name
     name = start
     if start == AUTO:
         name = suited_start(3 if any(_in_colour(each) for each in experiences) else 1)
-    opened = open_start(name)
-    return Stem.of_params(opened.params), opened.name
+    found = open_start(name)
+    return Stem.of_params(found.params), found.name
 
 
 def _in_colour(experience: TaskRecord) -> bool:
@@ -199,9 +200,8 @@ def predict(
     """
     import torch
 
-    from metadarts.fewshot.classifier import open_support
+    from metadarts.fewshot import Adapter
     from metadarts.fewshot.labelled import read_labelled
-    from metadarts.fewshot.learn import check_support
     from metadarts.predictor import open_model
     from metadarts.store.files import write_atomically
 
@@ -209,11 +209,10 @@ def predict(
     if json_file is not None:
         _require_free(json_file, ".json")
     opened, _ = open_model(model)
-    found = read_labelled(images)
-    _, support, notes = open_support(start, found.images, found.labels, found.classes, 0)
-    check_support(support)
-    for note in notes:
+    task = Adapter.open(start, read_labelled(images)).task
+    for note in task.facts["notes"]:
         common.console.print(f"note: {note}", soft_wrap=True)
+    support = task.support
     batch = support.batch(torch.arange(len(support.labels)))
     if batch.support_images.shape[2] != opened.sight.in_channels:
         raise ConfigError(
@@ -303,20 +302,15 @@ def _evaluate_run(
     from metadarts.papers.prediction_page import as_markdown
     from metadarts.papers.recording import run_of
     from metadarts.predictor import open_model
-    from metadarts.training import RunFolder, with_settings
+    from metadarts.training import open_run
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test, whose classes nothing was learnt from")
     model, facts = open_model(path)
     if facts.get("split") == split:
         raise ConfigError(f"{path} was fitted on tasks of split {split!r}: measure it on the other")
-    folder = RunFolder.open(run)
-    if split == "test":
-        folder.require_finished()
-    before = folder.config()
-    config = with_settings(before, common.moved_data(before.tasks.source, None, root)).check()
-    experiment, checkpoint = common.open_experiment(config, device), folder.load("best")
-    experiment.check_params(checkpoint.params)
+    opened = open_run(run, device=device, data_root=root, finished=split == "test")
+    experiment, checkpoint = common.experiment_of(opened), opened.checkpoint
     if facts.get("run") != run_of(checkpoint):
         raise ConfigError(f"{path} was fitted on tasks of another checkpoint than the best of {run}: give its own run")
     with common.bar(f"predict and adapt {tasks} tasks") as shown:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metadarts.store.files import is_there
+
 from . import common
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Task folder of `adapt`, or a file that `export` wrote.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     finish: Annotated[
-        str | None, typer.Option(help="Of a task folder: soft, inherited or scratch; default: its first.")
+        str | None, typer.Option(help="Of a task folder: supernet, inherited or retrained; default: its first.")
     ] = None,
+    device: common.Device = "cpu",
     threads: common.Threads = 0,
 ) -> None:
     """Print the most likely class of each image; accuracy too, where folders are named as the classes are.
@@ -31,8 +34,8 @@ def predict(
 
     from metadarts.fewshot.input_spec import to_pixels
 
-    common.prepare("cpu", threads)
-    opened = _open(model, finish)
+    common.prepare(device, threads)
+    opened = _open(model, finish, device)
     files = [file for path in images for file in _files(path)]
     classes, form = opened.facts["classes"], opened.facts["image"]
     right = known = 0
@@ -57,16 +60,19 @@ def _shown(path: Path) -> str:
     return str(path).encode(errors="backslashreplace").decode()
 
 
-def _open(path: Path, finish: str | None) -> Opened:
+def _open(path: Path, finish: str | None, device: str) -> Opened:
     from metadarts.core.errors import ConfigError
     from metadarts.export import Opened, open_model
+    from metadarts.fewshot.adapter import PlacedModel
     from metadarts.fewshot.folder import is_task, load_task
 
     if is_task(path):
         model = load_task(path).model(finish)
-        return Opened("task", model.facts, model.logits)
+        return Opened("task", model.facts, PlacedModel.of(model, device))
     if finish is not None:
         raise ConfigError(f"--finish chooses among the solutions of a task folder; {path} is none")
+    if device == "cuda":
+        raise ConfigError(f"an exported file is run on the CPU: leave out --device, or give the task folder of {path}")
     return open_model(path)
 
 
@@ -75,7 +81,7 @@ def _files(path: Path) -> list[Path]:
     from metadarts.core.errors import DataError
     from metadarts.tasks.images.pixels import image_suffixes
 
-    if not common.is_there(path):
+    if not is_there(path):
         raise DataError(f"there is no image {path}")
     if not path.is_dir():
         return [path]

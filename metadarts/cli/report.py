@@ -25,8 +25,8 @@ def report(
     Example: metadarts report runs/demo
     """
     from metadarts.report import write_report
-    from metadarts.training import RunFolder
+    from metadarts.training import open_run
 
     common.prepare(device, threads)
-    path = write_report(RunFolder.open(run), out)
+    path = write_report(open_run(run), out)
     common.console.print(f"written to {path}", soft_wrap=True)

@@ -13,6 +13,7 @@ import typer
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.progress import Progress
+from metadarts.store.files import is_there
 
 from . import common
 from .signals import stop_on_signals
@@ -128,7 +129,7 @@ def _rows(spec: TableSpec, budget: str, shots: tuple[int, ...], asked: list[str]
 
 
 def _there(root: Path | None) -> Path | None:
-    if root is not None and not common.is_there(root):
+    if root is not None and not is_there(root):
         raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
     return root
 

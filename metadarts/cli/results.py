@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metadarts.core.errors import DataError, RunError
+from metadarts.store.files import is_there
 
 from . import common
 
@@ -67,7 +68,7 @@ def _require_ours(path: Path) -> None:
 
     if path.suffix != ".md":
         raise RunError(f"--out {path}: expected a name ending in .md")
-    if not common.is_there(path):
+    if not is_there(path):
         return
     try:
         ours = path.read_bytes().startswith(MARK.encode())

@@ -51,6 +51,8 @@ def search(
 
     Example: metadarts search --data glyphs --ways 5 --shots 1 --minutes 3 --out runs/demo
     """
+    from metadarts.training.open_run import data_settings
+
     given = {name for name in context.params if _was_given(context, name)}
     fitting = {"training.fit_memory": True} if fit_memory else {}
     if resume is not None:
@@ -65,7 +67,7 @@ def search(
     if data_root is not None and data is None:
         raise ConfigError("--data-root says where the data lie: name them too, e.g. --data cifar-fs")
     settings: dict[str, Any] = {
-        **(common.data_settings(data, data_root) if data else {}),
+        **(data_settings(data, data_root) if data else {}),
         **fitting,
         "tasks.ways": ways,
         "tasks.shots": shots,
@@ -138,6 +140,7 @@ def resume_search(
     from metadarts.core.errors import RunError
     from metadarts.training import RunFolder, with_settings
     from metadarts.training.memory_plan import plan_search
+    from metadarts.training.open_run import moved_data
 
     folder = RunFolder.open(run)
     config, environment = folder.config().check(), folder.environment()
@@ -150,7 +153,7 @@ def resume_search(
         common.console.print(
             f"the run began with {before} threads: sums will be rounded otherwise than without the stop"
         )
-    moved = common.moved_data(config.tasks.source, *data)
+    moved = moved_data(config.tasks.source, *data)
     experiment = common.open_experiment(with_settings(config, moved | fitting).check(), resolved)
     digest = environment.get("data_sha256")
     if digest is not None and digest != experiment.source.content_sha256:

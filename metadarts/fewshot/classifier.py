@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from metadarts.core.errors import ConfigError, DataError, nearest
+from metadarts.core.errors import ConfigError, DataError
 from metadarts.export import Check, export_model
 from metadarts.spaces import Genotype
 
+from .adapter import Adapter, PlacedModel
 from .folder import load_task, save_task
 from .input_spec import to_pixels, unit_floats
-from .learn import SCRATCH_STEPS, AdaptSettings, adapt_start, derive, from_scratch, inherited
-from .start import AUTO, Start, open_start, suited_start
-from .task import CHUNK, FINISHES, Support, Task
+from .labelled import Labelled
+from .learn import AdaptSettings, derive
+from .start import AUTO
+from .task import CHUNK, FINISHES, INHERITED, SUPERNET, Task, finish_named
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -33,11 +36,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         steps: inner steps on weights and alphas.
         seconds: take no step that would end later, and keep the best so far; reading the images and freezing the
             statistics come on top, and a discrete finish has as many seconds of its own. None for no limit.
-        finish: "soft" (the adapted supernet), "inherited" (the derived cell with the adapted weights and as many more
-            steps) or "scratch" (the derived cell trained from fresh weights on these images alone).
-        weight_rate: inner rate of the weights; None is the start's. "scratch" has its own.
+        finish: "supernet" (the adapted one), "inherited" (the derived cell with the adapted weights and as many more
+            steps) or "retrained" (the derived cell trained from fresh weights on these images alone).
+        weight_rate: inner rate of the weights; None is the start's. "retrained" has its own.
         alpha_rate: inner rate of the alphas; None is the start's.
         random_state: seed of what is random: which images make a mini-batch, fresh weights.
+        device: where to compute: "cpu", "cuda", or "auto" for CUDA where there is one.
 
     Attributes (after `fit`):
         classes_: the labels, sorted.
@@ -53,10 +57,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         *,
         steps: int = 10,
         seconds: float | None = None,
-        finish: str = "soft",
+        finish: str = SUPERNET,
         weight_rate: float | None = None,
         alpha_rate: float | None = None,
         random_state: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.start = start
         self.steps = steps
@@ -65,6 +70,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.weight_rate = weight_rate
         self.alpha_rate = alpha_rate
         self.random_state = random_state
+        self.device = device
 
     def fit(self, X: Any, y: Any, steps: int | None = None) -> FewShotClassifier:
         """Adapt the start to images ``X`` with labels ``y``.
@@ -78,79 +84,63 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             DataError: for images that cannot be read, or labels that do not fit them.
             ConfigError: for a start that is not there, or an option out of range.
         """
-        if self.finish not in FINISHES:
-            raise ConfigError(f"finish {self.finish!r} is unknown; {nearest(self.finish, FINISHES)}")
-        plan = AdaptSettings(self.steps if steps is None else steps, self.seconds, self.weight_rate, self.alpha_rate)
+        finish = finish_named(self.finish)
+        settings = AdaptSettings(
+            self.steps if steps is None else steps, self.seconds, self.weight_rate, self.alpha_rate
+        )
         classes, labels = _labels(y)
         if isinstance(self.random_state, bool) or not isinstance(self.random_state, Integral):
             raise ConfigError(f"random_state: expected a whole number, got {self.random_state!r}")
-        start, support, notes = open_support(self.start, X, labels, tuple(map(str, classes)), int(self.random_state))
-        facts = {"start": start_facts(start), "notes": notes, "unit floats": unit_floats(X)}
-        facts["parameters"] = {**self.get_params(), "steps": plan.steps, "random_state": int(self.random_state)}
-        facts["parameters"]["start"] = str(self.start)
+        learnt, seed = Labelled(X, (), tuple(map(str, classes)), labels), int(self.random_state)
+        adapter = Adapter.open(str(self.start), learnt, settings=settings, seed=seed, device=self.device)
+        made = {"start": str(self.start), "steps": settings.steps, "random_state": seed, "finish": finish}
+        adapter.task.facts |= {"unit floats": unit_floats(X), "parameters": {**self.get_params(), **made}}
         if all(type(label) is int for label in classes.tolist()):
-            facts["labels"] = classes.tolist()
-        task = Task(support, facts=facts)
-        soft = adapt_start(start, support, plan)
-        task.solutions["soft"] = soft
-        self._start: Start = start
-        self._plan: AdaptSettings = plan
-        self._settle(task, classes, "soft")
-        if self.finish != "soft":
-            self._finish_as(self.finish, None)
+            adapter.task.facts["labels"] = classes.tolist()
+        adapter.adapt()
+        if finish != SUPERNET:
+            adapter.finish(finish)
+        self._settle(adapter.task, classes, finish)
+        self._adapter: Adapter = adapter
         return self
 
     def _settle(self, task: Task, classes: NDArray[Any], finish: str) -> None:
-        solution = task.solution(finish)
+        task.put_first(finish)
+        solution = task.solution()
         self.task_, self.classes_ = task, classes
         self.finish_ = finish
         self.genotype_: Genotype = solution.network.genotype or derive(solution)
         self.history_ = [{"step": s.step, "loss": s.loss, "seconds": s.seconds} for s in solution.history]
         self.notes_ = list(task.facts.get("notes", []))
-        self.model_ = task.model(finish)
-        self._module = self.model_.module()
+        self.model_ = task.model()
+        self._answer = PlacedModel.of(self.model_, self.device)
 
-    def _finish_as(self, finish: str, steps: int | None) -> None:
-        task, start = self.task_, getattr(self, "_start", None)
-        if start is None:
-            raise ConfigError("a classifier that was loaded keeps no start: fit it anew to finish it in another way")
-        soft = task.solution("soft")
-        if finish == "inherited":
-            plan = (
-                self._plan if steps is None else AdaptSettings(steps, self.seconds, self.weight_rate, self.alpha_rate)
-            )
-            solution = inherited(start, task.support, soft, plan)
-        else:
-            plan = AdaptSettings(SCRATCH_STEPS if steps is None else steps, self.seconds)
-            solution = from_scratch(start, task.support, derive(soft), plan)
-        task.solutions = {finish: solution} | {name: own for name, own in task.solutions.items() if name != finish}
-        self._settle(task, self.classes_, finish)
-
-    def discretise(self, finish: str = "inherited", steps: int | None = None) -> FewShotClassifier:
+    def discretise(self, finish: str = INHERITED, steps: int | None = None) -> FewShotClassifier:
         """A classifier of the derived cell alone.
 
         Args:
-            finish: "inherited" or "scratch".
-            steps: K' steps of the discrete network; None is as many as were taken, or 100 from scratch.
+            finish: "inherited" or "retrained".
+            steps: K' steps of the discrete network; None is as many as were taken, or 100 from fresh weights.
 
         Returns:
             A new classifier, fitted; this one stays as it is.
         """
         check_is_fitted(self)
-        if finish not in FINISHES[1:]:
-            raise ConfigError(f"finish {finish!r} is no discrete one; {nearest(finish, FINISHES[1:])}")
+        finish = finish_named(finish, FINISHES[1:], "no discrete one")
+        before: Adapter | None = getattr(self, "_adapter", None)
+        if before is None:
+            raise ConfigError("a classifier that was loaded keeps no start: fit it anew to finish it in another way")
+        own = replace(before, task=Task(self.task_.support, dict(self.task_.solutions), dict(self.task_.facts)))
+        own.finish(finish, steps)
         other = FewShotClassifier(**{**self.get_params(), "finish": finish})
-        other.__dict__ |= {
-            name: value for name, value in self.__dict__.items() if name in ("_start", "_plan", "classes_")
-        }
-        other.task_ = Task(self.task_.support, dict(self.task_.solutions), dict(self.task_.facts))
-        other._finish_as(finish, steps)
+        other._settle(own.task, self.classes_, finish)
+        other._adapter = own
         return other
 
     def logits(self, X: Any) -> NDArray[np.float32]:
         """Logits [n, classes], in the order of ``classes_``. An image's do not depend on the others."""
         check_is_fitted(self)
-        return np.concatenate([self._module(part).numpy() for part in self._pixels(X).split(CHUNK)])
+        return np.concatenate([self._answer(part).numpy() for part in self._pixels(X).split(CHUNK)])
 
     def decision_function(self, X: Any) -> NDArray[np.float32]:
         """`logits`; of two classes, as scikit-learn wants it, [n] by how much the second is above the first."""
@@ -194,13 +184,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         save_task(self.task_, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> FewShotClassifier:
+    def load(cls, path: str | Path, device: str = "cpu") -> FewShotClassifier:
         """What `save`, or `metadarts adapt`, wrote. Labels are whole numbers again, else text. Raises RunError."""
         task = load_task(Path(path))
         finish = task.solution().finish  # the first: what `metadarts predict` asks, too
         kept = task.facts.get("parameters")
         known = {name: value for name, value in kept.items() if name in PARAMETERS} if isinstance(kept, dict) else {}
-        classifier = cls(**{**known, "finish": finish, "random_state": task.support.seed})
+        classifier = cls(**{**known, "finish": finish, "random_state": task.support.seed, "device": device})
         classifier._settle(task, _saved_labels(task), finish)
         return classifier
 
@@ -216,33 +206,6 @@ def _saved_labels(task: Task) -> NDArray[Any]:
     return np.array(names)
 
 
-def start_facts(start: Start) -> dict[str, Any]:
-    """What a task keeps of its start."""
-    return {"name": start.name, **dict(start.facts), "bn": start.config.model.bn}
-
-
-def open_support(
-    start: str, images: Any, labels: NDArray[np.int64], classes: tuple[str, ...], seed: int
-) -> tuple[Start, Support, list[str]]:
-    """The start, the support set in its form, and what was converted on the way. Raises DataError, ConfigError."""
-    if start == AUTO:
-        start = suited_start(3 if _any_colour(images) else 1)
-    opened = open_start(start)
-    pixels, notes = to_pixels(images, opened.form.channels, opened.form.height)
-    if len(pixels) != len(labels):
-        raise DataError(f"expected one label for each image, got {len(pixels)} images and {len(labels)} labels")
-    form = opened.form.suited(pixels)
-    if form.invert:
-        notes.append(f"images have a {('light', 'dark')[form.background == 'light']} background, the start knows a "
-                     f"{form.background} one: they are inverted")  # fmt: skip
-    if opened.config.model.bn != "support":
-        notes.append(
-            f"the start was meta-trained under {opened.config.model.bn} batch statistics, and a shipped model has "
-            "those of its support set: expect to lose accuracy; search with --set model.bn=support"
-        )
-    return opened, Support(form, classes, torch.from_numpy(pixels), torch.from_numpy(labels), seed), notes
-
-
 def _labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     try:
         array = np.asarray(y)
@@ -256,9 +219,3 @@ def _labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if len(set(map(str, classes))) != len(classes):
         raise DataError("two different labels read the same as text: give every class a name of its own")
     return classes, numbers.astype(np.int64)
-
-
-def _any_colour(images: Any) -> bool:
-    """Whether the images are in colour; `to_pixels` with 3 channels has grey ones with three equal planes."""
-    pixels, _ = to_pixels(images, 3, 32)
-    return bool((pixels != pixels[:, :1]).any())

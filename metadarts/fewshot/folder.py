@@ -25,6 +25,7 @@ from metadarts.networks import Network, NetworkSpec, discrete_network, supernet
 from metadarts.spaces import Genotype, darts
 from metadarts.store.described import number, read_json, truth, whole
 from metadarts.store.files import cannot_write, write_atomically
+from metadarts.store.migration import migrated_task
 from metadarts.training import RunFolder
 
 from .input_spec import read_form
@@ -117,7 +118,7 @@ def load_task(path: Path) -> Task:
     except Exception as error:  # the library's own, and those of types that torch lacks
         raise RunError(f"{path / TENSORS} is not a safetensors file ({error})") from error
     try:
-        return _task(told, tensors)
+        return _task(*migrated_task(told, tensors))
     except MetadartsError as error:
         raise RunError(f"{path / FACTS} is damaged: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:

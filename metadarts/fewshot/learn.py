@@ -21,10 +21,10 @@ from metadarts.spaces import Genotype
 from metadarts.store.described import require_printable
 
 from .start import Start
-from .task import MOST_AT_ONCE, Solution, Step, Support, hits, logits
+from .task import INHERITED, MOST_AT_ONCE, RETRAINED, SUPERNET, Solution, Step, Support, hits, logits
 
 MOST_CLASSES = 20
-SCRATCH_STEPS, SCRATCH_RATE = 100, 3e-3
+RETRAIN_STEPS, RETRAIN_RATE = 100, 3e-3
 Watch = Callable[[Step], None]
 
 
@@ -101,15 +101,16 @@ def adapt_start(
     held_out: HeldOutImages | None = None,
     watch: Watch | None = None,
 ) -> Solution:
-    """The soft finish: weights and alphas of the supernet adapted together.
+    """The finish "supernet": weights and alphas of the supernet adapted together.
 
     Raises:
         DataError: for fewer than 2 or more than 20 classes, or a class without images.
         NumericsError: when the first support loss is not finite already.
     """
     check_support(support)
-    params = _task_params(start.learner, start.params, support)
-    return _learn("soft", start.network, params, support, plan.inner(start), plan, held_out, watch, plan.rates(start))
+    params, rates = _task_params(start.learner, start.params, support), plan.rates(start)
+    rates = None if rates is None else support.placed(rates)
+    return _learn(SUPERNET, start.network, params, support, plan.inner(start), plan, held_out, watch, rates)
 
 
 def derive(solution: Solution) -> Genotype:
@@ -121,24 +122,24 @@ def derive(solution: Solution) -> Genotype:
 def inherited(
     start: Start,
     support: Support,
-    soft: Solution,
+    adapted: Solution,
     plan: AdaptSettings,
     genotype: Genotype | None = None,
     held_out: HeldOutImages | None = None,
     watch: Watch | None = None,
 ) -> Solution:
     """The derived cell (or ``genotype``): the adapted supernet's weights, a new head, ``plan.steps`` more steps."""
-    parent = soft.network
-    network = parent.discrete(genotype or derive(soft))
-    shared = {name: tensor for name, tensor in soft.params.items() if group_of(name) != "head"}
+    parent = adapted.network
+    network = parent.discrete(genotype or derive(adapted))
+    shared = {name: tensor for name, tensor in adapted.params.items() if group_of(name) != "head"}
     shared |= {name: tensor for name, tensor in start.params.items() if group_of(name) == "head"}
     params = _task_params(Learner(network, "support"), inherit(network, shared, parent), support)
     if start.network.spec.head == "shared":  # its adapted rows know the classes; a copied row does not
-        params |= {name: soft.with_axis()[name] for name in ("head.weight", "head.bias")}
-    return _learn("inherited", network, params, support, plan.inner(start), plan, held_out, watch)
+        params |= support.placed({name: adapted.with_axis()[name] for name in ("head.weight", "head.bias")})
+    return _learn(INHERITED, network, params, support, plan.inner(start), plan, held_out, watch)
 
 
-def from_scratch(
+def retrained(
     start: Start,
     support: Support,
     genotype: Genotype,
@@ -149,15 +150,15 @@ def from_scratch(
     """The cell trained from fresh weights on the support set alone, with Adam: what meta-learning is worth."""
     parent = start.network
     network = parent.discrete(genotype)
-    fresh = network.init(support.key.child("scratch"))
+    fresh = network.init(support.key.child("scratch"))  # as version 0.1 named it: the same seed, the same weights
     params = _task_params(Learner(network, "support"), fresh, support)
-    inner = InnerLoop(plan.steps, "adam", weight_rate=SCRATCH_RATE, alpha_rate=0.0, order="first")
-    return _learn("scratch", network, params, support, inner, plan, held_out, watch)
+    inner = InnerLoop(plan.steps, "adam", weight_rate=RETRAIN_RATE, alpha_rate=0.0, order="first")
+    return _learn(RETRAINED, network, params, support, inner, plan, held_out, watch)
 
 
 def _task_params(learner: Learner, shared: Params, support: Support) -> Params:
-    """[1, ...], with the head that the support set's class means make, or copies of the shared row."""
-    own = {name: tensor.unsqueeze(0) for name, tensor in shared.items()}
+    """[1, ...] on the device, with the head that the support set's class means make, or copies of the shared row."""
+    own = support.placed({name: tensor.unsqueeze(0) for name, tensor in shared.items()})
     with torch.no_grad():
         return learner.start(own, support.batch(support.frozen))
 
@@ -186,7 +187,7 @@ def _learn(
     small = len(support.labels) <= MOST_AT_ONCE
     batches = None if small else lambda step: support.batch(support.minibatch(step))
     adapt(learner.support_loss, params, judge, inner, rates=rates, observe=observe, batches=batches)
-    best = {name: tensor[0].clone() for name, tensor in keeper.best.items()}
+    best = {name: tensor[0].to("cpu", copy=True) for name, tensor in keeper.best.items()}
     return Solution(finish, network, best, tuple(keeper.history), keeper.kept)
 
 

@@ -31,6 +31,7 @@ def predicted_start(start: Start, model: MetaModel, support: Support) -> Start:
             f"the meta-model sees images of {model.sight.in_channels} channels, the start {start.name} takes "
             f"{start.form.channels}: give the start that it was trained with"
         )
-    alphas = model.predict(support.batch(torch.arange(len(support.labels)))).alphas
+    everything = replace(support, device="cpu").batch(torch.arange(len(support.labels)))
+    alphas = model.predict(everything).alphas
     params = {ALPHA_PREFIX + kind: table[0].clone() for kind, table in alphas.items()}
     return replace(start, name=f"{start.name}, alphas predicted", params=start.params | params)

@@ -23,7 +23,7 @@ from metadarts.networks import Image, Learner, Network
 from metadarts.store.described import read_described, whole
 from metadarts.store.files import write_atomically
 from metadarts.tasks import Source
-from metadarts.training import Config, RunFolder, build
+from metadarts.training import Config, open_run
 from metadarts.training.build import require_fit
 from metadarts.training.config import config_of, to_settings
 
@@ -117,12 +117,10 @@ def start_of_run(path: Path) -> Start:
 
     Raises MetadartsError as the run and its data do.
     """
-    folder = RunFolder.open(path)
-    config, checkpoint = folder.config(), folder.load("best")
+    run = open_run(path)
+    config, checkpoint = run.config, run.checkpoint
     _require_supernet(config)
-    experiment = build(config)
-    experiment.check_params(checkpoint.params)
-    source = experiment.source
+    source = run.experiment().source
     if not isinstance(source, Source):
         raise ConfigError(
             f"{path}: a run on a taskset of learn2learn keeps no record of its images' form: search on --data"
@@ -134,7 +132,7 @@ def start_of_run(path: Path) -> Start:
         "source": config.tasks.source,
         "meta_steps": checkpoint.facts["step"],
         "validation_accuracy": checkpoint.facts.get("validation_accuracy"),
-        "data_sha256": folder.environment().get("data_sha256"),
+        "data_sha256": run.folder.environment().get("data_sha256"),
         "checkpoint_sha256": checkpoint.facts.get("sha256"),
     }
     return Start(path.name, config, form, checkpoint.params, checkpoint.rates, facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.export import ShippedModel, freeze, make_model
 from metadarts.networks import Learner, Network
+from metadarts.store.migration import migrated_finish
 
 from .input_spec import InputSpec
 
@@ -27,8 +28,16 @@ MOST_FROZEN = 512
 CHUNK = 256
 """Images answered at once."""
 
-FINISHES = ("soft", "inherited", "scratch")
+FINISHES = SUPERNET, INHERITED, RETRAINED = ("supernet", "inherited", "retrained")
 """The adapted supernet; the derived cell with the supernet's weights and more steps; the derived cell trained anew."""
+
+
+def finish_named(name: str, among: Sequence[str] = FINISHES, is_not: str = "unknown") -> str:
+    """Today's name of the finish ``name``, one of ``among``. Raises ConfigError."""
+    found = migrated_finish(str(name))
+    if found not in among:
+        raise ConfigError(f"finish {name!r} is {is_not}; {nearest(str(name), among)}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Support:
         pixels: uint8 [S, C, H, W].
         labels: [S] int64.
         seed: of the choice of images where there are too many.
+        device: where the task is computed; images stay on the CPU.
     """
 
     form: InputSpec
@@ -48,19 +58,25 @@ class Support:
     pixels: Tensor
     labels: Tensor
     seed: int = 0
+    device: str = "cpu"
 
     @property
     def key(self) -> Key:
         return Key.from_seed(self.seed).child("task")
 
     def batch(self, rows: Tensor, queries: Tensor | None = None, answers: Tensor | None = None) -> TaskBatch:
-        """One task: the support images ``rows``, and uint8 query images [Q, C, H, W] with their labels."""
+        """One task on the device: the support images ``rows``, and uint8 query images [Q, C, H, W] with labels."""
         queries = self.pixels[:1] if queries is None else queries
         answers = torch.zeros(len(queries), dtype=torch.int64) if answers is None else answers
         support, labels = self.form.floats(self.pixels[rows])[None], self.labels[rows][None]
         query, everyone = self.form.floats(queries)[None], torch.ones(1, len(answers), dtype=torch.bool)
         counted = torch.ones_like(labels, dtype=torch.bool)
-        return TaskBatch(support, labels, counted, query, answers[None], everyone, len(self.classes), False)
+        batch = TaskBatch(support, labels, counted, query, answers[None], everyone, len(self.classes), False)
+        return batch.to(self.device)
+
+    def placed(self, params: Params) -> Params:
+        """``params`` on the task's device."""
+        return {name: tensor.to(self.device) for name, tensor in params.items()}
 
     @cached_property
     def frozen(self) -> Tensor:
@@ -112,7 +128,7 @@ class Solution:
     Args:
         finish: one of `FINISHES`.
         network: the supernet or the derived cell's network.
-        params: of this one task, without a task axis.
+        params: of this one task, without a task axis, on the CPU.
         history: step by step.
         kept: the step whose parameters these are: that of the lowest support loss.
     """
@@ -145,9 +161,14 @@ class Task:
         """The solution ``finish``; None is the first there is. Raises ConfigError."""
         if finish is None:
             return next(iter(self.solutions.values()))
-        if finish not in self.solutions:
+        found = self.solutions.get(migrated_finish(finish))
+        if found is None:
             raise ConfigError(f"this task was not finished as {finish!r}: {nearest(finish, self.solutions)}")
-        return self.solutions[finish]
+        return found
+
+    def put_first(self, finish: str) -> None:
+        """Make ``finish`` the solution that the task answers with unless another is named."""
+        self.solutions = {finish: self.solutions[finish]} | self.solutions
 
     def source(self, finish: str | None = None) -> Callable[[Tensor], Tensor]:
         """uint8 pixels [N, C, H, W] -> logits, by the network itself under the policy `support`."""
@@ -174,7 +195,7 @@ class Task:
 
 
 def logits(support: Support, network: Network, params: Params, pixels: Tensor, bn: str = "support") -> Tensor:
-    """[N, classes] of uint8 pixels [N, C, H, W].
+    """[N, classes] of uint8 pixels [N, C, H, W], computed on the task's device, on the CPU.
 
     Args:
         support: the task.
@@ -183,10 +204,11 @@ def logits(support: Support, network: Network, params: Params, pixels: Tensor, b
         pixels: of the task's form.
         bn: "support", or "transductive" for statistics over all of ``pixels``.
     """
-    learner = Learner(network, bn)
+    learner, params = Learner(network, bn), support.placed(params)
     parts = [pixels] if bn == "transductive" else pixels.split(CHUNK)
     with torch.no_grad():
-        return torch.cat([learner.query_logits(params, support.batch(support.frozen, part))[0] for part in parts])
+        found = [learner.query_logits(params, support.batch(support.frozen, part))[0] for part in parts]
+    return torch.cat(found).cpu()
 
 
 def hits(found: Tensor, labels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from metadarts.spaces import SearchSpace
 from metadarts.store.files import write_atomically
 from metadarts.training.config import Config, to_settings
 from metadarts.training.lenient import as_number
+from metadarts.training.open_run import OpenRun
 from metadarts.training.records import RunFolder
 from metadarts.viz import Page, Plate
 
@@ -27,13 +28,13 @@ LONGEST = 300
 DEEPEST = 8
 
 
-def write_report(run: RunFolder, out: Path | None = None) -> Path:
+def write_report(run: OpenRun, out: Path | None = None) -> Path:
     """Write everything that ``run`` holds as one self-contained HTML file: pictures, facts, and how to read them.
 
     An unfinished run, or one of an older version, gets what it has. The same run gives the same bytes.
 
     Args:
-        run: the run folder.
+        run: the run.
         out: the file; default: report.html in the run folder, which alone is overwritten when it exists.
 
     Returns:
@@ -41,22 +42,22 @@ def write_report(run: RunFolder, out: Path | None = None) -> Path:
 
     Raises:
         RunError: when ``out`` exists, a record before the last is damaged, or the file cannot be written.
-        ConfigError: when config.yaml cannot be read.
     """
-    path = out or run.path / NAME
-    if path.resolve() != (run.path / NAME).resolve() and (path.exists() or path.is_symlink()):
+    usual = run.folder.path / NAME
+    path = out or usual
+    if path.resolve() != usual.resolve() and (path.exists() or path.is_symlink()):
         raise RunError(f"{path} exists: give --out another name, or remove it first")
     write_atomically(path, _page(run).html().encode(errors="backslashreplace"))
     return path
 
 
-def _page(run: RunFolder) -> Page:
-    config = run.config()
+def _page(run: OpenRun) -> Page:
+    config, folder = run.config, run.folder
     space, relaxation = config.search_space(), config.build_relaxation()
-    records, (results, unreadable) = read_records(run, space, relaxation), read_results(run)
+    records, (results, unreadable) = read_records(folder, space, relaxation), read_results(folder)
     tasks = config.tasks
-    page = Page(f"{_short(tasks.source)}, {tasks.ways}-way {tasks.shots}-shot", f"metadarts run {run.path}")
-    page.text(verdict(records, _finished(run), results), "verdict")
+    page = Page(f"{_short(tasks.source)}, {tasks.ways}-way {tasks.shots}-shot", f"metadarts run {folder.path}")
+    page.text(verdict(records, _finished(folder), results), "verdict")
     page.tiles(_tiles(config, records, results))
     page.points(notes(config, records, results))
     for name in unreadable:
@@ -69,7 +70,7 @@ def _page(run: RunFolder) -> Page:
         page, "The architecture over the run", [*alpha_traces(records, space), *cells_in_time(records.alphas, space)]
     )
     _section(page, "Health of the search", health(records, len(space.primitives)))
-    _facts(page, run, config)
+    _facts(page, folder, config)
     return page
 
 
@@ -118,15 +119,14 @@ def _method(row: dict[str, Any]) -> tuple[str, ...]:
     return _text(row.get("method")), percent(row.get("accuracy")), f"± {percent(row.get('interval95'))}", gained
 
 
-def _architecture(page: Page, run: RunFolder, records: Records, searched: tuple[SearchSpace, Relaxation]) -> None:
+def _architecture(page: Page, run: OpenRun, records: Records, searched: tuple[SearchSpace, Relaxation]) -> None:
     """The cell derived from the best checkpoint or, without one that can be read, from the last recorded alphas."""
     from metadarts.derive import derive_genotype
 
     space, relaxation = searched
     page.heading("The derived cell")
     try:
-        checkpoint = run.load("best")
-        step, alphas = checkpoint.facts.get("step", "?"), alphas_of(checkpoint.params)
+        step, alphas = run.checkpoint.facts.get("step", "?"), alphas_of(run.checkpoint.params)
         genotype = derive_genotype(alphas, space, relaxation)
     except MetadartsError as error:
         page.text(f"No cell can be derived from the best checkpoint: {error}", "note")

@@ -77,6 +77,14 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def is_there(path: Path) -> bool:
+    """Whether something is at ``path``; a name that the system cannot even look up is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def default_cache() -> Path:
     """The environment variable METADARTS_CACHE, else XDG_CACHE_HOME/metadarts, else ~/.cache/metadarts."""
     if chosen := os.environ.get("METADARTS_CACHE"):

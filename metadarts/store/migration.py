@@ -24,3 +24,21 @@ def migrated_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(engine, str) and engine in RENAMED_ENGINES:
         found["training.engine"] = RENAMED_ENGINES[engine]
     return {RENAMED_SETTINGS.get(name, name): value for name, value in found.items()}
+
+
+RENAMED_FINISHES = {"soft": "supernet", "scratch": "retrained"}
+
+
+def migrated_finish(name: str) -> str:
+    """The name of a finish today; that of today stays as it is."""
+    return RENAMED_FINISHES.get(name, name)
+
+
+def migrated_task(told: Mapping[str, Any], tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Description and tensors (FINISH/NAME) of a task folder, its finishes under today's names."""
+    groups = {group: told[group] for group in ("solutions", "measured") if isinstance(told.get(group), dict)}
+    renamed = {group: {migrated_finish(name): of for name, of in table.items()} for group, table in groups.items()}
+    parts = {name: name.partition("/") for name in tensors}
+    return {**told, **renamed}, {
+        f"{migrated_finish(finish)}{slash}{rest}": tensors[name] for name, (finish, slash, rest) in parts.items()
+    }

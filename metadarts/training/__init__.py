@@ -9,5 +9,7 @@ from .config import with_settings as with_settings
 from .discrete import discretised as discretised
 from .discrete import read_genotype as read_genotype
 from .evaluation import evaluate_run as evaluate_run
+from .open_run import OpenRun as OpenRun
+from .open_run import open_run as open_run
 from .records import RunFolder as RunFolder
 from .search import search as search

@@ -154,7 +154,7 @@ def test_a_persons_own_task_is_recorded(metadarts, grey, zoo, tmp_path):
     with Archive.open(path) as opened:
         (found,) = opened
     told = json.loads((out / "task.json").read_text())
-    history, kept = told["solutions"]["soft"]["history"], told["solutions"]["soft"]["kept"]
+    history, kept = told["solutions"]["supernet"]["history"], told["solutions"]["supernet"]["kept"]
     assert (found.before, found.after) == (history[0]["accuracy"], history[kept]["accuracy"])
     assert (found.seed, found.settings["steps"], found.settings["kept"]) == (3, 2, kept)
     origin = found.origin

@@ -147,10 +147,10 @@ def test_adapt_begins_at_the_predicted_alphas(metadarts, trained, zoo, tmp_path)
     task, other = (load_task(tmp_path / name) for name in ("task", "usual"))
     model, _ = open_model(path)
     batch = task.support.batch(torch.arange(len(task.support.labels)))
-    found = task.solution("soft").params["alphas.normal"].view(-1, *darts(2).alpha_shape)[0]
+    found = task.solution("supernet").params["alphas.normal"].view(-1, *darts(2).alpha_shape)[0]
     torch.testing.assert_close(found, model.predict(batch).alphas["normal"][0])
     before = open_start(start).params["alphas.normal"]
-    torch.testing.assert_close(other.solution("soft").params["alphas.normal"].view(-1, *before.shape)[0], before)
+    torch.testing.assert_close(other.solution("supernet").params["alphas.normal"].view(-1, *before.shape)[0], before)
 
 
 def test_a_model_is_not_measured_on_tasks_of_the_split_or_run_that_it_is_not_for(

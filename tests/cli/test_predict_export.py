@@ -22,7 +22,7 @@ COUNTS = {"ant": 4, "bee": 5}
 @pytest.fixture(scope="session")
 def cases():
     """What the tests of the Python interface are made of."""
-    path = Path(__file__).parents[1] / "api" / "cases.py"
+    path = Path(__file__).parents[1] / "fewshot" / "cases.py"
     spec = importlib.util.spec_from_file_location("api_cases", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -53,7 +53,7 @@ def images(cases, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def task(cases, spoken, images, tmp_path_factory):
-    """A discrete network and the soft one, of one node, quick to export."""
+    """A discrete network and the supernet, of one node, quick to export."""
     folder = tmp_path_factory.mktemp("task")
     start = cases.save_start(cases.make_start(1, model__nodes=1), folder)
     spoken("adapt", start, "--images", images, "--out", folder / "mine", "--steps", 1, "--finish", "inherited")
@@ -110,15 +110,15 @@ def test_accuracy_where_folders_are_named_as_classes(metadarts, task, images, tm
 
 def test_another_finish_of_the_folder(metadarts, refused, task, shipped, images, tmp_path):
     image = images / "ant" / "00.png"
-    first, same, soft = (
+    first, same, other = (
         predictions(metadarts("predict", task, image, *more))
-        for more in ((), ("--finish", "inherited"), ("--finish", "soft"))
+        for more in ((), ("--finish", "inherited"), ("--finish", "supernet"))
     )
     assert first == same
-    assert soft != first or soft[0][0] == str(image)
-    assert "was not finished as 'scratch'" in refused("predict", task, image, "--finish", "scratch")
-    assert "--finish chooses among" in refused("predict", shipped["onnx"][0], image, "--finish", "soft")
-    assert "not finished as" in refused("export", task, "--out", tmp_path / "a.onnx", "--finish", "scratch")
+    assert other != first or other[0][0] == str(image)
+    assert "was not finished as 'retrained'" in refused("predict", task, image, "--finish", "retrained")
+    assert "--finish chooses among" in refused("predict", shipped["onnx"][0], image, "--finish", "supernet")
+    assert "not finished as" in refused("export", task, "--out", tmp_path / "a.onnx", "--finish", "retrained")
     assert not list(tmp_path.iterdir())
 
 
@@ -154,7 +154,7 @@ def test_a_file_whose_name_is_not_utf_8(metadarts, task, tmp_path):
         (("export", "{tmp}", "--out", "{tmp}/a.onnx"), "is no task folder"),
         (("export", "{task}", "--out", "{tmp}/a.onnx", "--format", "onxx"), "did you mean 'onnx'?"),
         (("export", "{task}", "--out", "{tmp}/a.pt2", "--format", "onnx"), "a onnx file's name ends in .onnx"),
-        (("export", "--verify", "{tmp}/a.onnx", "--finish", "soft"), "leave out the task and the other options"),
+        (("export", "--verify", "{tmp}/a.onnx", "--finish", "supernet"), "leave out the task and the other options"),
         (("export", "{task}", "--out", "{task}/task.json/a.onnx"), "cannot write"),
     ],
 )

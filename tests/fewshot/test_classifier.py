@@ -28,7 +28,7 @@ def test_it_learns_what_is_easy(learnt, others):
 
 
 def test_clone_and_parameters(grey):
-    made = FewShotClassifier(grey, steps=3, seconds=4.0, finish="scratch", weight_rate=0.1, alpha_rate=1.0)
+    made = FewShotClassifier(grey, steps=3, seconds=4.0, finish="retrained", weight_rate=0.1, alpha_rate=1.0)
     copy = clone(made)
     assert copy is not made
     assert copy.get_params() == made.get_params()
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_to_the_bit(cases, grey, others, counts):
     data = cases.images(counts)
     first, second = (FewShotClassifier(grey, steps=2, finish="inherited").fit(*data) for _ in range(2))
     np.testing.assert_array_equal(first.logits(others[0]), second.logits(others[0]))
-    for finish in ("soft", "inherited"):
+    for finish in ("supernet", "inherited"):
         own, same = (found.task_.solution(finish).params for found in (first, second))
         assert all(torch.equal(own[name], same[name]) for name in own)
 
@@ -173,7 +173,7 @@ def test_data_that_do_not_fit(cases, grey, spoil, words):
         ({"weight_rate": -1.0}, "rates: expected finite numbers"),
         ({"weight_rate": "fast"}, "weight_rate: expected a number"),
         ({"alpha_rate": float("inf")}, "rates: expected finite numbers"),
-        ({"finish": "sfot"}, "did you mean 'soft'?"),
+        ({"finish": "suprnet"}, "did you mean 'supernet'?"),
         ({"random_state": None}, "random_state: expected a whole number"),
         ({"random_state": "0"}, "random_state: expected a whole number"),
         ({"start": "glyps"}, "did you mean 'glyphs'?"),
@@ -204,23 +204,23 @@ def test_steps_given_to_fit_stand_above_the_constructors(cases, grey):
 def test_discretise_makes_a_new_one_and_leaves_the_first_alone(learnt, others):
     before = learnt.logits(others[0])
     discrete = learnt.discretise(steps=1)
-    assert (learnt.finish_, discrete.finish_, discrete.finish) == ("soft", "inherited", "inherited")
-    assert list(learnt.task_.solutions) == ["soft"]
+    assert (learnt.finish_, discrete.finish_, discrete.finish) == ("supernet", "inherited", "inherited")
+    assert list(learnt.task_.solutions) == ["supernet"]
     np.testing.assert_array_equal(learnt.logits(others[0]), before)
-    assert discrete.genotype_ == learnt.genotype_ == derive(learnt.task_.solution("soft"))
+    assert discrete.genotype_ == learnt.genotype_ == derive(learnt.task_.solution("supernet"))
     assert len(discrete.history_) == 2
     assert discrete.score(*others) > 0.5
     assert not np.array_equal(discrete.logits(others[0]), before)
 
 
-def test_from_scratch_learns_the_derived_cell_anew(learnt, others):
-    scratch = learnt.discretise("scratch", steps=30)
-    assert scratch.genotype_ == learnt.genotype_
-    assert scratch.score(*others) > 0.6
-    assert len(scratch.history_) == 31
+def test_retrained_learns_the_derived_cell_anew(learnt, others):
+    found = learnt.discretise("retrained", steps=30)
+    assert found.genotype_ == learnt.genotype_
+    assert found.score(*others) > 0.6
+    assert len(found.history_) == 31
 
 
-@pytest.mark.parametrize("finish", ["soft", "inhreited"])
+@pytest.mark.parametrize("finish", ["supernet", "inhreited"])
 def test_a_finish_that_is_no_discrete_one(learnt, finish):
     with pytest.raises(ConfigError, match="is no discrete one"):
         learnt.discretise(finish)
@@ -233,7 +233,7 @@ def test_finish_in_the_constructor_is_fit_and_discretise_in_one(cases, grey, lea
 
 
 @pytest.mark.parametrize("names", [[10, 20, 30], ["a", "b", "c"]], ids=["ints", "strings"])
-@pytest.mark.parametrize("finish", ["soft", "inherited"])
+@pytest.mark.parametrize("finish", ["supernet", "inherited"])
 def test_saved_and_loaded_it_is_the_same(cases, grey, others, tmp_path, names, finish):
     pixels, labels = cases.images((4, 2, 5))
     names = np.array(names)
@@ -280,11 +280,11 @@ def test_a_deep_copy_answers_alike(learnt, others):
 def finished(cases, tmp_path_factory):
     """Of one node, which is quicker to export."""
     name = cases.save_start(cases.make_start(1, model__nodes=1), tmp_path_factory.mktemp("starts"))
-    soft = FewShotClassifier(name, steps=1).fit(*cases.images((4, 2, 5)))
-    return {"soft": soft, "inherited": soft.discretise(steps=0)}
+    adapted = FewShotClassifier(name, steps=1).fit(*cases.images((4, 2, 5)))
+    return {"supernet": adapted, "inherited": adapted.discretise(steps=0)}
 
 
-@pytest.mark.parametrize("finish", ["soft", "inherited"])
+@pytest.mark.parametrize("finish", ["supernet", "inherited"])
 @pytest.mark.parametrize("format", list(SUFFIXES))
 def test_a_shipped_one_predicts_the_same(finished, others, tmp_path, format, finish):
     if format == "onnx":

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 
 from metadarts.core.errors import RunError
 from metadarts.fewshot.folder import FACTS, TENSORS, is_task, load_task, save_task
-from metadarts.fewshot.learn import AdaptSettings, adapt_start, derive, from_scratch, inherited
+from metadarts.fewshot.learn import AdaptSettings, adapt_start, derive, inherited, retrained
 from metadarts.fewshot.task import Step, Task
 
 FUZZ = settings(
@@ -27,14 +27,14 @@ FUZZ = settings(
 @pytest.fixture(scope="module")
 def task(start, support):
     """A task of all three finishes."""
-    soft = adapt_start(start, support, AdaptSettings(1))
+    adapted = adapt_start(start, support, AdaptSettings(1))
     solutions = {
-        "soft": soft,
-        "inherited": inherited(start, support, soft, AdaptSettings(1)),
-        "scratch": from_scratch(start, support, derive(soft), AdaptSettings(1)),
+        "supernet": adapted,
+        "inherited": inherited(start, support, adapted, AdaptSettings(1)),
+        "retrained": retrained(start, support, derive(adapted), AdaptSettings(1)),
     }
     return Task(
-        support, solutions, {"start": {"name": "tiny"}, "notes": ["a note"], "measured": {"soft": {"images": 3}}}
+        support, solutions, {"start": {"name": "tiny"}, "notes": ["a note"], "measured": {"supernet": {"images": 3}}}
     )
 
 
@@ -72,16 +72,16 @@ def test_a_task_comes_back(task, saved):
 
 
 def test_its_description_is_strict_json_even_after_a_loss_that_was_no_number(task, tmp_path):
-    soft = task.solution("soft")
-    history = (*soft.history, Step(2, math.nan, 0.5), Step(3, math.inf, 0.6))
-    save_task(replace(task, solutions={"soft": replace(soft, history=history)}), tmp_path / "task")
+    adapted = task.solution("supernet")
+    history = (*adapted.history, Step(2, math.nan, 0.5), Step(3, math.inf, 0.6))
+    save_task(replace(task, solutions={"supernet": replace(adapted, history=history)}), tmp_path / "task")
 
     def refuse(text):
         raise AssertionError(text)
 
     json.loads((tmp_path / "task" / FACTS).read_text(), parse_constant=refuse)
-    losses = [step.loss for step in load_task(tmp_path / "task").solution("soft").history]
-    assert losses[:2] == [step.loss for step in soft.history]
+    losses = [step.loss for step in load_task(tmp_path / "task").solution("supernet").history]
+    assert losses[:2] == [step.loss for step in adapted.history]
     assert all(math.isnan(loss) for loss in losses[2:])
 
 
@@ -180,10 +180,10 @@ def test_damaged_tensors_with_a_hash_to_match(copy, saved, size, flip):
         ("support/labels", lambda tensor: tensor.clamp(max=1)),
         ("support/labels", lambda tensor: tensor[1:].contiguous()),
         ("support/labels", lambda tensor: None),
-        ("soft/head.bias", lambda tensor: torch.cat([tensor, tensor])),
-        ("soft/head.bias", lambda tensor: tensor * torch.nan),
-        ("soft/head.bias", lambda tensor: tensor.double()),
-        ("scratch/stem.conv1", lambda tensor: None),
+        ("supernet/head.bias", lambda tensor: torch.cat([tensor, tensor])),
+        ("supernet/head.bias", lambda tensor: tensor * torch.nan),
+        ("supernet/head.bias", lambda tensor: tensor.double()),
+        ("retrained/stem.conv1", lambda tensor: None),
     ],
 )
 def test_tensors_that_do_not_fit(copy, name, spoil):
@@ -245,8 +245,9 @@ def test_hostile_values_are_refused_or_can_be_used(copy, saved, data):
         (("network", "cells"), ["normal", "deduce"]), (("network", "head"), "none"), (("network", "logit_scale"), "1"),
         (("form", "background"), "purple"), (("form", "invert"), 1), (("form", "mean"), None), (("form", "width"), 15),
         (("classes",), ["a", "a", "b"]), (("classes",), ["a", "b"]), (("classes",), "abc"), (("seed",), 1.5),
-        (("solutions",), {}), (("solutions", "soft", "kept"), 99), (("solutions", "soft", "history"), []),
-        (("solutions", "soft", "genotype"), "import os"), (("measured",), []), (("notes",), "text"), (("start",), 3),
+        (("solutions",), {}), (("solutions", "supernet", "kept"), 99), (("solutions", "supernet", "history"), []),
+        (("solutions", "supernet", "genotype"), "import os"), (("measured",), []), (("notes",), "text"),
+        (("start",), 3),
     ],
 )  # fmt: skip
 def test_a_description_that_cannot_be(copy, place, value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -15,8 +16,8 @@ from metadarts.fewshot.learn import (
     adapt_start,
     check_support,
     derive,
-    from_scratch,
     inherited,
+    retrained,
 )
 from metadarts.fewshot.task import MOST_AT_ONCE, Task, logits
 from metadarts.networks import Learner, discrete_network, inherit
@@ -47,27 +48,27 @@ def test_what_is_shipped_answers_as_the_network_under_the_support_policy(cases, 
     wanted = Learner(start.network, "support").query_logits(
         solution.with_axis(), support.batch(support.frozen, held_out.pixels, held_out.labels)
     )[0]
-    task = Task(support, {"soft": solution})
+    task = Task(support, {"supernet": solution})
     size = float(wanted.abs().max())
     torch.testing.assert_close(task.model().logits(held_out.pixels), wanted, atol=1e-5 * size, rtol=0)
     torch.testing.assert_close(task.source()(held_out.pixels), wanted, atol=1e-5 * size, rtol=0)
 
 
 def test_inherited_in_zero_steps_is_the_discrete_network_with_the_supernets_weights(start, support):
-    soft = adapt_start(start, support, AdaptSettings(2))
-    found = inherited(start, support, soft, AdaptSettings(0))
-    network = discrete_network(derive(soft), start.network.space, start.network.spec)
-    shared = {name: tensor for name, tensor in soft.params.items() if not name.startswith("head.")}
+    adapted = adapt_start(start, support, AdaptSettings(2))
+    found = inherited(start, support, adapted, AdaptSettings(0))
+    network = discrete_network(derive(adapted), start.network.space, start.network.spec)
+    shared = {name: tensor for name, tensor in adapted.params.items() if not name.startswith("head.")}
     shared |= {"head.scale": start.params["head.scale"]}
-    assert found.network.genotype == derive(soft)
+    assert found.network.genotype == derive(adapted)
     assert same(found.params, prototypes(network, inherit(network, shared, start.network), support))
 
 
 def test_another_genotype_may_be_inherited(start, support):
-    soft = adapt_start(start, support, AdaptSettings(0))
+    adapted = adapt_start(start, support, AdaptSettings(0))
     pairs = [("skip_connect", 0), ("sep_conv_3x3", 1)] * 2
     other = Genotype(pairs, (2, 3), pairs, (2, 3))
-    assert inherited(start, support, soft, AdaptSettings(0), other).network.genotype == other
+    assert inherited(start, support, adapted, AdaptSettings(0), other).network.genotype == other
 
 
 def test_alphas_move_and_the_cell_follows_them(start, support):
@@ -80,7 +81,7 @@ def test_alphas_move_and_the_cell_follows_them(start, support):
     assert derive(begun) != derive(moved)
     assert (
         str(derive(moved))
-        == Task(support, {"soft": inherited(start, support, moved, AdaptSettings(0))}).model().facts["genotype"]
+        == Task(support, {"supernet": inherited(start, support, moved, AdaptSettings(0))}).model().facts["genotype"]
     )
 
 
@@ -107,7 +108,7 @@ def test_held_out_images_are_only_looked_at(cases, start, support):
         lambda held: inherited(
             start, support, adapt_start(start, support, AdaptSettings(1)), AdaptSettings(2), held_out=held
         ),
-        lambda held: from_scratch(
+        lambda held: retrained(
             start, support, derive(adapt_start(start, support, AdaptSettings(0))), AdaptSettings(3), held
         ),
     ):
@@ -139,20 +140,62 @@ def test_no_time_at_all_is_zero_steps(start, support):
     assert [step.step for step in found.history] == [0]
 
 
-def test_a_rate_that_diverges_keeps_the_best_state(start, support):
-    found = adapt_start(start, support, AdaptSettings(6, weight_rate=1e4))
+@pytest.fixture
+def told(monkeypatch):
+    """(losses) -> the list of the states that were judged; the support loss of the state after step k is losses[k].
+
+    Every step moves every parameter that adapts, and nothing depends on how a machine rounds.
+    """
+
+    def tell(losses):
+        judged = []
+
+        def support_loss(self, params, batch):
+            if torch.is_grad_enabled():
+                return sum(tensor.sum(dtype=torch.float64) for tensor in params.values()).view(1)
+            judged.append({name: tensor[0].clone() for name, tensor in params.items()})
+            return torch.tensor([losses[len(judged) - 1]])
+
+        monkeypatch.setattr(Learner, "support_loss", support_loss)
+        return judged
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([1.0, 0.5, 2.0, 9.0, 1e4, 1e8, 1e38], 1),
+        ([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0], 0),
+        ([1.0, 0.5, 0.25, 0.5, 0.125, 0.25, 0.125], 4),
+        ([1.0, 0.5, 0.5, 0.75, 0.5, 0.5, 0.5], 1),
+        ([6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0], 6),
+    ],
+    ids=["falls and explodes", "explodes", "falls twice", "is the lowest five times", "falls"],
+)
+def test_the_state_of_the_lowest_loss_is_kept(start, support, told, losses, best):
+    judged = told(losses)
+    found = adapt_start(start, support, AdaptSettings(6))
+    assert [step.loss for step in found.history] == [pytest.approx(loss, rel=1e-6) for loss in losses]
+    assert found.kept == best
+    assert [same(found.params, state) for state in judged] == [step == best for step in range(7)]
+
+
+@pytest.mark.parametrize("end", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_it(start, support, told, end):
+    judged = told([1.0, 0.5, 0.75, end])
+    found = adapt_start(start, support, AdaptSettings(6))
+    assert (found.history[-1].step, found.kept) == (3, 1)
+    assert same(found.params, judged[1])
+
+
+@pytest.mark.parametrize("rate", [1e4, 1e38])
+def test_a_rate_that_diverges_leaves_finite_numbers(start, support, rate):
+    found = adapt_start(start, support, AdaptSettings(6, weight_rate=rate))
     losses = [step.loss for step in found.history]
-    assert found.history[found.kept].loss == min(loss for loss in losses if loss == loss)
-    assert found.kept < found.history[-1].step
+    assert found.history[found.kept].loss == min(loss for loss in losses if math.isfinite(loss))
     assert all(bool(tensor.isfinite().all()) for tensor in found.params.values())
-    assert same(found.params, adapt_start(start, support, AdaptSettings(found.kept, weight_rate=1e4)).params)
-
-
-def test_a_loss_that_is_no_number_ends_it(start, support):
-    found = adapt_start(start, support, AdaptSettings(6, weight_rate=1e38))
-    assert found.history[-1].step < 6
-    assert found.kept < found.history[-1].step
-    assert all(bool(tensor.isfinite().all()) for tensor in found.params.values())
+    assert same(found.params, adapt_start(start, support, AdaptSettings(found.kept, weight_rate=rate)).params)
 
 
 def test_a_start_without_a_finite_first_loss_says_so(start, support):
@@ -177,12 +220,12 @@ def test_learned_rates_are_the_ones_of_the_start_unless_some_are_named(start, su
     assert same(adapt_start(learned, support, named).params, adapt_start(start, support, named).params)
 
 
-def test_from_scratch_does_not_know_the_start(cases, start, support):
+def test_retrained_does_not_know_the_start(cases, start, support):
     genotype = derive(adapt_start(start, support, AdaptSettings(0)))
     other = replace(start, params={name: tensor * 2 for name, tensor in start.params.items()})
-    one, two = (from_scratch(own, support, genotype, AdaptSettings(2)) for own in (start, other))
+    one, two = (retrained(own, support, genotype, AdaptSettings(2)) for own in (start, other))
     assert same(one.params, two.params)
-    different = from_scratch(start, replace(support, seed=1), genotype, AdaptSettings(2))
+    different = retrained(start, replace(support, seed=1), genotype, AdaptSettings(2))
     assert not same(one.params, different.params)
 
 
@@ -250,5 +293,5 @@ def test_a_plan_takes_numpys_numbers():
 
 
 def test_an_unknown_solution_is_named(start, support):
-    with pytest.raises(ConfigError, match="was not finished as 'scratch'"):
-        Task(support, {"soft": adapt_start(start, support, AdaptSettings(0))}).solution("scratch")
+    with pytest.raises(ConfigError, match="was not finished as 'retrained'"):
+        Task(support, {"supernet": adapt_start(start, support, AdaptSettings(0))}).solution("retrained")

@@ -24,7 +24,7 @@ def test_a_gap_is_paired_and_has_no_interval_where_images_are_few():
 def test_a_solution_is_measured_under_both_policies(cases, start, support):
     watched = cases.held_out_of(support)
     solution = adapt_start(start, support, AdaptSettings(1), watched)
-    facts, hits = measured(Task(support, {"soft": solution}), solution, watched)
+    facts, hits = measured(Task(support, {"supernet": solution}), solution, watched)
     for name, bn in (("accuracy", "support"), ("transductive", "transductive")):
         found = logits(support, solution.network, solution.with_axis(), watched.pixels, bn).argmax(1)
         assert facts[name] == float((found == watched.labels).double().mean())
@@ -35,14 +35,14 @@ def test_a_solution_is_measured_under_both_policies(cases, start, support):
 def test_facts_of_a_single_image_stay_json(cases, start, support):
     watched = cases.held_out_of(support)
     solution = adapt_start(start, support, AdaptSettings(0))
-    task = Task(support, {"soft": solution})
+    task = Task(support, {"supernet": solution})
     facts, _ = measured(task, solution, HeldOutImages(watched.pixels[:1], watched.labels[:1]))
     assert facts["interval95"][1] - facts["interval95"][0] > 0.5
-    replace(task, facts={"measured": {"soft": facts}}).model().to_bytes()
+    replace(task, facts={"measured": {"supernet": facts}}).model().to_bytes()
 
 
 def test_size_counts_what_the_model_stores_and_multiplies(start, support):
-    model = Task(support, {"soft": adapt_start(start, support, AdaptSettings(0))}).model()
+    model = Task(support, {"supernet": adapt_start(start, support, AdaptSettings(0))}).model()
     size = size_of(model)
     assert size["weights"] == sum(tensor.numel() for tensor in model.tensors.values())
     stem = 2 * (16 * 16 * 4 * 9 + 8 * 8 * 6 * 4 * 9)

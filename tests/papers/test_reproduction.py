@@ -28,14 +28,13 @@ from metadarts.spaces import darts, random_genotype
 from metadarts.stats import estimate, paired
 from metadarts.tasks import EpisodeSampler, nearest_class_mean
 from metadarts.training import RunFolder
+from metadarts.training.build import assemble
 from metadarts.training.checkpoints import save_checkpoint
 from metadarts.training.config import to_settings
 from tests.papers.tiny_tables import NODES, TASKS, auto_maml, in_a_process, job, shrink, spec
 
 ROOM = "metadarts.papers.reproduction"
-RUNNER, TRAININGS, TABULATE = (
-    importlib.import_module(f"{ROOM}.{name}") for name in ("runner", "trainings", "tabulate")
-)
+RUNNER, TABULATE = (importlib.import_module(f"{ROOM}.{name}") for name in ("runner", "tabulate"))
 ROWS = [
     "headline",
     "headline, support statistics",
@@ -280,7 +279,7 @@ def planted(monkeypatch) -> Callable[[list[str]], dict[str, Any]]:
         fresh = not path.exists()
         folder: RunFolder = train(path, config, data, device, *rest)
         if fresh and path.name.startswith("headline-1shot"):
-            state = TRAININGS.trained(folder, data, device).fresh_state()
+            state = assemble(folder.config(), data, device).fresh_state()
             for name in ("last", "best"):
                 for kind, table in genotype_weights(cells[name], darts(NODES)).items():
                     state.params[f"alphas.{kind}"] = 5.0 * table.float()

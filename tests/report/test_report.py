@@ -17,7 +17,7 @@ from metadarts.report import write_report
 from metadarts.report.notes import duration, percent
 from metadarts.report.records import read_records
 from metadarts.spaces import darts
-from metadarts.training import RunFolder
+from metadarts.training import RunFolder, open_run
 
 SPACE = darts(2)
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -138,7 +138,7 @@ def whole(make, tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="session")
 def html(whole) -> str:
     """The page of the whole run."""
-    return write_report(whole).read_text(encoding="utf-8")
+    return write_report(open_run(whole.path)).read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def brief(run) -> RunFolder:
 
 
 def read(run: RunFolder) -> Reader:
-    return Reader(write_report(run).read_text(encoding="utf-8"))
+    return Reader(write_report(open_run(run.path)).read_text(encoding="utf-8"))
 
 
 def test_a_whole_run_is_shown_whole(html):
@@ -188,9 +188,9 @@ def test_settings_that_differ_from_the_defaults_are_marked(html):
 
 
 def test_the_same_run_gives_the_same_bytes(brief):
-    first = write_report(brief).read_bytes()
+    first = write_report(open_run(brief.path)).read_bytes()
     assert first.count(b"<img") == 2
-    assert write_report(brief).read_bytes() == first
+    assert write_report(open_run(brief.path)).read_bytes() == first
 
 
 def test_a_run_that_has_only_begun_is_shown_too(run):
@@ -255,7 +255,7 @@ def test_values_that_make_no_sense_are_left_out(run):
 def test_a_damaged_record_in_the_middle_is_one_error(run):
     write_metrics(run, [train(1)], tail="{not json}\n" + json.dumps(train(2)) + "\n")
     with pytest.raises(RunError, match="is damaged"):
-        write_report(run)
+        write_report(open_run(run.path))
 
 
 def test_nothing_from_a_run_becomes_markup_or_script(whole, tmp_path):
@@ -292,15 +292,15 @@ def test_records_are_in_order_and_the_last_of_a_step_counts(run):
 
 
 def test_only_the_run_s_own_report_is_overwritten(brief, tmp_path):
-    run = brief
-    assert write_report(run) == run.path / "report.html"
-    assert write_report(run, run.path / "report.html").exists()
+    run, opened = brief, open_run(brief.path)
+    assert write_report(opened) == run.path / "report.html"
+    assert write_report(opened, run.path / "report.html").exists()
     other = tmp_path / "other.html"
-    assert write_report(run, other).read_bytes() == (run.path / "report.html").read_bytes()
+    assert write_report(opened, other).read_bytes() == (run.path / "report.html").read_bytes()
     with pytest.raises(RunError, match=r"other.html exists: give --out another name"):
-        write_report(run, other)
+        write_report(opened, other)
     with pytest.raises(RunError, match="cannot write"):
-        write_report(run, tmp_path / "no such folder" / "a.html")
+        write_report(opened, tmp_path / "no such folder" / "a.html")
 
 
 @pytest.mark.parametrize(

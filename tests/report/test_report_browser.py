@@ -25,7 +25,7 @@ from PIL import Image
 from metadarts.core.rng import Key
 from metadarts.report import write_report
 from metadarts.spaces import darts
-from metadarts.training import RunFolder
+from metadarts.training import RunFolder, open_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -167,7 +167,7 @@ def report(make, tmp_path) -> Path:
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("source: glyphs", f'source: "{EVIL}"'))
     assert run.config().tasks.source == EVIL
-    return write_report(run)
+    return write_report(open_run(run.path))
 
 
 def test_a_browser_shows_every_picture_and_complains_of_nothing(report, tmp_path, record_property):

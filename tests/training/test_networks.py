@@ -19,7 +19,7 @@ from metadarts.core.types import is_alpha
 from metadarts.report import write_report
 from metadarts.spaces import darts, random_genotype
 from metadarts.tasks import ClassEntry, Source
-from metadarts.training import Config, RunFolder, evaluate_run, load_config, search, with_settings
+from metadarts.training import Config, RunFolder, evaluate_run, load_config, open_run, search, with_settings
 from metadarts.training.build import assemble
 from metadarts.training.config import dump_config, to_settings
 from metadarts.training.search import SearchStopped
@@ -168,7 +168,7 @@ def test_it_goes_on_to_the_same_last_bit(experiment, folder, monkeypatch):
 
 @pytest.mark.parametrize("searched", ["conv4", "cell"], indirect=True)
 def test_a_report_of_a_run_without_alphas_says_so(searched):
-    page = write_report(searched, None).read_text()
+    page = write_report(open_run(searched.path)).read_text()
     assert "No cell can be derived from the best checkpoint" in page
     assert "data:image/" in page, "the curves are there"
 

@@ -16,7 +16,7 @@ from metadarts.core.types import alphas_of
 from metadarts.derive import derive_genotype
 from metadarts.papers.rows import HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 from metadarts.spaces import Genotype, darts, random_genotype
-from metadarts.training import RunFolder
+from metadarts.training import RunFolder, open_run
 from metadarts.training.search import Progress as Step
 from metadarts.training.search import SearchStopped
 
@@ -27,7 +27,7 @@ from .place import PLAN, frozen_episodes, locked, require_own
 from .plans import RowPlan, rows_of
 from .recipes import AUTO_MAML_CELLS
 from .results_cache import Measured, Shares, load_measured, save_measured
-from .trainings import train, trained
+from .trainings import train
 
 NODES = 4
 Place = tuple[int, int, str]
@@ -180,8 +180,9 @@ class _Work:
     def _measured(self, row: RowPlan, shots: int, seed: int, run: RunFolder | None) -> Measured:
         """What ``row`` comes to on ``run``, measured now where it was not yet."""
         episodes = self.episodes[shots]
-        experiment = None if run is None else trained(run, self.job.source, self.job.device)
-        checkpoint = None if run is None else run.load("best")
+        opened = None if run is None else open_run(run.path, device=self.job.device)
+        experiment = None if opened is None else opened.experiment(self.job.source)
+        checkpoint = None if opened is None else opened.checkpoint
         of = {
             "mode": row.mode,
             "bn": row.bn,

@@ -9,7 +9,7 @@ from typing import Any
 
 from metadarts.core.errors import RunError
 from metadarts.tasks import Source
-from metadarts.training import Config, Experiment, RunFolder, search
+from metadarts.training import Config, RunFolder, search
 from metadarts.training.build import assemble
 from metadarts.training.config import to_settings
 from metadarts.training.environment import describe
@@ -74,8 +74,3 @@ def _what(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
         for name, value in section.items()
         if name not in MACHINE.get(group, ())
     }
-
-
-def trained(folder: RunFolder, source: Source, device: str) -> Experiment:
-    """The experiment of a finished run, on the open source."""
-    return assemble(folder.config(), source, device)

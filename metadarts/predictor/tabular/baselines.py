@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
+from metadarts.stats import Values
 
 from .encoding import Features
-from .tables import Values, ranks, spearman
+from .tables import ranks, spearman
 
 FEWEST = 3
 """Known architectures below which a regression of the new task itself says nothing."""

@@ -22,9 +22,10 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.inner import InnerLoop, StagedLoss, adapt, rate_shapes, unstaged
 from metadarts.meta import MetaState, OuterLoop
+from metadarts.stats import Values
 
 from .network import LOSSES, Rows, initial, loss, predict, rescaled, start
-from .tables import Bench, Values
+from .tables import Bench
 
 TOGETHER = 24
 """Networks that are trained side by side; more need more memory and save no more time."""

@@ -11,9 +11,10 @@ import torch
 
 from metadarts.core.progress import Watch, tell, within
 from metadarts.core.rng import Key
+from metadarts.stats import Values
 
 from .learner import Learned, Lesson, Pool, Recipe, from_scratch, meta_train, ranked
-from .tables import Bench, Values
+from .tables import Bench
 
 Quality = Callable[[Bench, int, Values, np.ndarray], float]
 """(bench, task, scores [N], known rows [K]) -> how good the scores are by validation values; more is better."""

@@ -15,13 +15,14 @@ from metadarts.core.errors import ConfigError
 from metadarts.core.machine import describe
 from metadarts.core.progress import Watch, tell, within
 from metadarts.core.rng import Key
+from metadarts.stats import Values
 
 from .baselines import Baseline, Known, learnt_prior
 from .learner import Learned, Lesson, Pool, Recipe, from_scratch, meta_train, ranked
 from .methods import ALONE, BESIDE, CHOICE, CHOSEN, ORDER, RANDOM, SCRATCH
 from .report import Report, Result
 from .selection import Selection, remaining, select_recipes, select_steps
-from .tables import Bench, Values, ranks, read_table, spearman
+from .tables import Bench, ranks, read_table, spearman
 
 """(share that is done, what is going on), as a bar shows it with its remaining time."""
 PACKAGES = ("torch", "numpy", "scikit-learn")

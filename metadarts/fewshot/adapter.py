@@ -1,0 +1,200 @@
+"""What `metadarts adapt`, `metadarts predict` and `FewShotClassifier` share: from a start and labelled images to a task
+that is learnt, finished, measured and saved; and the one place that says on which device.
+
+Images, solutions and whatever is written lie on the CPU; `Support.batch` and `Support.placed` bring what is computed to
+the task's device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metadarts.core.errors import DataError
+from metadarts.core.machine import allow_tf32
+from metadarts.export import ShippedModel
+from metadarts.predictor import MetaModel
+from metadarts.training.environment import choose_device
+
+from .folder import save_task
+from .input_spec import to_pixels
+from .labelled import Labelled
+from .learn import (
+    RETRAIN_STEPS,
+    AdaptSettings,
+    HeldOutImages,
+    Watch,
+    adapt_start,
+    check_support,
+    derive,
+    inherited,
+    retrained,
+)
+from .measure import gap, measured, size_of
+from .pictures import task_pictures
+from .pixels import pixel_baselines
+from .predicted import predicted_start
+from .start import AUTO, Start, open_start, suited_start
+from .task import RETRAINED, SUPERNET, Solution, Support, Task
+
+
+@dataclass
+class Adapter:
+    """A task and what it is adapted from.
+
+    Args:
+        start: the meta-learned initialisation.
+        task: the support set in the start's form, and the solutions so far.
+        settings: how it is learnt.
+        held_out: images that are only measured on; None without any.
+    """
+
+    start: Start
+    task: Task
+    settings: AdaptSettings = field(default_factory=AdaptSettings)
+    held_out: HeldOutImages | None = None
+
+    @classmethod
+    def open(
+        cls,
+        start: str,
+        learnt: Labelled,
+        *,
+        settings: AdaptSettings | None = None,
+        held_out: Labelled | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> Adapter:
+        """Open a start, and bring images to the form that it takes.
+
+        Args:
+            start: "auto", or what `open_start` takes.
+            learnt: the support set, of 2 to 20 classes.
+            settings: how to learn it; None for the usual ones.
+            held_out: images of the same classes that are only measured on.
+            seed: of what is random: which images make a mini-batch, fresh weights.
+            device: "cpu", "cuda" or "auto".
+
+        Raises:
+            DataError: for images that cannot be read, labels that do not fit them, or a class without images.
+            ConfigError: for a start or a device that is not there.
+        """
+        if start == AUTO:
+            start = suited_start(3 if _any_colour(learnt.images) else 1)
+        opened = open_start(start)
+        support, notes = _support_of(opened, learnt, seed)
+        support = replace(support, device=_chosen_device(device, opened))
+        check_support(support)
+        facts = {"start": _start_facts(opened), "notes": notes}
+        return cls(opened, Task(support, facts=facts), settings or AdaptSettings(), _held_out(opened, held_out))
+
+    def begin_at_prediction(self, model: MetaModel) -> None:
+        """Begin at the alphas that ``model`` predicts from the support set. Raises ConfigError."""
+        self.start = predicted_start(self.start, model, self.task.support)
+        self.task.facts["start"] = _start_facts(self.start)
+
+    def adapt(self, watch: Watch | None = None) -> Solution:
+        """Learn the task: the finish "supernet". Raises NumericsError when its first loss is not finite."""
+        solution = adapt_start(self.start, self.task.support, self.settings, self.held_out, watch)
+        self.task.solutions[SUPERNET] = solution
+        return solution
+
+    def settings_of(self, finish: str, steps: int | None = None) -> AdaptSettings:
+        """How the derived cell is learnt: in ``steps``; None is as many as the supernet, or 100 from fresh weights."""
+        usual = RETRAIN_STEPS if finish == RETRAINED else self.settings.steps
+        return replace(self.settings, steps=usual if steps is None else steps)
+
+    def finish(self, finish: str, steps: int | None = None, watch: Watch | None = None) -> Solution:
+        """Add the discrete finish "inherited" or "retrained" of the adapted supernet, see `settings_of`."""
+        adapted, support, settings = self.task.solution(SUPERNET), self.task.support, self.settings_of(finish, steps)
+        if finish == RETRAINED:
+            solution = retrained(self.start, support, derive(adapted), settings, watch=watch)
+        else:
+            solution = inherited(self.start, support, adapted, settings, watch=watch)
+        self.task.solutions[finish] = solution
+        return solution
+
+    def measure(self) -> dict[str, str]:
+        """Note in the task's facts the size of every solution and, on held-out images, accuracies and baselines.
+
+        Returns:
+            Each discrete finish's gap to the supernet in words; nothing without held-out images.
+        """
+        facts, hits = self.task.facts.setdefault("measured", {}), {}
+        for finish, solution in self.task.solutions.items():
+            own: dict[str, Any] = {}
+            if self.held_out is not None:
+                own, hits[finish] = measured(self.task, solution, self.held_out)
+            facts[finish] = own | size_of(self.task.model(finish))
+        if self.held_out is not None:
+            self.task.facts["baselines"] = pixel_baselines(self.task.support, self.held_out)
+        return {finish: gap(own, hits[SUPERNET]) for finish, own in hits.items() if finish != SUPERNET}
+
+    def save(self, path: Path) -> None:
+        """Write a task folder with pictures of its cells and of the held-out images. Raises RunError."""
+        save_task(self.task, path, task_pictures(self.task, self.start, self.held_out))
+
+
+@dataclass(frozen=True)
+class PlacedModel:
+    """A shipped model on the device that answers: called with uint8 pixels [N, C, H, W], logits [N, classes]."""
+
+    module: nn.Module
+    device: str
+
+    @classmethod
+    def of(cls, model: ShippedModel, device: str) -> PlacedModel:
+        """``model`` on "cpu", "cuda" or "auto". Raises ConfigError."""
+        chosen = choose_device(device)
+        return cls(model.module().to(chosen), chosen)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = self.module(pixels.to(self.device)).cpu()
+        return logits
+
+
+def _chosen_device(device: str, start: Start) -> str:
+    chosen = choose_device(device)
+    if chosen == "cuda":
+        allow_tf32(start.config.training.tf32)
+    return chosen
+
+
+def _start_facts(start: Start) -> dict[str, Any]:
+    """What a task keeps of its start."""
+    return {"name": start.name, **dict(start.facts), "bn": start.config.model.bn}
+
+
+def _support_of(start: Start, learnt: Labelled, seed: int) -> tuple[Support, list[str]]:
+    """The support set in the start's form, and what was converted on the way. Raises DataError."""
+    pixels, notes = to_pixels(learnt.images, start.form.channels, start.form.height)
+    if len(pixels) != len(learnt.labels):
+        raise DataError(f"expected one label for each image, got {len(pixels)} images and {len(learnt.labels)} labels")
+    form = start.form.suited(pixels)
+    if form.invert:
+        notes.append(f"images have a {('light', 'dark')[form.background == 'light']} background, the start knows a "
+                     f"{form.background} one: they are inverted")  # fmt: skip
+    if start.config.model.bn != "support":
+        notes.append(
+            f"the start was meta-trained under {start.config.model.bn} batch statistics, and a shipped model has "
+            "those of its support set: expect to lose accuracy; search with --set model.bn=support"
+        )
+    return Support(form, learnt.classes, torch.from_numpy(pixels), torch.from_numpy(learnt.labels), seed), notes
+
+
+def _held_out(start: Start, images: Labelled | None) -> HeldOutImages | None:
+    if images is None or not len(images.labels):
+        return None
+    pixels, _ = to_pixels(images.images, start.form.channels, start.form.height)
+    return HeldOutImages(torch.from_numpy(pixels), torch.from_numpy(images.labels))
+
+
+def _any_colour(images: Any) -> bool:
+    """Whether the images are in colour; `to_pixels` with 3 channels has grey ones with three equal planes."""
+    pixels, _ = to_pixels(images, 3, 32)
+    return bool((pixels != pixels[:, :1]).any())

@@ -1,0 +1,128 @@
+"""A run on disk, opened to be used: the one place that finds its configuration, its checkpoint and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.progress import Watch
+from metadarts.integrations import Tasksets
+from metadarts.store.files import is_there
+from metadarts.tasks import Source, recognise
+
+from .build import LIBRARY, Experiment, assemble, build
+from .catalogue import BUILT_IN, Catalogue
+from .checkpoints import Checkpoint
+from .config import Config, with_settings
+from .records import RunFolder
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run. What is not asked for is not read: drawing its cell needs no data.
+
+    Args:
+        folder: where it lies.
+        config: as it was configured, with the settings that `open_run` was given.
+        name: of its checkpoint.
+        device: where it is computed.
+    """
+
+    folder: RunFolder
+    config: Config
+    name: str
+    device: str
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, read once. Raises RunError."""
+        return self.folder.load(self.name)
+
+    def experiment(self, source: Source | Tasksets | None = None, progress: Watch | None = None) -> Experiment:
+        """Data and network, which the checkpoint fits.
+
+        Args:
+            source: the data, where they are open already.
+            progress: told of images read, where reading them takes long.
+
+        Raises:
+            MetadartsError: when the configuration is out of range, the data are missing or unfit, or the checkpoint is
+                damaged or of another network.
+        """
+        config, params = self.config.check(), self.checkpoint.params
+        found = build(config, self.device, progress) if source is None else assemble(config, source, self.device)
+        found.check_params(params)
+        return found
+
+
+def open_run(
+    path: Path,
+    *,
+    checkpoint: str = "best",
+    device: str = "cpu",
+    data: str | None = None,
+    data_root: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    finished: bool = False,
+    plugins: Sequence[str] = (),
+) -> OpenRun:
+    """Open the run folder at ``path``.
+
+    Args:
+        checkpoint: "best", the one of highest validation accuracy, or "last".
+        device: "cpu" or "cuda".
+        data: where its data lie now, if they moved: a name or a path, see `data_settings`.
+        data_root: where the data of a name lie now.
+        settings: "group.field" settings in place of its own; None among the values leaves the run's.
+        finished: require that its search has ended.
+        plugins: modules or files with entries of the user's own that its configuration names, see `load_config`.
+
+    Raises:
+        RunError: when there is no run, or its search has not ended and ``finished`` asks for that.
+        ConfigError: when its configuration cannot be read, or a setting is none.
+    """
+    folder = RunFolder.open(path, plugins)
+    config = folder.config()
+    changed = {name: value for name, value in (settings or {}).items() if value is not None}
+    config = with_settings(config, changed | moved_data(config, data, data_root))
+    if finished:
+        folder.require_finished()
+    return OpenRun(folder, config, checkpoint, device)
+
+
+def data_settings(data: str, root: Path | None = None, catalogue: Catalogue = BUILT_IN) -> dict[str, str]:
+    """``--data`` and ``--data-root`` as settings; names are those of the ``catalogue``'s sources.
+
+    Raises:
+        ConfigError: when ``data`` is neither a name nor a path, or ``root`` is given beside a path.
+        DataError: when no source reads what lies at the path.
+    """
+    if root is not None and not is_there(root):
+        raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
+    if data in catalogue.sources or data.startswith(f"{LIBRARY}:"):
+        return {"tasks.source": data, "tasks.file": str(root.resolve()) if root else ""}
+    path = Path(data)
+    if not is_there(path):
+        raise ConfigError(
+            f"--data {data!r}: no such file, and not the name of a source; {nearest(data, catalogue.sources)}"
+        )
+    if root is not None:
+        raise ConfigError(f"--data {data!r} is a path already: leave out --data-root, or give --data a name")
+    return {"tasks.source": recognise(path), "tasks.file": str(path.resolve())}
+
+
+def moved_data(config: Config, data: str | None, root: Path | None) -> dict[str, str]:
+    """The settings of data that moved: ``--data`` and ``--data-root``, or the root alone for the run's own source.
+
+    Raises:
+        ConfigError: as `data_settings`, or when the run reads a path, which has no root.
+    """
+    if data is None and root is None:
+        return {}
+    if data is None and config.tasks.source in ("folder", "npz"):
+        raise ConfigError("the run reads a path, not a name: say where it lies now with --data PATH")
+    return data_settings(data or config.tasks.source, root, config.catalogue)
