@@ -56,6 +56,7 @@ def adapt(
             help="Also record the task in this archive of experience (the meta-model learns from episodes alone)."
         ),
     ] = None,
+    plugin: common.Plugins = None,
     device: common.Device = "cpu",
     precision: common.Precision = "fp32",
     threads: common.Threads = 0,
@@ -84,7 +85,9 @@ def adapt(
     learnt, looked_at = hold_out(read_labelled(images), HELD_OUT if held_out is None else held_out, shots, seed)
     record = _recorder(archive, images, learnt, looked_at)
     settings = AdaptSettings(steps, seconds)
-    adapter = Adapter.open(start, learnt, settings=settings, held_out=looked_at, seed=seed, device=device)
+    adapter = Adapter.open(
+        start, learnt, settings=settings, held_out=looked_at, seed=seed, device=device, plugins=plugin or ()
+    )
     if model is not None:
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)

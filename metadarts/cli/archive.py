@@ -36,6 +36,7 @@ def add_tasks(
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
     fit_memory: common.FitMemory = None,
+    plugin: common.Plugins = None,
     device: common.Device = "auto",
     threads: common.Threads = 0,
     seed: Annotated[int, typer.Option(help="Seed of the choice of tasks.")] = 0,
@@ -52,7 +53,7 @@ def add_tasks(
         raise ConfigError(f"--split {split!r}: {nearest(split, SPLITS)}")
     resolved = common.prepare(device, threads)
     settings = {"evaluate.steps": steps, "training.fit_memory": fit_memory}
-    chosen = open_run(run, device=resolved, data=data, data_root=data_root, settings=settings)
+    chosen = open_run(run, device=resolved, data=data, data_root=data_root, settings=settings, plugins=plugin or ())
     if not chosen.folder.is_finished:
         raise RunError(f"{run}: its search has not ended, and its checkpoint may still change; end it first")
     experiment = common.experiment_of(chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from . import common
 
 def derive(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
+    plugin: common.Plugins = None,
     device: common.Device = "cpu",
     precision: common.Precision = "fp32",
     threads: common.Threads = 0,
@@ -22,11 +24,11 @@ def derive(
     The common options are accepted for uniformity; deriving computes nothing that depends on them.
     """
     common.prepare(device, threads)
-    for path in derive_run(run):
+    for path in derive_run(run, plugin or ()):
         common.console.print(f"written to {path}", soft_wrap=True)
 
 
-def derive_run(run: Path) -> list[Path]:
+def derive_run(run: Path, plugins: Sequence[str] = ()) -> list[Path]:
     """Derive, print and draw the genotype of ``run``; the files written."""
     from metadarts.core.errors import ConfigError
     from metadarts.core.types import alphas_of
@@ -34,7 +36,7 @@ def derive_run(run: Path) -> list[Path]:
     from metadarts.training import open_run
     from metadarts.viz import draw_alphas, draw_genotype
 
-    opened = open_run(run)
+    opened = open_run(run, plugins=plugins)
     folder, config = opened.folder, opened.config
     if not config.has_alphas():
         raise ConfigError(f"{run} trained a network without alphas ({config.described()}): there is no cell to derive")

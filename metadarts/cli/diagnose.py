@@ -22,6 +22,7 @@ def diagnose(
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
     fit_memory: common.FitMemory = None,
+    plugin: common.Plugins = None,
     device: common.Device = "auto",
     threads: common.Threads = 0,
     seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 is everyone's.")] = 0,
@@ -44,7 +45,10 @@ def diagnose(
         raise ConfigError(f"--split {split!r}: expected val or test")
     resolved = common.prepare(device, threads)
     settings = {"training.fit_memory": fit_memory}
-    opened = open_run(run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test")
+    opened = open_run(
+        run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test",
+        plugins=plugin or (),
+    )  # fmt: skip
     experiment = common.experiment_of(opened)
     require_supernet(experiment)
     place = _made(out or run / "diagnosis")

@@ -39,6 +39,7 @@ def evaluate(
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
     fit_memory: common.FitMemory = None,
+    plugin: common.Plugins = None,
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: as trained.")] = None,
     threads: common.Threads = 0,
@@ -62,7 +63,10 @@ def evaluate(
         "model.bn": bn,
         "model.precision": precision,
     }
-    opened = open_run(run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test")
+    opened = open_run(
+        run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test",
+        plugins=plugin or (),
+    )  # fmt: skip
     cell = None if genotype is None else read_genotype(genotype)
     experiment, checkpoint = common.experiment_of(opened), opened.checkpoint
     if cell is not None:

@@ -13,6 +13,7 @@ from . import common
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder; the search may still be running.")],
     out: Annotated[Path | None, typer.Option(help="HTML file, must not exist; default: RUN/report.html.")] = None,
+    plugin: common.Plugins = None,
     device: common.Device = "cpu",
     precision: common.Precision = "fp32",
     threads: common.Threads = 0,
@@ -28,5 +29,5 @@ def report(
     from metadarts.training import open_run
 
     common.prepare(device, threads)
-    path = write_report(open_run(run), out)
+    path = write_report(open_run(run, plugins=plugin or ()), out)
     common.console.print(f"written to {path}", soft_wrap=True)

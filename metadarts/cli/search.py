@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from metadarts.training import Config, Experiment, RunFolder
     from metadarts.training.memory_plan import MemoryPlan
 
-WITH_RESUME = {"resume", "device", "threads", "data", "data_root", "fit_memory"}
+WITH_RESUME = {"resume", "device", "threads", "data", "data_root", "fit_memory", "plugin"}
 
 
 def search(
@@ -40,6 +41,7 @@ def search(
         bool | None, typer.Option("--fit-memory", help="When memory runs out, go on with fewer tasks per pass.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="group.field=value, as often as needed.")] = None,
+    plugin: common.Plugins = None,
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (activations only). Default: fp32.")] = None,
     threads: common.Threads = 0,
@@ -51,14 +53,16 @@ def search(
 
     Example: metadarts search --data glyphs --ways 5 --shots 1 --minutes 3 --out runs/demo
     """
+    from metadarts.training.catalogue import load_plugins
     from metadarts.training.open_run import data_settings
 
     given = {name for name in context.params if _was_given(context, name)}
+    plugins = plugin or ()
     fitting = {"training.fit_memory": True} if fit_memory else {}
     if resume is not None:
         if wrong := sorted(name.strip("_").replace("_", "-") for name in given - WITH_RESUME):
             raise ConfigError(f"--resume goes on as the run was configured: leave out --{', --'.join(wrong)}")
-        resume_search(resume, (data, data_root), fitting, device, threads)
+        resume_search(resume, (data, data_root), fitting, device, threads, plugins)
         return
     if out is None:
         raise ConfigError("search needs --out FOLDER for a new run, or --resume FOLDER to go on with one")
@@ -67,7 +71,7 @@ def search(
     if data_root is not None and data is None:
         raise ConfigError("--data-root says where the data lie: name them too, e.g. --data cifar-fs")
     settings: dict[str, Any] = {
-        **(data_settings(data, data_root) if data else {}),
+        **(data_settings(data, data_root, load_plugins(plugins)) if data else {}),
         **fitting,
         "tasks.ways": ways,
         "tasks.shots": shots,
@@ -78,15 +82,17 @@ def search(
         **_length(minutes, meta_steps),
     }
     settings = {name: value for name, value in settings.items() if value is not None}
-    run_search(out, config or preset, settings | common.read_settings(set_ or []), common.prepare(device, threads))
-    verbs = ("evaluate", "derive", "report") if _has_alphas(out) else ("evaluate", "report")
+    run_search(
+        out, config or preset, settings | common.read_settings(set_ or []), common.prepare(device, threads), plugins
+    )
+    verbs = ("evaluate", "derive", "report") if _has_alphas(out, plugins) else ("evaluate", "report")
     common.console.print("next: " + "   ".join(f"metadarts {verb} {out}" for verb in verbs), soft_wrap=True)
 
 
-def _has_alphas(run: Path) -> bool:
+def _has_alphas(run: Path, plugins: Sequence[str]) -> bool:
     from metadarts.training import RunFolder
 
-    return RunFolder.open(run).config().has_alphas()
+    return RunFolder.open(run, plugins).config().has_alphas()
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -102,17 +108,22 @@ def _length(minutes: float | None, meta_steps: int | None) -> dict[str, float]:
     return {"training.minutes": minutes or 0.0, "training.meta_steps": meta_steps or 0}
 
 
-def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: str) -> None:
+def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: str, plugins: Sequence[str] = ()) -> None:
     """Build the experiment, create the run folder and search under a progress bar.
 
     Args:
         base: the name of a preset, or a config.yaml.
+        plugins: modules or files with entries of the user's own.
     """
     from metadarts.training import Config, RunFolder, load_config, preset, with_settings
+    from metadarts.training.catalogue import load_plugins
     from metadarts.training.environment import describe
     from metadarts.training.memory_plan import plan_search
 
-    start = load_config(base) if isinstance(base, Path) else with_settings(Config(), preset(base))
+    if isinstance(base, Path):
+        start = load_config(base, plugins)
+    else:
+        start = with_settings(Config(catalogue=load_plugins(plugins)), preset(base))
     config = with_settings(start, settings).check()
     RunFolder.require_new(out)  # before minutes go into reading images
     experiment = common.open_experiment(config, device)
@@ -129,7 +140,12 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
 
 
 def resume_search(
-    run: Path, data: tuple[str | None, Path | None], fitting: dict[str, Any], device: str, threads: int
+    run: Path,
+    data: tuple[str | None, Path | None],
+    fitting: dict[str, Any],
+    device: str,
+    threads: int,
+    plugins: Sequence[str] = (),
 ) -> None:
     """Go on with ``run`` from its last checkpoint.
 
@@ -142,7 +158,7 @@ def resume_search(
     from metadarts.training.memory_plan import plan_search
     from metadarts.training.open_run import moved_data
 
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(run, plugins)
     config, environment = folder.config().check(), folder.environment()
     if folder.is_finished:
         common.console.print(f"the search in {run} has ended; there is nothing to go on with", soft_wrap=True)
@@ -153,7 +169,7 @@ def resume_search(
         common.console.print(
             f"the run began with {before} threads: sums will be rounded otherwise than without the stop"
         )
-    moved = moved_data(config.tasks.source, *data)
+    moved = moved_data(config, *data)
     experiment = common.open_experiment(with_settings(config, moved | fitting).check(), resolved)
     digest = environment.get("data_sha256")
     if digest is not None and digest != experiment.source.content_sha256:

@@ -7,6 +7,7 @@ the task's device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Adapter:
         held_out: Labelled | None = None,
         seed: int = 0,
         device: str = "cpu",
+        plugins: Sequence[str] = (),
     ) -> Adapter:
         """Open a start, and bring images to the form that it takes.
 
@@ -78,6 +80,7 @@ class Adapter:
             held_out: images of the same classes that are only measured on.
             seed: of what is random: which images make a mini-batch, fresh weights.
             device: "cpu", "cuda" or "auto".
+            plugins: with entries of the user's own that the start names, see `metadarts.training.load_config`.
 
         Raises:
             DataError: for images that cannot be read, labels that do not fit them, or a class without images.
@@ -85,7 +88,7 @@ class Adapter:
         """
         if start == AUTO:
             start = suited_start(3 if _any_colour(learnt.images) else 1)
-        opened = open_start(start)
+        opened = open_start(start, plugins)
         support, notes = _support_of(opened, learnt, seed)
         support = replace(support, device=_chosen_device(device, opened))
         check_support(support)

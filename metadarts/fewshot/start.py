@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -82,8 +82,11 @@ def _form_facts(form: InputSpec) -> dict[str, Any]:
     return {"form": {name: value for name, value in dataclasses.asdict(form).items() if name != "invert"}}
 
 
-def open_start(name: str | Path) -> Start:
+def open_start(name: str | Path, plugins: Sequence[str] = ()) -> Start:
     """A start by name: "glyphs", "cifar-fs", a run folder, or a file that `Start.save` wrote.
+
+    Args:
+        plugins: with entries of the user's own that its configuration names, see `metadarts.training.load_config`.
 
     Raises:
         ConfigError: when it is none of these.
@@ -97,9 +100,9 @@ def open_start(name: str | Path) -> Start:
     path = Path(name)
     try:
         if path.is_dir():
-            return start_of_run(path)
+            return start_of_run(path, plugins)
         if path.is_file():
-            return _read(path, path.name)
+            return _read(path, path.name, plugins)
     except OSError as error:
         raise ConfigError(f"cannot open the start {str(name)!r}: {error.strerror or error}") from error
     raise ConfigError(
@@ -112,12 +115,12 @@ def suited_start(channels: int) -> str:
     return BUNDLED[0] if channels == 1 else BUNDLED[1]
 
 
-def start_of_run(path: Path) -> Start:
+def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:
     """The best checkpoint of a run, with the form of its source's images; the source is opened for that.
 
     Raises MetadartsError as the run and its data do.
     """
-    run = open_run(path)
+    run = open_run(path, plugins=plugins)
     config, checkpoint = run.config, run.checkpoint
     _require_supernet(config)
     source = run.experiment().source
@@ -147,7 +150,7 @@ def _require_supernet(config: Config) -> None:
         )
 
 
-def _read(path: Path, name: str) -> Start:
+def _read(path: Path, name: str, plugins: Sequence[str] = ()) -> Start:
     """A start's file. Raises RunError."""
     try:
         told, tensors = read_described(path, KEY)
@@ -158,7 +161,7 @@ def _read(path: Path, name: str) -> Start:
             f"{path} is no start of ours: expected format {FORMAT!r}, version {VERSION}; give what `Start.save` wrote"
         )
     try:
-        config = config_of(told["config"]).check()
+        config = config_of(told["config"], plugins).check()
         whole(config.search_space().nodes, 1, MOST_NODES)
         _require_supernet(config)
         form = read_form(told["form"])
