@@ -62,7 +62,7 @@ def workloads(small: bool = False) -> Iterator[tuple[str, Callable[[], object]]]
             network, params, batch = meta_step.setting(device="meta")
             learner, inner = Learner(network, precision=precision), meta_step.inner_loop(order, 0)
             yield f"W1, {order}, {precision}", _step(learner, params, batch, inner, dtype)
-    yield "a look of the search", _look
+    yield "a validation of the search", _validation
 
 
 def _step(learner: Learner, params: Params, batch: TaskBatch, inner: InnerLoop, dtype: torch.dtype) -> Any:
@@ -70,7 +70,7 @@ def _step(learner: Learner, params: Params, batch: TaskBatch, inner: InnerLoop, 
     return lambda: mean_gradient(learner, there, batch.to("meta", dtype), inner)
 
 
-def _look() -> None:
+def _validation() -> None:
     """Validation tasks of W1's network, ten at a time."""
     network, params, _ = meta_step.setting(device="meta")
     batch = random_batch(Episode(tasks=10)).to("meta")

@@ -55,7 +55,7 @@ class Piece:
         start_seconds: before its first step: imports, data, memory plan.
         total_seconds: of the search so far, all pieces together.
         finished: whether the search has ended.
-        accuracy: of the newest look at validation classes; None before the first.
+        accuracy: of the newest validation; None before the first.
         best: the best accuracy so far.
     """
 
@@ -129,7 +129,7 @@ def _step(run: RunFolder) -> int:
 
 
 def _told(run: RunFolder, before: int, seconds: float, start_seconds: float) -> Piece:
-    looks, last = run.records("validate"), run.load("last").facts
+    validations, last = run.records("validate"), run.load("last").facts
     return Piece(
         first=before,
         last=int(last["step"]),
@@ -137,7 +137,7 @@ def _told(run: RunFolder, before: int, seconds: float, start_seconds: float) -> 
         start_seconds=start_seconds,
         total_seconds=float(last["seconds"]),
         finished=run.is_finished,
-        accuracy=float(looks[-1]["accuracy"]) if looks else None,
+        accuracy=float(validations[-1]["accuracy"]) if validations else None,
         best=None if last["best"] is None else float(last["best"]),
     )
 
@@ -209,10 +209,10 @@ def main(arguments: list[str] | None = None) -> int:
         if done.seconds:
             append(options.out, [row(done, config_of(options.run), options.device, options.threads)])
         rate = (done.last - done.first) / max(done.seconds, 1e-9)
-        look = "" if done.accuracy is None else f", validation accuracy {done.accuracy:.1%}, best {done.best:.1%}"
+        found = "" if done.accuracy is None else f", validation accuracy {done.accuracy:.1%}, best {done.best:.1%}"
         print(
             f"steps {done.first} to {done.last} in {done.seconds:.1f} s, {rate:.2f} meta-steps/s; "
-            f"{done.total_seconds:.1f} s in all{look}",
+            f"{done.total_seconds:.1f} s in all{found}",
             flush=True,
         )
         if done.finished:

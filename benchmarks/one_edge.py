@@ -31,7 +31,7 @@ from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
 from metadarts.predictor.footprints import Footprints
-from metadarts.predictor.meta_dataset import MetaDataset, lessons_of, look
+from metadarts.predictor.meta_dataset import MetaDataset, lessons_of, seen_of
 from metadarts.predictor.model import MetaModel, PredictorSpec
 from metadarts.predictor.synthetic import Family, Schedule, TeacherTasks, taught, teacher_tasks, train_each, warm_start
 from metadarts.predictor.synthetic.warm import INNER
@@ -114,7 +114,7 @@ def name_all(folder: Path, train: int, test: int, family: Family) -> None:
     rows: dict[str, list[Tensor]] = {"truth": [], "log": []}
     for first in range(0, test, PART):
         part = teacher_tasks(JUDGED, first, PART, family)
-        said = model.predict_seen(look(part.batch, sight)).log_operations("normal")[:, 0]
+        said = model.predict_seen(seen_of(part.batch, sight)).log_operations("normal")[:, 0]
         rows["truth"].append(part.truth)
         rows["log"].append(said)
         print(f"{first + PART} tasks named, right: {int((said.argmax(1) == part.truth).sum())} of {PART}", flush=True)

@@ -124,14 +124,14 @@ def lessons_of(
         parts = []
         for first in range(0, len(group), AT_ONCE):
             part = group[first : first + AT_ONCE]
-            parts.append(look(support([each[0].origin for each in part]), sight))
+            parts.append(seen_of(support([each[0].origin for each in part]), sight))
             done += len(part)
             tell(progress, done, len(by_task), figures=f"{done}/{len(by_task)} tasks")
         lessons.append(_lessons(group, Seen.joined(parts), space))
     return lessons
 
 
-def look(batch: TaskBatch, sight: FeatureExtractor) -> Seen:
+def seen_of(batch: TaskBatch, sight: FeatureExtractor) -> Seen:
     """What is seen of T tasks: their support sets, no query.
 
     Raises:

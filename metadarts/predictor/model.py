@@ -18,7 +18,7 @@ from metadarts.spaces import Genotype, SearchSpace
 from .encoder import Seen, TaskEncoder
 from .head import ArchitectureHead, Prediction, choices_of
 from .losses import alphas_loss, architecture_loss, ranking_loss
-from .meta_dataset import FeatureExtractor, MetaDataset, Support, lessons_of, look
+from .meta_dataset import FeatureExtractor, MetaDataset, Support, lessons_of, seen_of
 from .task_record import TaskRecord
 
 """Told of (epochs done, training loss)."""
@@ -209,7 +209,7 @@ class MetaModel:
             ConfigError: when it was never fitted.
         """
         self._require_fitted()
-        return self.predict_seen(look(batch, self.sight))
+        return self.predict_seen(seen_of(batch, self.sight))
 
     def predict_seen(self, seen: Seen) -> Prediction:
         """`predict` of tasks whose features are there already."""

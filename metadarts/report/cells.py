@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.viz import Picture, Plate, draw_alpha_history, draw_alphas, draw_choices, draw_genotype
 
-from .records import AlphaLook, Records
+from .records import KINDS, AlphaRecord, Records
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 CELLS = 4
 """How many of the derived cells are drawn: the first, the last, and some between."""
-KINDS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
 def derived(
@@ -46,13 +45,13 @@ def derived(
 
 def alpha_traces(records: Records, space: SearchSpace) -> Iterator[Plate]:
     """Every mixing weight and every choice over time."""
-    looks = records.alphas
-    if not looks:
+    recorded = records.alphas
+    if not recorded:
         return
-    steps = [look.step for look in looks]
+    steps = [record.step for record in recorded]
     for cell in space.cell_types:
         picture = Picture(".svg")
-        draw_alpha_history(steps, [look.alphas[cell] for look in looks], cell, space, picture)
+        draw_alpha_history(steps, [record.alphas[cell] for record in recorded], cell, space, picture)
         yield Plate(
             picture,
             f"Mixing weights over the run, {KINDS[cell]}",
@@ -60,9 +59,9 @@ def alpha_traces(records: Records, space: SearchSpace) -> Iterator[Plate]:
             "one row per operation, time to the right. White is the even weight; red has grown, blue has shrunk. The "
             "ends of the colour scale are the extremes of this run, so read its numbers before judging a colour.",
         )
-    if len(looks) > 1:
+    if len(recorded) > 1:
         picture = Picture(".svg")
-        draw_choices(steps, [look.genotype for look in looks], space, picture)
+        draw_choices(steps, [record.genotype for record in recorded], space, picture)
         yield Plate(
             picture,
             "What derivation would have kept",
@@ -71,24 +70,24 @@ def alpha_traces(records: Records, space: SearchSpace) -> Iterator[Plate]:
         )
 
 
-def cells_in_time(looks: list[AlphaLook], space: SearchSpace) -> Iterator[Plate]:
-    """The derived cell at the first and last look and, where it changed, at some between them."""
+def cells_in_time(records: list[AlphaRecord], space: SearchSpace) -> Iterator[Plate]:
+    """The derived cell at the first and last record and, where it changed, at some between them."""
     from metadarts.derive import genotype_distance
 
-    cells = [look.genotype.canonical() for look in looks]
-    changed = [look for index, look in enumerate(looks) if index == 0 or cells[index] != cells[index - 1]]
+    cells = [record.genotype.canonical() for record in records]
+    changed = [record for index, record in enumerate(records) if index == 0 or cells[index] != cells[index - 1]]
     chosen = sorted({round((len(changed) - 1) * share / (CELLS - 1)) for share in range(CELLS)}) if changed else []
     for position, index in enumerate(chosen):
-        look, picture = changed[index], Picture(".svg")
-        draw_genotype(look.genotype, picture, f"meta-step {look.step}", inputs=space.inputs)
+        record, picture = changed[index], Picture(".svg")
+        draw_genotype(record.genotype, picture, f"meta-step {record.step}", inputs=space.inputs)
         caption = "The first recorded cell."
         if position:
             before = changed[chosen[position - 1]]
-            different, of = genotype_distance(before.genotype, look.genotype), _choices(look.genotype)
+            different, of = genotype_distance(before.genotype, record.genotype), _choices(record.genotype)
             caption = f"{different} of its {of} choices are not in the cell of meta-step {before.step} above."
         if position == len(chosen) - 1:
             caption += " It stands until the last record."
-        yield Plate(picture, f"Cells derived at meta-step {look.step}", caption)
+        yield Plate(picture, f"Cells derived at meta-step {record.step}", caption)
 
 
 def _choices(genotype: Genotype) -> int:

@@ -10,14 +10,13 @@ from metadarts.spaces import Genotype, SearchSpace
 from metadarts.training.config import Config
 from metadarts.training.lenient import as_number
 
-from .records import Records, finite
+from .records import KINDS, Records, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from metadarts.relaxations import Relaxation
 
-KINDS = {"normal": "Normal cell", "reduce": "Reduction cell"}
 HARDLY, DECIDED = 0.95, 0.5
 """Shares of ln P: above the first the alphas have hardly chosen, below the second they have."""
 MANY_SKIPS = 0.5
@@ -114,8 +113,9 @@ def architecture_notes(
         share = entropy / undecided
         top = float(scores[cell].max(-1).values.mean())
         yield (
-            f"{KINDS[cell]}: entropy {entropy:.3f} nats, {share:.2%} of ln {len(space.primitives)} (all alike); the "
-            f"heaviest operation of an edge weighs {top:.3f} on average, an even one {1 / len(space.primitives):.3f}. "
+            f"{KINDS[cell].capitalize()}: entropy {entropy:.3f} nats, {share:.2%} of ln {len(space.primitives)} (all "
+            f"alike); the heaviest operation of an edge weighs {top:.3f} on average, an even one "
+            f"{1 / len(space.primitives):.3f}. "
             f"{_judged(share)}"
         )
     skips = count_skips(genotype)

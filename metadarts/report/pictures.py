@@ -15,18 +15,17 @@ from metadarts.viz import (
     draw_curve,
     draw_history,
     draw_intervals,
-    draw_looks,
+    draw_validations,
     plain,
     ramp,
 )
 
-from .records import Records, finite, lists, rates, series
+from .records import KINDS, Records, finite, lists, rates, series
 
 NAMED_RATES = 8
 LEAST_SPAN = 0.1
 """Nats: entropies that differ by less are not worth a zoom."""
 CURVES = {"curve_accuracy": "query accuracy", "curve_loss": "query loss"}
-KINDS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
 def learning(records: Records, ways: int) -> Iterator[Plate]:
@@ -54,13 +53,13 @@ def learning(records: Records, ways: int) -> Iterator[Plate]:
 
 def adaptation(records: Records) -> Iterator[Plate]:
     """What the inner loop gains, step by step, early and late in the run."""
-    looks = {label: lists(records.validate, field) for field, label in CURVES.items()}
-    there = [{step for step, _ in found} for found in looks.values() if found] or [set()]
+    recorded = {label: lists(records.validate, field) for field, label in CURVES.items()}
+    there = [{step for step, _ in found} for found in recorded.values() if found] or [set()]
     steps = sorted(set.intersection(*there))
-    curves = {label: [curve for step, curve in found if step in steps] for label, found in looks.items() if found}
+    curves = {label: [curve for step, curve in found if step in steps] for label, found in recorded.items() if found}
     if steps:
         picture = Picture(".svg")
-        draw_looks(steps, curves, picture)
+        draw_validations(steps, curves, picture)
         yield Plate(
             picture,
             "Adapting to validation tasks",
@@ -72,13 +71,13 @@ def adaptation(records: Records) -> Iterator[Plate]:
 
 
 def _support(records: Records) -> Iterator[Plate]:
-    looks = lists(records.train, "support_losses")
-    if looks:
-        steps = max(len(losses) for _, losses in looks)
+    recorded = lists(records.train, "support_losses")
+    if recorded:
+        steps = max(len(losses) for _, losses in recorded)
         lines = {
             f"before inner step {index + 1}": Series(
-                [step for step, losses in looks if index < len(losses)],
-                [losses[index] for _, losses in looks if index < len(losses)],
+                [step for step, losses in recorded if index < len(losses)],
+                [losses[index] for _, losses in recorded if index < len(losses)],
                 noisy=True,
                 color=shade,
             )

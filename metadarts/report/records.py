@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from metadarts.relaxations import Relaxation
 
 
+KINDS = {"normal": "normal cell", "reduce": "reduction cell"}
+
+
 @dataclass(frozen=True)
-class AlphaLook:
+class AlphaRecord:
     """The alphas at one meta-step, by cell type [E, P], and the cell that they stand for."""
 
     step: int
@@ -42,20 +45,20 @@ class Records:
 
     train: list[dict[str, Any]]
     validate: list[dict[str, Any]]
-    alphas: list[AlphaLook]
+    alphas: list[AlphaRecord]
     misfits: int
 
     @property
     def last_step(self) -> int:
         """The last meta-step that left a record; 0 when none did."""
         steps = [record["step"] for record in (*self.train, *self.validate)]
-        return max([*steps, *(look.step for look in self.alphas)], default=0)
+        return max([*steps, *(record.step for record in self.alphas)], default=0)
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The look with the highest validation accuracy, the latest of equals as the search keeps it."""
-        looks = [record for record in self.validate if finite(record.get("accuracy"))]
-        return max(looks, key=lambda record: (record["accuracy"], record["step"]), default=None)
+        """The validation with the highest validation accuracy, the latest of equals as the search keeps it."""
+        known = [record for record in self.validate if finite(record.get("accuracy"))]
+        return max(known, key=lambda record: (record["accuracy"], record["step"]), default=None)
 
 
 def read_records(run: RunFolder, space: SearchSpace, relaxation: Relaxation) -> Records:
@@ -64,8 +67,8 @@ def read_records(run: RunFolder, space: SearchSpace, relaxation: Relaxation) -> 
 
     recorded = _by_step(run.records("alphas"))
     fitting = [(record["step"], as_alphas(record, space)) for record in recorded]
-    looks = [AlphaLook(step, alphas, derive_genotype(alphas, space, relaxation)) for step, alphas in fitting if alphas]
-    return Records(_by_step(run.records("train")), _by_step(run.records("validate")), looks, len(recorded) - len(looks))
+    fit = [AlphaRecord(step, alphas, derive_genotype(alphas, space, relaxation)) for step, alphas in fitting if alphas]
+    return Records(_by_step(run.records("train")), _by_step(run.records("validate")), fit, len(recorded) - len(fit))
 
 
 def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

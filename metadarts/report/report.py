@@ -133,8 +133,8 @@ def _architecture(page: Page, run: OpenRun, records: Records, searched: tuple[Se
         if not records.alphas:
             return
         page.text("Shown is the cell of the last recorded alphas instead.")
-        look = records.alphas[-1]
-        step, alphas, genotype = look.step, look.alphas, look.genotype
+        last = records.alphas[-1]
+        step, alphas, genotype = last.step, last.alphas, last.genotype
     page.points(architecture_notes(alphas, genotype, records, space, relaxation))
     for plate in derived(genotype, alphas, searched, int(as_number(step) or 0)):
         page.plate(plate)

@@ -13,11 +13,11 @@ from ._history import Panel as Panel
 from ._history import Series as Series
 from ._history import draw_history as draw_history
 from ._intervals import draw_intervals as draw_intervals
-from ._looks import draw_looks as draw_looks
-from ._looks import ramp as ramp
 from ._page import Page as Page
 from ._page import Plate as Plate
 from ._ranges import Ranges as Ranges
 from ._ranges import draw_ranges as draw_ranges
 from ._sheet import draw_predictions as draw_predictions
 from ._traces import draw_alpha_history as draw_alpha_history
+from ._validations import draw_validations as draw_validations
+from ._validations import ramp as ramp

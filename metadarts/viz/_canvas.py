@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from metadarts.core.errors import ConfigError
 from metadarts.store.files import cannot_write, write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
@@ -86,6 +87,20 @@ def check_suffix(path: Path) -> None:
     """Require a file type that we write. Raises ConfigError."""
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"expected a picture ending in {' or '.join(SUFFIXES)}, got {path.name!r}: rename it")
+
+
+def row_axes(axes: Axes, xlabel: str) -> None:
+    """What all charts of rows share: a label under them, vertical lines to read along, no box."""
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.tick_params(labelsize=8, length=0)
+    axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def name_rows(axes: Axes, names: Collection[str]) -> None:
+    """One row for each name, from top to bottom at the heights 0, 1, 2, ..."""
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def plain(text: str, longest: int = 60) -> str:

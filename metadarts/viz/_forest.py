@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from metadarts.core.errors import ConfigError
 
-from ._canvas import FAINT, INK, Target, figure, plain
+from ._canvas import FAINT, INK, Target, figure, plain, row_axes
 from ._curve import COLORS
+from ._ranges import draw_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,8 @@ def draw_forest(
         if zero:
             axes.axvline(0.0, color=FAINT, linewidth=1.0)
         _draw_groups(axes, groups, lines, zero)
-        _finish(axes, xlabel)
+        axes.margins(x=0.05)
+        row_axes(axes, plain(xlabel, 100))
         _legend(sheet, ours, printed if any(b.printed for group in groups.values() for b in group) else "")
 
 
@@ -111,8 +113,7 @@ def _draw_groups(axes: Axes, groups: Mapping[str, Sequence[Branch]], lines: floa
 def _draw_branch(axes: Axes, branch: Branch, height: float, zero: bool) -> None:
     color = INK if zero and branch.low <= 0 <= branch.high else COLORS[0]
     above = height - 0.25 if branch.printed else height
-    axes.plot([branch.low, branch.high], [above, above], color=color, linewidth=2.0, solid_capstyle="butt")
-    axes.plot([branch.value], [above], color=color, marker="o", markersize=5)
+    draw_interval(axes, (branch.value, branch.low, branch.high), above, color, 5)
     told = f"{branch.value:.2f} [{branch.low:.2f}, {branch.high:.2f}]"
     if branch.printed:
         value, half = branch.printed
@@ -121,14 +122,6 @@ def _draw_branch(axes: Axes, branch: Branch, height: float, zero: bool) -> None:
         axes.plot([value], [height + 0.4], color=FAINT, marker="D", markersize=5, markerfacecolor="white")
         told += f"\n{value:.2f}" + ("" if half is None else f" ± {half:.2f}") + " printed"
     axes.text(1.015, height, told, fontsize=7.5, va="center", transform=axes.get_yaxis_transform())
-
-
-def _finish(axes: Axes, xlabel: str) -> None:
-    axes.margins(x=0.05)
-    axes.set_xlabel(plain(xlabel, 100), fontsize=9)
-    axes.tick_params(labelsize=8, length=0)
-    axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def _legend(sheet: Figure, ours: str, printed: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from metadarts.core.errors import ConfigError
 
-from ._canvas import FAINT, INK, Target, figure
+from ._canvas import INK, Target, figure, name_rows, row_axes
 from ._curve import COLORS
 
 
@@ -33,13 +33,9 @@ def draw_intervals(rows: Mapping[str, tuple[float, float]], path: Target, *, xla
             axes.barh(height, value, height=0.62, color=COLORS[0] if height == 0 else "#c3cad4", linewidth=0)
             axes.errorbar(value, height, xerr=half, color=INK, linewidth=1.2, capsize=3)
             axes.text(value + half + 0.012, height, f"{value:.1%} ± {half:.1%}", fontsize=8, va="center")
-        axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        name_rows(axes, rows)
         axes.set_xlim(0, 1.12)
         axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_xlabel(xlabel, fontsize=9)
         axes.set_title(title, fontsize=11, fontweight="bold")
-        axes.tick_params(labelsize=8, length=0)
-        axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        row_axes(axes, xlabel)

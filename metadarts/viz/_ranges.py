@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from metadarts.core.errors import ConfigError
 
-from ._canvas import FAINT, INK, Target, figure, plain
+from ._canvas import FAINT, INK, Target, figure, name_rows, plain, row_axes
 from ._curve import COLORS
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def draw_ranges(panels: Sequence[Ranges], path: Target, *, title: str = "") -> N
 def _draw_panel(axes: Axes, panel: Ranges) -> None:
     axes.axvline(0.0, color=FAINT, linewidth=1.0)
     for height, (mean, low, high) in enumerate(panel.rows.values()):
-        color = INK if low <= 0 <= high else COLORS[0]
-        axes.plot([low, high], [height, height], color=color, linewidth=2.0, solid_capstyle="butt")
-        axes.plot([mean], [height], color=color, marker="o", markersize=6)
-    axes.set_yticks(range(len(panel.rows)), list(panel.rows))
-    axes.set_ylim(len(panel.rows) - 0.5, -0.5)
+        draw_interval(axes, (mean, low, high), height, INK if low <= 0 <= high else COLORS[0], 6)
+    name_rows(axes, panel.rows)
     axes.margins(x=0.08)
-    axes.set_xlabel(panel.label, fontsize=9)
-    axes.tick_params(labelsize=8, length=0)
-    axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    row_axes(axes, panel.label)
+
+
+def draw_interval(axes: Axes, ends: tuple[float, float, float], height: float, color: str, size: float) -> None:
+    """A dot of ``size`` points at the mean of ``ends`` (mean, low, high), and a line for the interval."""
+    mean, low, high = ends
+    axes.plot([low, high], [height, height], color=color, linewidth=2.0, solid_capstyle="butt")
+    axes.plot([mean], [height], color=color, marker="o", markersize=size)

@@ -20,7 +20,7 @@ from metadarts.core.types import TaskBatch, alphas_of
 from metadarts.derive import derive_genotype, genotype_distance
 from metadarts.papers.diagnosis import (
     Contrast,
-    Findings,
+    Evidence,
     as_markdown,
     as_text,
     diagnose,
@@ -370,7 +370,7 @@ def test_directions_are_taken_from_the_meta_learned_alphas(meta):
     moves = torch.tensor([[[0.1, -0.1, 0.0]], [[0.3, -0.15, -0.15]]], dtype=torch.float64)
     rows = {name: np.array([0.5, 0.75]) for name in SOFT}, {name: np.array([0.5, 0.75]) for name in DISCRETE}
     cells = [meta, meta]
-    found = passes.Measured(start + moves, start + moves / 2, cells, cells, np.array([True, True]), [1, 0], *rows)
+    found = passes.TaskResults(start + moves, start + moves / 2, cells, cells, np.array([True, True]), [1, 0], *rows)
     shown = summarised(found, meta, start, Key(("bootstrap",)), {})
     assert shown.per_task["retrieved"] == [1.0, 1.0]
     assert shown.per_task["alphas_moved"] == pytest.approx([0.1, 0.3])
@@ -386,7 +386,7 @@ DRAWN = Contrast(Estimate(0.2, 0.2, 0.2), Estimate(0.2, 0.2, 0.2), HALF)
 
 
 def findings(cells=NARROW, alphas=NARROW, meta=NARROW, draws=FOLLOWS, finite=10, moved=0.1):
-    return Findings(10, finite, moved, cells, alphas, meta, draws)
+    return Evidence(10, finite, moved, cells, alphas, meta, draws)
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(modules["place"], "QUERIES", QUERIES)
     patch.setattr(modules["runner"], "NODES", NODES)
     patch.setattr(modules["runner"], "AUTO_MAML", auto_maml())
-    looks = {"training.validations": 1, "training.validation_tasks": 2}
-    patch.setattr(modules["recipes"], "SMOKE_LOOKS", looks)
+    validation = {"training.validations": 1, "training.validation_tasks": 2}
+    patch.setattr(modules["recipes"], "SMOKE_VALIDATION", validation)
     patch.setattr(modules["recipes"], "CONV4", CONV4 | {"macro.channels": 2})
     plan = SimpleNamespace(facts=dict, apply=lambda config: config)
     patch.setattr(modules["trainings"], "plan_search", lambda *_: plan)

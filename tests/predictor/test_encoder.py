@@ -12,7 +12,7 @@ from metadarts.core.types import TaskBatch
 from metadarts.networks import NetworkSpec, supernet
 from metadarts.predictor import Footprints, Stem
 from metadarts.predictor.encoder import TaskEncoder, class_moments
-from metadarts.predictor.meta_dataset import look
+from metadarts.predictor.meta_dataset import seen_of
 from metadarts.spaces import darts
 from metadarts.tasks import EpisodeSampler, glyphs
 
@@ -47,7 +47,7 @@ def test_the_order_of_images_and_of_classes_does_not_matter(batch, name):
     sight, key = SIGHTS[name], Key.from_seed(2)
     rows = torch.from_numpy(key.child("rows").permutation(batch.support_labels.shape[1]))
     labels = torch.from_numpy(key.child("labels").permutation(batch.ways))
-    one, other = (look(each, sight) for each in (batch, reordered(batch, rows, labels)))
+    one, other = (seen_of(each, sight) for each in (batch, reordered(batch, rows, labels)))
     own = encoder(sight.features)
     own.standardise([type(one)(one.means.double(), one.deviations.double(), one.counts.double())])
     vectors = [own(type(s)(s.means.double(), s.deviations.double(), s.counts.double())) for s in (one, other)]
@@ -62,7 +62,7 @@ def test_which_images_are_of_one_class_does_matter(batch, name):
         batch.support_images, batch.support_labels.roll(1, 1), batch.support_mask, batch.query_images,
         batch.query_labels, batch.query_mask, batch.ways,
     )  # fmt: skip
-    one, other = (look(each, SIGHTS[name]) for each in (batch, mixed))
+    one, other = (seen_of(each, SIGHTS[name]) for each in (batch, mixed))
     assert not torch.allclose(one.means.sort(1).values, other.means.sort(1).values, atol=1e-3)
 
 
@@ -72,7 +72,7 @@ def test_queries_are_not_looked_at(batch, name):
         batch.support_images, batch.support_labels, batch.support_mask,
         torch.full_like(batch.query_images, torch.nan), batch.query_labels, batch.query_mask, batch.ways,
     )  # fmt: skip
-    assert torch.equal(look(batch, SIGHTS[name]).means, look(blind, SIGHTS[name]).means)
+    assert torch.equal(seen_of(batch, SIGHTS[name]).means, seen_of(blind, SIGHTS[name]).means)
 
 
 def test_moments_are_those_of_each_class_and_padding_does_not_count():

@@ -22,7 +22,7 @@ from metadarts.viz import (
     draw_curve,
     draw_history,
     draw_intervals,
-    draw_looks,
+    draw_validations,
     plain,
 )
 from metadarts.viz._choices import _spans
@@ -49,7 +49,9 @@ def history(target: Path | Picture) -> None:
 DRAWERS = {
     "history": history,
     "one point": lambda target: draw_history([Panel("a", {"x": Series([3], [0.5], [0.1])}, log=True)], target),
-    "looks": lambda target: draw_looks([3, 8], {"a": [[0.2, 0.5], [0.2, 0.9, 1.0]], "b": [[1.0], [0.5]]}, target),
+    "validations": lambda target: draw_validations(
+        [3, 8], {"a": [[0.2, 0.5], [0.2, 0.9, 1.0]], "b": [[1.0], [0.5]]}, target
+    ),
     "alphas": lambda target: draw_alpha_history([0, 5, 9], noise(3, 14, 8), "reduce", darts(), target, "a title"),
     "one look": lambda target: draw_alpha_history([7], noise(1, 5, 3), "normal", SMALL, target),
     "one node": lambda target: draw_alpha_history(
@@ -125,7 +127,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             draw_history(panels, path)
     for steps, curves in (([1], {}), ([], {"a": []}), ([1, 2], {"a": [[1.0]]}), ([1], {"a": [[]]})):
         with pytest.raises(ConfigError, match="expected"):
-            draw_looks(steps, curves, path)
+            draw_validations(steps, curves, path)
     with pytest.raises(GenotypeError, match="got 1 for 2 steps"):
         draw_alpha_history([1, 2], noise(1, 5, 3), "normal", SMALL, path)
     with pytest.raises(GenotypeError, match="expected shape"):

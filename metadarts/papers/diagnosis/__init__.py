@@ -1,6 +1,6 @@
 """Is the architecture really the task's own? The same held-out tasks, architectures swapped and drawn again."""
 
-from .answer import Findings as Findings
+from .answer import Evidence as Evidence
 from .answer import verdict as verdict
 from .figures import Architecture as Architecture
 from .figures import Contrast as Contrast

@@ -13,7 +13,7 @@ NEGLIGIBLE = 0.02
 
 
 @dataclass(frozen=True)
-class Findings:
+class Evidence:
     """What the verdict rests on. Accuracies are from 0 to 1.
 
     Args:
@@ -35,27 +35,27 @@ class Findings:
     draws: Contrast
 
 
-def verdict(findings: Findings) -> str:
+def verdict(evidence: Evidence) -> str:
     """Whether the architecture is the task's own, in one or two sentences.
 
     It is where three things hold, each with its whole interval: another task's cell is worse, so is the one
     meta-learned cell for all, and two draws of one task's images give alphas nearer to each other than two tasks.
     """
-    if unclear := _beforehand(findings):
+    if unclear := _beforehand(evidence):
         return unclear
-    swap = f"giving each task the cell of another changes accuracy by {points(findings.cells_swapped)}"
-    if findings.cells_swapped.high < 0:
-        return _matters(findings, swap)
-    if findings.alphas_swapped.high < 0 and _follows_task(findings):
+    swap = f"giving each task the cell of another changes accuracy by {points(evidence.cells_swapped)}"
+    if evidence.cells_swapped.high < 0:
+        return _matters(evidence, swap)
+    if evidence.alphas_swapped.high < 0 and _follows_task(evidence):
         return (
             f"Only as a mixture: another task's alphas change the supernet's accuracy by "
-            f"{points(findings.alphas_swapped)}, but {swap}: what is the task's own is lost in the discrete cell."
+            f"{points(evidence.alphas_swapped)}, but {swap}: what is the task's own is lost in the discrete cell."
         )
-    if findings.cells_swapped.low > 0:
-        return f"No: {swap}, so that another task's cell does even better. {_origin(findings)}"
-    if max(-findings.cells_swapped.low, findings.cells_swapped.high) > NEGLIGIBLE:
-        return f"Not shown: {swap}, an interval too wide to tell; measure more tasks. {_origin(findings)}"
-    return f"No: {swap}. {_origin(findings)}"
+    if evidence.cells_swapped.low > 0:
+        return f"No: {swap}, so that another task's cell does even better. {_origin(evidence)}"
+    if max(-evidence.cells_swapped.low, evidence.cells_swapped.high) > NEGLIGIBLE:
+        return f"Not shown: {swap}, an interval too wide to tell; measure more tasks. {_origin(evidence)}"
+    return f"No: {swap}. {_origin(evidence)}"
 
 
 def points(estimate: Estimate) -> str:
@@ -63,35 +63,35 @@ def points(estimate: Estimate) -> str:
     return f"{estimate.scaled(100).text(2, '+')} points"
 
 
-def _beforehand(findings: Findings) -> str:
+def _beforehand(evidence: Evidence) -> str:
     """The answer where nothing needs comparing, or "" where it does."""
-    if 2 * findings.finite < findings.tasks:
+    if 2 * evidence.finite < evidence.tasks:
         return (
-            f"Cannot say: only {findings.finite} of {findings.tasks} tasks stayed in the finite numbers; the inner "
+            f"Cannot say: only {evidence.finite} of {evidence.tasks} tasks stayed in the finite numbers; the inner "
             "rates or steps of this run are too large."
         )
-    if findings.moved == 0:
+    if evidence.moved == 0:
         return "No: the alphas do not move on a task, so that all tasks have the one meta-learned architecture."
     return ""
 
 
-def _matters(findings: Findings, swap: str) -> str:
-    if not _follows_task(findings):
-        return f"Only in part: {swap}, but the cell suits the images drawn rather than their task. {_origin(findings)}"
-    meta = findings.cells_meta
+def _matters(evidence: Evidence, swap: str) -> str:
+    if not _follows_task(evidence):
+        return f"Only in part: {swap}, but the cell suits the images drawn rather than their task. {_origin(evidence)}"
+    meta = evidence.cells_meta
     if meta.high < 0:
-        return f"Yes: {swap}, giving all the one meta-learned cell by {points(meta)}. {_origin(findings)}"
+        return f"Yes: {swap}, giving all the one meta-learned cell by {points(meta)}. {_origin(evidence)}"
     better = "better" if meta.low > 0 else "as well"
     return f"Only in part: {swap}, but the one meta-learned cell for all does {better} ({points(meta)})."
 
 
-def _follows_task(findings: Findings) -> bool:
-    return findings.draws.difference.low > 0
+def _follows_task(evidence: Evidence) -> bool:
+    return evidence.draws.difference.low > 0
 
 
-def _origin(findings: Findings) -> str:
-    draws = findings.draws
+def _origin(evidence: Evidence) -> str:
+    draws = evidence.draws
     distances = f"distance of alphas {draws.within.mean:.4f} against {draws.between.mean:.4f}"
-    if _follows_task(findings):
+    if _follows_task(evidence):
         return f"Two draws of one task's images do give alphas nearer to each other than two tasks ({distances})."
     return f"Two draws of one task's images give alphas no nearer to each other than two tasks ({distances})."

@@ -39,7 +39,7 @@ DISCRETE = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class TaskResults:
     """What N tasks gave, one row per task.
 
     Args:
@@ -120,7 +120,7 @@ def second_support(batch: TaskBatch, shots: int) -> TaskBatch:
 
 def measure(
     experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch, meta: Genotype, key: Key, first: int
-) -> Measured:
+) -> TaskResults:
     """Everything about the tasks of one batch.
 
     Args:
@@ -141,7 +141,7 @@ def measure(
         "meta": [meta] * batch.tasks,
         "random": [random_genotype(space, key.child(first + task)).canonical() for task in range(batch.tasks)],
     }
-    return Measured(
+    return TaskResults(
         shares_of(alphas_of(adapted)),
         shares_of(alphas_of(again)),
         genotypes,
@@ -180,13 +180,13 @@ def _discrete(
     return {name: as_values(row) for name, row in zip(DISCRETE, found, strict=True)}
 
 
-def joined(parts: Sequence[Measured]) -> Measured:
+def joined(parts: Sequence[TaskResults]) -> TaskResults:
     """The tasks of all parts, in order."""
 
-    def arrays(read: Callable[[Measured], dict[str, Values]]) -> dict[str, Values]:
+    def arrays(read: Callable[[TaskResults], dict[str, Values]]) -> dict[str, Values]:
         return {name: np.concatenate([read(part)[name] for part in parts]) for name in read(parts[0])}
 
-    return Measured(
+    return TaskResults(
         torch.cat([part.first for part in parts]),
         torch.cat([part.second for part in parts]),
         _flat(part.genotypes for part in parts),

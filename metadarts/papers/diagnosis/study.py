@@ -19,7 +19,7 @@ from metadarts.training.memory import fitted
 
 from .distances import shares_of
 from .figures import Diagnosis
-from .passes import Measured, joined, measure, spans
+from .passes import TaskResults, joined, measure, spans
 from .summary import summarised
 
 
@@ -57,7 +57,7 @@ def diagnose(
     meta_alphas = {kind: table.detach().cpu() for kind, table in alphas_of(checkpoint.params).items()}
     meta = derive_genotype(meta_alphas, experiment.network.space).canonical()
 
-    def work(size: int) -> Measured:
+    def work(size: int) -> TaskResults:
         return _all(experiment, checkpoint, episodes, spans(tasks, size), meta, key.child("random"), progress)
 
     config = experiment.config
@@ -79,8 +79,8 @@ def _all(
     meta: Genotype,
     key: Key,
     progress: Watch | None,
-) -> Measured:
-    parts: list[Measured] = []
+) -> TaskResults:
+    parts: list[TaskResults] = []
     for first, last in passes:
         parts.append(measure(experiment, checkpoint, episodes.batch(first, last), meta, key, first))
         own = np.concatenate([part.soft["own"] for part in parts])

@@ -13,16 +13,16 @@ from metadarts.core.rng import Key
 from metadarts.spaces import Genotype
 from metadarts.stats import Estimate, Values, estimate, paired, wilson
 
-from .answer import Findings, verdict
+from .answer import Evidence, verdict
 from .distances import between, edits, largest_shares, pair_scores, retrieved, variations, within
 from .figures import Architecture, Contrast, Control, Diagnosis, Rate, Variant
-from .passes import DISCRETE, SOFT, Measured
+from .passes import DISCRETE, SOFT, TaskResults
 
 
 class _Distances:
     """All distances among the tasks that stayed finite, N of them."""
 
-    def __init__(self, found: Measured, meta: Genotype, start: Tensor) -> None:
+    def __init__(self, found: TaskResults, meta: Genotype, start: Tensor) -> None:
         kept = np.flatnonzero(found.finite).tolist()
         first, second = found.first[kept], found.second[kept]
         self.genotypes = [found.genotypes[task] for task in kept]
@@ -37,7 +37,7 @@ class _Distances:
         self.retrieved = retrieved((first - start).flatten(1), (second - start).flatten(1))
 
 
-def summarised(found: Measured, meta: Genotype, start: Tensor, key: Key, facts: dict[str, Any]) -> Diagnosis:
+def summarised(found: TaskResults, meta: Genotype, start: Tensor, key: Key, facts: dict[str, Any]) -> Diagnosis:
     """The figures of ``found`` and what they say.
 
     Args:
@@ -52,7 +52,7 @@ def summarised(found: Measured, meta: Genotype, start: Tensor, key: Key, facts: 
     control = _control(distances, key.child("control"))
     soft, discrete = key.child("soft"), key.child("discrete")
     swapped = _change(found.soft, "other_fixed", "own_fixed", soft)
-    findings = Findings(
+    evidence = Evidence(
         tasks=len(found.finite),
         finite=len(distances.genotypes),
         moved=architecture.alphas_moved.mean,
@@ -62,7 +62,7 @@ def summarised(found: Measured, meta: Genotype, start: Tensor, key: Key, facts: 
         draws=control.alphas,
     )
     return Diagnosis(
-        verdict(findings),
+        verdict(evidence),
         facts,
         architecture,
         control,
@@ -132,7 +132,7 @@ def _contrast(table: Values, key: Key) -> Contrast:
     )
 
 
-def _per_task(found: Measured, distances: _Distances) -> dict[str, Any]:
+def _per_task(found: TaskResults, distances: _Distances) -> dict[str, Any]:
     distinct = {genotype: number for number, genotype in enumerate(dict.fromkeys(found.genotypes + found.again))}
     measured = {
         "largest_share": distances.largest,

@@ -87,7 +87,7 @@ class Recipe:
         if budget not in self.steps:
             raise ConfigError(f"unknown budget {budget!r}: {nearest(budget, self.steps)}")
         full = budget == "full"
-        smoke = SMOKE_LOOKS if budget == "smoke" else {}
+        smoke = SMOKE_VALIDATION if budget == "smoke" else {}
         search = (_TNAS if full else self.ours) | smoke
         steps = self.steps[budget] | self.steps_at.get(shots, {}).get(budget, {})
         maml = self.maml | (CONSTANT_RATES | self.maml_full if full else {}) | smoke
@@ -109,8 +109,8 @@ class Recipe:
 
 
 CONSTANT_RATES: Settings = {"outer.final": 1.0}
-SMOKE_LOOKS: Settings = {"training.validations": 1, "training.validation_tasks": 4}
-LOOKS: Settings = {"training.validations": 4, "training.validation_tasks": 100}
+SMOKE_VALIDATION: Settings = {"training.validations": 1, "training.validation_tasks": 4}
+VALIDATION: Settings = {"training.validations": 4, "training.validation_tasks": 100}
 CONV4: Settings = {"macro.name": "conv4", "macro.channels": 32}
 AFTER_MAML = ("maml", "maml-first", "maml-equal")
 AUTO_MAML_CELLS = {"auto-maml-1-shot": 1, "auto-maml-5-shot": 5}
@@ -127,8 +127,8 @@ CELL: Settings = {"model.network": "cell", "model.affine": True, "model.pool_nor
 _DECAY: Settings = {"outer.alpha_decay": 1e-3}
 """As T-NAS; in every training, so that they differ in nothing else."""
 # Ten times T-NAS's outer rate of the alphas: these searches have a fifth to a tenth of its updates.
-_OURS: Settings = LOOKS | _DECAY | {"outer.alpha_rate": 0.01}
-_MAML: Settings = LOOKS | _DECAY | CONV4 | {"tasks.queries": 15, "outer.final": 0.02}
+_OURS: Settings = VALIDATION | _DECAY | {"outer.alpha_rate": 0.01}
+_MAML: Settings = VALIDATION | _DECAY | CONV4 | {"tasks.queries": 15, "outer.final": 0.02}
 _NO_STEPS: Settings = {"inner.steps": 0, "evaluate.steps": 0}
 
 _SMOKE = {

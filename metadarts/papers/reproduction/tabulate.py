@@ -115,13 +115,13 @@ def _values(group: list[Finding]) -> NDArray[np.float64]:
 
 
 def _selection(config: Config) -> str:
-    looks, tasks = config.training.validations, config.training.validation_tasks
-    times = "one look" if looks == 1 else f"the best of {looks} looks"
+    count, tasks = config.training.validations, config.training.validation_tasks
+    times = "one look" if count == 1 else f"the best of {count} looks"
     return f"{times} at {tasks} tasks of validation classes"
 
 
 def seconds_of(run: RunFolder) -> float:
-    """Wall time of a finished search, its looks included. Raises RunError."""
+    """Wall time of a finished search, its validations included. Raises RunError."""
     path = run.path / "finished.json"
     try:
         return number(read_json(path.read_text(encoding="utf-8"))["seconds"])
