@@ -18,7 +18,7 @@ from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, discrete_network, inherit
 from metadarts.spaces import Genotype
-from metadarts.store.described import require_printable
+from metadarts.store.schema import require_printable
 from metadarts.training.evaluation import alphas_of
 
 from .start import Start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.spaces import SearchSpace, darts
 from metadarts.store.files import write_atomically
+from metadarts.store.schema import fitting_file
 from metadarts.training.config import Config, to_settings
 from metadarts.training.evaluation import alphas_of
 from metadarts.training.lenient import as_number
@@ -163,11 +163,7 @@ def _finished(run: RunFolder) -> dict[str, Any] | None:
     """What finished.json says; empty where it cannot be read, None where there is none."""
     if not run.is_finished:
         return None
-    try:
-        facts = json.loads((run.path / "finished.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    return fitting_file(run.path / "finished.json", dict) or {}
 
 
 def _text(value: Any, depth: int = 0) -> str:

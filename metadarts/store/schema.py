@@ -28,7 +28,7 @@ Kind = TypeVar("Kind")
 MOST_BYTES = 2**26
 """Of JSON, unless a schema says otherwise."""
 
-MOST_TENSORS = 2**30
+MOST_TENSORS = 2**34
 """Bytes of a .safetensors file."""
 
 DEEPEST = 64
@@ -94,7 +94,7 @@ class Schema(Generic[Kind]):
         try:
             yield
         except (OSError, ValueError, OverflowError, MetadartsError) as error:
-            said = f"cannot be read ({error.strerror or error})" if isinstance(error, OSError) else str(error)
+            said = _unread(error, name) if isinstance(error, OSError) else str(error)
             parts = f"{name}: {said}" if name else said, self.advice
             raise self.error("; ".join(part for part in parts if part)) from error
 
@@ -119,15 +119,15 @@ def loads(text: str | bytes, limit: int = MOST_BYTES, finite: bool = True) -> An
     """
     if len(text) > limit:
         raise ValueError(f"expected at most {limit} bytes, got {len(text)}")
-    text = text.decode() if isinstance(text, bytes) else text
-    _require_flat(text)
     number = _finite if finite else None
     try:
+        text = text.decode() if isinstance(text, bytes) else text
+        _require_flat(text)
         found = json.loads(text, object_pairs_hook=_once, parse_constant=number, parse_float=number)
-    except json.JSONDecodeError as error:
+        if not text.isascii() or _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+    except (json.JSONDecodeError, UnicodeError) as error:
         raise ValueError(f"expected JSON, got something else ({error})") from error
-    if not text.isascii() or _SURROGATE.search(text):
-        json.dumps(found, ensure_ascii=False).encode()
     return found
 
 
@@ -187,6 +187,11 @@ def require_printable(names: Iterable[str]) -> None:
     for name in names:
         if any("\ud800" <= letter <= "\udfff" for letter in name):  # of a file name that is not UTF-8
             raise DataError(f"the class name {name!a} holds half a letter, which cannot be printed: rename it")
+
+
+def _unread(error: OSError, name: str) -> str:
+    path = str(error.filename or "")
+    return f"{'cannot be read' if path in name else f'cannot read {path}'} ({error.strerror or error})"
 
 
 def _name_of(source: Path | str | bytes) -> str:

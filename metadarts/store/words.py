@@ -56,7 +56,8 @@ def unknown(value: Any, found: Any, where: str = "") -> Iterator[str]:
         for name, item in value.items():
             at = where + _named(name)
             if name not in names:
-                yield f"{at.removeprefix('.')}: a field that this version does not have; {nearest(name[:40], names)}"
+                where = at.removeprefix(".")
+                yield f"{where}: expected no such field, unless of a later version; {nearest(name[:40], names)}"
             else:
                 yield from unknown(item, getattr(found, name) if is_dataclass(found) else found[name], at)
     elif isinstance(value, list | tuple) and value and isinstance(value[0], dict | list | tuple):
