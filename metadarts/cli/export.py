@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ def export(
     verify: Annotated[
         Path | None, typer.Option(help="Check a file that was exported earlier, and write nothing.")
     ] = None,
+    plugin: common.Plugins = None,
     threads: common.Threads = 0,
 ) -> None:
     """Write a task's network, preprocessing and class names inside, checked against its source.
@@ -46,16 +48,16 @@ def export(
         return
     if task is None or out is None:
         raise ConfigError("export needs a task folder and --out FILE, or --verify FILE")
-    _say(export_task(task, out, format, finish), "its source")
+    _say(export_task(task, out, format, finish, plugin or ()), "its source")
 
 
-def export_task(task: Path, out: Path, format: str | None, finish: str | None) -> Check:
+def export_task(task: Path, out: Path, format: str | None, finish: str | None, plugins: Sequence[str] = ()) -> Check:
     """Export one solution of a task folder, compared on noise and on its support images."""
     from metadarts.export import export_model
     from metadarts.fewshot.folder import load_task
     from metadarts.fewshot.task import CHUNK
 
-    opened = load_task(task)
+    opened = load_task(task, plugins)
     real = opened.support.pixels[:CHUNK]
     with common.bar(f"export to {out}") as shown:
         shown.update(0.0, "write, open again, compare")

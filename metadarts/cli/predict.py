@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ def predict(
     finish: Annotated[
         str | None, typer.Option(help="Of a task folder: supernet, inherited or retrained; default: its first.")
     ] = None,
+    plugin: common.Plugins = None,
     device: common.Device = "cpu",
     threads: common.Threads = 0,
 ) -> None:
@@ -35,7 +37,7 @@ def predict(
     from metadarts.fewshot.input_spec import to_pixels
 
     common.prepare(device, threads)
-    opened = _open(model, finish, device)
+    opened = _open(model, finish, device, plugin or ())
     files = [file for path in images for file in _files(path)]
     classes, form = opened.facts["classes"], opened.facts["image"]
     right = known = 0
@@ -60,14 +62,14 @@ def _shown(path: Path) -> str:
     return str(path).encode(errors="backslashreplace").decode()
 
 
-def _open(path: Path, finish: str | None, device: str) -> Opened:
+def _open(path: Path, finish: str | None, device: str, plugins: Sequence[str]) -> Opened:
     from metadarts.core.errors import ConfigError
     from metadarts.export import Opened, open_model
     from metadarts.fewshot.adapter import PlacedModel
     from metadarts.fewshot.folder import is_task, load_task
 
     if is_task(path):
-        model = load_task(path).model(finish)
+        model = load_task(path, plugins).model(finish)
         return Opened("task", model.facts, PlacedModel.of(model, device))
     if finish is not None:
         raise ConfigError(f"--finish chooses among the solutions of a task folder; {path} is none")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from metadarts.core.errors import DataError, RunError
 from metadarts.store.files import is_there
 
 from . import common
-
-if TYPE_CHECKING:
-    from metadarts.papers.rows import ResultTable
 
 
 def results(
@@ -31,11 +28,12 @@ def results(
     """
     from metadarts.papers.page import results_markdown
     from metadarts.papers.reproduction import joined
+    from metadarts.papers.rows import ResultTable
     from metadarts.store.files import write_atomically
 
     if out is not None:
         _require_ours(out)
-    parts = [_read(path) for path in tables]
+    parts = [ResultTable.from_json(path) for path in tables]
     try:
         whole = joined(parts)
     except DataError as error:
@@ -46,20 +44,6 @@ def results(
     else:
         write_atomically(out, text.encode())
         common.console.print(f"written to {out}", soft_wrap=True)
-
-
-def _read(path: Path) -> ResultTable:
-    from metadarts.papers.rows import ResultTable
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {path}: {reason}; give a table.json that reproduce wrote") from error
-    try:
-        return ResultTable.from_json(text)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
 
 
 def _require_ours(path: Path) -> None:

@@ -8,18 +8,19 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors import safe_open
+from msgspec import Meta
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
-from metadarts.store.described import read_json
+from metadarts.store.fields import Digest, Number
 from metadarts.store.files import write_atomically
+from metadarts.store.schema import Schema, require_tensors
 
 from .plain import OPERATIONS, Classifier, build
 
@@ -108,26 +109,68 @@ def probes(image: Mapping[str, Any]) -> Tensor:
     return torch.frombuffer(bytearray(raw.astype("<u8").tobytes()), dtype=torch.uint8)[: math.prod(shape)].view(shape)
 
 
+Side = Annotated[int, Meta(ge=4, le=MOST_SIDE)]
+Channels = Annotated[int, Meta(ge=1, le=MOST_CHANNELS)]
+State = Annotated[int, Meta(ge=0, le=MOST_NODES + 1)]
+
+
+@dataclass(frozen=True)
+class Image:
+    """The images that a model takes."""
+
+    channels: Literal[1, 3]
+    height: Side
+    width: Side
+    invert: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell, see `plain.Cell`; an edge is (node, source state, operation, stride)."""
+
+    channels: Annotated[int, Meta(ge=2, le=MOST_CHANNELS, multiple_of=2, description="an even number of channels")]
+    inputs: tuple[Channels, Channels]
+    concat: Annotated[tuple[State, ...], Meta(min_length=1, max_length=MOST_NODES + 2)]
+    edges: Annotated[tuple[tuple[State, State, str, Literal[1, 2]], ...], Meta(min_length=1, max_length=MOST_EDGES)]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of its model.
+
+    Args:
+        classes: their names.
+        image: the form of the images.
+        stem: channels of its two convolutions.
+        cells: in order.
+        probes: `PROBES` rows, the logits of `probes`.
+        tensors_sha256: `digest` of the tensors.
+        more: what else is worth knowing of its origin.
+    """
+
+    classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=MOST_CLASSES)]
+    image: Image
+    stem: tuple[Channels, Channels]
+    cells: Annotated[tuple[Cell, ...], Meta(min_length=1, max_length=MOST_CELLS)]
+    probes: Annotated[tuple[tuple[Number, ...], ...], Meta(min_length=PROBES, max_length=PROBES)]
+    tensors_sha256: Digest
+    more: dict[str, Any]
+
+
 def read_model(path: Path) -> ShippedModel:
     """Read a .safetensors file. Nothing in it is executed. Raises ModelError."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ModelError(f"{path}: larger than {MOST_BYTES} bytes, which is no model of ours")
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            if text is None:
-                raise ModelError(f"{path} holds tensors but no description of a model; give a file that `export` wrote")
-            facts = read_facts(text, path)
-            if set(file.keys()) != shapes_of(facts).keys():
-                raise ModelError(f"{path}: its tensors are not those of its description; the file is damaged")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except ModelError:
-        raise
-    except Exception as error:  # the library's own, the system's, and those of types that torch lacks
-        raise ModelError(f"cannot read {path} as a .safetensors file ({first_line(error)}); export it anew") from error
-    model = ShippedModel(facts, tensors)
+    text, tensors = MODEL.described(path, KEY)
+    model = ShippedModel(read_facts(text, path), tensors)
     check_tensors(model, path)
     return model
+
+
+def read_facts(text: str, path: Path) -> dict[str, Any]:
+    """A model's description, checked. Raises ModelError saying what is wrong with it."""
+    facts: dict[str, Any] = MODEL.loads(text, str(path))
+    told = MODEL.convert(facts, str(path))
+    return facts | {"probes": [list(row) for row in told.probes]}  # whole numbers among them are floats now
 
 
 def shapes_of(facts: Mapping[str, Any]) -> dict[str, torch.Size]:
@@ -138,14 +181,8 @@ def shapes_of(facts: Mapping[str, Any]) -> dict[str, torch.Size]:
 
 def check_tensors(model: ShippedModel, path: Path) -> None:
     """Require that the tensors are those the description asks for, and finite. Raises ModelError."""
-    shapes = shapes_of(model.facts)
-    if model.tensors.keys() != shapes.keys():
-        raise ModelError(f"{path}: its tensors are not those of its description; the file is damaged")
-    for name, tensor in model.tensors.items():
-        if tensor.shape != shapes[name]:
-            raise ModelError(f"{path}: expected {name!r} of shape {list(shapes[name])}, got {list(tensor.shape)[:8]}")
-        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{path}: {name!r} must hold finite float32 numbers; the file is damaged")
+    with MODEL.refusing(str(path)):
+        require_tensors(model.tensors, shapes_of(model.facts))
     if digest(model.tensors) != model.facts.get(DIGEST):
         raise ModelError(f"{path} is damaged: the hash of its tensors is not the one that it carries; export it anew")
 
@@ -156,128 +193,66 @@ def first_line(error: Exception) -> str:
     return " ".join(line.strip() for line in lines[:2])[:300] if lines else type(error).__name__
 
 
-def read_facts(text: str, path: Path) -> dict[str, Any]:
-    """A model's description, checked. Raises ModelError saying what is wrong with it."""
-    if len(text) > MOST_TEXT:
-        raise ModelError(f"{path}: its description is longer than {MOST_TEXT} letters, which is no model of ours")
-    try:
-        facts = read_json(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: its description is not JSON ({first_line(error)})") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise ModelError(f"{path} is not a model of metadarts: its description does not say format {FORMAT!r}")
-    if not _whole(facts.get("version"), VERSION, VERSION):
-        found = _shown(facts.get("version"))
-        raise ModelError(f"{path}: expected version {VERSION} of the format, got {found}; update metadarts")
-    try:
-        fault = next(_faults(facts), "")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        fault = f"{type(error).__name__}: {first_line(error)}"
-    if fault:
-        raise ModelError(f"{path}: its description is damaged: {fault}")
-    return facts
+def _check(told: Description) -> None:
+    """Require numbers that agree, and operations that there are. Raises ValueError."""
+    if fault := next(_faults(told), ""):
+        raise ValueError(fault)
 
 
-def _whole(value: Any, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
-
-
-def _wholes(values: Any, least: int, most: int) -> bool:
-    return isinstance(values, list) and all(_whole(value, least, most) for value in values)
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:80]
-
-
-def _faults(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What makes the description unusable, the first thing first: what follows relies on it."""
-    classes, stem, cells = facts["classes"], facts["stem"], facts["cells"]
-    if not (isinstance(classes, list) and 2 <= len(classes) <= MOST_CLASSES):
-        yield f"classes: expected a list of 2 to {MOST_CLASSES} names"
-    if not all(isinstance(name, str) for name in classes):
-        yield "classes: expected names"
-    yield from _image_faults(facts["image"])
-    if not (_wholes(stem, 1, MOST_CHANNELS) and len(stem) == 2):
-        yield "stem: expected two numbers of channels"
-    if not (isinstance(cells, list) and 1 <= len(cells) <= MOST_CELLS):
-        yield f"cells: expected 1 to {MOST_CELLS}"
-    noise = facts["probes"]
-    if not (isinstance(noise, list) and len(noise) == PROBES):
-        yield f"probes: expected {PROBES} rows of logits"
-    if not all(isinstance(row, list) and len(row) == len(classes) for row in noise):
+def _faults(told: Description) -> Iterator[str]:
+    if any(len(row) != len(told.classes) for row in told.probes):
         yield "probes: expected a logit of each class"
-    if not all(type(value) is float for row in noise for value in row):
-        yield "probes: expected finite numbers"
-    yield from _cells_faults(stem[1], cells)
-    yield from _work_faults(facts)
-
-
-def _image_faults(image: Any) -> Iterator[str]:
-    if not (_whole(image["channels"], 1, 3) and image["channels"] != 2):
-        yield f"image.channels: expected 1 or 3, got {_shown(image['channels'])}"
-    if not (_whole(image["height"], 4, MOST_SIDE) and _whole(image["width"], 4, MOST_SIDE)):
-        yield f"image: expected a height and width of 4 to {MOST_SIDE}"
-    if type(image["invert"]) is not bool:
-        yield "image.invert: expected true or false"
-
-
-def _cells_faults(incoming: int, cells: list[Any]) -> Iterator[str]:
-    before = last = incoming
-    for number, cell in enumerate(cells):
-        channels, concat, edges = cell["channels"], cell["concat"], cell["edges"]
-        if not _whole(channels, 2, MOST_CHANNELS) or channels % 2:
-            yield f"cell {number}: expected an even number of channels"
-        if not _wholes(cell["inputs"], 1, MOST_CHANNELS) or cell["inputs"] != [before, last]:
-            yield f"cell {number}: its inputs must have {[before, last]} channels, as the states before it"
-        yield from (f"cell {number}: {fault}" for fault in _edges_faults(edges, concat))
-        before, last = last, channels * len(concat)
+    before = last = told.stem[1]
+    for place, cell in enumerate(told.cells):
+        if cell.inputs != (before, last):
+            yield f"cells[{place}].inputs: expected {[before, last]}, the channels of the states before it"
+        yield from (f"cells[{place}].{fault}" for fault in _cell_faults(cell))
+        before, last = last, cell.channels * len(cell.concat)
         if last > MOST_CHANNELS:
-            yield f"cell {number}: more than {MOST_CHANNELS} channels"
-    if sum(len(cell["edges"]) for cell in cells) > MOST_EDGES:
-        yield f"more than {MOST_EDGES} operations"
+            yield f"cells[{place}]: more than {MOST_CHANNELS} channels"
+    if sum(len(cell.edges) for cell in told.cells) > MOST_EDGES:
+        yield f"cells: more than {MOST_EDGES} operations"
+    yield from _work_faults(told)
 
 
-def _edges_faults(edges: Any, concat: Any) -> Iterator[str]:
-    if not (isinstance(edges, list) and edges and isinstance(concat, list) and concat):
-        yield "expected edges and concat"
-    if len(edges) > MOST_EDGES:
-        yield "too many edges"
-    for edge in edges:
-        if not isinstance(edge, list) or len(edge) != 4:
-            yield f"the edge {_shown(edge)}"
-        node, source, name, stride = edge
-        if not (_whole(node, 0, MOST_NODES - 1) and _whole(source, 0, node + 1)):
-            yield f"an edge to node {_shown(node)} from state {_shown(source)}"
-        if not isinstance(name, str) or name not in OPERATIONS:
-            yield f"unknown operation {_shown(name)}"
-        if not _whole(stride, 1, 2 if source < 2 else 1):
-            yield f"stride {_shown(stride)} from state {source}"
-    if len({stride for _, source, _, stride in edges if source < 2}) > 1:
-        yield "edges of two strides"
-    nodes = {edge[0] for edge in edges}
-    if nodes != set(range(len(nodes))):
-        yield "a node without an edge"
-    if len(concat) > MOST_NODES + 2 or not _wholes(concat, 0, len(nodes) + 1):
-        yield "concat names states that are not there"
-    if min(concat) < 2 and _strided(edges):
-        yield "concat joins maps of two sizes"
+def _cell_faults(cell: Cell) -> Iterator[str]:
+    nodes = {node for node, _, _, _ in cell.edges}
+    for place, (node, source, name, stride) in enumerate(cell.edges):
+        if source > node + 1:
+            yield f"edges[{place}]: an edge to node {node} from state {source}"
+        if name not in OPERATIONS:
+            yield f"edges[{place}]: unknown operation {name[:40]!r}"
+        if stride > 1 and source > 1:
+            yield f"edges[{place}]: stride {stride} from state {source}"
+    if len({stride for _, source, _, stride in cell.edges if source < 2}) > 1:
+        yield "edges: of two strides"
+    if nodes != set(range(len(nodes))) or len(nodes) > MOST_NODES:
+        yield "edges: a node without an edge, or too many nodes"
+    if max(cell.concat) > len(nodes) + 1:
+        yield "concat: names states that are not there"
+    if min(cell.concat) < 2 and _is_strided(cell):
+        yield "concat: joins maps of two sizes"
 
 
-def _strided(edges: list[Any]) -> bool:
-    return any(stride == 2 for _, _, _, stride in edges)
+def _is_strided(cell: Cell) -> bool:
+    return any(stride == 2 for _, _, _, stride in cell.edges)
 
 
-def _work_faults(facts: Mapping[str, Any]) -> Iterator[str]:
+def _work_faults(told: Description) -> Iterator[str]:
     """A few numbers can describe a network that no machine can run."""
-    image, (first, second) = facts["image"], facts["stem"]
-    height, width = image["height"], image["width"]
-    maps = [first * height * width, second * (height // 2) * (width // 2)]
+    height, width = told.image.height, told.image.width
+    maps = [told.stem[0] * height * width, told.stem[1] * (height // 2) * (width // 2)]
     height, width = height // 4, width // 4
-    for cell in facts["cells"]:
-        maps += [max(cell["inputs"]) * height * width] * 4  # the states before it may be twice as high and wide
-        if _strided(cell["edges"]):
+    for cell in told.cells:
+        maps += [max(cell.inputs) * height * width] * 4  # the states before it may be twice as high and wide
+        if _is_strided(cell):
             height, width = (height + 1) // 2, (width + 1) // 2
-        maps += [cell["channels"] * height * width] * len(cell["edges"])
+        maps += [cell.channels * height * width] * len(cell.edges)
     if max(maps) > MOST_VALUES or sum(maps) > MOST_WORK:
         yield f"maps of {max(maps)} numbers and {sum(maps)} in all for one image, more than a model of ours has"
+
+
+MODEL = Schema(
+    Description, ModelError, "give a file that `export` wrote, or export it anew", (FORMAT, VERSION), MOST_TEXT,
+    tensors_limit=MOST_BYTES, check=_check,
+)  # fmt: skip

@@ -93,7 +93,12 @@ class Adapter:
         support = replace(support, device=_chosen_device(device, opened))
         check_support(support)
         facts = {"start": _start_facts(opened), "notes": notes}
-        return cls(opened, Task(support, facts=facts), settings or AdaptSettings(), _held_out(opened, held_out))
+        return cls(
+            opened,
+            Task(support, facts=facts, config=opened.config),
+            settings or AdaptSettings(),
+            _held_out(opened, held_out),
+        )
 
     def begin_at_prediction(self, model: MetaModel) -> None:
         """Begin at the alphas that ``model`` predicts from the support set. Raises ConfigError."""

@@ -130,7 +130,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         before: Adapter | None = getattr(self, "_adapter", None)
         if before is None:
             raise ConfigError("a classifier that was loaded keeps no start: fit it anew to finish it in another way")
-        own = replace(before, task=Task(self.task_.support, dict(self.task_.solutions), dict(self.task_.facts)))
+        own = replace(
+            before, task=replace(self.task_, solutions=dict(self.task_.solutions), facts=dict(self.task_.facts))
+        )
         own.finish(finish, steps)
         other = FewShotClassifier(**{**self.get_params(), "finish": finish})
         other._settle(own.task, self.classes_, finish)

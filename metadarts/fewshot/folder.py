@@ -12,28 +12,90 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.core.types import Params, group_of
-from metadarts.networks import Network, NetworkSpec, discrete_network, supernet
-from metadarts.spaces import Genotype, darts
-from metadarts.store.described import number, read_json, truth, whole
+from metadarts.networks import Image, Network
+from metadarts.spaces import Genotype
+from metadarts.store.fields import Digest, Number
 from metadarts.store.files import cannot_write, write_atomically
 from metadarts.store.migration import migrated_task
-from metadarts.training import RunFolder
+from metadarts.store.schema import MOST_TENSORS, Schema, content, convert, require_tensors
+from metadarts.training import Config, RunFolder
+from metadarts.training.catalogue import load_plugins
+from metadarts.training.config import config_of, to_settings
 
-from .input_spec import read_form
+from .input_spec import InputSpec, require_agreement
 from .learn import MOST_CLASSES
 from .task import FINISHES, Solution, Step, Support, Task
 
-FORMAT, VERSION = "metadarts.task", 1
+FORMAT, VERSION = "metadarts.task", 2
 FACTS, TENSORS = "task.json", "task.safetensors"
+NETWORK = ("space", "macro", "relaxation", "model", "plugins")
+"""Groups of a configuration that say which network a task has."""
+
+StepNumber = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """A `Step` in JSON, which has no numbers that are not finite: such a loss is null."""
+
+    step: StepNumber
+    loss: Number | None
+    seconds: Number
+    accuracy: Number | None
+
+
+@dataclass(frozen=True)
+class SolutionFacts:
+    """A `Solution` but for its parameters; ``genotype`` is null where its network is the supernet."""
+
+    genotype: str | None
+    kept: StepNumber
+    history: Annotated[tuple[StepFacts, ...], Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """task.json.
+
+    Args:
+        sha256: of task.safetensors.
+        classes: their names, by label.
+        form: of the images.
+        seed: see `Support`.
+        network: the groups `NETWORK` of the start's configuration.
+        solutions: by finish.
+        more: `Task.facts`.
+    """
+
+    sha256: Digest
+    classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=MOST_CLASSES)]
+    form: InputSpec
+    seed: int
+    network: dict[str, dict[str, Any]]
+    solutions: Annotated[dict[str, SolutionFacts], Meta(min_length=1)]
+    more: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class UsedFacts:
+    """What is used of `Task.facts`."""
+
+    notes: list[Any] = field(default_factory=list)
+    start: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 def save_task(task: Task, path: Path, pictures: dict[str, bytes] | None = None) -> None:
@@ -47,7 +109,7 @@ def save_task(task: Task, path: Path, pictures: dict[str, bytes] | None = None) 
     for finish, solution in task.solutions.items():
         tensors |= {f"{finish}/{name}": tensor.contiguous() for name, tensor in solution.params.items()}
     content = save_tensors(tensors)
-    spec = next(iter(task.solutions.values())).network.spec
+    groups = to_settings(task.config)
     told = {
         "format": FORMAT,
         "version": VERSION,
@@ -55,8 +117,7 @@ def save_task(task: Task, path: Path, pictures: dict[str, bytes] | None = None) 
         "classes": list(support.classes),
         "form": dataclasses.asdict(support.form),
         "seed": support.seed,
-        "nodes": task.solution().network.space.nodes,
-        "network": dataclasses.asdict(spec),
+        "network": {name: groups[name] for name in NETWORK if name in groups},
         "solutions": {finish: _solution_facts(solution) for finish, solution in task.solutions.items()},
         **task.facts,
     }
@@ -102,120 +163,78 @@ def is_task(path: Path) -> bool:
         return False
 
 
-def load_task(path: Path) -> Task:
-    """Read a task folder. Raises RunError when it is none, or damaged."""
-    try:
-        told = read_json((path / FACTS).read_text(encoding="utf-8"))
-        content = (path / TENSORS).read_bytes()
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} is no task folder that can be read ({error}); give what `adapt --out` named") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
-        raise RunError(f"{path / FACTS}: expected format {FORMAT!r}, version {VERSION}; give what `adapt --out` named")
-    if hashlib.sha256(content).hexdigest() != told.get("sha256"):
-        raise RunError(f"{path / TENSORS} is damaged: its hash is not the one in {FACTS}")
-    try:
-        tensors = load_tensors(content)
-    except Exception as error:  # the library's own, and those of types that torch lacks
-        raise RunError(f"{path / TENSORS} is not a safetensors file ({error})") from error
-    try:
-        return _task(*migrated_task(told, tensors))
-    except MetadartsError as error:
-        raise RunError(f"{path / FACTS} is damaged: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
-        raise RunError(f"{path / FACTS} is damaged ({type(error).__name__}: {error})") from error
+def load_task(path: Path, plugins: Sequence[str] = ()) -> Task:
+    """Read a task folder.
+
+    Args:
+        plugins: with entries of the user's own that its network names, see `metadarts.training.load_config`.
+
+    Raises:
+        RunError: when it is none, or damaged.
+        ConfigError: when a plug-in is missing.
+    """
+    found, renamed = migrated_task(TASK.loads(path / FACTS))
+    told = TASK.convert(found, str(path / FACTS))
+    load_plugins(plugins).require(told.network.get("plugins", {}), str(path))  # before anything is called damaged
+    with TASK.refusing(str(path / TENSORS)):
+        stored = content(path / TENSORS, MOST_TENSORS)
+        if hashlib.sha256(stored).hexdigest() != told.sha256:
+            raise ValueError(f"it is damaged: its hash is not the one in {FACTS}")
+        try:
+            tensors = renamed(load_tensors(stored))
+        except Exception as error:  # the library's own, and those of types that torch lacks
+            raise ValueError(f"not a safetensors file ({error})") from error
+    with TASK.refusing(f"{path} is damaged"):
+        return _task(told, tensors, config_of(told.network, plugins))
 
 
-READ = ("format", "version", "sha256", "classes", "form", "seed", "nodes", "network", "solutions")
+def _check(told: TaskFacts) -> None:
+    """Require parts that agree. Raises ValueError."""
+    require_agreement(told.form)
+    if len(set(told.classes)) < len(told.classes):
+        raise ValueError("classes: expected each name once")
+    if odd := sorted(told.solutions.keys() - set(FINISHES)):
+        raise ValueError(f"solutions: expected some of {', '.join(FINISHES)}, got {odd[0][:40]!r}")
+    for finish, facts in told.solutions.items():
+        if facts.kept > facts.history[-1].step:
+            raise ValueError(f"solutions.{finish}.kept: expected a step of its history, got {facts.kept}")
+    convert(told.more, UsedFacts)
 
 
-def _task(told: dict[str, Any], tensors: Params) -> Task:
-    shape, spec = read_form(told["form"]), _spec(told["network"])
-    if spec.in_channels != shape.channels:
-        raise ValueError(f"a network for {spec.in_channels} channel(s), images of {shape.channels}")
-    classes = told["classes"]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError("classes: expected names")
-    if not 2 <= len(set(classes)) == len(classes) <= MOST_CLASSES:
-        raise ValueError(f"classes: expected 2 to {MOST_CLASSES}, each with a name of its own")
-    pixels, labels = tensors["support/pixels"], tensors["support/labels"]
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != (shape.channels, shape.height, shape.width):
+TASK = Schema(TaskFacts, RunError, "give what `adapt --out` named", (FORMAT, VERSION), check=_check)
+
+
+def _task(told: TaskFacts, tensors: Params, config: Config) -> Task:
+    form = told.form
+    network = config.build_network(Image(form.channels, form.height, form.width))
+    pixels, labels = (tensors.get(f"support/{name}", torch.empty(0)) for name in ("pixels", "labels"))
+    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != (form.channels, form.height, form.width):
         raise ValueError(f"support images {pixels.dtype} {list(pixels.shape)}")
-    if (
-        labels.dtype != torch.int64
-        or labels.shape != pixels.shape[:1]
-        or set(labels.tolist()) != set(range(len(classes)))
-    ):
+    numbers = set(labels.tolist()) if labels.dtype == torch.int64 and labels.dim() == 1 else set()
+    if labels.shape != pixels.shape[:1] or numbers != set(range(len(told.classes))):
         raise ValueError(f"support labels {labels.dtype} {list(labels.shape)}")
     solutions = {
-        finish: _solution(finish, facts, spec, told["nodes"], tensors, len(classes))
-        for finish, facts in told["solutions"].items()
+        finish: Solution(finish, *_trained(finish, facts, told, network, tensors), _history(facts), facts.kept)
+        for finish, facts in told.solutions.items()
     }
-    if not solutions or not set(solutions) <= set(FINISHES):
-        raise ValueError(f"solutions: expected some of {', '.join(FINISHES)}")
-    if type(told["seed"]) is not int:
-        raise ValueError("seed: expected a whole number")
-    support = Support(shape, tuple(classes), pixels, labels, told["seed"])
-    facts = {name: value for name, value in told.items() if name not in READ}
-    for name, kind in FACT_KINDS.items():
-        if not isinstance(facts.get(name, kind()), kind):
-            raise ValueError(f"{name}: expected a {kind.__name__}")
-    return Task(support, solutions, facts)
+    return Task(Support(form, told.classes, pixels, labels, told.seed), solutions, told.more, config)
 
 
-FACT_KINDS: dict[str, type[list[Any]] | type[dict[str, Any]]] = {"notes": list, "start": dict, "measured": dict}
-"""Of what a task keeps besides what is read, the kinds of what is used."""
-
-MOST_CHANNELS, MOST_CELLS, MOST_NODES = 4096, 64, 16
-
-
-def _spec(told: dict[str, Any]) -> NetworkSpec:
-    stem, cells = told["stem"], told["cells"]
-    if len(stem) != 2 or not isinstance(cells, list) or not 1 <= len(cells) <= MOST_CELLS:
-        raise ValueError("network: expected two numbers of stem channels, and cells")
-    if not set(cells) <= set(darts(1).cell_types):
-        raise ValueError(f"network: expected cells of the kinds {', '.join(darts(1).cell_types)}")
-    first, second = (whole(channels, 1, MOST_CHANNELS) for channels in stem)
-    return NetworkSpec(
-        in_channels=whole(told["in_channels"], 1, 3),
-        stem=(first, second),
-        channels=whole(told["channels"], 2, MOST_CHANNELS),
-        cells=tuple(cells),
-        affine=truth(told["affine"]),
-        pool_norm=truth(told["pool_norm"]),
-        head=told["head"],
-        logit_scale=number(told["logit_scale"]),
+def _history(facts: SolutionFacts) -> tuple[Step, ...]:
+    return tuple(
+        Step(step.step, math.nan if step.loss is None else step.loss, step.seconds, step.accuracy)
+        for step in facts.history
     )
 
 
-def _step(told: dict[str, Any]) -> Step:
-    loss, accuracy = told["loss"], told["accuracy"]
-    return Step(
-        whole(told["step"], 0, 2**53),
-        math.nan if loss is None else number(loss),
-        number(told["seconds"]),
-        None if accuracy is None else number(accuracy),
-    )
-
-
-def _solution(
-    finish: str, facts: dict[str, Any], spec: NetworkSpec, nodes: int, tensors: Params, ways: int
-) -> Solution:
-    space, text = darts(whole(nodes, 1, MOST_NODES)), facts["genotype"]
-    network = supernet(space, spec) if text is None else discrete_network(Genotype.parse(text), space, spec)
+def _trained(
+    finish: str, facts: SolutionFacts, told: TaskFacts, network: Network, tensors: Params
+) -> tuple[Network, Params]:
+    """The network of a solution, and its parameters. Raises ValueError where they do not fit."""
+    if facts.genotype is not None:
+        network = network.discrete(Genotype.parse(facts.genotype))
     params = {name[len(finish) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{finish}/")}
-    _require_task_params(network, params, ways)
-    history = tuple(map(_step, facts["history"]))
-    if not history:
-        raise ValueError("history: expected a step")
-    return Solution(finish, network, params, history, whole(facts["kept"], 0, history[-1].step))
-
-
-def _require_task_params(network: Network, params: Params, ways: int) -> None:
     shapes = {name: shape for name, shape in network.shapes().items() if group_of(name) != "head"}
-    shapes |= {"head.weight": (ways, network.features), "head.bias": (ways,)}
-    if {name: tuple(tensor.shape) for name, tensor in params.items()} != shapes:
-        odd = sorted(set(params) ^ set(shapes))[:1] or ["shapes"]
-        raise ValueError(f"its parameters are not those of its network ({odd[0]})")
-    for name, tensor in params.items():
-        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name!r} must hold finite float32 numbers")
+    head = {"head.weight": (len(told.classes), network.features), "head.bias": (len(told.classes),)}
+    require_tensors(params, shapes | head)
+    return network, params

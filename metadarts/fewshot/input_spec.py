@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor
 
 from metadarts.core.errors import DataError
-from metadarts.store.described import number, truth, whole
+from metadarts.store.fields import AboveZero, Number, one_of
 from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
 from metadarts.tasks.scaling import scaled
 
@@ -31,6 +32,7 @@ DARK, LIGHT = 64, 191
 MIXED_SIDES = (1, 3)
 LEAST_SIDE, MOST_SIDE = 4, 1024
 BACKGROUNDS = ("", "dark", "light")
+Side = Annotated[int, Meta(ge=LEAST_SIDE, le=MOST_SIDE)]
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class InputSpec:
     """
 
     channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    background: str = ""
+    height: Side
+    width: Side
+    mean: tuple[Number, ...] | None = None
+    std: tuple[AboveZero, ...] | None = None
+    background: Annotated[str, one_of(*BACKGROUNDS)] = ""
     invert: bool = False
 
     def suited(self, pixels: NDArray[np.uint8]) -> InputSpec:
@@ -63,20 +65,14 @@ class InputSpec:
         return scaled(255 - pixels if self.invert else pixels, self.mean, self.std)
 
 
-def read_form(told: Mapping[str, Any]) -> InputSpec:
-    """The form that a file describes. Raises KeyError, TypeError, ValueError, OverflowError."""
-    channels, height = told["channels"], whole(told["height"], LEAST_SIDE, MOST_SIDE)
-    if channels not in MIXED_SIDES or type(channels) is not int or whole(told["width"], height, height) != height:
-        raise ValueError(f"form: expected 1 or 3 channels, got {repr(channels)[:40]}")
-    scale = [None if told[name] is None else tuple(map(number, told[name])) for name in ("mean", "std")]
-    if any(values is not None and len(values) != channels for values in scale):
-        raise ValueError("form: expected a mean and std for each channel")
-    mean, std = scale
-    if (mean is None) != (std is None) or (std is not None and min(std) <= 0):
-        raise ValueError("form: expected mean and std together, std above 0")
-    if told["background"] not in BACKGROUNDS:
-        raise ValueError(f"form: expected a background dark, light or none, got {repr(told['background'])[:40]}")
-    return InputSpec(channels, height, height, mean, std, told["background"], truth(told.get("invert", False)))
+def require_agreement(form: InputSpec) -> None:
+    """Require what a file says of its images to agree. Raises ValueError."""
+    if form.channels not in MIXED_SIDES or form.width != form.height:
+        found = f"{form.channels} of {form.width}x{form.height}"
+        raise ValueError(f"form: expected squares of 1 or 3 channels, got {found}")
+    counts = {None if values is None else len(values) for values in (form.mean, form.std)}
+    if counts not in ({None}, {form.channels}):
+        raise ValueError("form: expected a mean and a std for each channel, or neither")
 
 
 def background(pixels: NDArray[np.uint8]) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
-from metadarts.store.described import require_printable
+from metadarts.store.schema import require_printable
 from metadarts.tasks import labelled as labelled_npz
 from metadarts.tasks.images.folders import classes_in
 

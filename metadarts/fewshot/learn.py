@@ -18,7 +18,7 @@ from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, inherit
 from metadarts.spaces import Genotype
-from metadarts.store.described import require_printable
+from metadarts.store.schema import require_printable
 
 from .start import Start
 from .task import INHERITED, MOST_AT_ONCE, RETRAINED, SUPERNET, Solution, Step, Support, hits, logits

@@ -13,21 +13,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as save_tensors
 
-from metadarts.core.errors import ConfigError, DataError, MetadartsError, RunError, nearest
+from metadarts.core.errors import ConfigError, RunError, nearest
 from metadarts.core.types import Params, group_of
 from metadarts.inner import rate_shapes
 from metadarts.networks import Image, Learner, Network
-from metadarts.store.described import read_described, whole
 from metadarts.store.files import write_atomically
+from metadarts.store.schema import Schema, require_tensors
 from metadarts.tasks import Source
 from metadarts.training import Config, open_run
-from metadarts.training.build import require_fit
 from metadarts.training.config import config_of, to_settings
 
-from .input_spec import InputSpec, background, read_form
+from .input_spec import InputSpec, background, require_agreement
 
 FORMAT, VERSION, KEY = "metadarts.start", 1, "metadarts"
 BUNDLED = ("glyphs", "cifar-fs")
@@ -150,44 +148,40 @@ def _require_supernet(config: Config) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a start's file says of its tensors; the fields of a `Start`, the configuration as in config.yaml."""
+
+    config: dict[str, dict[str, Any]]
+    form: InputSpec
+    facts: dict[str, Any]
+
+
+START = Schema(
+    Description, RunError, "give what `Start.save` wrote", (FORMAT, VERSION),
+    check=lambda told: require_agreement(told.form),
+)  # fmt: skip
+
+
 def _read(path: Path, name: str, plugins: Sequence[str] = ()) -> Start:
     """A start's file. Raises RunError."""
-    try:
-        told, tensors = read_described(path, KEY)
-    except DataError as error:
-        raise RunError(f"{path} is no start: it cannot be read as a .safetensors file ({error})") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
-        raise RunError(
-            f"{path} is no start of ours: expected format {FORMAT!r}, version {VERSION}; give what `Start.save` wrote"
-        )
-    try:
-        config = config_of(told["config"], plugins).check()
-        whole(config.search_space().nodes, 1, MOST_NODES)
+    text, tensors = START.described(path, KEY)
+    told = START.read(text, str(path))
+    with START.refusing(f"{path} is damaged"):
+        config = config_of(told.config, plugins).check()
+        if config.search_space().nodes > MOST_NODES:
+            raise ValueError(f"space.nodes: expected {MOST_NODES} at most, got {config.search_space().nodes}")
         _require_supernet(config)
-        form = read_form(told["form"])
-        facts = dict(told["facts"])
-        network = config.build_network(Image(form.channels, form.height, form.width))
+        network = config.build_network(Image(told.form.channels, told.form.height, told.form.width))
         params = {key[len(PARAM) :]: tensor for key, tensor in tensors.items() if key.startswith(PARAM)}
         rates = {key[len(RATE) :]: tensor for key, tensor in tensors.items() if key.startswith(RATE)}
-        require_fit(network, params)
+        require_tensors(params, network.shapes())
         _require_rates(config, params, rates)
-    except MetadartsError as error:
-        raise RunError(f"{path} is damaged: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise RunError(
-            f"{path} is damaged: its description lacks something ({type(error).__name__}: {error})"
-        ) from error
-    return Start(name, config, form, params, rates or None, facts)
+    return Start(name, config, told.form, params, rates or None, told.facts)
 
 
 def _require_rates(config: Config, params: Params, rates: Params) -> None:
     """Require that learned rates, where there are some, are those that the configuration's inner loop has."""
-    if not rates:
-        return
-    names = [name for name in params if group_of(name) != "head"] + ["head.weight", "head.bias"]
-    shapes = {name: shape for name, (shape, _) in rate_shapes(config.inner, names).items()}
-    if {name: tuple(rate.shape) for name, rate in rates.items()} != shapes:
-        raise ValueError("its learned rates are not those of its inner loop")
-    for name, rate in rates.items():
-        if rate.dtype != torch.float32 or not bool(torch.isfinite(rate).all()):
-            raise ValueError(f"{name!r} must hold finite float32 numbers")
+    if rates:
+        names = [name for name in params if group_of(name) != "head"] + ["head.weight", "head.bias"]
+        require_tensors(rates, {name: shape for name, (shape, _) in rate_shapes(config.inner, names).items()})

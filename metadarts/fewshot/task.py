@@ -16,6 +16,7 @@ from metadarts.core.types import Params, TaskBatch
 from metadarts.export import ShippedModel, freeze, make_model
 from metadarts.networks import Learner, Network
 from metadarts.store.migration import migrated_finish
+from metadarts.training import Config
 
 from .input_spec import InputSpec
 
@@ -151,11 +152,13 @@ class Task:
         support: what it is learnt from.
         solutions: by finish.
         facts: JSON: the start, what was converted, what was measured.
+        config: of the start: which network it is.
     """
 
     support: Support
     solutions: dict[str, Solution] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    config: Config = field(default_factory=Config)
 
     def solution(self, finish: str | None = None) -> Solution:
         """The solution ``finish``; None is the first there is. Raises ConfigError."""

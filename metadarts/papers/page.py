@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from metadarts.stats import Estimate, Table, bullets, escaped, inline, listed
-from metadarts.store.described import number
+from metadarts.store.fields import Number
+from metadarts.store.schema import fitting
 
 from .rows import (
     BUDGETS,
@@ -121,11 +122,8 @@ def _origin(table: ResultTable) -> str:
 
 def _total(environment: dict[str, Any]) -> str:
     """The time that the whole table took; "" where it is not recorded."""
-    try:
-        trainings, measuring = (number(environment[name]) for name in HOURS)
-    except (LookupError, ValueError, OverflowError):  # an environment may hold anything
-        return ""
-    return f"In all: trainings {trainings:.2f} h, measuring {measuring:.2f} h."
+    hours = fitting([environment.get(name) for name in HOURS], tuple[Number, Number])
+    return "" if hours is None else f"In all: trainings {hours[0]:.2f} h, measuring {hours[1]:.2f} h."
 
 
 def _caption(table: ResultTable, setting: str) -> str:

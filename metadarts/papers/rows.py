@@ -1,23 +1,25 @@
 """What a table of a paper holds once it was measured here, as a file that another machine can read and check.
 
-A table is one JSON file. Whoever wrote it, it is read with care: what is missing, unknown or out of its range is
-refused by name, and the file carries the hash of what it says was measured.
+A table is one JSON file. What in it is unknown or out of its range is refused by name, and the file carries the hash of
+what it says was measured.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from metadarts.core.errors import ConfigError, DataError, nearest
 from metadarts.stats import Estimate
-from metadarts.store.described import number, read_json, truth, whole
+from metadarts.store.fields import MOST, Count, Digest, Fraction, NotNegative, Positive, Text, one_of
+from metadarts.store.schema import Schema
 
-Value = TypeVar("Value")
 FORMAT, VERSION = "metadarts.table", 1
 BUDGETS = ("smoke", "hour", "full")
 PROTOCOLS = {
@@ -38,8 +40,8 @@ SLACK = 0.02
 DIGEST = "sha256"
 """Where the file keeps `ResultTable.digest`."""
 
-MOST, MOST_TEXT, MOST_FILE = 10**12, 10_000, 2**24
-"""Of a count, of the letters of a text, and of those of a file."""
+Difference = Annotated[float, Meta(ge=-1, le=1)]
+Seed = Annotated[int, Meta(ge=-MOST, le=MOST)]
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Paper:
         interval: half of the 95 % interval that is printed with it, from 0 to 1; None where there is none.
     """
 
-    method: str
-    accuracy: float
-    interval: float | None
+    method: Text
+    accuracy: Fraction
+    interval: Fraction | None
 
 
 @dataclass(frozen=True)
@@ -85,26 +87,26 @@ class Row:
         measure_seconds: of measuring all its trainings on the test tasks.
     """
 
-    setting: str
-    name: str
-    method: str
-    protocol: str
+    setting: Text
+    name: Text
+    method: Text
+    protocol: Annotated[str, one_of(*PROTOCOLS)]
     paper: Paper | None
     estimate: Estimate
-    seeds: tuple[int, ...]
-    tasks: int
-    bn: str
-    selection: str
-    weights: int
-    alphas: int
-    steps: int
-    meta_steps: int
-    search_seconds: float
-    device: str
-    note: str = ""
-    unlike: str = ""
-    covers: str = ""
-    measure_seconds: float = 0.0
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)]
+    tasks: Positive
+    bn: Text
+    selection: Text
+    weights: Count
+    alphas: Count
+    steps: Count
+    meta_steps: Count
+    search_seconds: NotNegative
+    device: Text
+    note: Text = ""
+    unlike: Text = ""
+    covers: Text = ""
+    measure_seconds: NotNegative = 0.0
 
     @property
     def gap(self) -> float | None:
@@ -135,15 +137,15 @@ class Comparison:
         recipes_differ: whether the two were also trained by different recipes.
     """
 
-    setting: str
-    first: str
-    second: str
-    about: str
+    setting: Text
+    first: Text
+    second: Text
+    about: Text
     difference: Estimate
     overlaps: bool
-    seconds: tuple[float, float]
-    meta_steps: tuple[int, int]
-    paper: float | None = None
+    seconds: tuple[NotNegative, NotNegative]
+    meta_steps: tuple[Count, Count]
+    paper: Difference | None = None
     same: bool = False
     recipes_differ: bool = False
 
@@ -166,17 +168,17 @@ class ResultTable:
         notes: sentences for the reader. They count as measured: no times here.
     """
 
-    name: str
-    title: str
-    paper: str
-    budget: str
-    source: str
-    split: str
-    episodes: dict[str, str]
+    name: Text
+    title: Text
+    paper: Text
+    budget: Annotated[str, one_of(*BUDGETS)]
+    source: Text
+    split: Text
+    episodes: dict[str, Digest]
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     environment: dict[str, Any]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -210,23 +212,19 @@ class ResultTable:
         return text
 
     @staticmethod
-    def from_json(text: str) -> ResultTable:
-        """The table that `to_json` wrote. Raises DataError naming the field that is wrong."""
-        if len(text) > MOST_FILE:
-            raise DataError(f"expected a table of at most {MOST_FILE} letters, got {len(text)}: no table of ours")
-        try:
-            told = read_json(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"expected the JSON of a table, got something else ({error}): write it anew") from error
-        if not isinstance(told, dict) or told.get("format") != FORMAT:
-            raise DataError(f"expected a table, whose format is {FORMAT!r}: give a table.json that reproduce wrote")
-        if told.get("version") != VERSION or type(told["version"]) is not int:
-            given = repr(told.get("version"))[:40]
-            raise DataError(f"version: expected {VERSION}, got {given}: update metadarts, or reproduce the table anew")
-        table = _table(_Fields(told, "", (*ResultTable.__dataclass_fields__, "format", "version", DIGEST)))
-        _check_names(table)
-        if told[DIGEST] != table.digest:
-            raise DataError(f"{DIGEST}: the table was changed since it was measured: reproduce it anew")
+    def from_json(text: str | Path, name: str = "") -> ResultTable:
+        """The table that `to_json` wrote, or the one in such a file. Raises DataError naming the field that is wrong.
+
+        Args:
+            name: what messages call a text.
+        """
+        name = name or (str(text) if isinstance(text, Path) else "")
+        told = TABLE.loads(text, name)
+        vouched = told.pop(DIGEST, None) if isinstance(told, dict) else None
+        table = TABLE.convert(told, name)
+        with TABLE.refusing(name):
+            if vouched != table.digest:
+                raise ValueError(f"{DIGEST}: the table was changed since it was measured")
         return table
 
 
@@ -269,185 +267,49 @@ def _as_floats(value: Any) -> Any:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class _Fields:
-    """A JSON object whose fields are taken by name; an error says where the field stands."""
-
-    def __init__(self, told: Any, place: str, names: tuple[str, ...]) -> None:
-        self._place = place
-        if not isinstance(told, dict):
-            raise DataError(f"{place or 'the table'}: expected an object, got {repr(told)[:40]}")
-        self.told = told
-        for name in names:
-            if name not in told:
-                raise DataError(f"{self.at(name)}: expected a value, got none: the table is damaged, reproduce it anew")
-        for name in told:
-            if name not in names:
-                raise DataError(f"{self.at(name[:40])}: a field that version {VERSION} does not have: update metadarts")
-
-    def at(self, name: str) -> str:
-        return f"{self._place}.{name}" if self._place else name
-
-    def take(self, name: str, read: Callable[[Any], Value]) -> Value:
-        try:
-            return read(self.told[name])
-        except (ValueError, OverflowError) as error:  # of an integer with hundreds of digits
-            raise DataError(f"{self.at(name)}: {error}") from error
-
-    def text(self, name: str) -> str:
-        return self.take(name, _text)
-
-    def count(self, name: str, least: int = 0) -> int:
-        return self.take(name, lambda value: whole(value, least, MOST))
-
-    def between(self, name: str, low: float, high: float = math.inf) -> float:
-        return self.take(name, lambda value: _between(value, low, high))
-
-    def perhaps(self, name: str, low: float) -> float | None:
-        return None if self.told[name] is None else self.between(name, low, 1.0)
-
-    def choice(self, name: str, valid: tuple[str, ...]) -> str:
-        return self.take(name, lambda value: _choice(value, valid))
-
-    def many(self, name: str, read: Callable[[Any, str], Value]) -> tuple[Value, ...]:
-        """``read``(item, where it stands) of every item of a list."""
-        items = self.take(name, _list)
-        return tuple(read(item, f"{self.at(name)}[{index}]") for index, item in enumerate(items))
-
-    def pair(self, name: str, read: Callable[[Any], Value]) -> tuple[Value, Value]:
-        first, second = self.take(name, lambda value: [read(item) for item in _list(value, length=2)])
-        return first, second
-
-    def estimate(self, name: str, low: float) -> Estimate:
-        fields = _Fields(self.told[name], self.at(name), ("mean", "low", "high"))
-        mean = fields.between("mean", low, 1.0)
-        return Estimate(mean, fields.between("low", low, mean), fields.between("high", mean, 1.0))
+def _check(table: ResultTable) -> None:
+    """Require figures that agree. Raises ValueError."""
+    if fault := next(_faults(table), ""):
+        raise ValueError(fault)
 
 
-def _table(fields: _Fields) -> ResultTable:
-    return ResultTable(
-        name=fields.text("name"),
-        title=fields.text("title"),
-        paper=fields.text("paper"),
-        budget=fields.choice("budget", BUDGETS),
-        source=fields.text("source"),
-        split=fields.text("split"),
-        episodes=fields.take("episodes", _hashes),
-        rows=fields.many("rows", _row),
-        comparisons=fields.many("comparisons", _comparison),
-        environment=fields.take("environment", _object),
-        notes=fields.take("notes", lambda value: tuple(_text(item) for item in _list(value))),
-    )
-
-
-def _row(told: Any, place: str) -> Row:
-    fields = _Fields(told, place, tuple(Row.__dataclass_fields__))
-    return Row(
-        setting=fields.text("setting"),
-        name=fields.text("name"),
-        method=fields.text("method"),
-        protocol=fields.choice("protocol", tuple(PROTOCOLS)),
-        paper=None if fields.told["paper"] is None else _paper(fields.told["paper"], fields.at("paper")),
-        estimate=fields.estimate("estimate", low=0.0),
-        seeds=fields.take("seeds", _seeds),
-        tasks=fields.count("tasks", least=1),
-        bn=fields.text("bn"),
-        selection=fields.text("selection"),
-        weights=fields.count("weights"),
-        alphas=fields.count("alphas"),
-        steps=fields.count("steps"),
-        meta_steps=fields.count("meta_steps"),
-        search_seconds=fields.between("search_seconds", 0.0),
-        device=fields.text("device"),
-        note=fields.text("note"),
-        unlike=fields.text("unlike"),
-        covers=fields.text("covers"),
-        measure_seconds=fields.between("measure_seconds", 0.0),
-    )
-
-
-def _paper(told: Any, place: str) -> Paper:
-    fields = _Fields(told, place, tuple(Paper.__dataclass_fields__))
-    return Paper(fields.text("method"), fields.between("accuracy", 0.0, 1.0), fields.perhaps("interval", low=0.0))
-
-
-def _comparison(told: Any, place: str) -> Comparison:
-    fields = _Fields(told, place, tuple(Comparison.__dataclass_fields__))
-    return Comparison(
-        setting=fields.text("setting"),
-        first=fields.text("first"),
-        second=fields.text("second"),
-        about=fields.text("about"),
-        difference=fields.estimate("difference", low=-1.0),
-        overlaps=fields.take("overlaps", truth),
-        seconds=fields.pair("seconds", lambda value: _between(value, 0.0, math.inf)),
-        meta_steps=fields.pair("meta_steps", lambda value: whole(value, 0, MOST)),
-        paper=fields.perhaps("paper", low=-1.0),
-        same=fields.take("same", truth),
-        recipes_differ=fields.take("recipes_differ", truth),
-    )
-
-
-def _check_names(table: ResultTable) -> None:
-    """Require that rows are told apart by name, and that a comparison has both of its rows, on equally many tasks."""
+def _faults(table: ResultTable) -> Iterator[str]:
+    """Intervals that miss their means, rows of one name, comparisons of rows that are not there or of other tasks."""
     tasks: dict[tuple[str, str], int] = {}
-    for index, row in enumerate(table.rows):
+    for place, row in enumerate(table.rows):
+        yield from _estimate_faults(f"rows[{place}].estimate", row.estimate, 0.0)
+        if len(set(row.seeds)) < len(row.seeds):
+            yield f"rows[{place}].seeds: expected each seed once, got {str(row.seeds)[:40]}"
         if (row.setting, row.name) in tasks:
-            raise DataError(f"rows[{index}].name: {row.name!r} is there twice in {row.setting!r}: name each row apart")
+            yield f"rows[{place}].name: {row.name[:40]!r} is there twice in {row.setting[:40]!r}: name each row apart"
         if row.setting not in table.episodes:
-            raise DataError(f"episodes: expected the hash of the test tasks of {row.setting!r}, got none")
+            yield f"episodes: expected the hash of the test tasks of {row.setting[:40]!r}, got none"
         tasks[row.setting, row.name] = row.tasks
-    for index, comparison in enumerate(table.comparisons):
-        for side in ("first", "second"):
-            name = getattr(comparison, side)
-            if (comparison.setting, name) not in tasks:
-                raise DataError(
-                    f"comparisons[{index}].{side}: no row is called {name[:40]!r} in {comparison.setting!r}; "
-                    f"{nearest(name, [row.name for row in table.rows if row.setting == comparison.setting])}"
-                )
-        first, second = (tasks[comparison.setting, name] for name in (comparison.first, comparison.second))
-        if first != second:
-            raise DataError(f"comparisons[{index}]: expected two rows on the same tasks, got {first} and {second}")
+    for place, comparison in enumerate(table.comparisons):
+        yield from _estimate_faults(f"comparisons[{place}].difference", comparison.difference, -1.0)
+        yield from (f"comparisons[{place}]{fault}" for fault in _comparison_faults(comparison, tasks))
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MOST_TEXT:
-        raise ValueError(f"expected a text of at most {MOST_TEXT} letters, got {repr(value)[:40]}")
-    return value
+def _estimate_faults(where: str, found: Estimate, least: float) -> Iterator[str]:
+    bounds = {"mean": (least, 1.0), "low": (least, found.mean), "high": (found.mean, 1.0)}
+    for name, (low, high) in bounds.items():
+        if not low <= (value := getattr(found, name)) <= high:
+            yield f"{where}.{name}: expected a number from {low:g} to {high:g}, got {value!r}"
 
 
-def _between(value: Any, low: float, high: float) -> float:
-    if not low <= number(value) <= high:
-        raise ValueError(f"expected a number from {low:g} to {high:g}, got {value!r}")
-    return float(value)
+def _comparison_faults(comparison: Comparison, tasks: dict[tuple[str, str], int]) -> Iterator[str]:
+    """Args: ``tasks``: of each (setting, row), how many test tasks it is of."""
+    setting = comparison.setting
+    for side, name in (("first", comparison.first), ("second", comparison.second)):
+        if (setting, name) not in tasks:
+            known = [own for of, own in tasks if of == setting]
+            yield f".{side}: no row is called {name[:40]!r} in {setting[:40]!r}; {nearest(name[:40], known)}"
+    first, second = (tasks[setting, name] for name in (comparison.first, comparison.second))
+    if first != second:
+        yield f": expected two rows on the same tasks, got {first} and {second}"
 
 
-def _choice(value: Any, valid: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in valid:
-        raise ValueError(f"expected one of {', '.join(map(repr, valid))}, got {repr(value)[:40]}")
-    return value
-
-
-def _list(value: Any, length: int | None = None) -> list[Any]:
-    if not isinstance(value, list) or length not in (None, len(value)):
-        raise ValueError(f"expected a list{'' if length is None else f' of {length}'}, got {repr(value)[:40]}")
-    return value
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"expected an object, got {repr(value)[:40]}")
-    return value
-
-
-def _seeds(value: Any) -> tuple[int, ...]:
-    seeds = tuple(whole(seed, -MOST, MOST) for seed in _list(value))
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"expected at least one seed and each once, got {repr(value)[:40]}")
-    return seeds
-
-
-def _hashes(value: Any) -> dict[str, str]:
-    for setting, told in _object(value).items():
-        if not isinstance(told, str) or len(told) != 64 or set(told) - set("0123456789abcdef"):
-            raise ValueError(f"expected the SHA-256 of {setting[:40]!r}, 64 hexadecimal digits, got {repr(told)[:70]}")
-    return dict(value)
+TABLE = Schema(
+    ResultTable, DataError, "give a table.json that reproduce wrote, or reproduce the table anew", (FORMAT, VERSION),
+    limit=2**24, check=_check,
+)  # fmt: skip

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from metadarts.core.errors import DataError
+from metadarts.core.errors import DataError, MetadartsError
 from metadarts.spaces import SearchSpace
 
 from .archive_rows import Row, decode, encode, read_space, space_text
@@ -247,7 +247,7 @@ class Archive:
             found = self._connection.execute(f"SELECT {names}, {counted} FROM experience GROUP BY {names}").fetchall()
         try:
             return [Group(source, split, kind, read_space(space), *rest) for source, split, kind, space, *rest in found]
-        except (ValueError, TypeError, RecursionError) as error:
+        except MetadartsError as error:
             raise DataError(f"{self.path} is damaged: {error}; see `metadarts archive verify`") from error
 
     @property

@@ -9,24 +9,24 @@ import json
 import struct
 import typing
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from msgspec import Meta
 
 from metadarts.core.errors import DataError, MetadartsError, nearest
 from metadarts.derive import derive_genotype
 from metadarts.spaces import Genotype, SearchSpace
-from metadarts.store.described import number, read_json, whole
+from metadarts.store.fields import Fraction, Text, Whole
+from metadarts.store.schema import Schema, fitting, loads
 
 from .rebuild import read_episode
 from .task_record import ADAPTED, EPISODE, FOLDER, TEACHER, TRAINED, Alphas, Origin, TaskRecord
 
 KINDS = (EPISODE, FOLDER, TEACHER)
 ROLES = (ADAPTED, TRAINED)
-LARGEST_SEED = 2**63 - 1
-"""SQLite's whole numbers have 64 bits."""
-MOST_NODES = 64
 
 
 class Row(NamedTuple):
@@ -108,7 +108,7 @@ def decode(row: Row) -> TaskRecord:
     """
     try:
         return _decoded(row)
-    except (ValueError, RecursionError, MetadartsError) as error:
+    except (ValueError, MetadartsError) as error:
         raise DataError(
             f"experience {str(row.id)[:12]} is damaged: {error}; restore the archive, or merge what is whole into "
             "a new one"
@@ -128,7 +128,7 @@ def _decoded(row: Row) -> TaskRecord:
     space = read_space(row.space)
     return TaskRecord(
         origin, space, _alphas(row.alphas, space), _genotype(row.genotype), row.accuracy_before, row.accuracy_after,
-        row.role, row.seed, row.run, read_json(row.settings),
+        row.role, row.seed, row.run, SETTINGS.read(row.settings, "settings"),
     )  # fmt: skip
 
 
@@ -171,20 +171,14 @@ def check(experience: TaskRecord) -> None:
     _check_architecture(experience)
     for name in ("before", "after"):
         _check_accuracy(name, getattr(experience, name))
-    try:
-        whole(experience.seed, -LARGEST_SEED - 1, LARGEST_SEED)
-    except ValueError as error:
-        raise DataError(f"seed: {error}") from error
+    if fitting(experience.seed, Whole) is None:
+        raise DataError(f"seed: expected a whole number of 64 bits, got {experience.seed!r:.80}")
     if not isinstance(experience.run, str) or not experience.run or not experience.run.isprintable():
         raise DataError(f"run: expected the hash of a checkpoint or a word, got {experience.run!r:.80}")
 
 
 def _check_accuracy(name: str, value: Any) -> None:
-    try:
-        inside = 0 <= number(value) <= 1
-    except ValueError:
-        inside = False
-    if not inside:
+    if fitting(value, Fraction) is None:
         raise DataError(
             f"accuracy {name}: expected a number from 0 to 1, got {value!r:.80}; give a share, not per cent"
         )
@@ -223,7 +217,7 @@ def json_text(what: str, value: Mapping[str, Any]) -> str:
     """``value`` as JSON, its keys sorted: equal values, equal text. Raises DataError when it is no JSON object."""
     try:
         text = json.dumps(dict(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        read_json(text)
+        loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{what}: expected values that JSON can hold, finite numbers and text ({error})") from error
     return text
@@ -234,21 +228,33 @@ def space_text(space: SearchSpace) -> str:
     return json_text("space", dataclasses.asdict(space))
 
 
+@dataclass(frozen=True)
+class SpaceFacts:
+    """A `SearchSpace` in JSON."""
+
+    name: Text
+    primitives: tuple[Text, ...]
+    nodes: Annotated[int, Meta(ge=1, le=64)]
+    inputs: Annotated[int, Meta(ge=1, le=64)]
+    cell_types: tuple[Text, ...]
+    edges_per_node: int
+    none: Text
+
+
+SPACE = Schema(SpaceFacts, DataError)
+ORIGIN = Schema(Origin, DataError)
+SETTINGS: Schema[dict[str, Any]] = Schema(dict, DataError)
+
+
+def space_of(told: SpaceFacts) -> SearchSpace:
+    """Raises ConfigError for fields that make no space."""
+    return SearchSpace(**vars(told))
+
+
 @functools.lru_cache(maxsize=64)
 def read_space(text: str) -> SearchSpace:
-    """What `space_text` wrote. Raises ValueError, or ConfigError for fields that make no space."""
-    told, kinds = read_json(text), typing.get_type_hints(SearchSpace)
-    if not isinstance(told, dict) or set(told) != set(kinds):
-        raise ValueError(f"its space needs the fields {', '.join(kinds)}")
-    for name, kind in kinds.items():
-        value = told[name]
-        if kind in (int, str):
-            if type(value) is not kind:
-                raise ValueError(f"its space's {name} is of type {type(value).__name__}")
-        elif not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"its space's {name} is no list of names")
-    whole(told["nodes"], 1, MOST_NODES)
-    return SearchSpace(**told)
+    """What `space_text` wrote. Raises DataError, or ConfigError for fields that make no space."""
+    return space_of(SPACE.read(text, "space"))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -257,10 +263,7 @@ def _genotype(text: str) -> Genotype:
 
 
 def _origin(text: str) -> Origin:
-    told = read_json(text)
-    if not isinstance(told, dict) or set(told) != {"kind", "facts"} or not isinstance(told["facts"], dict):
-        raise ValueError("its origin is not a kind with facts")
-    origin = Origin(str(told["kind"]), told["facts"])
+    origin = ORIGIN.read(text, "origin")
     if origin.to_json() != text:
         raise ValueError("its origin is not in canonical form")
     return origin

@@ -4,19 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
 from metadarts.core.types import TaskBatch
+from metadarts.store.schema import Schema
 from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
 from metadarts.tasks.sampler import PADDING
 
 from .task_record import EPISODE, Origin
 
-NAMES = ("source", "content_sha256", "split", "classes", "support", "query")
+Name = Annotated[str, Meta(min_length=1)]
+ClassNumber = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Row = Annotated[int, Meta(ge=PADDING, le=2**63 - 1)]
+Rows = Annotated[tuple[Row, ...], Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """The facts of an origin of kind `EPISODE` in JSON, see `Episode`."""
+
+    source: Name
+    content_sha256: Name
+    split: Name
+    classes: Annotated[tuple[ClassNumber, ...], Meta(min_length=1)]
+    support: tuple[Rows, ...]
+    query: tuple[Annotated[tuple[ClassNumber, ...], Meta(min_length=1)], ...]
+
+
+def _check(told: EpisodeFacts) -> None:
+    ways = len(told.classes)
+    if not len(set(told.classes)) == len(told.support) == len(told.query) == ways:
+        raise ValueError(
+            f"expected distinct classes and the rows of each, got {ways} classes, {len(told.support)} lists of support "
+            f"and {len(told.query)} of query rows"
+        )
+    if any(len({len(rows) for rows in side}) > 1 for side in (told.support, told.query)):
+        raise ValueError("support, query: expected equally many rows of each class")
+
+
+FACTS = Schema(EpisodeFacts, DataError, check=_check)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,39 +94,9 @@ def read_episode(origin: Origin) -> Episode:
     """What ``origin`` says, its form checked. Raises DataError when it is of another kind or form."""
     if origin.kind != EPISODE:
         raise DataError(f"expected the origin of an {EPISODE}, got one of kind {origin.kind!r}: give tasks of a source")
-    facts = origin.facts
-    if set(facts) != set(NAMES):
-        raise DataError(f"expected an episode's facts {', '.join(NAMES)}, got {', '.join(map(str, facts))}")
-    source, content_sha256, split = (facts[name] for name in NAMES[:3])
-    if not all(isinstance(text, str) and text for text in (source, content_sha256, split)):
-        given = str([source, content_sha256, split])
-        raise DataError(f"an episode's {', '.join(NAMES[:3])} must be text, got {given[:120]}")
-    classes, support, query = (
-        _numbers(name, facts[name], axes, least)
-        for name, axes, least in (("classes", 1, 0), ("support", 2, PADDING), ("query", 2, 0))
-    )
-    ways = len(classes)
-    if len(support) != ways or len(query) != ways or len(set(classes.tolist())) != ways:
-        raise DataError(
-            f"an episode needs distinct classes and the rows of each, got {ways} classes, {len(support)} lists of "
-            f"support and {len(query)} of query rows"
-        )
-    return Episode(source, content_sha256, split, classes, support, query)
-
-
-def _numbers(name: str, value: Any, axes: int, least: int) -> NDArray[np.int64]:
-    """``value`` where it is lists of equally many whole numbers from ``least`` on."""
-    wrong = DataError(f"an episode's {name} must be lists of whole numbers, equally many each, got {str(value)[:80]}")
-    rows = value if axes > 1 else [value]
-    if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple) and row for row in rows):
-        raise wrong
-    if len({len(row) for row in rows}) != 1 or not all(_is_row(number, least) for row in rows for number in row):
-        raise wrong
-    return np.array(value, dtype=np.int64)
-
-
-def _is_row(number: Any, least: int) -> bool:
-    return type(number) is int and least <= number < 2**63  # true and false are not numbers here
+    told = FACTS.convert(dict(origin.facts), "an episode's facts")
+    classes, support, query = (np.array(rows, np.int64) for rows in (told.classes, told.support, told.query))
+    return Episode(told.source, told.content_sha256, told.split, classes, support, query)
 
 
 def rebuild(origins: Sequence[Origin], source: Source) -> TaskBatch:

@@ -6,29 +6,61 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import torch
+from msgspec import Meta
 from safetensors.torch import save as save_tensors
 
-from metadarts.core.errors import DataError, MetadartsError, RunError
+from metadarts.core.errors import RunError
 from metadarts.core.types import Params
-from metadarts.store.described import read_described, whole
 from metadarts.store.files import write_atomically
+from metadarts.store.schema import Schema, require_tensors
 
-from .archive_rows import read_space, space_text
+from .archive_rows import SpaceFacts, space_of, space_text
 from .footprints import Footprints
 from .meta_dataset import FeatureExtractor
 from .model import MetaModel, PredictorSpec
 from .stem import Stem
 
-FORMAT, VERSION, KEY = "metadarts.predictor", 1, "metadarts"
+FORMAT, VERSION, KEY = "metadarts.metamodel", 1, "metadarts"
 STEM, MODEL = "param/", "model/"
 WIDEST = 4096
 """Of hidden layers, channels and embeddings that a file may ask for."""
-FARTHEST = 32
-"""Of the reach of footprints."""
+
+Width = Annotated[int, Meta(ge=1, le=WIDEST)]
+
+
+@dataclass(frozen=True)
+class SightFacts:
+    """What the model sees images through: a `Stem` with its channels, or `Footprints` with their reach."""
+
+    kind: Literal["stem", "footprints"]
+    in_channels: Width
+    channels: tuple[Width, ...] = ()
+    reach: Annotated[int, Meta(ge=0, le=32)] = 0
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of its tensors; ``sight`` is the feature extractor, ``fitted`` the tasks that were learnt."""
+
+    space: SpaceFacts
+    spec: PredictorSpec
+    sight: SightFacts
+    fitted: Annotated[int, Meta(ge=1, le=2**62)]
+    facts: dict[str, Any]
+
+
+def _check(told: Description) -> None:
+    if max(told.spec.width, told.spec.embedding) > WIDEST:
+        raise ValueError(f"spec: expected a width and an embedding of {WIDEST} at most")
+    if not (told.sight.channels if told.sight.kind == "stem" else told.sight.reach):
+        raise ValueError("sight: expected the channels of a stem, or the reach of footprints")
+
+
+PREDICTOR = Schema(Description, RunError, "give what `metamodel train` wrote", (FORMAT, VERSION), check=_check)
 
 
 def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
@@ -62,36 +94,19 @@ def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
 
 def open_model(path: Path) -> tuple[MetaModel, dict[str, Any]]:
     """What `save_model` wrote, and its facts. Raises RunError when the file is missing, damaged, or something else."""
-    try:
-        told, tensors = read_described(path, KEY)
-    except DataError as error:
-        raise RunError(f"{path} is no meta-model: it cannot be read as a .safetensors file ({error})") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
-        raise RunError(
-            f"{path} is no meta-model of ours: expected format {FORMAT!r}, version {VERSION}; give what "
-            "`metamodel train` wrote"
-        )
-    try:
-        return _built(told, tensors), dict(told["facts"])
-    except MetadartsError as error:
-        raise RunError(f"{path} is damaged: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-        raise RunError(
-            f"{path} is damaged: its description and its tensors do not fit ({type(error).__name__}: "
-            f"{str(error)[:200]})"
-        ) from error
+    text, tensors = PREDICTOR.described(path, KEY)
+    told = PREDICTOR.read(text, str(path))
+    with PREDICTOR.refusing(f"{path} is damaged"):
+        return _built(told, tensors), told.facts
 
 
-def _built(told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> MetaModel:
-    spec = PredictorSpec(**told["spec"])
-    for number in (spec.width, spec.embedding):
-        whole(number, 1, WIDEST)
-    if odd := [name for name, tensor in tensors.items() if not _is_usable(tensor)]:
-        raise ValueError(f"{odd[0]!r} must hold finite float32 numbers")
+def _built(told: Description, tensors: Params) -> MetaModel:
     own = {name[len(STEM) :]: tensor for name, tensor in tensors.items() if name.startswith(STEM)}
-    model = MetaModel(read_space(json.dumps(told["space"])), _sight(told["sight"], own), spec)
+    model = MetaModel(space_of(told.space), _sight(told.sight, own), told.spec)
+    expected = {MODEL + name: tensor.shape for name, tensor in model.modules.state_dict().items()}
+    require_tensors(tensors, expected | {STEM + name: tensor.shape for name, tensor in own.items()})
     model.modules.load_state_dict({n[len(MODEL) :]: t for n, t in tensors.items() if n.startswith(MODEL)})
-    model.fitted = whole(told["fitted"], 1, 2**62)
+    model.fitted = told.fitted
     return model
 
 
@@ -103,14 +118,7 @@ def _told(sight: FeatureExtractor) -> dict[str, Any]:
     raise RunError(f"a meta-model that sees through {type(sight).__name__} cannot be saved: use Stem or Footprints")
 
 
-def _sight(told: dict[str, Any], own: Params) -> FeatureExtractor:
-    channels = whole(told["in_channels"], 1, WIDEST)
-    if told["kind"] == "stem":
-        return Stem(channels, tuple(whole(number, 1, WIDEST) for number in told["channels"]), own)
-    if told["kind"] == "footprints":
-        return Footprints(channels, whole(told["reach"], 1, FARTHEST))
-    raise ValueError(f"its images are seen through {str(told['kind'])[:40]!r}, which is not known")
-
-
-def _is_usable(tensor: torch.Tensor) -> bool:
-    return tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
+def _sight(told: SightFacts, own: Params) -> FeatureExtractor:
+    if told.kind == "stem":
+        return Stem(told.in_channels, told.channels, own)
+    return Footprints(told.in_channels, told.reach)

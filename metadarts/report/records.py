@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metadarts.spaces import Genotype, SearchSpace
+from metadarts.store.schema import fitting_file
 from metadarts.training.lenient import as_alphas, as_number, as_numbers, as_step
 from metadarts.training.records import RunFolder
 from metadarts.viz import Series
@@ -126,16 +125,9 @@ def read_results(run: RunFolder) -> tuple[list[tuple[str, dict[str, Any]]], list
     results, unreadable = [], []
     for path in [run.path / "results.json", *sorted(run.path.glob("evaluation*.json"))]:
         if path.is_file():
-            facts = _read_json(path)
-            if isinstance(facts, dict) and finite(facts.get("accuracy")):
+            facts = fitting_file(path, dict) or {}
+            if finite(facts.get("accuracy")):
                 results.append((path.name, facts))
             else:
                 unreadable.append(path.name)
     return results, unreadable
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from metadarts.core.types import alphas_of
 from metadarts.relaxations import Relaxation
 from metadarts.spaces import SearchSpace
 from metadarts.store.files import write_atomically
+from metadarts.store.schema import fitting_file
 from metadarts.training.config import Config, to_settings
 from metadarts.training.lenient import as_number
 from metadarts.training.open_run import OpenRun
@@ -165,11 +165,7 @@ def _finished(run: RunFolder) -> dict[str, Any] | None:
     """What finished.json says; empty where it cannot be read, None where there is none."""
     if not run.is_finished:
         return None
-    try:
-        facts = json.loads((run.path / "finished.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    return fitting_file(run.path / "finished.json", dict) or {}
 
 
 def _text(value: Any, depth: int = 0) -> str:

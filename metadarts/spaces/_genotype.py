@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from metadarts.core.errors import GenotypeError, nearest
 
-from ._json import read_json, write_json
+from ._json import GENOTYPE, write_json
 from ._parse import FULL, WIDTH, as_concat, as_pairs, as_width, parse_fields
 from ._space import CELL_TYPES, PAIRS_PER_NODE, SearchSpace
 
@@ -110,13 +110,13 @@ class Genotype:
         Raises:
             GenotypeError: when the text is not such an object, or does not fit the space.
         """
-        head, cells = read_json(text)
-        genotype = Genotype(**cells)
-        if head.nodes != genotype.nodes:
-            raise GenotypeError(f"genotype JSON says {head.nodes} nodes but has pairs for {genotype.nodes}: fix either")
+        told = GENOTYPE.read(text, "genotype JSON")
+        genotype = Genotype(**told.cells)
+        if told.nodes != genotype.nodes:
+            raise GenotypeError(f"genotype JSON says {told.nodes} nodes but has pairs for {genotype.nodes}: fix either")
         if space is not None:
-            if head.space != space.name:
-                raise GenotypeError(f"expected a genotype of space {space.name!r}, got one of {head.space!r}")
+            if told.space != space.name:
+                raise GenotypeError(f"expected a genotype of space {space.name!r}, got one of {told.space!r}")
             genotype.validate(space)
         return genotype
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 RENAMED_SETTINGS = {
@@ -34,11 +34,21 @@ def migrated_finish(name: str) -> str:
     return RENAMED_FINISHES.get(name, name)
 
 
-def migrated_task(told: Mapping[str, Any], tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Description and tensors (FINISH/NAME) of a task folder, its finishes under today's names."""
+def migrated_task(told: Any) -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
+    """The description of a task folder as today's, and what brings the names FINISH/NAME of its tensors there."""
+    if not isinstance(told, dict) or told.get("version") != 1:
+        return told, dict
     groups = {group: told[group] for group in ("solutions", "measured") if isinstance(told.get(group), dict)}
-    renamed = {group: {migrated_finish(name): of for name, of in table.items()} for group, table in groups.items()}
+    found = {**told, "version": 2}
+    found |= {group: {migrated_finish(name): of for name, of in table.items()} for group, table in groups.items()}
+    if isinstance(network := found.pop("network", None), dict) and "nodes" in found:
+        model = {name: network[name] for name in ("affine", "pool_norm", "head") if name in network}
+        macro = {name: network[name] for name in ("channels", "stem") if name in network}
+        space = {"name": "darts", "nodes": found.pop("nodes")}
+        found["network"] = {"space": space, "macro": {"name": "tnas", **macro}, "model": model}
+    return found, _migrated_names
+
+
+def _migrated_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
     parts = {name: name.partition("/") for name in tensors}
-    return {**told, **renamed}, {
-        f"{migrated_finish(finish)}{slash}{rest}": tensors[name] for name, (finish, slash, rest) in parts.items()
-    }
+    return {f"{migrated_finish(finish)}{slash}{rest}": tensors[name] for name, (finish, slash, rest) in parts.items()}

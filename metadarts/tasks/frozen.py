@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
-from metadarts.store.described import read_json
+from metadarts.store.fields import Digest, Text
 from metadarts.store.files import write_atomically
+from metadarts.store.schema import Schema, content
 from metadarts.tasks.sampler import EpisodePlan, EpisodeSampler, episodes_sha256
 
-FORMAT = "metadarts.episodes"
+FORMAT, VERSION = "metadarts.episodes", 1
 LONGEST = 1_000_000
-"""Characters that a line may have; a 20-way task of 20 images a class has some 3,000."""
+"""Bytes that a line may have; a 20-way task of 20 images a class has some 3,000."""
+
+MOST_BYTES = 2**28
+Row = Annotated[int, Meta(ge=-1, le=2**62)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,27 +70,51 @@ def freeze(path: Path, sampler: EpisodeSampler, key: Key, tasks: int) -> FrozenE
     return thaw(path, sampler, tasks)
 
 
+@dataclass(frozen=True)
+class Header:
+    """The first line of the file: whose episodes follow, and what they hash to."""
+
+    source: Text
+    content_sha256: Text
+    split: Text
+    ways: int
+    shots: int
+    queries: int
+    tasks: int
+    sha256: Digest
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Each further line: N class numbers, and for each class its support and query rows, numbers into the source."""
+
+    classes: tuple[Row, ...]
+    support: tuple[tuple[Row, ...], ...]
+    query: tuple[tuple[Row, ...], ...]
+
+
+ADVICE = "restore the file, or remove it to draw the episodes anew"
+HEADER = Schema(Header, DataError, ADVICE, (FORMAT, VERSION), LONGEST)
+EPISODE = Schema(Episode, DataError, ADVICE, limit=LONGEST)
+
+
 def thaw(path: Path, sampler: EpisodeSampler, tasks: int) -> FrozenEpisodes:
     """Read what `freeze` wrote: ``tasks`` episodes of ``sampler``. Raises DataError."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = [read_json(line[:LONGEST]) for line in islice(file, tasks + 2)]
-        told, plan = lines[0], _plan(lines[1:])
-        vouched = told.pop("sha256")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise DataError(f"{path} holds no episodes that can be read ({error}); remove it to draw them anew") from error
+    with HEADER.refusing(str(path)):
+        first, *lines = content(path, MOST_BYTES).splitlines()[: tasks + 2] or [b""]
+    told = HEADER.read(first, f"{path}, line 1")
     expected = _header(sampler, tasks)
-    if odd := [name for name in expected | told if repr(told.get(name)) != repr(expected.get(name))]:  # true is not 1
+    if odd := [name for name in expected if getattr(told, name) != expected[name]]:
         raise DataError(
-            f"{path} holds other episodes: {odd[0][:40]} is {str(told.get(odd[0]))[:80]!r}, expected "
-            f"{str(expected.get(odd[0]))[:80]!r}; give another folder, or the data they were drawn from"
+            f"{path} holds other episodes: {odd[0]} is {str(getattr(told, odd[0]))[:80]!r}, expected "
+            f"{str(expected[odd[0]])[:80]!r}; give another folder, or the data they were drawn from"
         )
+    plan = _plan(path, [EPISODE.read(line, f"{path}, line {place}") for place, line in enumerate(lines, 2)])
     _require_fit(path, plan, sampler, tasks)
     found = episodes_sha256(plan, sampler.source)
-    if found != vouched:
+    if found != told.sha256:
         raise DataError(
-            f"{path} was changed: its episodes hash to {found[:12]}…, its first line says {str(vouched)[:12]}…; "
-            "restore the file, or remove it to draw the episodes anew"
+            f"{path} was changed: its episodes hash to {found[:12]}…, its first line says {told.sha256[:12]}…; {ADVICE}"
         )
     return FrozenEpisodes(sampler, plan, found)
 
@@ -95,15 +123,13 @@ def _lines(plan: EpisodePlan, sampler: EpisodeSampler) -> list[dict[str, Any]]:
     digest = episodes_sha256(plan, sampler.source)
     tasks = zip(plan.classes.tolist(), plan.support_rows.tolist(), plan.query_rows.tolist(), strict=True)
     return [
-        _header(sampler, plan.tasks) | {"sha256": digest},
+        {"format": FORMAT, "version": VERSION} | _header(sampler, plan.tasks) | {"sha256": digest},
         *({"classes": classes, "support": support, "query": query} for classes, support, query in tasks),
     ]
 
 
 def _header(sampler: EpisodeSampler, tasks: int) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "version": 1,
         "source": sampler.source.name,
         "content_sha256": sampler.source.content_sha256,
         "split": sampler.split,
@@ -114,18 +140,11 @@ def _header(sampler: EpisodeSampler, tasks: int) -> dict[str, Any]:
     }
 
 
-def _plan(lines: list[Any]) -> EpisodePlan:
-    """Raises ValueError, TypeError or LookupError on lines that are no tasks."""
-    lists = [[line[name] for line in lines] for name in ("classes", "support", "query")]
-    arrays = [np.array(numbers) for numbers in lists]
-    if any(array.dtype.kind != "i" for array in arrays) or _holds_truth(lists):
-        raise ValueError("expected whole numbers, equally many in every task")
-    return EpisodePlan(*(array.astype(np.int64) for array in arrays))
-
-
-def _holds_truth(value: Any) -> bool:
-    """Whether a true or false is among the numbers, which numpy takes for 1 and 0."""
-    return any(map(_holds_truth, value)) if isinstance(value, list) else isinstance(value, bool)
+def _plan(path: Path, episodes: list[Episode]) -> EpisodePlan:
+    """Raises DataError where the tasks are not all of one size."""
+    with EPISODE.refusing(str(path)):
+        lists = [[getattr(episode, name) for episode in episodes] for name in ("classes", "support", "query")]
+        return EpisodePlan(*(np.array(numbers, np.int64) for numbers in lists))
 
 
 def _require_fit(path: Path, plan: EpisodePlan, sampler: EpisodeSampler, tasks: int) -> None:

@@ -19,7 +19,9 @@ from safetensors.torch import save as save_tensors
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params
 from metadarts.meta import MetaState
+from metadarts.store.fields import Count, Digest
 from metadarts.store.files import write_atomically
+from metadarts.store.schema import MOST_TENSORS, Schema, content
 
 FORMAT = "metadarts.checkpoint"
 ATTEMPTS = 3
@@ -47,6 +49,19 @@ class Checkpoint:
     @property
     def rates(self) -> Params | None:
         return {name: tensor.exp() for name, tensor in self.log_rates.items()} or None
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """NAME.json: the step, the file of tensors with its hash, and the rest of `Checkpoint.facts`."""
+
+    step: Count
+    tensors: str
+    sha256: Digest
+    more: dict[str, Any]
+
+
+CHECKPOINT = Schema(CheckpointFacts, RunError, finite=False)
 
 
 def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, Any], resumable: bool = False) -> None:
@@ -79,27 +94,29 @@ def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, 
 
 def load_checkpoint(folder: Path, name: str) -> Checkpoint:
     """Read checkpoint ``name``. Raises RunError when it is missing, damaged, or not what its JSON vouches for."""
-    for attempt in range(ATTEMPTS):
-        try:
-            facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            tensors_file = folder / Path(facts["tensors"]).name
-            content, step = tensors_file.read_bytes(), facts["step"]
-            break
-        except FileNotFoundError as error:
-            if attempt == ATTEMPTS - 1:
-                raise RunError(f"{folder.parent} has no readable checkpoint {name!r}: {error}") from error
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RunError(f"{folder.parent} has no readable checkpoint {name!r}: {error}") from error
-    if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
-        raise RunError(f"{tensors_file} is damaged: its hash is not the one in {name}.json")
-    if type(step) is not int or step < 0:
-        raise RunError(f"{folder / name}.json: expected a step from 0 on, got {step!r}; the checkpoint is damaged")
+    with CHECKPOINT.refusing(f"{folder.parent} has no readable checkpoint {name!r}"):
+        facts, told, stored = _stored(folder, name)
+    path = folder / Path(told.tensors).name
+    if hashlib.sha256(stored).hexdigest() != told.sha256:
+        raise RunError(f"{path} is damaged: its hash is not the one in {name}.json")
     try:
-        tensors = load_tensors(content)
+        tensors = load_tensors(stored)
     except SafetensorError as error:
-        raise RunError(f"{tensors_file} is not a safetensors file ({error})") from error
+        raise RunError(f"{path} is not a safetensors file ({error})") from error
     parts = {
         group: {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         for group, prefix in GROUPS.items()
     }
     return Checkpoint(**parts, facts=facts)
+
+
+def _stored(folder: Path, name: str, attempts: int = ATTEMPTS) -> tuple[dict[str, Any], CheckpointFacts, bytes]:
+    """The JSON, plain and read, and the content of the file that it names. Raises OSError, ValueError, RunError."""
+    try:
+        facts = CHECKPOINT.loads(content(folder / f"{name}.json"))
+        told = CHECKPOINT.convert(facts)
+        return facts, told, content(folder / Path(told.tensors).name, MOST_TENSORS)
+    except FileNotFoundError:
+        if attempts == 1:
+            raise
+    return _stored(folder, name, attempts - 1)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from metadarts.spaces import SearchSpace
+from metadarts.store.schema import fitting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,9 +17,8 @@ LAST_STEP = 2**53
 
 def as_number(value: Any) -> float | None:
     """``value`` as a float; NaN where it is not finite or absurdly large, None when it is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if -LARGEST < value < LARGEST else math.nan
+    number = fitting(value, float)
+    return None if number is None else _tamed(number)
 
 
 def as_step(record: dict[str, Any]) -> int | None:
@@ -29,8 +29,11 @@ def as_step(record: dict[str, Any]) -> int | None:
 
 def as_numbers(values: Any) -> list[float]:
     """A list of numbers as floats; empty when ``values`` is anything else."""
-    numbers = [as_number(value) for value in values] if isinstance(values, list) else []
-    return [] if None in numbers else [number for number in numbers if number is not None]
+    return [_tamed(number) for number in fitting(values, list[float]) or []]
+
+
+def _tamed(number: float) -> float:
+    return number if -LARGEST < number < LARGEST else math.nan
 
 
 def as_alphas(record: dict[str, Any], space: SearchSpace) -> dict[str, Tensor] | None:

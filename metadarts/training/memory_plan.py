@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from metadarts.core.errors import ResourceError
+from metadarts.store.fields import Positive
+from metadarts.store.schema import fitting
 
 from .build import Experiment, held_out
 from .config import Config
 from .footprint import Footprint, can_recompute, footprint, look_bytes
 from .memory import usable_bytes
 from .records import RunFolder
-from .trainer_state import whole
 
 SHARE = 0.8
 """Of the memory a machine has free, how much a search may plan for: others live there too."""
@@ -121,14 +122,22 @@ def plan_search(experiment: Experiment, run: RunFolder | None = None) -> MemoryP
     return choose(config, found, look, budget, keep)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What a checkpoint, or env.json, says of the plan that a run was begun with."""
+
+    micro_batch: Positive
+    evaluation_batch: Positive
+
+
 def _as_begun(run: RunFolder, config: Config) -> Config | None:
     """``config`` with the tasks per pass and per look with which ``run`` goes on; None where it does not say."""
     facts = run.load("last").facts if run.has("last") else run.environment().get("memory")
-    try:
-        micro_batch, batch = (whole(facts[name], 1) for name in ("micro_batch", "evaluation_batch"))  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
+    begun = fitting(facts, Begun)
+    if begun is None:
         return None
-    training, evaluate = replace(config.training, micro_batch=micro_batch), replace(config.evaluate, batch=batch)
+    training = replace(config.training, micro_batch=begun.micro_batch)
+    evaluate = replace(config.evaluate, batch=begun.evaluation_batch)
     return replace(config, training=training, evaluate=evaluate)
 
 

@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,25 @@ from metadarts.core.errors import MetadartsError, RunError
 from metadarts.meta import MetaState
 from metadarts.store.files import append_line, cannot_write, sync, write_atomically
 from metadarts.store.locks import locked
+from metadarts.store.schema import Schema, content, fitting_file
 
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .config import Config, dump_config, load_config
 
 METRICS = "metrics.jsonl"
+MOST_METRICS = 2**32
+"""Bytes of `METRICS`."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line of `METRICS`: its kind, and whatever a record of that kind holds, NaN among it."""
+
+    kind: str
+    more: dict[str, Any]
+
+
+RECORD = Schema(Record, RunError, "expected one JSON record per line", finite=False)
 
 
 class RunFolder:
@@ -104,11 +119,7 @@ class RunFolder:
 
     def environment(self) -> dict[str, Any]:
         """What env.json says of the machine and the data; empty where it cannot be read."""
-        try:
-            found = json.loads((self.path / "env.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return fitting_file(self.path / "env.json", dict) or {}
 
     def write(self, name: str, text: str) -> Path:
         write_atomically(self.path / name, text.encode())
@@ -127,14 +138,14 @@ class RunFolder:
         Raises RunError when another line is not a record.
         """
         path = self.path / METRICS
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if not path.exists():
+            return []
+        with RECORD.refusing(f"{path} is damaged"):
+            lines = content(path, MOST_METRICS).splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
-        try:
-            found = [json.loads(line) for line in lines]
-            return [record for record in found if record["kind"] == kind]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RunError(f"{path} is damaged: expected one JSON record per line ({error})") from error
+        found = [RECORD.read(line, f"{path} is damaged: line {place}") for place, line in enumerate(lines, 1)]
+        return [{"kind": kind} | record.more for record in found if record.kind == kind]
 
     def settled_metrics(self) -> int:
         """Bytes of metrics.jsonl so far, all of them on disk. Raises RunError."""

@@ -28,7 +28,7 @@ from .prefetch import Prefetcher
 from .recording import alpha_facts, step_facts, validation_facts
 from .records import RunFolder
 from .tensorboard_writer import TensorBoardWriter
-from .trainer_state import TrainerState, whole
+from .trainer_state import TRAINER, TrainerState
 
 RECORD_SECONDS = 2.0
 ALPHA_SECONDS = 30.0
@@ -307,12 +307,10 @@ class _Search:
             for names, found in ((fresh.params, checkpoint.params), (fresh.log_rates, checkpoint.log_rates))
         )
         state = MetaState.restore(params, log_rates, checkpoint.memory, facts["step"], self.config.outer)
-        try:
-            trainer, size = TrainerState.from_facts(facts, self.config), whole(facts["metrics_size"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.run.path}: checkpoint 'last' is damaged: {error}") from error
+        told = TRAINER.convert(facts, f"{self.run.path}: checkpoint 'last' is damaged")
+        trainer = TrainerState.from_facts(told, self.config)
         most = self.config.training.micro_batch or trainer.micro_batch  # fewer where the plan of this process says so
         trainer.micro_batch = min(trainer.micro_batch, most)
         trainer.evaluation_batch = min(trainer.evaluation_batch, self.config.evaluate.batch)
-        self.run.cut_metrics(size)
+        self.run.cut_metrics(told.metrics_size)
         return state, trainer

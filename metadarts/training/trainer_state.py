@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from metadarts.core.errors import RunError
+from metadarts.store.fields import Count, Number, Positive
+from metadarts.store.schema import Schema
+
 from .clock import Clock, Smoothed
 from .config import Config
+
+
+@dataclass(frozen=True)
+class TrainerFacts:
+    """A `TrainerState` in a checkpoint's JSON, and how many bytes of metrics.jsonl are older than the checkpoint."""
+
+    looks: Count
+    best: Number | None
+    micro_batch: Positive
+    evaluation_batch: Positive
+    seconds: Number
+    reserve: Number
+    smooth_loss: Number | None
+    smooth_accuracy: Number | None
+    metrics_size: Count
+    more: dict[str, Any]
+
+
+TRAINER = Schema(TrainerFacts, RunError, "go on from another run, or begin anew")
 
 
 @dataclass
@@ -49,31 +71,13 @@ class TrainerState:
         }
 
     @staticmethod
-    def from_facts(facts: dict[str, Any], config: Config) -> TrainerState:
-        """What `facts` wrote. Raises KeyError, TypeError or ValueError when something else did."""
-        spent, reserve = _number(facts["seconds"]), _number(facts["reserve"])
+    def from_facts(told: TrainerFacts, config: Config) -> TrainerState:
+        """Where the search stood that wrote ``told``."""
         return TrainerState(
-            Clock(config.training, spent=spent, reserve=reserve),
-            whole(facts["micro_batch"], 1),
-            whole(facts["evaluation_batch"], 1),
-            whole(facts["looks"]),
-            _maybe(facts["best"]),
-            Smoothed(_maybe(facts["smooth_loss"]), _maybe(facts["smooth_accuracy"])),
+            Clock(config.training, spent=told.seconds, reserve=told.reserve),
+            told.micro_batch,
+            told.evaluation_batch,
+            told.looks,
+            told.best,
+            Smoothed(told.smooth_loss, told.smooth_accuracy),
         )
-
-
-def whole(value: Any, least: int = 0) -> int:
-    """``value`` as a whole number from ``least`` on. Raises ValueError."""
-    if type(value) is not int or value < least:
-        raise ValueError(f"expected a whole number from {least} on, got {value!r}")
-    return value
-
-
-def _maybe(value: Any) -> float | None:
-    return None if value is None else _number(value)
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"expected a finite number, got {value!r}")
-    return float(value)

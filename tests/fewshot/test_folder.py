@@ -34,7 +34,10 @@ def task(start, support):
         "retrained": retrained(start, support, derive(adapted), AdaptSettings(1)),
     }
     return Task(
-        support, solutions, {"start": {"name": "tiny"}, "notes": ["a note"], "measured": {"supernet": {"images": 3}}}
+        support,
+        solutions,
+        {"start": {"name": "tiny"}, "notes": ["a note"], "measured": {"supernet": {"images": 3}}},
+        start.config,
     )
 
 

@@ -30,6 +30,7 @@ from metadarts.export.model import (
     shapes_of,
 )
 from metadarts.export.plain import build
+from metadarts.store.schema import loads
 
 from .opened import Opened, example, silent, without_grad
 from .torch_graph import MOST_GRAPH, fault_of_graph
@@ -101,7 +102,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Any, dict[str, Tensor]]:
             if parts[name].file_size > most:
                 raise ModelError(f"{path}: its part {name} is larger than {most} bytes")
         facts = read_facts(archive.read(parts[FACTS]).decode(), path)
-        config = json.loads(archive.read(parts[WEIGHTS]))["config"]
+        config = loads(archive.read(parts[WEIGHTS]), MOST_GRAPH)["config"]
         tensors = {}
         used = {FACTS, GRAPH, WEIGHTS, CONSTANTS, INPUTS, *PREAMBLE}
         for name, shape in shapes_of(facts).items():
@@ -114,11 +115,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Any, dict[str, Tensor]]:
             )
         if INPUTS in parts and parts[INPUTS].file_size:
             raise ModelError(f"{path}: it holds example inputs, a pickle, which could run code; it is not opened")
-        return facts, json.loads(archive.read(parts[GRAPH]), parse_constant=_refuse_constant), tensors
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+        return facts, loads(archive.read(parts[GRAPH]), MOST_GRAPH), tensors
 
 
 def _archive(graph: Any, tensors: dict[str, Tensor]) -> io.BytesIO:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.store import locks
-from metadarts.store.described import read_json
+from metadarts.store.fields import Digest
 from metadarts.store.files import cannot_write, write_atomically
+from metadarts.store.schema import Schema
 from metadarts.tasks import EpisodeSampler
 from metadarts.tasks.frozen import FrozenEpisodes, freeze, thaw
 
@@ -28,6 +29,19 @@ from .tables import QUERIES, WAYS
 PLAN, LOCK = "plan.json", ".lock"
 TEST_TASKS = Key.from_seed(0).child("held out", "test")
 """As `metadarts.training.build.held_out` has them: the tasks that `metadarts evaluate` measures on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """plan.json: which table a folder is of, and the hashes of its episodes by shots."""
+
+    table: str
+    budget: str
+    split: str
+    episodes: dict[str, Digest]
+
+
+PLAN_FILE = Schema(Plan, RunError, "give another --out")
 
 
 def locked(out: Path) -> AbstractContextManager[None]:
@@ -69,7 +83,7 @@ def frozen_episodes(job: Job, shots: set[int]) -> dict[int, FrozenEpisodes]:
         if known.get(number, digest) != digest:
             raise RunError(
                 f"{job.out}: the {number}-shot test episodes are not those this table was begun with "
-                f"({str(known[number])[:12]}…, now {digest[:12]}…); restore the file, or give another --out"
+                f"({known[number][:12]}…, now {digest[:12]}…); restore the file, or give another --out"
             )
     if not job.so_far and hashes.items() - known.items():
         write_atomically(job.out / PLAN, (json.dumps(plan | {"episodes": known | hashes}, indent=2) + "\n").encode())
@@ -80,21 +94,17 @@ def _plan_of(job: Job) -> dict[str, str]:
     return {"table": job.spec.name, "budget": job.budget, "split": job.split}
 
 
-def _known(path: Path, plan: dict[str, str]) -> dict[str, Any]:
+def _known(path: Path, plan: dict[str, str]) -> dict[str, str]:
     """The hashes in a folder's plan; none where there is no plan yet."""
     if not path.exists():
         return {}
-    try:
-        before = dict(read_json(path.read_text(encoding="utf-8")))
-        known = {str(name): str(digest) for name, digest in dict(before["episodes"]).items()}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read ({error}); give another --out") from error
-    if odd := [name for name, value in plan.items() if before.get(name) != value]:
+    before = PLAN_FILE.read(path)
+    if odd := [name for name, value in plan.items() if getattr(before, name) != value]:
         raise RunError(
-            f"{path.parent} holds another table: its {odd[0]} is {str(before.get(odd[0]))[:60]!r}, asked for is "
+            f"{path.parent} holds another table: its {odd[0]} is {str(getattr(before, odd[0]))[:60]!r}, asked for is "
             f"{plan[odd[0]]!r}; give another --out"
         )
-    return known
+    return before.episodes
 
 
 def _frozen(job: Job, shots: int) -> FrozenEpisodes:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from metadarts.core.errors import RunError
-from metadarts.store.described import number, read_json, whole
+from metadarts.store.fields import Count, Digest, Fraction, Number
 from metadarts.store.files import append_line, write_atomically
+from metadarts.store.schema import Schema, content
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 Facts = dict[str, Any]
 """What was measured on what; a file of something else is not taken for it."""
 
@@ -43,11 +45,41 @@ class Measured:
 class Share:
     """A row's tasks ``first`` to ``last`` (exclusive)."""
 
-    first: int
-    last: int
-    accuracies: list[float]
+    first: Count
+    last: Count
+    accuracies: list[Fraction]
     genotypes: list[str]
-    seconds: float
+    seconds: Number
+
+
+@dataclass(frozen=True)
+class SharesOf:
+    """The line before the shares."""
+
+    of: Facts
+
+
+@dataclass(frozen=True)
+class MeasuredFile:
+    """A `Measured` in JSON, of what, and the hash of all that."""
+
+    of: Facts
+    accuracies: list[Fraction]
+    steps: Annotated[int, Meta(ge=0, le=10_000)]
+    bn: str
+    seconds: Number
+    genotypes: list[str]
+    sha256: Digest
+
+
+def _check(share: Share) -> None:
+    if len(share.accuracies) != share.last - share.first:
+        raise ValueError("accuracies: expected one for each of its tasks")
+
+
+SHARE = Schema(Share, RunError, check=_check)
+SHARES_OF = Schema(SharesOf, RunError)
+MEASURED = Schema(MeasuredFile, RunError, "remove it, and the row is measured again")
 
 
 class Shares:
@@ -58,44 +90,27 @@ class Shares:
 
     def __init__(self, path: Path, of: Facts) -> None:
         self.path = path
-        lines = self._read(of)
-        self.done = [_share(line) for line in lines[1:]]
+        self.done = self._read(of)
+        lines = [{"of": of}, *map(vars, self.done)]
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in lines or [{"of": of}]).encode())
+        write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
 
     def add(self, share: Share) -> None:
         """Write one share down. Raises RunError."""
         append_line(self.path, json.dumps(vars(share)))
         self.done.append(share)
 
-    def _read(self, of: Facts) -> list[Any]:
-        """The lines that fit, the first included; none where the file is of something else or begins with nonsense."""
-        try:
-            texts = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            if read_json(texts[0]) != {"of": of}:
-                return []
-        except UNREADABLE:
-            return []
-        kept: list[Any] = [{"of": of}]
-        for text in texts[1:]:
-            try:
-                line = read_json(text)
-                share = _share(line)
-            except UNREADABLE:
-                break
-            if not text.endswith("\n") or share.first != (_share(kept[-1]).last if len(kept) > 1 else 0):
-                break
-            kept.append(line)
-        return kept
-
-
-def _share(line: Any) -> Share:
-    """Raises one of `UNREADABLE`."""
-    first, last = whole(line["first"], 0, 10**9), whole(line["last"], 1, 10**9)
-    accuracies, genotypes = [number(value) for value in line["accuracies"]], [str(text) for text in line["genotypes"]]
-    if len(accuracies) != last - first or not all(0 <= value <= 1 for value in accuracies):
-        raise ValueError("a share of other tasks")
-    return Share(first, last, accuracies, genotypes, number(line["seconds"]))
+    def _read(self, of: Facts) -> list[Share]:
+        """The shares that are whole and follow one another; none where the file is of something else or nonsense."""
+        found: list[Share] = []
+        with suppress(OSError, ValueError, RunError):
+            first, *lines = content(self.path).decode().splitlines(keepends=True)
+            for line in lines if SHARES_OF.read(first).of == of else ():
+                share = SHARE.read(line)
+                if not line.endswith("\n") or share.first != (found[-1].last if found else 0):
+                    break
+                found.append(share)
+        return found
 
 
 def save_measured(path: Path, measured: Measured, of: Facts) -> None:
@@ -116,27 +131,18 @@ def load_measured(path: Path, of: Facts, tasks: int) -> Measured | None:
     """What was measured already; None where it was not. Raises RunError when the file is of something else."""
     if not path.exists():
         return None
-    try:
-        told = read_json(path.read_text(encoding="utf-8"))
-        vouched, known = told.pop("sha256"), dict(told["of"])
-        accuracies = np.array([number(value) for value in told["accuracies"]])
-        measured = Measured(
-            accuracies,
-            whole(told["steps"], 0, 10_000),
-            str(told["bn"]),
-            number(told["seconds"]),
-            tuple(map(str, told["genotypes"])),
-        )
-    except UNREADABLE as error:
-        raise RunError(f"{path} cannot be read ({error}); remove it, and the row is measured again") from error
-    if _digest(told) != vouched or len(accuracies) != tasks or not ((accuracies >= 0) & (accuracies <= 1)).all():
+    told = MEASURED.loads(path)
+    found = MEASURED.convert(told, str(path))
+    del told["sha256"]
+    if _digest(told) != found.sha256 or len(found.accuracies) != tasks:
         raise RunError(f"{path} was changed since it was written; remove it, and the row is measured again")
+    known = found.of
     if odd := [name for name in of | known if known.get(name) != of.get(name)]:
         raise RunError(
             f"{path} was measured on something else: its {odd[0]} is {str(known.get(odd[0]))[:60]!r}, expected "
             f"{str(of.get(odd[0]))[:60]!r}; give another --out, or remove it"
         )
-    return measured
+    return Measured(np.array(found.accuracies), found.steps, found.bn, found.seconds, tuple(found.genotypes))
 
 
 def _digest(body: Facts) -> str:

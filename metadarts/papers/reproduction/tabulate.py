@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,8 @@ from metadarts.core.rng import Key
 from metadarts.papers.rows import Comparison, Paper, ResultTable, Row
 from metadarts.spaces import Genotype
 from metadarts.stats import estimate, paired
-from metadarts.store.described import number, read_json
+from metadarts.store.fields import NotNegative
+from metadarts.store.schema import Schema
 from metadarts.training import Config, RunFolder
 from metadarts.training.build import assemble
 from metadarts.training.environment import describe
@@ -26,6 +29,17 @@ from .tables import WAYS
 BOOTSTRAP = Key.from_seed(0).child("reproduce", "bootstrap")
 Groups = dict[tuple[int, str], list[Finding]]
 """(shots, row) -> its findings, one for each seed."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is used of finished.json: the wall time of a search."""
+
+    seconds: NotNegative
+    more: dict[str, Any]
+
+
+FINISHED = Schema(Finished, RunError, "remove it, and the search ends once more")
 
 
 def tabulate(job: Job, findings: Findings) -> ResultTable:
@@ -122,11 +136,7 @@ def _selection(config: Config) -> str:
 
 def seconds_of(run: RunFolder) -> float:
     """Wall time of a finished search, its validations included. Raises RunError."""
-    path = run.path / "finished.json"
-    try:
-        return number(read_json(path.read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); remove it, and the search ends once more") from error
+    return FINISHED.read(run.path / "finished.json").seconds
 
 
 def _device(run: RunFolder) -> str:

@@ -23,6 +23,7 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
 from metadarts.predictor.task_record import TEACHER, Origin
 from metadarts.spaces import SearchSpace, darts
+from metadarts.store.schema import Schema
 
 from .edge import MIXING, channels_last, edge_shapes, output, pooled
 
@@ -111,6 +112,18 @@ class TeacherTasks:
     family: Family
 
 
+@dataclass(frozen=True)
+class TeacherFacts:
+    """The facts of an origin of kind `TEACHER`: a task's number under a seed, and its family."""
+
+    seed: int
+    number: int
+    family: Family
+
+
+FACTS = Schema(TeacherFacts, DataError)
+
+
 def teacher_tasks(seed: int, first: int, count: int, family: Family | None = None) -> TeacherTasks:
     """Tasks ``first`` to ``first + count`` (exclusive) of ``seed``. Each depends on its number alone."""
     if count < 1 or first < 0:
@@ -142,15 +155,7 @@ def _listed(family: Family) -> dict[str, Any]:
 def _family(origin: Origin) -> Family:
     if origin.kind != TEACHER:
         raise DataError(f"expected the origin of a {TEACHER}, got one of kind {origin.kind!r}")
-    try:
-        facts: dict[str, Any] = dict(origin.facts)
-        whole = [type(facts.pop(name)) is int for name in ("seed", "number")]
-        family = Family(**facts.pop("family"))
-    except (KeyError, TypeError, ConfigError) as error:
-        raise DataError(f"not the facts of a {TEACHER} ({error}): expected seed, number and family") from error
-    if facts or not all(whole):
-        raise DataError(f"not the facts of a {TEACHER}: expected whole numbers as seed and number, and a family")
-    return family
+    return FACTS.convert(dict(origin.facts), f"the facts of a {TEACHER}").family
 
 
 def _tasks(origins: list[Origin], family: Family) -> TeacherTasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
 from metadarts.stats import Values
+from metadarts.tasks.cache import UnreadableFile, read_npz
 
 from .encoding import Features, encode_cells, encode_macro, encode_micro
 
@@ -116,17 +116,14 @@ def read_table(path: Path) -> list[Bench]:
         DataError: when ``path`` is neither, or its arrays do not fit together.
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            names = set(file.files)
-            wanted = next((kind for kind in (TRANSNAS_ARRAYS, LATENCY_ARRAYS) if names.issuperset(kind)), None)
-            arrays = {name: file[name] for name in wanted or ()}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {path}: {reason}; give transnasbench101.npz or nasbench201_table.npz") from error
+        arrays = read_npz(path)
+    except UnreadableFile as error:
+        raise DataError(f"cannot read {path}: {error}; give transnasbench101.npz or nasbench201_table.npz") from error
+    wanted = next((kind for kind in (TRANSNAS_ARRAYS, LATENCY_ARRAYS) if arrays.keys() >= set(kind)), None)
     if wanted is None:
         raise DataError(
             f"{path}: expected the arrays of TransNAS-Bench-101 ({', '.join(TRANSNAS_ARRAYS[:3])}, ...) or of "
-            f"NAS-Bench-201's latencies ({', '.join(LATENCY_ARRAYS)}), got {', '.join(sorted(names)[:8]) or 'none'}; "
+            f"NAS-Bench-201's latencies ({', '.join(LATENCY_ARRAYS)}), got {', '.join(sorted(arrays)[:8]) or 'none'}; "
             "give transnasbench101.npz or nasbench201_table.npz"
         )
     try:
