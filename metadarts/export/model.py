@@ -20,10 +20,13 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.store.described import read_json
 from metadarts.store.files import write_atomically
+from metadarts.store.migration import model_from_version_1
 
-from .plain import OPERATIONS, Classifier, build
+from .layers import MOST_VALUES as MOST_VALUES
+from .layers import check_layers
+from .plain import Classifier, build
 
-FORMAT, VERSION = "metadarts.model", 1
+FORMAT, VERSION = "metadarts.model", 2
 DIGEST = "tensors_sha256"
 """Where the description keeps the hash of the tensors."""
 
@@ -36,12 +39,9 @@ LIMIT = 1e-5
 PROBES = 16
 """Images of noise whose logits a model carries, so that a damaged copy is told from a whole one."""
 
-MOST_CLASSES, MOST_SIDE, MOST_CHANNELS, MOST_CELLS, MOST_NODES, MOST_EDGES = 1000, 1024, 4096, 64, 16, 4096
+MOST_CLASSES, MOST_SIDE = 1000, 1024
 MOST_BYTES, MOST_TEXT = 2**28, 2**22
 """Of a file, and of a description."""
-
-MOST_VALUES, MOST_WORK = 2**24, 2**27
-"""Numbers in the largest map of an image, and in the maps of all operations: a short description asks for little."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ShippedModel:
     """What is shipped.
 
     Args:
-        facts: JSON: "classes", "image" (channels, height, width, invert), "stem" and "cells" (see `plain`), "probes"
-            (the logits of `probes`), and what else is worth knowing of its origin.
+        facts: JSON: "classes", "image" (channels, height, width, invert), "layers" and "features" (see `plain`),
+            "probes" (the logits of `probes`), and what else is worth knowing of its origin.
         tensors: of `plain.Classifier`.
     """
 
@@ -81,7 +81,7 @@ def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str
     """A model of what `freeze` returned.
 
     Args:
-        structure: "stem" and "cells".
+        structure: "layers" and "features".
         tensors: with "mean" and "std" [C, 1, 1].
         facts: "classes", "image", and what else is to be kept.
     """
@@ -166,10 +166,11 @@ def read_facts(text: str, path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: its description is not JSON ({first_line(error)})") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ModelError(f"{path} is not a model of metadarts: its description does not say format {FORMAT!r}")
-    if not _whole(facts.get("version"), VERSION, VERSION):
+    if not _whole(facts.get("version"), 1, VERSION):
         found = _shown(facts.get("version"))
         raise ModelError(f"{path}: expected version {VERSION} of the format, got {found}; update metadarts")
     try:
+        facts = model_from_version_1(facts) if facts["version"] == 1 else facts
         fault = next(_faults(facts), "")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         fault = f"{type(error).__name__}: {first_line(error)}"
@@ -182,35 +183,27 @@ def _whole(value: Any, least: int, most: int) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def _wholes(values: Any, least: int, most: int) -> bool:
-    return isinstance(values, list) and all(_whole(value, least, most) for value in values)
-
-
 def _shown(value: Any) -> str:
     return repr(value)[:80]
 
 
 def _faults(facts: Mapping[str, Any]) -> Iterator[str]:
     """What makes the description unusable, the first thing first: what follows relies on it."""
-    classes, stem, cells = facts["classes"], facts["stem"], facts["cells"]
+    classes, image, noise = facts["classes"], facts["image"], facts["probes"]
     if not (isinstance(classes, list) and 2 <= len(classes) <= MOST_CLASSES):
         yield f"classes: expected a list of 2 to {MOST_CLASSES} names"
     if not all(isinstance(name, str) for name in classes):
         yield "classes: expected names"
-    yield from _image_faults(facts["image"])
-    if not (_wholes(stem, 1, MOST_CHANNELS) and len(stem) == 2):
-        yield "stem: expected two numbers of channels"
-    if not (isinstance(cells, list) and 1 <= len(cells) <= MOST_CELLS):
-        yield f"cells: expected 1 to {MOST_CELLS}"
-    noise = facts["probes"]
+    yield from _image_faults(image)
     if not (isinstance(noise, list) and len(noise) == PROBES):
         yield f"probes: expected {PROBES} rows of logits"
     if not all(isinstance(row, list) and len(row) == len(classes) for row in noise):
         yield "probes: expected a logit of each class"
     if not all(type(value) is float for row in noise for value in row):
         yield "probes: expected finite numbers"
-    yield from _cells_faults(stem[1], cells)
-    yield from _work_faults(facts)
+    features = check_layers(facts["layers"], (image["channels"], image["height"], image["width"]))
+    if not _whole(facts["features"], features, features):
+        yield f"features: expected {features}, as the last layer has, got {_shown(facts['features'])}"
 
 
 def _image_faults(image: Any) -> Iterator[str]:
@@ -220,64 +213,3 @@ def _image_faults(image: Any) -> Iterator[str]:
         yield f"image: expected a height and width of 4 to {MOST_SIDE}"
     if type(image["invert"]) is not bool:
         yield "image.invert: expected true or false"
-
-
-def _cells_faults(incoming: int, cells: list[Any]) -> Iterator[str]:
-    before = last = incoming
-    for number, cell in enumerate(cells):
-        channels, concat, edges = cell["channels"], cell["concat"], cell["edges"]
-        if not _whole(channels, 2, MOST_CHANNELS) or channels % 2:
-            yield f"cell {number}: expected an even number of channels"
-        if not _wholes(cell["inputs"], 1, MOST_CHANNELS) or cell["inputs"] != [before, last]:
-            yield f"cell {number}: its inputs must have {[before, last]} channels, as the states before it"
-        yield from (f"cell {number}: {fault}" for fault in _edges_faults(edges, concat))
-        before, last = last, channels * len(concat)
-        if last > MOST_CHANNELS:
-            yield f"cell {number}: more than {MOST_CHANNELS} channels"
-    if sum(len(cell["edges"]) for cell in cells) > MOST_EDGES:
-        yield f"more than {MOST_EDGES} operations"
-
-
-def _edges_faults(edges: Any, concat: Any) -> Iterator[str]:
-    if not (isinstance(edges, list) and edges and isinstance(concat, list) and concat):
-        yield "expected edges and concat"
-    if len(edges) > MOST_EDGES:
-        yield "too many edges"
-    for edge in edges:
-        if not isinstance(edge, list) or len(edge) != 4:
-            yield f"the edge {_shown(edge)}"
-        node, source, name, stride = edge
-        if not (_whole(node, 0, MOST_NODES - 1) and _whole(source, 0, node + 1)):
-            yield f"an edge to node {_shown(node)} from state {_shown(source)}"
-        if not isinstance(name, str) or name not in OPERATIONS:
-            yield f"unknown operation {_shown(name)}"
-        if not _whole(stride, 1, 2 if source < 2 else 1):
-            yield f"stride {_shown(stride)} from state {source}"
-    if len({stride for _, source, _, stride in edges if source < 2}) > 1:
-        yield "edges of two strides"
-    nodes = {edge[0] for edge in edges}
-    if nodes != set(range(len(nodes))):
-        yield "a node without an edge"
-    if len(concat) > MOST_NODES + 2 or not _wholes(concat, 0, len(nodes) + 1):
-        yield "concat names states that are not there"
-    if min(concat) < 2 and _strided(edges):
-        yield "concat joins maps of two sizes"
-
-
-def _strided(edges: list[Any]) -> bool:
-    return any(stride == 2 for _, _, _, stride in edges)
-
-
-def _work_faults(facts: Mapping[str, Any]) -> Iterator[str]:
-    """A few numbers can describe a network that no machine can run."""
-    image, (first, second) = facts["image"], facts["stem"]
-    height, width = image["height"], image["width"]
-    maps = [first * height * width, second * (height // 2) * (width // 2)]
-    height, width = height // 4, width // 4
-    for cell in facts["cells"]:
-        maps += [max(cell["inputs"]) * height * width] * 4  # the states before it may be twice as high and wide
-        if _strided(cell["edges"]):
-            height, width = (height + 1) // 2, (width + 1) // 2
-        maps += [cell["channels"] * height * width] * len(cell["edges"])
-    if max(maps) > MOST_VALUES or sum(maps) > MOST_WORK:
-        yield f"maps of {max(maps)} numbers and {sum(maps)} in all for one image, more than a model of ours has"
