@@ -62,9 +62,9 @@ def check_layers(layers: Any, image: Size) -> int:
 
 def is_path(value: Any) -> bool:
     """Whether ``value`` is a dotted name of numbers and Python names."""
-    return isinstance(value, str) and len(value) <= MOST_NAME and all(
-        part.isascii() and (part.isdecimal() or is_name(part)) for part in value.split(".")
-    )  # fmt: skip
+    return isinstance(value, str) and all(
+        (part.isascii() and part.isdecimal()) or is_name(part) for part in value.split(".")
+    )
 
 
 def is_name(value: Any) -> bool:
@@ -83,7 +83,7 @@ def _check_name(name: Any, kind: str, names: set[str]) -> None:
     if kind not in ("conv", "scale", "halve"):
         if name != "":
             raise ValueError("expected no name, as it has no weights")
-    elif not is_path(name) or name in names or TAKEN.intersection(name.split(".")):
+    elif not is_path(name) or len(name) > MOST_NAME or name in names or TAKEN.intersection(name.split(".")):
         raise ValueError(f"expected a name of its own, of parts like 'cells.0', got {repr(name)[:80]}")
 
 

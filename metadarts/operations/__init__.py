@@ -15,6 +15,7 @@ from ._types import Operation as Operation
 from ._types import Shapes as Shapes
 from ._types import Statistics as Statistics
 from ._types import affine as affine
+from ._types import batch_norm as batch_norm
 from ._types import convolution_init as convolution_init
 from ._types import uniform as uniform
 

@@ -69,7 +69,7 @@ class EdgeContext:
 
     def batch_norm(self, u: Tensor, name: str) -> Tensor:
         """Batch norm ``name`` of u [T, E, N, h, w, C] in plain torch, for operations without a fused kernel."""
-        return self.affine(normalised(u, self.statistics.rows, EPS), name)
+        return self.affine(batch_norm(u, self.statistics), name)
 
 
 class Cost(Protocol):
@@ -130,6 +130,12 @@ class Operation:
     def weights(self, channels: int, stride: int) -> int:
         """Parameters on one edge, norms left out."""
         return sum(math.prod(shape) for shape in self.shapes(channels, stride).values())
+
+
+def batch_norm(u: Tensor, statistics: Statistics) -> Tensor:
+    """u [T, N, h, w, C] or [T, E, N, h, w, C] normalised per task and channel; half-width numbers in float32."""
+    wide, rows = u.to(torch.promote_types(u.dtype, torch.float32)), statistics.rows
+    return normalised(wide, None if rows is None else rows.to(wide), EPS).to(u.dtype)
 
 
 def affine(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
