@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,11 +20,14 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.store.fields import Digest, Number
 from metadarts.store.files import write_atomically
+from metadarts.store.migrated_models import model_from_version_1
 from metadarts.store.schema import Schema, require_tensors
 
-from .plain import OPERATIONS, Classifier, build
+from .layers import MOST_VALUES as MOST_VALUES
+from .layers import check_layers
+from .plain import Classifier, build
 
-FORMAT, VERSION = "metadarts.model", 1
+FORMAT, VERSION = "metadarts.model", 2
 DIGEST = "tensors_sha256"
 """Where the description keeps the hash of the tensors."""
 
@@ -37,12 +40,9 @@ LIMIT = 1e-5
 PROBES = 16
 """Images of noise whose logits a model carries, so that a damaged copy is told from a whole one."""
 
-MOST_CLASSES, MOST_SIDE, MOST_CHANNELS, MOST_CELLS, MOST_NODES, MOST_EDGES = 1000, 1024, 4096, 64, 16, 4096
+MOST_CLASSES, MOST_SIDE = 1000, 1024
 MOST_BYTES, MOST_TEXT = 2**28, 2**22
 """Of a file, and of a description."""
-
-MOST_VALUES, MOST_WORK = 2**24, 2**27
-"""Numbers in the largest map of an image, and in the maps of all operations: a short description asks for little."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class ShippedModel:
     """What is shipped.
 
     Args:
-        facts: JSON: "classes", "image" (channels, height, width, invert), "stem" and "cells" (see `plain`), "probes"
-            (the logits of `probes`), and what else is worth knowing of its origin.
+        facts: JSON: "classes", "image" (channels, height, width, invert), "layers" and "features" (see `plain`),
+            "probes" (the logits of `probes`), and what else is worth knowing of its origin.
         tensors: of `plain.Classifier`.
     """
 
@@ -82,7 +82,7 @@ def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str
     """A model of what `freeze` returned.
 
     Args:
-        structure: "stem" and "cells".
+        structure: "layers" and "features".
         tensors: with "mean" and "std" [C, 1, 1].
         facts: "classes", "image", and what else is to be kept.
     """
@@ -110,8 +110,6 @@ def probes(image: Mapping[str, Any]) -> Tensor:
 
 
 Side = Annotated[int, Meta(ge=4, le=MOST_SIDE)]
-Channels = Annotated[int, Meta(ge=1, le=MOST_CHANNELS)]
-State = Annotated[int, Meta(ge=0, le=MOST_NODES + 1)]
 
 
 @dataclass(frozen=True)
@@ -125,25 +123,14 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell, see `plain.Cell`; an edge is (node, source state, operation, stride)."""
-
-    channels: Annotated[int, Meta(ge=2, le=MOST_CHANNELS, multiple_of=2, description="an even number of channels")]
-    inputs: tuple[Channels, Channels]
-    concat: Annotated[tuple[State, ...], Meta(min_length=1, max_length=MOST_NODES + 2)]
-    edges: Annotated[tuple[tuple[State, State, str, Literal[1, 2]], ...], Meta(min_length=1, max_length=MOST_EDGES)]
-    kind: str = ""
-
-
-@dataclass(frozen=True)
 class Description:
     """What a file says of its model.
 
     Args:
         classes: their names.
         image: the form of the images.
-        stem: channels of its two convolutions.
-        cells: in order.
+        layers: see `plain`.
+        features: the length of the vector that reaches the head.
         probes: `PROBES` rows, the logits of `probes`.
         tensors_sha256: `digest` of the tensors.
         more: what else is worth knowing of its origin.
@@ -151,8 +138,8 @@ class Description:
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=MOST_CLASSES)]
     image: Image
-    stem: tuple[Channels, Channels]
-    cells: Annotated[tuple[Cell, ...], Meta(min_length=1, max_length=MOST_CELLS)]
+    layers: list[Any]
+    features: int
     probes: Annotated[tuple[tuple[Number, ...], ...], Meta(min_length=PROBES, max_length=PROBES)]
     tensors_sha256: Digest
     more: dict[str, Any]
@@ -169,8 +156,18 @@ def read_model(path: Path) -> ShippedModel:
 def read_facts(text: str, path: Path) -> dict[str, Any]:
     """A model's description, checked. Raises ModelError saying what is wrong with it."""
     facts: dict[str, Any] = MODEL.loads(text, str(path))
+    if isinstance(facts, dict) and facts.get("version") == 1:
+        with MODEL.refusing(f"{path}: its description is damaged"):
+            facts = _from_version_1(facts)
     told = MODEL.convert(facts, str(path))
     return facts | {"probes": [list(row) for row in told.probes]}  # whole numbers among them are floats now
+
+
+def _from_version_1(facts: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return model_from_version_1(facts)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def shapes_of(facts: Mapping[str, Any]) -> dict[str, torch.Size]:
@@ -194,62 +191,12 @@ def first_line(error: Exception) -> str:
 
 
 def _check(told: Description) -> None:
-    """Require numbers that agree, and operations that there are. Raises ValueError."""
-    if fault := next(_faults(told), ""):
-        raise ValueError(fault)
-
-
-def _faults(told: Description) -> Iterator[str]:
+    """Require layers that fit one another, and numbers that agree. Raises ValueError."""
     if any(len(row) != len(told.classes) for row in told.probes):
-        yield "probes: expected a logit of each class"
-    before = last = told.stem[1]
-    for place, cell in enumerate(told.cells):
-        if cell.inputs != (before, last):
-            yield f"cells[{place}].inputs: expected {[before, last]}, the channels of the states before it"
-        yield from (f"cells[{place}].{fault}" for fault in _cell_faults(cell))
-        before, last = last, cell.channels * len(cell.concat)
-        if last > MOST_CHANNELS:
-            yield f"cells[{place}]: more than {MOST_CHANNELS} channels"
-    if sum(len(cell.edges) for cell in told.cells) > MOST_EDGES:
-        yield f"cells: more than {MOST_EDGES} operations"
-    yield from _work_faults(told)
-
-
-def _cell_faults(cell: Cell) -> Iterator[str]:
-    nodes = {node for node, _, _, _ in cell.edges}
-    for place, (node, source, name, stride) in enumerate(cell.edges):
-        if source > node + 1:
-            yield f"edges[{place}]: an edge to node {node} from state {source}"
-        if name not in OPERATIONS:
-            yield f"edges[{place}]: unknown operation {name[:40]!r}"
-        if stride > 1 and source > 1:
-            yield f"edges[{place}]: stride {stride} from state {source}"
-    if len({stride for _, source, _, stride in cell.edges if source < 2}) > 1:
-        yield "edges: of two strides"
-    if nodes != set(range(len(nodes))) or len(nodes) > MOST_NODES:
-        yield "edges: a node without an edge, or too many nodes"
-    if max(cell.concat) > len(nodes) + 1:
-        yield "concat: names states that are not there"
-    if min(cell.concat) < 2 and _is_strided(cell):
-        yield "concat: joins maps of two sizes"
-
-
-def _is_strided(cell: Cell) -> bool:
-    return any(stride == 2 for _, _, _, stride in cell.edges)
-
-
-def _work_faults(told: Description) -> Iterator[str]:
-    """A few numbers can describe a network that no machine can run."""
-    height, width = told.image.height, told.image.width
-    maps = [told.stem[0] * height * width, told.stem[1] * (height // 2) * (width // 2)]
-    height, width = height // 4, width // 4
-    for cell in told.cells:
-        maps += [max(cell.inputs) * height * width] * 4  # the states before it may be twice as high and wide
-        if _is_strided(cell):
-            height, width = (height + 1) // 2, (width + 1) // 2
-        maps += [cell.channels * height * width] * len(cell.edges)
-    if max(maps) > MOST_VALUES or sum(maps) > MOST_WORK:
-        yield f"maps of {max(maps)} numbers and {sum(maps)} in all for one image, more than a model of ours has"
+        raise ValueError("probes: expected a logit of each class")
+    features = check_layers(told.layers, (told.image.channels, told.image.height, told.image.width))
+    if told.features != features:
+        raise ValueError(f"features: expected {features}, as the last layer has, got {told.features}")
 
 
 MODEL = Schema(

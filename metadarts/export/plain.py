@@ -10,6 +10,7 @@ statistics of the support set, so that the answer for an image does not depend o
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -48,101 +49,94 @@ class Halve(nn.Module):
         return torch.cat([self.even(x), self.odd(shifted)], dim=1)
 
 
-def separable(channels: int, kernel: int, stride: int, dilation: int) -> list[nn.Module]:
-    """ReLU, a filter of its own for each channel, a mixture of the channels."""
-    padding = dilation * (kernel // 2)
-    return [
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1),
-    ]
+def add(*maps: Tensor) -> Tensor:
+    """The sum of the maps."""
+    return functools.reduce(torch.add, maps)
 
 
-def skip(channels: int, stride: int) -> nn.Module:
-    """The identity, scaled; at stride 2 `Halve`."""
-    return Halve(channels) if stride == 2 else Scale(channels)
+def concatenate(*maps: Tensor) -> Tensor:
+    """The channels of the maps side by side."""
+    return torch.cat(maps, dim=1)
 
 
-OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
-    "max_pool_3x3": lambda c, s: nn.Sequential(nn.MaxPool2d(3, s, 1), Scale(c)),
-    "avg_pool_3x3": lambda c, s: nn.Sequential(nn.AvgPool2d(3, s, 1, count_include_pad=False), Scale(c)),
-    "skip_connect": skip,
-    "sep_conv_3x3": lambda c, s: nn.Sequential(*separable(c, 3, s, 1), *separable(c, 3, 1, 1)),
-    "sep_conv_5x5": lambda c, s: nn.Sequential(*separable(c, 5, s, 1), *separable(c, 5, 1, 1)),
-    "dil_conv_3x3": lambda c, s: nn.Sequential(*separable(c, 3, s, 2)),
-    "dil_conv_5x5": lambda c, s: nn.Sequential(*separable(c, 5, s, 2)),
+def every_second(x: Tensor) -> Tensor:
+    """Every second pixel of every second row."""
+    return x[:, :, ::2, ::2]
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over positions."""
+    return x.mean((2, 3))
+
+
+def flatten(x: Tensor) -> Tensor:
+    """The positions side by side, the channels of one next to each other."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+LAYERS: dict[str, Callable[..., Callable[..., Tensor]]] = {
+    "conv": nn.Conv2d,  # channels in and out, kernel, stride, padding, dilation, groups, whether it has a bias
+    "scale": Scale,  # channels
+    "halve": Halve,  # channels
+    "relu": nn.ReLU,
+    "max_pool": nn.MaxPool2d,  # kernel, stride, padding
+    "avg_pool": functools.partial(nn.AvgPool2d, count_include_pad=False),  # the same
+    "add": lambda: add,
+    "cat": lambda: concatenate,
+    "every_second": lambda: every_second,
+    "mean": lambda: mean,
+    "flatten": lambda: flatten,
 }
-"""Name -> (channels, stride) -> the operation of an edge, its batch norms and its weight in the mixture folded in."""
+"""Kind -> (options) -> layer. Kernel, stride, padding and dilation are pairs: of height and width."""
 
 
-class Cell(nn.Module):
-    """A cell: every node is the sum of the operations on its edges; the output is the nodes side by side.
-
-    Args:
-        spec: {"kind", "channels", "inputs": channels of the two input states, "concat": states of the output,
-            "edges": [[node, source state, operation, stride], ...]}.
-    """
-
-    def __init__(self, spec: Mapping[str, Any]) -> None:
-        super().__init__()
-        channels = spec["channels"]
-        self.concat: list[int] = list(spec["concat"])
-        self.plan = [(int(node), int(source)) for node, source, _, _ in spec["edges"]]
-        self.preprocess = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Conv2d(incoming, channels, 1)) for incoming in spec["inputs"]
-        )
-        self.edges = nn.ModuleList(OPERATIONS[name](channels, stride) for _, _, name, stride in spec["edges"])
-
-    def forward(self, before: Tensor, last: Tensor) -> Tensor:
-        if before.shape[-2:] != last.shape[-2:]:  # a reduction cell lies between the two
-            before = before[:, :, ::2, ::2]
-        states = [self.preprocess[0](before), self.preprocess[1](last)]
-        for node in range(1 + max(node for node, _ in self.plan)):
-            parts = [
-                edge(states[source]) for edge, (to, source) in zip(self.edges, self.plan, strict=True) if to == node
-            ]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
-            states.append(total)
-        return torch.cat([states[state] for state in self.concat], dim=1)
+def insert(module: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put ``layer`` below ``module`` under a dotted name."""
+    *above, last = name.split(".")
+    for part in above:
+        if not hasattr(module, part):
+            module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    module.add_module(last, layer)
 
 
 class Classifier(nn.Module):
     """Pixels in, logits out.
 
     Args:
-        facts: the model's description, see `load`: "image", "stem", "cells", "classes".
+        facts: the model's description, see `load`: "image", "classes", "features" (the length of the last layer's
+            output) and "layers": [[name, reads, kind, option, ...], ...]. The name is that of the layer's weights, ""
+            where it has none; ``reads`` are the numbers of the layers whose outputs it takes; the first is layer 1, and
+            0 is the image.
 
     ``forward`` takes uint8 pixels [N, C, H, W] of the model's size and returns logits [N, classes].
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         super().__init__()
-        image, (first, second) = facts["image"], facts["stem"]
+        image = facts["image"]
         self.invert = bool(image["invert"])
         self.mean = nn.Parameter(torch.empty(image["channels"], 1, 1))
         self.std = nn.Parameter(torch.empty(image["channels"], 1, 1))
-        self.stem = nn.Sequential(
-            nn.Conv2d(image["channels"], first, 3, padding=1),
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-            nn.Conv2d(first, second, 3, padding=1),
-            nn.MaxPool2d(2),
-        )
-        self.cells = nn.ModuleList(Cell(spec) for spec in facts["cells"])
-        features = facts["cells"][-1]["channels"] * len(facts["cells"][-1]["concat"])
-        self.head = nn.Linear(features, len(facts["classes"]))
+        self.steps: list[tuple[Callable[..., Tensor], list[int]]] = []
+        for name, reads, kind, *options in facts["layers"]:
+            layer = LAYERS[kind](*[tuple(option) if isinstance(option, list) else option for option in options])
+            if name:
+                insert(self, name, layer)
+            self.steps.append((layer, reads))
+        self.last_read = {read: number for number, (_, reads) in enumerate(self.steps, 1) for read in reads}
+        self.head = nn.Linear(facts["features"], len(facts["classes"]))
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.invert:
             pixels = 255 - pixels
         x = (pixels.float() / 255.0 - self.mean) / self.std
-        x = self.stem(x)
-        before = x
-        for cell in self.cells:
-            before, x = x, cell(before, x)
-        logits: Tensor = self.head(x.mean((2, 3)))
+        outputs = {0: x}
+        for number, (layer, reads) in enumerate(self.steps, 1):
+            x = outputs[number] = layer(*[outputs[read] for read in reads])
+            for spent in {read for read in reads if self.last_read[read] == number}:
+                del outputs[spent]
+        logits: Tensor = self.head(x)
         return logits
 
 

@@ -1,6 +1,9 @@
 """Networks: the supernet, the discrete network, and their losses on few-shot tasks."""
 
+from .blocks import IMAGE as IMAGE
 from .blocks import Block as Block
+from .blocks import BlockFolding as BlockFolding
+from .blocks import Mixing as Mixing
 from .blocks import Readout as Readout
 from .blocks import Stem as Stem
 from .cell import CellBlock as CellBlock

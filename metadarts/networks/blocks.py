@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
-from metadarts.operations import Shapes, Statistics, uniform
+from metadarts.operations import Folding, Layers, Map, Shapes, Statistics, uniform
 from metadarts.ops import conv_block
 
 IMAGE = -1
@@ -25,6 +25,18 @@ IMAGE = -1
 
 Mixing = Mapping[str, Mapping[int, Tensor]]
 """cell kind -> source state -> [K, T, E], the weights of its K running candidates on its E edges."""
+
+
+class BlockFolding(Layers, Protocol):
+    """Writes a block down. Its layers' tensors are named after the block's prefix and their place among its layers."""
+
+    def part(self, name: str) -> Layers:
+        """The same, for a part of the block with a name of its own."""
+        ...
+
+    def edge(self, name: str, own: Params, *, stride: int, pool_norm: bool) -> Folding:
+        """For an operation on one edge, with its ``own`` parameters on it."""
+        ...
 
 
 class Block(Protocol):
@@ -62,6 +74,14 @@ class Block(Protocol):
 
         Args:
             params: of the whole network, by full name.
+        """
+        ...
+
+    def fold(self, layers: BlockFolding, inputs: Sequence[Map], mixing: Mixing) -> Map:
+        """The output of the same block as plain layers, batch norm by the support set, for export.
+
+        Args:
+            mixing: of one task, T = 1.
         """
         ...
 
@@ -116,6 +136,14 @@ class Stem:
             x = conv_block(x, kernel, scale, bias, statistics.rows, rectify=index > 0)
         return x
 
+    def fold(self, layers: BlockFolding, inputs: Sequence[Map], mixing: Mixing) -> Map:
+        x = inputs[0]
+        for index in range(1, self.stages + 1):
+            x = layers.relu(x) if index > 1 else x
+            x = layers.convolution(x, layers.own(f"conv{index}"), norm=f"norm{index}", padding=1)
+            x = layers.max_pool(x, 2, stride=2)
+        return x
+
     @cached_property
     def _names(self) -> tuple[tuple[str, str, str], ...]:
         """Filter, weight and bias of every stage, among the parameters of the network."""
@@ -155,3 +183,7 @@ class Readout:
     def run(self, params: Params, inputs: Sequence[Tensor], mixing: Mixing, statistics: Statistics) -> Tensor:
         x = F.relu(inputs[0]) if self.rectify else inputs[0]
         return x.flatten(2) if self.positions else x.mean((2, 3))
+
+    def fold(self, layers: BlockFolding, inputs: Sequence[Map], mixing: Mixing) -> Map:
+        x = layers.relu(inputs[0]) if self.rectify else inputs[0]
+        return layers.flatten(x) if self.positions else layers.mean(x)

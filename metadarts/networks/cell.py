@@ -7,7 +7,7 @@ identities, which hold no parameters, are computed once for all of them. A DARTS
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
-from metadarts.operations import EdgeContext, Operation, Shapes, Statistics, affine, uniform
+from metadarts.operations import EdgeContext, Map, Operation, Shapes, Statistics, affine, uniform
 from metadarts.ops import mix, separable
 from metadarts.spaces import Genotype, SearchSpace
 
-from .blocks import Mixing, norm_init
+from .blocks import BlockFolding, Mixing, norm_init
 
 Edge = tuple[int, int]
 """(intermediate node, source state)."""
@@ -233,6 +233,52 @@ class CellBlock:
         if total is None:
             raise ValueError(f"node {node} of a {self.kind} cell has no active edge")
         return total
+
+    def fold(self, layers: BlockFolding, inputs: Sequence[Map], mixing: Mixing) -> Map:
+        weights, place = mixing.get(self.kind), 0
+        states = self._fold_inputs(layers, inputs)
+        for node in range(self.nodes):
+            parts = []
+            for source, name, weight in self._feeding(node, weights):
+                parts.append(self._fold_edge(layers, f"edges.{place}", (node, source, name), states[source], weight))
+                place += 1
+            if not parts:
+                raise ValueError(f"node {node} of {self.prefix[:-1]} has no edge of weight above 0")
+            states.append(layers.add(*parts) if len(parts) > 1 else parts[0])
+        return layers.concatenate(*[states[state] for state in self.concat])
+
+    def _fold_inputs(self, layers: BlockFolding, inputs: Sequence[Map]) -> list[Map]:
+        smallest = min(tuple(x.values.shape[2:]) for x in inputs)
+        states = []
+        for index, x in enumerate(inputs):
+            aligned = x if tuple(x.values.shape[2:]) == smallest else layers.every_second(x)
+            part, name = layers.part(f"preprocess.{index}"), f"preprocess{index}"
+            mixing = part.own(f"{name}.conv").T[:, :, None, None]
+            states.append(part.convolution(part.relu(aligned), mixing, norm=f"{name}.norm"))
+        return states
+
+    def _feeding(self, node: int, weights: Mapping[int, Tensor] | None) -> Iterator[tuple[int, str, float]]:
+        """(source, operation, weight) of all that runs on the edges into ``node`` and has a weight."""
+        for source in range(len(self.inputs) + node):
+            for k, name in enumerate(self.running[source]):
+                targets = self.targets[source][name]
+                if node in targets:
+                    weight = 1.0 if weights is None else float(weights[source][k, 0, targets.index(node)])
+                    if weight:
+                        yield source, name, weight
+
+    def _fold_edge(self, layers: BlockFolding, name: str, edge: tuple[int, int, str], state: Map, weight: float) -> Map:
+        node, source, primitive = edge
+        fold, stride = self.operations[primitive].fold, self.stride(source)
+        if fold is None:
+            raise ConfigError(
+                f"operation {primitive!r} has no `fold`: give it one, so that a network of it is exported"
+            )
+        row, prefix = self.edges_at(primitive, stride).index((node, source)), candidate_prefix(primitive, stride)
+        tensors = self._candidate_shapes(primitive, stride)
+        own = {key.removeprefix(prefix): layers.own(key)[row] for key in tensors}
+        place = layers.edge(name, own, stride=stride, pool_norm=self.pool_norm)
+        return place.weighed(fold(place, state), weight)
 
 
 @dataclass(frozen=True)

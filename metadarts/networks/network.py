@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +17,15 @@ from torch import Tensor
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, group_of, is_alpha
-from metadarts.operations import OPERATIONS, Operation, Shapes, Statistics, uniform
+from metadarts.operations import OPERATIONS, Map, Operation, Shapes, Statistics, uniform
 from metadarts.relaxations import PLAIN, Relaxation
 from metadarts.spaces import Decision, Genotype, SearchSpace
 
-from .blocks import IMAGE, Block, Stem
+from .blocks import IMAGE, Block, BlockFolding, Stem
 from .cell import CellBlock, Cells, split_candidate
 from .structure import NetworkSpec, Structure
+
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)
@@ -161,9 +164,30 @@ class Network:
         statistics = statistics or Statistics()
         self._check_statistics(count, height, width, statistics)
         mixing = self._mixing(params, weights, tasks)
-        outputs = {IMAGE: images.permute(0, 1, 3, 4, 2).contiguous()}
+        image = images.permute(0, 1, 3, 4, 2).contiguous()
+        return self._through(image, lambda block, inputs: block.run(params, inputs, mixing, statistics))
+
+    def fold(
+        self,
+        layers_of: Callable[[Block], BlockFolding],
+        params: Params,
+        image: Map,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Map:
+        """Write every block down with what ``layers_of`` it gives; the feature vector [S, F].
+
+        Args:
+            params: of one task, without a task axis.
+            weights: cell kind -> [E, P] in place of the relaxed alphas of a finished task.
+        """
+        mixing = self._mixing(params, weights, 1)
+        return self._through(image, lambda block, inputs: block.fold(layers_of(block), inputs, mixing))
+
+    def _through(self, image: Output, step: Callable[[Block, Sequence[Output]], Output]) -> Output:
+        """The last block's output; each is kept until it was last read."""
+        outputs = {IMAGE: image}
         for place, block in enumerate(self.blocks):
-            outputs[place] = block.run(params, [outputs[read] for read in block.reads], mixing, statistics)
+            outputs[place] = step(block, [outputs[read] for read in block.reads])
             for spent in self._last_reads[place]:
                 del outputs[spent]
         return outputs[len(self.blocks) - 1]

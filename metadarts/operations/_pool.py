@@ -8,7 +8,8 @@ from torch import Tensor
 
 from metadarts.ops import bare_pool, pool
 
-from ._types import EdgeContext, Folding, Operation
+from ._folding import Folding, Map
+from ._types import EdgeContext, Operation
 
 
 def pool_operation(kind: str, shade: str) -> Operation:
@@ -22,6 +23,7 @@ def _run(state: Tensor, context: EdgeContext, *, kind: str) -> Tensor:
     return bare_pool(state, kind, context.stride).unsqueeze(1)
 
 
-def _fold(layers: Folding, x: Tensor, *, kind: str) -> Tensor:
-    pooled = layers.max_pool(x) if kind == "max" else layers.average_pool(x)
-    return layers.scale(pooled, norm=layers.pool_norm, last=True)
+def _fold(layers: Folding, x: Map, *, kind: str) -> Map:
+    pool_of = layers.max_pool if kind == "max" else layers.average_pool
+    pooled = pool_of(x, 3, stride=layers.stride, padding=1)
+    return layers.batch_norm(pooled, "norm") if layers.pool_norm else pooled

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from metadarts.ops import separable
 
-from ._types import EdgeContext, Folding, Operation, Shapes
+from ._folding import Folding, Map
+from ._types import EdgeContext, Operation, Shapes
 
 
 def separable_operation(kernel: int, halves: int, dilation: int, shade: str) -> Operation:
@@ -37,7 +38,7 @@ def _half(x: Tensor, context: EdgeContext, half: int, stride: int, dilation: int
     return context.affine(separable(x, depthwise, mixing, rows, stride, dilation, needed=needed), f"norm{half}")
 
 
-def _fold(layers: Folding, x: Tensor, *, halves: int, dilation: int) -> Tensor:
+def _fold(layers: Folding, x: Map, *, halves: int, dilation: int) -> Map:
     for half in range(1, halves + 1):
         filters = layers.own(f"depthwise{half}").unsqueeze(1)
         mixing = layers.own(f"pointwise{half}").T[:, :, None, None]
@@ -45,7 +46,7 @@ def _fold(layers: Folding, x: Tensor, *, halves: int, dilation: int) -> Tensor:
         x = layers.convolution(
             layers.relu(x), filters, stride=stride, padding=padding, dilation=dilation, groups=len(filters)
         )
-        x = layers.convolution(x, mixing, norm=f"norm{half}", last=half == halves)
+        x = layers.convolution(x, mixing, norm=f"norm{half}")
     return x
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from metadarts.core.rng import Key
 from metadarts.ops.statistics import normalised
 
+from ._folding import Folding, Map
+
 Shapes = dict[str, tuple[int, ...]]
 EPS = 1e-5
 """Of every batch norm."""
@@ -67,49 +69,7 @@ class EdgeContext:
 
     def batch_norm(self, u: Tensor, name: str) -> Tensor:
         """Batch norm ``name`` of u [T, E, N, h, w, C] in plain torch, for operations without a fused kernel."""
-        return self.affine(normalised(u, self.statistics.rows, EPS), name)
-
-
-class Folding(Protocol):
-    """Writes an operation down as plain layers while it runs on the support set, see `metadarts.export`.
-
-    Images are [S, C, H, W]. Every method returns its layer's output and records the layer. A layer with ``last`` takes
-    the operation's weight in the mixture in.
-    """
-
-    @property
-    def stride(self) -> int: ...
-
-    @property
-    def pool_norm(self) -> bool: ...
-
-    def own(self, name: str) -> Tensor:
-        """The edge's slice of the operation's parameter ``name``."""
-        ...
-
-    def relu(self, x: Tensor) -> Tensor: ...
-
-    def convolution(
-        self, x: Tensor, kernel: Tensor, *, norm: str | None = None, last: bool = False, **options: int
-    ) -> Tensor:
-        """torch's conv2d with ``stride``, ``padding``, ``dilation``, ``groups``; then batch norm ``norm``, folded."""
-        ...
-
-    def max_pool(self, x: Tensor) -> Tensor:
-        """3x3, padded by 1, at the edge's stride."""
-        ...
-
-    def average_pool(self, x: Tensor) -> Tensor:
-        """3x3, padded by 1 (padding does not count), at the edge's stride."""
-        ...
-
-    def scale(self, x: Tensor, *, norm: bool, last: bool = False) -> Tensor:
-        """One factor and one offset per channel: a batch norm without parameters where ``norm``, else 1 and 0."""
-        ...
-
-    def halve(self, x: Tensor, even: Tensor, odd: Tensor, norm: str) -> Tensor:
-        """ReLU, 1x1 convolutions of the even and of the odd pixels side by side, batch norm ``norm``; the last."""
-        ...
+        return self.affine(batch_norm(u, self.statistics), name)
 
 
 class Cost(Protocol):
@@ -151,7 +111,7 @@ class Operation:
     Args:
         run: (state [T, N, H, W, C], context) -> [T, E, N, h, w, C], the outputs of the E edges, or [T, 1, N, h, w, C]
             where they would all be equal (pools, identity). None for the zero operation.
-        fold: (folding, images) -> images: the same operation on one edge as plain layers, for export.
+        fold: (folding, state) -> output: the same operation on one edge as plain layers, for export.
         shapes: (channels, stride) -> its parameter shapes on one edge, norms left out.
         norms: stride -> names of its batch norms that can be affine.
         init: (own name, shape [E, ...], key) -> fresh float32 parameters.
@@ -160,7 +120,7 @@ class Operation:
     """
 
     run: Callable[[Tensor, EdgeContext], Tensor] | None
-    fold: Callable[[Folding, Tensor], Tensor] | None = None
+    fold: Callable[[Folding, Map], Map] | None = None
     shapes: Callable[[int, int], Shapes] = no_shapes
     norms: Callable[[int], tuple[str, ...]] = no_norms
     init: Callable[[str, tuple[int, ...], Key], Tensor] = convolution_init
@@ -170,6 +130,12 @@ class Operation:
     def weights(self, channels: int, stride: int) -> int:
         """Parameters on one edge, norms left out."""
         return sum(math.prod(shape) for shape in self.shapes(channels, stride).values())
+
+
+def batch_norm(u: Tensor, statistics: Statistics) -> Tensor:
+    """u [T, N, h, w, C] or [T, E, N, h, w, C] normalised per task and channel; half-width numbers in float32."""
+    wide, rows = u.to(torch.promote_types(u.dtype, torch.float32)), statistics.rows
+    return normalised(wide, None if rows is None else rows.to(wide), EPS).to(u.dtype)
 
 
 def affine(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

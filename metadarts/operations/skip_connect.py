@@ -8,7 +8,8 @@ from torch import Tensor
 
 from metadarts.ops import separable
 
-from ._types import EdgeContext, Folding, Operation, Shapes
+from ._folding import Folding, Map
+from ._types import EdgeContext, Operation, Shapes
 
 
 def _run(state: Tensor, context: EdgeContext) -> Tensor:
@@ -23,9 +24,9 @@ def _run(state: Tensor, context: EdgeContext) -> Tensor:
     return context.affine(torch.cat(halves, dim=-1), "norm")
 
 
-def _fold(layers: Folding, x: Tensor) -> Tensor:
+def _fold(layers: Folding, x: Map) -> Map:
     if layers.stride == 1:
-        return layers.scale(x, norm=False, last=True)
+        return x
     even, odd = (layers.own(part).T[:, :, None, None] for part in ("even", "odd"))
     return layers.halve(x, even, odd, "norm")
 

@@ -57,6 +57,7 @@ def write(model: ShippedModel, path: Path) -> None:
         raise ModelError("torch's exporter made no ONNX program")
     proto = program.model_proto
     _strip(proto)
+    _flatten(onnx, proto.graph)
     told = {KEY: json.dumps(model.facts, allow_nan=False), DIGEST: digest(proto)}
     onnx.helper.set_model_props(proto, told)
     onnx.checker.check_model(proto)
@@ -70,6 +71,19 @@ def _strip(proto: Any) -> None:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     graph.ClearField("value_info")  # shapes of maps, which follow from the rest
+
+
+def _flatten(onnx: Any, graph: Any) -> None:
+    """Flatten where the exporter reshapes to given sizes, behind which nothing knows any more that one is the batch."""
+    for node in graph.node:
+        if node.op_type == "Reshape":
+            del node.input[1:]
+            node.op_type = "Flatten"
+            node.ClearField("attribute")
+            node.attribute.append(onnx.helper.make_attribute("axis", 1))
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
 
 
 def open_file(path: Path) -> Opened:

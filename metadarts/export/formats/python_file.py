@@ -7,8 +7,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +21,8 @@ from metadarts.export.model import MOST_TEXT, ShippedModel, read_model
 from .opened import Opened, without_grad
 
 NO_WEIGHTS = 'WEIGHTS = ""'
+EARLIER = frozenset({"d069d591ed5824b3578246c1c92eb5b01569186b0e22eac21dd9b971a324ebc6"})
+"""SHA-256 of `plain` as earlier versions wrote it."""
 
 RUN = """
 import importlib.util, sys
@@ -42,16 +46,31 @@ def write(model: ShippedModel, path: Path) -> None:
 
 def python_text(model: ShippedModel, weights: str) -> str:
     """The file's content, for weights in the file called ``weights``."""
-    facts = model.facts
-    body = files("metadarts.export").joinpath("plain.py").read_text(encoding="utf-8")
+    return head(model.facts, weights, model.to_bytes()) + plain_text().replace(NO_WEIGHTS, f"WEIGHTS = {weights!a}")
+
+
+def plain_text() -> str:
+    """`plain` as it stands."""
+    return files("metadarts.export").joinpath("plain.py").read_text(encoding="utf-8")
+
+
+def is_ours(text: str, facts: Mapping[str, Any], weights: Path) -> bool:
+    """Whether ``text`` is what this or an earlier version writes for the model in the file ``weights``."""
+    start, named = head(facts, weights.name, weights.read_bytes()), f"WEIGHTS = {weights.name!a}"
+    body = text.removeprefix(start).replace(named, NO_WEIGHTS)
+    known = hashlib.sha256(body.encode()).hexdigest() in EARLIER or body == plain_text()
+    return known and text == start + body.replace(NO_WEIGHTS, named)
+
+
+def head(facts: Mapping[str, Any], weights: str, content: bytes) -> str:
+    """The comment that says what the model is, whose weights are the ``content`` of the file called ``weights``."""
     told = [
         f"{len(facts['classes'])} classes: {', '.join(map(ascii, facts['classes']))}",
         f"images: {facts['image']['channels']} channel(s), {facts['image']['height']}x{facts['image']['width']} pixels",
         f"cell: {facts.get('genotype') or 'a mixture of all operations'}",
-        f"weights: {weights}, SHA-256 {hashlib.sha256(model.to_bytes()).hexdigest()}",
+        f"weights: {weights}, SHA-256 {hashlib.sha256(content).hexdigest()}",
     ]
-    lines = "\n".join(f"# {_comment(line)}" for line in told)
-    return f"{lines}\n{body.replace(NO_WEIGHTS, f'WEIGHTS = {weights!a}')}"
+    return "".join(f"# {_comment(line)}\n" for line in told)
 
 
 def check_weights_place(path: Path) -> None:
@@ -98,7 +117,7 @@ def open_file(path: Path) -> Opened:
         found = path.read_text(encoding="utf-8") if path.stat().st_size <= MOST_TEXT else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read {path} ({error})") from error
-    if found != python_text(model, weights.name):
+    if not is_ours(found, model.facts, weights):
         raise ModelError(
             f"{path} is not what this version of metadarts writes for {weights.name}: one of the two was edited, "
             "renamed or written by another version. It is not run here; export it anew, or check it by running it "

@@ -6,10 +6,11 @@ kinds of arguments. So the graph is compared with a pattern, and a key that the 
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from metadarts.export.layers import MOST_KERNEL, is_name, is_path
 
 MOST_GRAPH = 2**25
 """Bytes of a graph."""
@@ -19,7 +20,8 @@ TARGETS = frozenset(
     for name in (
         "_assert_tensor_metadata.default", "_to_copy.default", "to.dtype", "rsub.Scalar", "div.Tensor", "sub.Tensor",
         "mul.Tensor", "add.Tensor", "conv2d.default", "max_pool2d.default", "avg_pool2d.default", "relu.default",
-        "cat.default", "mean.dim", "linear.default", "pad.default", "slice.Tensor", "alias.default",
+        "cat.default", "mean.dim", "linear.default", "pad.default", "slice.Tensor", "alias.default", "permute.default",
+        "flatten.using_ints",
     )
 )  # fmt: skip
 """All that the graph of a classifier calls."""
@@ -38,22 +40,12 @@ IN_SPEC = (
 OUT_SPEC = '[1, {"type": null, "context": null, "children_spec": []}]'
 
 
-def _name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", value) is not None and (
-        not keyword.iskeyword(value) and not value.startswith("__")
-    )  # fmt: skip
-
-
-def _path(value: Any) -> bool:
-    return isinstance(value, str) and all(part.isdecimal() or _name(part) for part in value.split("."))
-
-
 def _size(value: Any) -> bool:
     return type(value) is int and (0 <= value <= 2**31 or value == END)
 
 
 def _small(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= 64
+    return type(value) is int and 0 <= value <= MOST_KERNEL + 1
 
 
 def _number(value: Any) -> bool:
@@ -95,7 +87,7 @@ class _Table:
         self.key, self.value = key, value
 
 
-TENSOR = {"name": _name}
+TENSOR = {"name": is_name}
 SIZE = _Either(as_int=_size, as_expr={"expr_str": _batch, "hint": _Either(as_int=_size)})
 DEVICE = {"type": "cpu", "index": _nothing}
 META = {
@@ -123,14 +115,14 @@ ARGUMENT = _Either(
 )
 NODE = {
     "target": _target,
-    "inputs": [{"name": _name, "arg": ARGUMENT, "kind": _small}],
+    "inputs": [{"name": is_name, "arg": ARGUMENT, "kind": _small}],
     "outputs": [_Either(as_tensor=TENSOR)],
-    "name": _name,
+    "name": is_name,
 }
 SIGNATURE = {
     "input_specs": [
         _Either(
-            parameter={"arg": TENSOR, "parameter_name": _path},
+            parameter={"arg": TENSOR, "parameter_name": is_path},
             user_input={"arg": _Either(as_tensor=TENSOR)},
         )
     ],
@@ -146,7 +138,7 @@ PROGRAM = {
             "inputs": [_Either(as_tensor=TENSOR)],
             "outputs": [_Either(as_tensor=TENSOR)],
             "nodes": [NODE],
-            "tensor_values": _Table(_name, META),
+            "tensor_values": _Table(is_name, META),
         },
         "signature": SIGNATURE,
         "module_call_graph": [CALL],

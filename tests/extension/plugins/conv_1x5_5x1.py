@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadarts.core.rng import Key
-from metadarts.operations import EdgeContext, Folding, Operation, Shapes, uniform
+from metadarts.operations import EdgeContext, Folding, Map, Operation, Shapes, uniform
 
 
 def _run(state: Tensor, context: EdgeContext) -> Tensor:
@@ -23,9 +23,9 @@ def _run(state: Tensor, context: EdgeContext) -> Tensor:
     return context.batch_norm(maps, "norm")
 
 
-def _fold(layers: Folding, x: Tensor) -> Tensor:
+def _fold(layers: Folding, x: Map) -> Map:
     x = layers.convolution(layers.relu(x), layers.own("wide"), stride=(1, layers.stride), padding=(0, 2))
-    return layers.convolution(x, layers.own("tall"), stride=(layers.stride, 1), padding=(2, 0), norm="norm", last=True)
+    return layers.convolution(x, layers.own("tall"), stride=(layers.stride, 1), padding=(2, 0), norm="norm")
 
 
 def _shapes(channels: int, stride: int) -> Shapes:

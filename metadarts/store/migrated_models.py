@@ -1,0 +1,112 @@
+"""Descriptions of shipped models that version 0.1 wrote, by operations and cells, as today's: by layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Row = list[tuple[Any, ...]]
+"""Layers that follow one another, each as (kind, option, ...)."""
+
+
+def model_from_version_1(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a shipped model that lists a stem and cells of named operations, as one that lists layers.
+
+    Its tensors keep their names. Nothing is checked but what would stop the conversion.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError, IndexError: for what is no such description.
+    """
+    layers, image = _Layers([]), facts["image"]
+    first, second = facts["stem"]
+    last = layers.row("stem", 0, [
+        ("conv", image["channels"], first, *_window(3, 1, 1), 1, True), ("max_pool", [2, 2], [2, 2], [0, 0]), ("relu",),
+        ("conv", first, second, *_window(3, 1, 1), 1, True), ("max_pool", [2, 2], [2, 2], [0, 0]),
+    ])  # fmt: skip
+    size = last_size = (image["height"] // 4, image["width"] // 4)
+    before, features = last, 0
+    for index, cell in enumerate(facts["cells"]):
+        aligned = before if size == last_size else layers.add([before], "every_second")
+        size = last_size
+        if any(stride == 2 for _, _, _, stride in cell["edges"]):
+            last_size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+        before, last = last, layers.cell(f"cells.{index}", cell, [aligned, last])
+        features = cell["channels"] * len(cell["concat"])
+    layers.add([last], "mean")
+    kept = {name: value for name, value in facts.items() if name not in ("stem", "cells")}
+    return {**kept, "version": 2, "layers": layers.told, "features": features}
+
+
+class _Layers:
+    """The list of layers while it is made."""
+
+    def __init__(self, told: list[list[Any]]) -> None:
+        self.told = told
+
+    def add(self, reads: list[int], kind: str, *options: Any, name: str = "") -> int:
+        """The number of one more layer."""
+        self.told.append([name, reads, kind, *options])
+        return len(self.told)
+
+    def row(self, name: str, read: int, row: Row) -> int:
+        for place, (kind, *options) in enumerate(row):
+            own = name if len(row) == 1 else f"{name}.{place}"
+            read = self.add([read], kind, *options, name=own if kind in ("conv", "scale", "halve") else "")
+        return read
+
+    def cell(self, name: str, cell: Mapping[str, Any], inputs: list[int]) -> int:
+        channels, edges = cell["channels"], list(enumerate(cell["edges"]))
+        states = [
+            self.row(
+                f"{name}.preprocess.{place}", read, [("relu",), ("conv", incoming, channels, *_window(1), 1, True)]
+            )
+            for place, (read, incoming) in enumerate(zip(inputs, cell["inputs"], strict=True))
+        ]
+        for node in range(1 + max(node for _, (node, _, _, _) in edges)):
+            parts = [
+                self.row(f"{name}.edges.{place}", states[source], OPERATIONS[operation](channels, stride))
+                for place, (to, source, operation, stride) in edges
+                if to == node
+            ]
+            states.append(self.add(parts, "add") if len(parts) > 1 else parts[0])
+        return self.add([states[state] for state in cell["concat"]], "cat")
+
+
+def _window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> list[list[int]]:
+    return [[size, size] for size in (kernel, stride, padding, dilation)]
+
+
+def _separable(kernel: int, dilation: int) -> Callable[[int, int], Row]:
+    def row(channels: int, stride: int) -> Row:
+        window = _window(kernel, stride, dilation * (kernel // 2), dilation)
+        return [
+            ("relu",),
+            ("conv", channels, channels, *window, channels, False),
+            ("conv", channels, channels, *_window(1), 1, True),
+        ]
+
+    return row
+
+
+def _twice(half: Callable[[int, int], Row]) -> Callable[[int, int], Row]:
+    return lambda channels, stride: half(channels, stride) + half(channels, 1)
+
+
+def _pool(kind: str) -> Callable[[int, int], Row]:
+    return lambda channels, stride: [(kind, *_window(3, stride, 1)[:3]), ("scale", channels)]
+
+
+def _skip(channels: int, stride: int) -> Row:
+    return [("scale" if stride == 1 else "halve", channels)]
+
+
+OPERATIONS: Mapping[str, Callable[[int, int], Row]] = {
+    "max_pool_3x3": _pool("max_pool"),
+    "avg_pool_3x3": _pool("avg_pool"),
+    "skip_connect": _skip,
+    "sep_conv_3x3": _twice(_separable(3, 1)),
+    "sep_conv_5x5": _twice(_separable(5, 1)),
+    "dil_conv_3x3": _separable(3, 2),
+    "dil_conv_5x5": _separable(5, 2),
+}
+"""Name -> (channels, stride) -> layers, as version 1 had them."""
