@@ -147,10 +147,11 @@ def _facts(page: Page, run: RunFolder, config: Config) -> None:
     page.text("Everything that defines the run, as resolved when it started. Marked: what differs from the defaults.")
     given, usual = to_settings(config), to_settings(Config())
     names = [(group, name) for group, section in given.items() for name in section]
-    changed = [given[group][name] != usual[group][name] for group, name in names]
+    before = [usual.get(group, {}).get(name) for group, name in names]  # None too for an option of another variant
+    changed = [given[group][name] != value for (group, name), value in zip(names, before, strict=True)]
     rows = [
-        (f"{group}.{name}", _text(given[group][name]), _text(usual[group][name]) if differs else "")
-        for (group, name), differs in zip(names, changed, strict=True)
+        (f"{group}.{name}", _text(given[group][name]), _text(value) if differs else "")
+        for (group, name), value, differs in zip(names, before, changed, strict=True)
     ]
     page.table(("setting", "value", "default, where it differs"), rows, changed)
     page.heading("Machine and versions")
