@@ -4,8 +4,8 @@ The search of T-NAS (Lian et al., ICLR 2020) on FC100, 5-way 5-shot: preset ``tn
 with 5 inner steps. It is the headline of table tnas-fc100 under the full budget, in its place in that table's folder,
 so that `benchmarks.gpu_reproduce` measures it once it has ended. A piece starts the run or goes on with it, stops as a
 signal would stop it, with a checkpoint, and adds a row: its steps, seconds, and what the validation classes say. Call
-it again until it says that the search has ended. Meta-steps are recorded and replayed on a GPU. What is kept in
-benchmarks/results/gpu is gone on with, on whichever machine.
+it again until it says that the search has ended. Meta-steps are recorded and replayed on a GPU. The run
+lies in benchmarks/results/gpu, beside the rows, and is not in git: in another checkout the search starts anew.
 
 Data: ``--data-root``, or $METADARTS_DATA_DIR, or shared/data beside the checkout; the first of them that has a folder
 ``cifar100``. Without one it says so and ends with exit code 5, which `benchmarks.gpu` takes for a skip.
@@ -34,7 +34,7 @@ NEEDS = {"PyYAML": "PyYAML", "safetensors": "safetensors", "filelock": "filelock
          "matplotlib": "matplotlib", "pillow": "Pillow"}  # fmt: skip
 TABLE, SHOTS, SEEDS = "tnas-fc100", 5, 1
 FOLDER = RESULTS / "gpu" / "tnas-fc100-full"
-"""Kept with the rows, so that the next machine with a card goes on where the last one stopped."""
+"""Beside the rows; not in git. Copied to another machine, it is gone on with there."""
 TABLES_RUN = FOLDER / "runs" / f"headline-{SHOTS}shot-seed0"
 REHEARSED: dict[str, Any] = {
     "tasks.source": "glyphs", "tasks.ways": 2, "tasks.shots": 1, "tasks.queries": 1,

@@ -96,6 +96,16 @@ def test_the_measurement_of_another_row_is_refused(copy):
         carry_out(copy)
 
 
+def test_a_folder_kept_as_text_is_trained_again_and_its_measurements_hold(copy, few, counted):
+    """What git keeps of a table: no checkpoints, and no word that a training has ended."""
+    for run in (copy.out / "runs").iterdir():
+        shutil.rmtree(run / "checkpoints")
+        (run / "finished.json").unlink()
+    assert tabulate(copy, carry_out(copy)).digest == few.digest
+    assert len(counted["search"]) == len(list((copy.out / "runs").iterdir()))
+    assert counted["measure"] == []
+
+
 def test_the_measurement_of_another_checkpoint_is_refused(copy):
     """The training is gone and another one is there in its place, as long but of other weights."""
     shutil.rmtree(copy.out / "runs" / "maml-1shot-seed0")

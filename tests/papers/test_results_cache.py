@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from metadarts.core.errors import RunError
+from metadarts.core.progress import Progress
 from metadarts.core.rng import Key
 from metadarts.papers.reproduction import Stopped, carry_out
 from metadarts.papers.reproduction.measuring import measure
@@ -140,7 +141,7 @@ def test_each_stop_loses_nothing_that_was_measured(episodes, path):
         asked.append((first, last))
         return batch(self, first, last)
 
-    def stop(done: int, mean: float) -> None:
+    def stop(now: Progress) -> None:
         raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
@@ -155,11 +156,11 @@ def test_each_stop_loses_nothing_that_was_measured(episodes, path):
 
 @pytest.mark.usefixtures("three_at_once")
 def test_what_is_told_is_of_all_shares(episodes, path):
-    told: list[tuple[int, float]] = []
+    told: list[tuple[float, float]] = []
     first = Share(0, 3, [1.0, 1.0, 1.0], [], 10.0)
     shares = Shares(path, OF)
     shares.add(first)
-    found = measure(PIXELS, None, None, episodes, shares, lambda done, mean: told.append((done, mean)))
+    found = measure(PIXELS, None, None, episodes, shares, lambda now: told.append((now.done, now.value)))
     assert [done for done, _ in told] == [6, 7]
     assert told[-1][1] == pytest.approx(found.accuracies.mean())
     assert found.accuracies[:3].tolist() == [1.0, 1.0, 1.0]
