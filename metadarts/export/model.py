@@ -20,7 +20,8 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.store.fields import Digest, Number
 from metadarts.store.files import write_atomically
-from metadarts.store.schema import Schema, require_tensors
+from metadarts.store.schema import Schema
+from metadarts.store.tensors import read_described, require_tensors
 
 from .plain import OPERATIONS, Classifier, build
 
@@ -128,7 +129,7 @@ class Image:
 class Cell:
     """One cell, see `plain.Cell`; an edge is (node, source state, operation, stride)."""
 
-    channels: Annotated[int, Meta(ge=2, le=MOST_CHANNELS, multiple_of=2, description="an even number of channels")]
+    channels: Annotated[int, Meta(ge=2, le=MOST_CHANNELS, multiple_of=2)]
     inputs: tuple[Channels, Channels]
     concat: Annotated[tuple[State, ...], Meta(min_length=1, max_length=MOST_NODES + 2)]
     edges: Annotated[tuple[tuple[State, State, str, Literal[1, 2]], ...], Meta(min_length=1, max_length=MOST_EDGES)]
@@ -137,17 +138,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of its model.
-
-    Args:
-        classes: their names.
-        image: the form of the images.
-        stem: channels of its two convolutions.
-        cells: in order.
-        probes: `PROBES` rows, the logits of `probes`.
-        tensors_sha256: `digest` of the tensors.
-        more: what else is worth knowing of its origin.
-    """
+    """What a file says of its model, see `ShippedModel`; ``more`` is what is worth knowing of its origin."""
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=MOST_CLASSES)]
     image: Image
@@ -160,7 +151,7 @@ class Description:
 
 def read_model(path: Path) -> ShippedModel:
     """Read a .safetensors file. Nothing in it is executed. Raises ModelError."""
-    text, tensors = MODEL.described(path, KEY)
+    text, tensors = read_described(path, KEY, MODEL, MOST_BYTES)
     model = ShippedModel(read_facts(text, path), tensors)
     check_tensors(model, path)
     return model
@@ -254,5 +245,5 @@ def _work_faults(told: Description) -> Iterator[str]:
 
 MODEL = Schema(
     Description, ModelError, "give a file that `export` wrote, or export it anew", (FORMAT, VERSION), MOST_TEXT,
-    tensors_limit=MOST_BYTES, check=_check,
+    check=_check,
 )  # fmt: skip

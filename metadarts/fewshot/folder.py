@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,8 @@ from metadarts.networks import Network, NetworkSpec, discrete_network, supernet
 from metadarts.spaces import Genotype, darts
 from metadarts.store.fields import Digest, Number, one_of
 from metadarts.store.files import cannot_write, write_atomically
-from metadarts.store.schema import MOST_TENSORS, Schema, content, convert, require_tensors
+from metadarts.store.schema import Schema, content
+from metadarts.store.tensors import MOST_BYTES, require_tensors
 from metadarts.training import RunFolder
 
 from .input_spec import InputSpec, require_agreement
@@ -78,18 +79,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """task.json.
-
-    Args:
-        sha256: of task.safetensors.
-        classes: their names, by label.
-        form: of the images.
-        seed: see `Support`.
-        nodes: of a cell.
-        network: around the cells.
-        solutions: by finish.
-        more: `Task.facts`.
-    """
+    """task.json: of a `Support`, its solutions and their networks, and the tensors' hash; ``more`` is `Task.facts`."""
 
     sha256: Digest
     classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=MOST_CLASSES)]
@@ -99,16 +89,6 @@ class TaskFacts:
     network: NetworkFacts
     solutions: Annotated[dict[str, SolutionFacts], Meta(min_length=1)]
     more: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class UsedFacts:
-    """What is used of `Task.facts`."""
-
-    notes: list[Any] = field(default_factory=list)
-    start: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 def save_task(task: Task, path: Path, pictures: dict[str, bytes] | None = None) -> None:
@@ -181,7 +161,7 @@ def load_task(path: Path) -> Task:
     """Read a task folder. Raises RunError when it is none, or damaged."""
     told = TASK.read(path / FACTS)
     with TASK.refusing(str(path / TENSORS)):
-        stored = content(path / TENSORS, MOST_TENSORS)
+        stored = content(path / TENSORS, MOST_BYTES)
         if hashlib.sha256(stored).hexdigest() != told.sha256:
             raise ValueError(f"it is damaged: its hash is not the one in {FACTS}")
         try:
@@ -204,7 +184,9 @@ def _check(told: TaskFacts) -> None:
     for finish, facts in told.solutions.items():
         if facts.kept > facts.history[-1].step:
             raise ValueError(f"solutions.{finish}.kept: expected a step of its history, got {facts.kept}")
-    convert(told.more, UsedFacts)
+    for name, kind in (("notes", list), ("start", dict), ("measured", dict)):
+        if not isinstance(told.more.get(name, kind()), kind):
+            raise ValueError(f"{name}: expected a {kind.__name__}")
 
 
 TASK = Schema(TaskFacts, RunError, "give what `adapt --out` named", (FORMAT, VERSION), check=_check)

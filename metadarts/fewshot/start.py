@@ -21,7 +21,8 @@ from metadarts.inner import rate_shapes
 from metadarts.networks import Learner, Network, supernet
 from metadarts.spaces import darts
 from metadarts.store.files import write_atomically
-from metadarts.store.schema import Schema, require_tensors
+from metadarts.store.schema import Schema
+from metadarts.store.tensors import read_described, require_tensors
 from metadarts.tasks import Source
 from metadarts.training import Config, RunFolder, build, with_settings
 from metadarts.training.config import to_settings
@@ -165,7 +166,7 @@ START = Schema(
 
 def _read(path: Path, name: str) -> Start:
     """A start's file. Raises RunError."""
-    text, tensors = START.described(path, KEY)
+    text, tensors = read_described(path, KEY, START)
     told = START.read(text, str(path))
     with START.refusing(f"{path} is damaged"):
         settings = {f"{group}.{key}": value for group, part in told.config.items() for key, value in part.items()}
