@@ -21,7 +21,8 @@ from metadarts.core.types import Params
 from metadarts.store.fields import Digest, Number
 from metadarts.store.files import write_atomically
 from metadarts.store.migrated_models import model_from_version_1
-from metadarts.store.schema import Schema, require_tensors
+from metadarts.store.schema import Schema
+from metadarts.store.tensors import read_described, require_tensors
 
 from .layers import MOST_VALUES as MOST_VALUES
 from .layers import check_layers
@@ -124,17 +125,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of its model.
-
-    Args:
-        classes: their names.
-        image: the form of the images.
-        layers: see `plain`.
-        features: the length of the vector that reaches the head.
-        probes: `PROBES` rows, the logits of `probes`.
-        tensors_sha256: `digest` of the tensors.
-        more: what else is worth knowing of its origin.
-    """
+    """What a file says of its model, see `ShippedModel`; ``more`` is what is worth knowing of its origin."""
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=MOST_CLASSES)]
     image: Image
@@ -147,7 +138,7 @@ class Description:
 
 def read_model(path: Path) -> ShippedModel:
     """Read a .safetensors file. Nothing in it is executed. Raises ModelError."""
-    text, tensors = MODEL.described(path, KEY)
+    text, tensors = read_described(path, KEY, MODEL, MOST_BYTES)
     model = ShippedModel(read_facts(text, path), tensors)
     check_tensors(model, path)
     return model
@@ -201,5 +192,5 @@ def _check(told: Description) -> None:
 
 MODEL = Schema(
     Description, ModelError, "give a file that `export` wrote, or export it anew", (FORMAT, VERSION), MOST_TEXT,
-    tensors_limit=MOST_BYTES, check=_check,
+    check=_check,
 )  # fmt: skip

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,8 @@ from metadarts.spaces import Genotype
 from metadarts.store.fields import Digest, Number
 from metadarts.store.files import cannot_write, write_atomically
 from metadarts.store.migration import migrated_task
-from metadarts.store.schema import MOST_TENSORS, Schema, content, convert, require_tensors
+from metadarts.store.schema import Schema, content
+from metadarts.store.tensors import MOST_BYTES, require_tensors
 from metadarts.training import Config, RunFolder
 from metadarts.training.catalogue import load_plugins
 from metadarts.training.config import config_of, to_settings
@@ -67,16 +68,10 @@ class SolutionFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """task.json.
+    """task.json: of a `Support`, its solutions and their networks, and the tensors' hash; ``more`` is `Task.facts`.
 
     Args:
-        sha256: of task.safetensors.
-        classes: their names, by label.
-        form: of the images.
-        seed: see `Support`.
         network: the groups `NETWORK` of the start's configuration.
-        solutions: by finish.
-        more: `Task.facts`.
     """
 
     sha256: Digest
@@ -86,16 +81,6 @@ class TaskFacts:
     network: dict[str, dict[str, Any]]
     solutions: Annotated[dict[str, SolutionFacts], Meta(min_length=1)]
     more: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class UsedFacts:
-    """What is used of `Task.facts`."""
-
-    notes: list[Any] = field(default_factory=list)
-    start: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 def save_task(task: Task, path: Path, pictures: dict[str, bytes] | None = None) -> None:
@@ -177,7 +162,7 @@ def load_task(path: Path, plugins: Sequence[str] = ()) -> Task:
     told = TASK.convert(found, str(path / FACTS))
     load_plugins(plugins).require(told.network.get("plugins", {}), str(path))  # before anything is called damaged
     with TASK.refusing(str(path / TENSORS)):
-        stored = content(path / TENSORS, MOST_TENSORS)
+        stored = content(path / TENSORS, MOST_BYTES)
         if hashlib.sha256(stored).hexdigest() != told.sha256:
             raise ValueError(f"it is damaged: its hash is not the one in {FACTS}")
         try:
@@ -198,7 +183,9 @@ def _check(told: TaskFacts) -> None:
     for finish, facts in told.solutions.items():
         if facts.kept > facts.history[-1].step:
             raise ValueError(f"solutions.{finish}.kept: expected a step of its history, got {facts.kept}")
-    convert(told.more, UsedFacts)
+    for name, kind in (("notes", list), ("start", dict), ("measured", dict)):
+        if not isinstance(told.more.get(name, kind()), kind):
+            raise ValueError(f"{name}: expected a {kind.__name__}")
 
 
 TASK = Schema(TaskFacts, RunError, "give what `adapt --out` named", (FORMAT, VERSION), check=_check)

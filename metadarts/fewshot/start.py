@@ -20,7 +20,8 @@ from metadarts.core.types import Params, group_of
 from metadarts.inner import rate_shapes
 from metadarts.networks import Image, Learner, Network
 from metadarts.store.files import write_atomically
-from metadarts.store.schema import Schema, require_tensors
+from metadarts.store.schema import Schema
+from metadarts.store.tensors import read_described, require_tensors
 from metadarts.tasks import Source
 from metadarts.training import Config, open_run
 from metadarts.training.config import config_of, to_settings
@@ -165,7 +166,7 @@ START = Schema(
 
 def _read(path: Path, name: str, plugins: Sequence[str] = ()) -> Start:
     """A start's file. Raises RunError."""
-    text, tensors = START.described(path, KEY)
+    text, tensors = read_described(path, KEY, START)
     told = START.read(text, str(path))
     with START.refusing(f"{path} is damaged"):
         config = config_of(told.config, plugins).check()

@@ -16,7 +16,8 @@ from safetensors.torch import save as save_tensors
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params
 from metadarts.store.files import write_atomically
-from metadarts.store.schema import Schema, require_tensors
+from metadarts.store.schema import Schema
+from metadarts.store.tensors import read_described, require_tensors
 
 from .archive_rows import SpaceFacts, space_of, space_text
 from .footprints import Footprints
@@ -94,7 +95,7 @@ def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
 
 def open_model(path: Path) -> tuple[MetaModel, dict[str, Any]]:
     """What `save_model` wrote, and its facts. Raises RunError when the file is missing, damaged, or something else."""
-    text, tensors = PREDICTOR.described(path, KEY)
+    text, tensors = read_described(path, KEY, PREDICTOR)
     told = PREDICTOR.read(text, str(path))
     with PREDICTOR.refusing(f"{path} is damaged"):
         return _built(told, tensors), told.facts

@@ -13,7 +13,7 @@ MOST = 10**12
 MOST_TEXT = 10_000
 """Letters of a text."""
 
-Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max, description="a finite number")]
+Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 AboveZero = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -21,9 +21,9 @@ Count = Annotated[int, Meta(ge=0, le=MOST)]
 Positive = Annotated[int, Meta(ge=1, le=MOST)]
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=MOST_TEXT)]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="a SHA-256, 64 hexadecimal digits")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 def one_of(*names: str) -> Meta:
     """Of a text: that it is one of ``names``, which hold no sign that regular expressions have a use for."""
-    return Meta(pattern=rf"^(?:{'|'.join(names)})\Z", description=f"one of {', '.join(map(repr, names))}")
+    return Meta(pattern=rf"^(?:{'|'.join(names)})\Z")

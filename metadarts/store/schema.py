@@ -1,8 +1,7 @@
-"""Files that anyone may have written, read as declared types: JSON, and what a .safetensors file says of its tensors.
+"""JSON that anyone may have written, read as declared types by msgspec; whatever does not fit is one line saying where.
 
-A `Schema` stands beside the dataclass that it reads. Size and nesting are limited before anything is parsed; NaN,
-infinities, names that occur twice and half a surrogate pair are no JSON here; msgspec then converts into the declared
-types, whose ranges are annotations (see `metadarts.store.fields`). Whatever does not fit is one line that says where.
+Size and nesting are limited before anything is parsed. NaN, infinities, a name that occurs twice in an object and half
+a surrogate pair are no JSON here. Ranges are annotations of the types, see `metadarts.store.fields`.
 """
 
 from __future__ import annotations
@@ -10,35 +9,33 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from metadarts.core.errors import DataError, MetadartsError
-
-from .words import fault, shown, unknown
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Kind = TypeVar("Kind")
 MOST_BYTES = 2**26
 """Of JSON, unless a schema says otherwise."""
 
-MOST_TENSORS = 2**34
-"""Bytes of a .safetensors file."""
-
 DEEPEST = 64
 """Lists and objects within one another."""
 
+MOST_SAID = 500
+"""Letters of a message."""
+
 REST = "more"
-"""The field of a dataclass that takes what else its object holds; without such a field nothing else may be there."""
+"""The field of a dataclass that takes what else its object holds; without it nothing else may be there."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_ONE_OF = re.compile(r"str matching regex '\^\(\?:(.*)\)\\\\Z'")
+_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,11 @@ class Schema(Generic[Kind]):
     """A type that JSON is read as, and how what does not fit it is refused.
 
     Args:
-        kind: a dataclass. An unknown field is refused, unless the outermost dataclass has a field called `REST`.
+        kind: a dataclass, of which the outermost alone may have a field `REST`.
         error: raised with one line: "NAME: where.in.it: expected ..., got ...; ADVICE".
         advice: what to do about it.
         form: the values of "format" and "version", which are fields of no dataclass; None where there are none.
-        limit: bytes of JSON that are read at most.
-        tensors_limit: the same of a .safetensors file.
+        limit: bytes that are read at most.
         finite: whether NaN and infinities are refused everywhere. A range refuses them where it is declared.
         check: raises ValueError where the parts of what was read do not agree.
     """
@@ -61,14 +57,12 @@ class Schema(Generic[Kind]):
     advice: str = ""
     form: tuple[str, int] | None = None
     limit: int = MOST_BYTES
-    tensors_limit: int = MOST_TENSORS
     finite: bool = True
     check: Callable[[Kind], None] | None = None
 
     def read(self, source: Path | str | bytes, name: str = "") -> Kind:
         """The file, text or bytes as the declared type. Raises ``error``; ``name`` is what messages call a text."""
-        name = name or _name_of(source)
-        return self.convert(self.loads(source, name), name)
+        return self.convert(self.loads(source, name), name or _name_of(source))
 
     def loads(self, source: Path | str | bytes, name: str = "") -> Any:
         """The file, text or bytes as plain dictionaries and lists, of no type yet. Raises ``error``."""
@@ -83,11 +77,6 @@ class Schema(Generic[Kind]):
                 self.check(found)
             return found
 
-    def described(self, path: Path, key: str) -> tuple[str, dict[str, Tensor]]:
-        """The text in a .safetensors file's metadata under ``key``, to be read, and the tensors. Raises ``error``."""
-        with self.refusing(str(path)):
-            return _described(path, key, self.tensors_limit)
-
     @contextmanager
     def refusing(self, name: str) -> Iterator[None]:
         """What is refused inside, also by what is made of the values that were read, is refused as ``error``."""
@@ -95,27 +84,31 @@ class Schema(Generic[Kind]):
             yield
         except (OSError, ValueError, OverflowError, MetadartsError) as error:
             said = _unread(error, name) if isinstance(error, OSError) else str(error)
-            parts = f"{name}: {said}" if name else said, self.advice
-            raise self.error("; ".join(part for part in parts if part)) from error
+            said = (f"{name}: " if name else "") + " ".join(said.splitlines())[:MOST_SAID]
+            raise self.error(f"{said}; {self.advice}" if self.advice else said) from error
 
 
 def content(path: Path, limit: int = MOST_BYTES) -> bytes:
     """What a file holds. Raises OSError; ValueError for what is no regular file, and for one larger than ``limit``."""
-    _require_file(path, limit)
+    require_file(path, limit)
     with path.open("rb") as file:
-        found = file.read(limit + 1)
-    if len(found) > limit:  # it has grown meanwhile, or never says how much it holds
-        raise ValueError(f"expected at most {limit} bytes, got more")
-    return found
+        return file.read(limit + 1)
+
+
+def require_file(path: Path, limit: int) -> None:
+    """Require a regular file of at most ``limit`` bytes. Raises OSError, ValueError."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device may never end
+        raise ValueError(f"expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'pipe or device'}")
+    if found.st_size > limit:
+        raise ValueError(f"expected at most {limit} bytes, got {found.st_size}")
 
 
 def loads(text: str | bytes, limit: int = MOST_BYTES, finite: bool = True) -> Any:
-    """JSON as plain values.
+    """JSON as plain values. Raises ValueError for what is none, see above, or larger than ``limit``.
 
-    Raises:
-        ValueError: for what is none or larger than ``limit``, nested deeper than `DEEPEST`, with a name twice in one
-            object, with half a surrogate pair, which cannot be written again, or, if ``finite``, with a number that is
-            not.
+    Args:
+        finite: whether NaN and infinities are refused.
     """
     if len(text) > limit:
         raise ValueError(f"expected at most {limit} bytes, got {len(text)}")
@@ -125,7 +118,7 @@ def loads(text: str | bytes, limit: int = MOST_BYTES, finite: bool = True) -> An
         _require_flat(text)
         found = json.loads(text, object_pairs_hook=_once, parse_constant=number, parse_float=number)
         if not text.isascii() or _SURROGATE.search(text):
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not written
     except (json.JSONDecodeError, UnicodeError) as error:
         raise ValueError(f"expected JSON, got something else ({error})") from error
     return found
@@ -140,13 +133,16 @@ def convert(value: Any, kind: type[Kind]) -> Kind:
     """
     import msgspec
 
-    value = _with_rest(value, kind)
+    names = getattr(kind, "__dataclass_fields__", {})
+    if REST in names and isinstance(value, dict):
+        rest = {name: item for name, item in value.items() if name not in names or name == REST}
+        value = {name: item for name, item in value.items() if name not in rest} | {REST: rest}
     try:
         found = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ValueError(fault(str(error), value, kind)) from error
-    if odd := next(unknown(value, found), ""):
-        raise ValueError(odd)
+        raise ValueError(_fault(str(error), value)) from error
+    if where := next(_unknown(value, found, ""), ""):
+        raise ValueError(f"{where.removeprefix('.')}: expected no such field, unless of a later version")
     return found
 
 
@@ -154,32 +150,16 @@ def fitting(value: Any, kind: type[Kind]) -> Kind | None:
     """``value`` as ``kind`` where it fits, else None: for records of other versions. Other fields are left out."""
     import msgspec
 
-    try:
+    with suppress(msgspec.ValidationError):
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
-        return None
+    return None
 
 
 def fitting_file(path: Path, kind: type[Kind]) -> Kind | None:
     """What a JSON file holds where it can be read and fits, as `fitting`; NaN and infinities may be in it."""
-    try:
+    with suppress(OSError, ValueError):
         return fitting(loads(content(path), finite=False), kind)
-    except (OSError, ValueError):
-        return None
-
-
-def require_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Require finite float32 tensors of exactly these names and shapes. Raises ValueError naming the first fault."""
-    import torch
-
-    if odd := sorted(tensors.keys() ^ shapes.keys()):
-        raise ValueError(f"{odd[0]!r}: expected {'no such tensor' if odd[0] in tensors else 'a tensor, got none'}")
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != tuple(shape):
-            raise ValueError(f"{name!r}: expected the shape {list(shape)}, got {list(tensor.shape)[:8]}")
-        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name!r}: expected finite float32 numbers, got {tensor.dtype} or others")
+    return None
 
 
 def require_printable(names: Iterable[str]) -> None:
@@ -189,38 +169,23 @@ def require_printable(names: Iterable[str]) -> None:
             raise DataError(f"the class name {name!a} holds half a letter, which cannot be printed: rename it")
 
 
-def _unread(error: OSError, name: str) -> str:
-    path = str(error.filename or "")
-    return f"{'cannot be read' if path in name else f'cannot read {path}'} ({error.strerror or error})"
+def shown(value: Any) -> str:
+    """``value`` in a few words: what comes from YAML can hold lists of any length within one another."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    try:
+        return short.repr(value)[:80]
+    except ValueError:  # a whole number with more digits than Python prints
+        return f"a {type(value).__name__}"
 
 
 def _name_of(source: Path | str | bytes) -> str:
     return str(source) if isinstance(source, Path) else ""
 
 
-def _described(path: Path, key: str, limit: int) -> tuple[str, dict[str, Tensor]]:
-    """The text under ``key`` and the tensors. Raises OSError and ValueError."""
-    from safetensors import safe_open
-
-    _require_file(path, limit)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(key)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except Exception as error:  # the library's own, and those of types that torch lacks
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"cannot be read as a .safetensors file ({first})") from error
-    if text is None:
-        raise ValueError("it holds tensors, but no description of them")
-    return text, tensors
-
-
-def _require_file(path: Path, limit: int) -> None:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device may never end
-        raise ValueError(f"expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'pipe or device'}")
-    if found.st_size > limit:
-        raise ValueError(f"expected at most {limit} bytes, got {found.st_size}")
+def _unread(error: OSError, name: str) -> str:
+    path = str(error.filename or "")
+    return f"{'cannot be read' if path in name else f'cannot read {path}'} ({error.strerror or error})"
 
 
 def _require_flat(text: str) -> None:
@@ -244,28 +209,40 @@ def _finite(text: str) -> float:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"expected each name once in an object, got {shown(twice)} twice")
+        raise ValueError(f"expected each name once in an object, got {[name for name, _ in pairs]!r:.80}")
     return found
 
 
 def _without_form(value: Any, form: str, version: int) -> Any:
     """``value`` without "format" and "version". Raises ValueError where they are others."""
-    if not isinstance(value, dict):
-        raise ValueError(f"expected an object, got {shown(value)}")
+    rest = dict(value) if isinstance(value, dict) else {}
     for name, expected in (("format", form), ("version", version)):
-        found = value.get(name)
+        found = rest.pop(name, None)
         if type(found) is not type(expected) or found != expected:
             hint = " (update metadarts)" if type(found) is int and found > version else ""
-            raise ValueError(f"{name}: expected {expected!r}, got {shown(found) if name in value else 'none'}{hint}")
-    return {name: item for name, item in value.items() if name not in ("format", "version")}
+            raise ValueError(f"{name}: expected {expected!r}, got {shown(found)}{hint}")
+    return rest
 
 
-def _with_rest(value: Any, kind: Any) -> Any:
-    """``value`` with what ``kind`` has no field for gathered in the field `REST`, where it has that."""
-    names = {field.name for field in fields(kind)} - {REST} if is_dataclass(kind) else set()
-    if not isinstance(value, dict) or not names or REST not in kind.__dataclass_fields__:
-        return value
-    own = {name: item for name, item in value.items() if name in names}
-    return own | {REST: {name: item for name, item in value.items() if name not in names}}
+def _unknown(value: Any, found: Any, where: str) -> Iterator[str]:
+    """Where ``value`` holds what the dataclasses in ``found``, which was made of it, have no field for."""
+    known = vars(found) if is_dataclass(found) else found
+    if isinstance(value, dict):
+        yield from (f"{where}.{name:.40}" for name in value if name not in known)
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(item, dict | list | tuple) and known[key] is not None:
+            yield from _unknown(item, known[key], f"{where}.{key:.40}" if isinstance(key, str) else f"{where}[{key}]")
+
+
+def _fault(message: str, value: Any) -> str:
+    """ "where.in.it: expected ..., got ..." of msgspec's message about ``value``."""
+    said, _, path = message.replace("`", "").partition(" - at $")
+    if said.startswith("Object missing required field "):
+        path, said = f"{path}.{said.split()[-1]}", "Expected a value, got none"
+    else:
+        with suppress(ValueError):  # of an object's values msgspec does not say which is at fault
+            for name, place in _STEP.findall(path):
+                value = value[name or int(place)]
+            said = f"{said.partition(', got ')[0]}, got {shown(value)}"
+    said = _ONE_OF.sub(lambda found: "one of " + ", ".join(map(repr, found[1].split("|"))), said)
+    return ": ".join(filter(None, (path.removeprefix("."), said[0].lower() + said[1:])))

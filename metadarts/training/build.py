@@ -15,6 +15,7 @@ from metadarts.core.types import Params, TaskBatch, batched, group_of
 from metadarts.integrations import Tasksets, open_tasksets
 from metadarts.meta import MetaState
 from metadarts.networks import Image, Learner, Network
+from metadarts.store.tensors import require_tensors
 from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
 
 from .config import Config
@@ -87,18 +88,10 @@ class Experiment:
 
 def require_fit(network: Network, params: Params) -> None:
     """Require that shared ``params`` are those of ``network``. Raises ConfigError naming the first difference."""
-    shapes = network.shapes()
-    if set(params) != set(shapes):
-        odd = sorted(set(params) ^ set(shapes))[0]
-        raise ConfigError(f"checkpoint of another space or network: {odd!r} is in only one of the two")
-    for name, shape in shapes.items():
-        if tuple(params[name].shape) != shape:
-            raise ConfigError(
-                f"checkpoint of another space or network: {name!r} has shape {tuple(params[name].shape)}, "
-                f"the configuration says {shape}"
-            )
-        if params[name].dtype != torch.float32 or not bool(torch.isfinite(params[name]).all()):
-            raise ConfigError(f"checkpoint: {name!r} must hold finite float32 numbers, it is {params[name].dtype}")
+    try:
+        require_tensors(params, network.shapes())
+    except ValueError as error:
+        raise ConfigError(f"checkpoint of another space or network: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from metadarts.core.types import Params
 from metadarts.meta import MetaState
 from metadarts.store.fields import Count, Digest
 from metadarts.store.files import write_atomically
-from metadarts.store.schema import MOST_TENSORS, Schema, content
+from metadarts.store.schema import Schema, content
+from metadarts.store.tensors import MOST_BYTES
 
 FORMAT = "metadarts.checkpoint"
 ATTEMPTS = 3
@@ -115,7 +116,7 @@ def _stored(folder: Path, name: str, attempts: int = ATTEMPTS) -> tuple[dict[str
     try:
         facts = CHECKPOINT.loads(content(folder / f"{name}.json"))
         told = CHECKPOINT.convert(facts)
-        return facts, told, content(folder / Path(told.tensors).name, MOST_TENSORS)
+        return facts, told, content(folder / Path(told.tensors).name, MOST_BYTES)
     except FileNotFoundError:
         if attempts == 1:
             raise

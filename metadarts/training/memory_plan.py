@@ -122,22 +122,14 @@ def plan_search(experiment: Experiment, run: RunFolder | None = None) -> MemoryP
     return choose(config, found, look, budget, keep)
 
 
-@dataclass(frozen=True)
-class Begun:
-    """What a checkpoint, or env.json, says of the plan that a run was begun with."""
-
-    micro_batch: Positive
-    evaluation_batch: Positive
-
-
 def _as_begun(run: RunFolder, config: Config) -> Config | None:
     """``config`` with the tasks per pass and per look with which ``run`` goes on; None where it does not say."""
     facts = run.load("last").facts if run.has("last") else run.environment().get("memory")
-    begun = fitting(facts, Begun)
-    if begun is None:
+    names = ("micro_batch", "evaluation_batch")
+    sizes = fitting([facts.get(name) for name in names], tuple[Positive, Positive]) if isinstance(facts, dict) else None
+    if sizes is None:
         return None
-    training = replace(config.training, micro_batch=begun.micro_batch)
-    evaluate = replace(config.evaluate, batch=begun.evaluation_batch)
+    training, evaluate = replace(config.training, micro_batch=sizes[0]), replace(config.evaluate, batch=sizes[1])
     return replace(config, training=training, evaluate=evaluate)
 
 

@@ -1,0 +1,52 @@
+"""Tensors in a .safetensors file with a description in JSON beside them: nothing is ever unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .schema import Schema, require_file
+
+MOST_BYTES = 2**34
+
+
+def read_described(path: Path, key: str, schema: Schema[Any], limit: int = MOST_BYTES) -> tuple[str, dict[str, Tensor]]:
+    """The text in a file's metadata under ``key``, and the file's tensors. Raises as ``schema``, which reads the text.
+
+    Args:
+        limit: bytes that the file may have.
+    """
+    with schema.refusing(str(path)):
+        require_file(path, limit)
+        text, tensors = _read(path, key)
+        if text is None:
+            raise ValueError("it holds tensors, but no description of them")
+    return text, tensors
+
+
+def _read(path: Path, key: str) -> tuple[str | None, dict[str, Tensor]]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            return (file.metadata() or {}).get(key), tensors
+    except Exception as error:  # the library's own, and those of types that torch lacks
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"cannot be read as a .safetensors file ({first})") from error
+
+
+def require_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Require finite float32 tensors of exactly these names and shapes. Raises ValueError naming the first fault."""
+    if odd := sorted(tensors.keys() ^ shapes.keys()):
+        raise ValueError(f"{odd[0]!r}: expected {'no such tensor' if odd[0] in tensors else 'a tensor, got none'}")
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != tuple(shape):
+            raise ValueError(f"{name!r}: expected the shape {list(shape)}, got {list(tensor.shape)[:8]}")
+        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name!r}: expected finite float32 numbers, got others or {tensor.dtype}")
