@@ -22,7 +22,6 @@ from metadarts.store.described import read_json
 from metadarts.store.files import write_atomically
 from metadarts.store.migration import model_from_version_1
 
-from .layers import MOST_VALUES as MOST_VALUES
 from .layers import check_layers
 from .plain import Classifier, build
 
@@ -172,7 +171,9 @@ def read_facts(text: str, path: Path) -> dict[str, Any]:
     try:
         facts = model_from_version_1(facts) if facts["version"] == 1 else facts
         fault = next(_faults(facts), "")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except ValueError as error:
+        fault = first_line(error)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         fault = f"{type(error).__name__}: {first_line(error)}"
     if fault:
         raise ModelError(f"{path}: its description is damaged: {fault}")

@@ -187,7 +187,7 @@ class CellBlock:
         statistics: Statistics,
         weights: Tensor | None,
     ) -> dict[str, Tensor]:
-        """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``; all but the not needed."""
+        """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``, where it is needed."""
         needed = {} if weights is None else self._needed(weights, source)
         outputs = {}
         for name in needed or self.running[source]:
@@ -248,7 +248,7 @@ class CellBlock:
         return layers.concatenate(*[states[state] for state in self.concat])
 
     def _fold_inputs(self, layers: BlockFolding, inputs: Sequence[Map]) -> list[Map]:
-        smallest = min((tuple(x.values.shape[2:]) for x in inputs))
+        smallest = min(tuple(x.values.shape[2:]) for x in inputs)
         states = []
         for index, x in enumerate(inputs):
             aligned = x if tuple(x.values.shape[2:]) == smallest else layers.every_second(x)
@@ -267,13 +267,11 @@ class CellBlock:
                     if weight:
                         yield source, name, weight
 
-    def _fold_edge(
-        self, layers: BlockFolding, name: str, edge: tuple[int, int, str], state: Map, weight: float
-    ) -> Map:
+    def _fold_edge(self, layers: BlockFolding, name: str, edge: tuple[int, int, str], state: Map, weight: float) -> Map:
         node, source, primitive = edge
         fold, stride = self.operations[primitive].fold, self.stride(source)
         if fold is None:
-            raise ConfigError(f"operation {primitive!r} has no `fold`: give it one, so that a network of it is exported")
+            raise ConfigError(f"operation {primitive!r} has no `fold`, which an export needs: give it one")
         row, prefix = self.edges_at(primitive, stride).index((node, source)), candidate_prefix(primitive, stride)
         tensors = self._candidate_shapes(primitive, stride)
         own = {key.removeprefix(prefix): layers.own(key)[row] for key in tensors}
