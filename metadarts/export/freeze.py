@@ -88,7 +88,7 @@ class _Record:
         return Map(values, len(self.layers))
 
     def finished(self) -> tuple[list[list[Any]], Params]:
-        """The layers as JSON, and the tensors: named after their scope and, where it has several layers, their place."""
+        """The layers as JSON, and the tensors, named after their scope and, where it has several layers, their place."""
         sizes, places = Counter(layer.scope for layer in self.layers), Counter[str]()
         told: list[list[Any]] = []
         tensors: Params = {}
@@ -130,13 +130,13 @@ class _Layers:
         return self._plain("relu", (x,), F.relu(x.values))
 
     def max_pool(self, x: Map, kernel: Pair, *, stride: Pair, padding: Pair = 0) -> Map:
-        options = _pairs(kernel, stride, padding)
-        return self._plain("max_pool", (x,), F.max_pool2d(x.values, *options), *options)
+        window, step, spare = _pairs(kernel, stride, padding)
+        return self._plain("max_pool", (x,), F.max_pool2d(x.values, window, step, spare), window, step, spare)
 
     def average_pool(self, x: Map, kernel: Pair, *, stride: Pair, padding: Pair = 0) -> Map:
-        options = _pairs(kernel, stride, padding)
-        pooled = F.avg_pool2d(x.values, *options, count_include_pad=False)
-        return self._plain("avg_pool", (x,), pooled, *options)
+        window, step, spare = _pairs(kernel, stride, padding)
+        pooled = F.avg_pool2d(x.values, window, step, spare, count_include_pad=False)
+        return self._plain("avg_pool", (x,), pooled, window, step, spare)
 
     def add(self, *maps: Map) -> Map:
         return self._plain("add", maps, functools.reduce(torch.add, [x.values for x in maps]))
@@ -166,7 +166,7 @@ class _Layers:
         groups: int = 1,
     ) -> Map:
         spread = _pairs(stride, padding, dilation)
-        u = F.conv2d(x.values, kernel, bias, *spread, groups)
+        u = F.conv2d(x.values, kernel, bias, spread[0], spread[1], spread[2], groups)
         biased = bias is not None or norm is not None
 
         def tensors(scale: Tensor, offset: Tensor) -> Params:

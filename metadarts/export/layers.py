@@ -16,7 +16,7 @@ MOST_LAYERS, MOST_CHANNELS, MOST_KERNEL, MOST_STRIDE, MOST_DILATION = 2**14, 409
 MOST_NAME = 200
 
 MOST_VALUES, MOST_ALL_VALUES, MOST_WORK = 2**24, 2**28, 2**36
-"""Numbers in the largest map of an image and in all its maps, and multiply-adds: a short description asks for little."""
+"""Numbers in the largest map of an image and in all its maps; multiply-adds. A short description asks for little."""
 
 Size = tuple[int, ...]
 """Channels, height and width of a map; the length of a vector."""
@@ -121,17 +121,8 @@ def _follow(kind: Any, options: list[Any], sizes: list[Size]) -> tuple[Size, int
     return RULES[kind](sizes, *options)
 
 
-def _conv(
-    sizes: list[Size],
-    before: Any,
-    after: Any,
-    kernel: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    bias: Any,
-) -> tuple[Size, int]:
+def _conv(sizes: list[Size], *options: Any) -> tuple[Size, int]:
+    before, after, kernel, stride, padding, dilation, groups, bias = options
     channels, *image = _map(sizes[0])
     if whole(before, 1, MOST_CHANNELS) != channels:
         raise ValueError(f"expected {channels} channels, as the map has, got {before}")
@@ -139,11 +130,10 @@ def _conv(
     if before % whole(groups, 1, MOST_CHANNELS) or after % groups:
         raise ValueError(f"{before} and {after} channels cannot be cut into {groups} groups")
     truth(bias)
-    reach = [
-        d * (k - 1) + 1 for k, d in zip(_pair(kernel, 1, MOST_KERNEL), _pair(dilation, 1, MOST_DILATION), strict=True)
-    ]
+    window, spread = _pair(kernel, 1, MOST_KERNEL), _pair(dilation, 1, MOST_DILATION)
+    reach = [d * (k - 1) + 1 for k, d in zip(window, spread, strict=True)]
     size = (after, *_windows(image, reach, _pair(stride, 1, MOST_STRIDE), _pair(padding, 0, MOST_KERNEL)))
-    return size, math.prod(size) * before // groups * math.prod(kernel)
+    return size, math.prod(size) * before // groups * math.prod(window)
 
 
 def _pool(sizes: list[Size], kernel: Any, stride: Any, padding: Any) -> tuple[Size, int]:

@@ -24,7 +24,6 @@ from metadarts.store.migrated_models import model_from_version_1
 from metadarts.store.schema import Schema
 from metadarts.store.tensors import read_described, require_tensors
 
-from .layers import MOST_VALUES as MOST_VALUES
 from .layers import check_layers
 from .plain import Classifier, build
 

@@ -187,7 +187,7 @@ class CellBlock:
         statistics: Statistics,
         weights: Tensor | None,
     ) -> dict[str, Tensor]:
-        """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``; only what is needed."""
+        """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``, where it is needed."""
         needed = {} if weights is None else self._needed(weights, source)
         outputs = {}
         for name in needed or self.running[source]:
@@ -271,9 +271,7 @@ class CellBlock:
         node, source, primitive = edge
         fold, stride = self.operations[primitive].fold, self.stride(source)
         if fold is None:
-            raise ConfigError(
-                f"operation {primitive!r} has no `fold`: give it one, so that a network of it is exported"
-            )
+            raise ConfigError(f"operation {primitive!r} has no `fold`, which an export needs: give it one")
         row, prefix = self.edges_at(primitive, stride).index((node, source)), candidate_prefix(primitive, stride)
         tensors = self._candidate_shapes(primitive, stride)
         own = {key.removeprefix(prefix): layers.own(key)[row] for key in tensors}

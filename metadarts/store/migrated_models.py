@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+MOST_CHANNELS = 4096
+
 Row = list[tuple[Any, ...]]
 """Layers that follow one another, each as (kind, option, ...)."""
 
@@ -18,11 +20,7 @@ def model_from_version_1(facts: Mapping[str, Any]) -> dict[str, Any]:
         KeyError, TypeError, ValueError, AttributeError, IndexError: for what is no such description.
     """
     layers, image = _Layers([]), facts["image"]
-    first, second = facts["stem"]
-    last = layers.row("stem", 0, [
-        ("conv", image["channels"], first, *_window(3, 1, 1), 1, True), ("max_pool", [2, 2], [2, 2], [0, 0]), ("relu",),
-        ("conv", first, second, *_window(3, 1, 1), 1, True), ("max_pool", [2, 2], [2, 2], [0, 0]),
-    ])  # fmt: skip
+    last = layers.row("stem", 0, _stem(image["channels"], *facts["stem"]))
     size = last_size = (image["height"] // 4, image["width"] // 4)
     before, features = last, 0
     for index, cell in enumerate(facts["cells"]):
@@ -31,7 +29,7 @@ def model_from_version_1(facts: Mapping[str, Any]) -> dict[str, Any]:
         if any(stride == 2 for _, _, _, stride in cell["edges"]):
             last_size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
         before, last = last, layers.cell(f"cells.{index}", cell, [aligned, last])
-        features = cell["channels"] * len(cell["concat"])
+        features = _channels(cell["channels"]) * len(cell["concat"])
     layers.add([last], "mean")
     kept = {name: value for name, value in facts.items() if name not in ("stem", "cells")}
     return {**kept, "version": 2, "layers": layers.told, "features": features}
@@ -55,35 +53,45 @@ class _Layers:
         return read
 
     def cell(self, name: str, cell: Mapping[str, Any], inputs: list[int]) -> int:
-        channels, edges = cell["channels"], list(enumerate(cell["edges"]))
+        channels = cell["channels"]
         states = [
-            self.row(
-                f"{name}.preprocess.{place}", read, [("relu",), ("conv", incoming, channels, *_window(1), 1, True)]
-            )
+            self.row(f"{name}.preprocess.{place}", read, [("relu",), _pointwise(incoming, channels)])
             for place, (read, incoming) in enumerate(zip(inputs, cell["inputs"], strict=True))
         ]
-        for node in range(1 + max(node for _, (node, _, _, _) in edges)):
-            parts = [
-                self.row(f"{name}.edges.{place}", states[source], OPERATIONS[operation](channels, stride))
-                for place, (to, source, operation, stride) in edges
-                if to == node
-            ]
+        edges: dict[int, list[tuple[str, int, Row]]] = {}
+        for place, (node, source, operation, stride) in enumerate(cell["edges"]):
+            row = OPERATIONS[operation](channels, stride)
+            edges.setdefault(node, []).append((f"{name}.edges.{place}", source, row))
+        for node in range(len(edges)):
+            parts = [self.row(edge, states[source], row) for edge, source, row in edges[node]]
             states.append(self.add(parts, "add") if len(parts) > 1 else parts[0])
         return self.add([states[state] for state in cell["concat"]], "cat")
+
+
+def _stem(channels: int, first: int, second: int) -> Row:
+    window, pool = _window(3, padding=1), ("max_pool", *_window(2, stride=2)[:3])
+    return [
+        ("conv", channels, first, *window, 1, True),
+        pool,
+        ("relu",),
+        ("conv", first, second, *window, 1, True),
+        pool,
+    ]
 
 
 def _window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> list[list[int]]:
     return [[size, size] for size in (kernel, stride, padding, dilation)]
 
 
+def _pointwise(before: int, after: int) -> tuple[Any, ...]:
+    return ("conv", before, after, *_window(1), 1, True)
+
+
 def _separable(kernel: int, dilation: int) -> Callable[[int, int], Row]:
     def row(channels: int, stride: int) -> Row:
         window = _window(kernel, stride, dilation * (kernel // 2), dilation)
-        return [
-            ("relu",),
-            ("conv", channels, channels, *window, channels, False),
-            ("conv", channels, channels, *_window(1), 1, True),
-        ]
+        depthwise = ("conv", channels, channels, *window, channels, False)
+        return [("relu",), depthwise, _pointwise(channels, channels)]
 
     return row
 
@@ -110,3 +118,10 @@ OPERATIONS: Mapping[str, Callable[[int, int], Row]] = {
     "dil_conv_5x5": _separable(5, 2),
 }
 """Name -> (channels, stride) -> layers, as version 1 had them."""
+
+
+def _channels(value: Any) -> int:
+    """Raises ValueError where it is no number of channels, which could make a list of any length."""
+    if type(value) is not int or not 1 <= value <= MOST_CHANNELS:
+        raise ValueError(f"channels: expected 1 to {MOST_CHANNELS}, got {repr(value)[:40]}")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,13 +15,22 @@ from metadarts.networks import supernet
 from metadarts.spaces import darts
 
 
-@pytest.fixture(scope="session")
-def cases() -> ModuleType:
-    """The script beside this file; tests/ is no package, so it has no name to import it by."""
-    spec = importlib.util.spec_from_file_location("cases", Path(__file__).with_name("cases.py"))
-    module = importlib.util.module_from_spec(spec)
+def load(name: str) -> ModuleType:
+    """A script beside this file; tests/ is no package, so it has no name to import it by."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def cases() -> ModuleType:
+    return load("cases")
+
+
+@pytest.fixture(scope="session")
+def own() -> ModuleType:
+    return load("own")
 
 
 @pytest.fixture(scope="session")

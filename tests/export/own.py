@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from metadarts.networks import IMAGE, CellBlock, Network, Readout, Stem, Structure
+from metadarts.networks import IMAGE, Network, Readout, Stem, Structure
 from metadarts.operations import OPERATIONS, Operation, batch_norm, uniform
 from metadarts.spaces import SearchSpace
 
@@ -16,7 +16,7 @@ from metadarts.spaces import SearchSpace
 
 def _convolved(x, kernel, bias, **options):
     """x [T, E, N, H, W, C], kernel [T, E, C, C, h, w], bias [T, E, C]: every edge of every task by itself."""
-    tasks, edges, images = x.shape[:3]
+    tasks, edges = x.shape[:2]
     maps = x.movedim(-1, 3).movedim(2, 0).flatten(1, 3)
     y = F.conv2d(maps, kernel.flatten(0, 2), bias.flatten(), groups=tasks * edges, **options)
     return y.unflatten(1, (tasks, edges, -1)).movedim(0, 2).movedim(3, -1)
@@ -71,11 +71,8 @@ class Residual:
         return self.channels
 
     def shapes(self):
-        return {
-            "conv": (self.channels, self.channels, 3, 3),
-            "norm.weight": (self.channels,),
-            "norm.bias": (self.channels,),
-        }
+        kernel, each = (self.channels, self.channels, 3, 3), (self.channels,)
+        return {"conv": kernel, "norm.weight": each, "norm.bias": each}
 
     def init(self, name, shape, key):
         return uniform(shape, 9 * self.channels, key)
@@ -126,7 +123,7 @@ class Projection:
 
 @dataclass(frozen=True, kw_only=True)
 class Flat(Structure):
-    """No stem's pooling, a normal cell, a residual block, a normal cell: reads as many as the space's cells have inputs."""
+    """No pooling, a normal cell, a residual block, a normal cell that reads the last ``inputs`` of all these."""
 
     channels: int = 4
     inputs: int = 2
@@ -136,9 +133,8 @@ class Flat(Structure):
         first = cells.cell("cells.0.", "normal", self.channels, (0,) * self.inputs, (6,) * self.inputs)
         row += [first, Residual(first.out_channels, (1,), "residual.0.")]
         reads = (0, 1, 2)[-self.inputs :]
-        row.append(
-            cells.cell("cells.1.", "normal", self.channels, reads, tuple(row[read].out_channels for read in reads))
-        )
+        channels = tuple(row[read].out_channels for read in reads)
+        row.append(cells.cell("cells.1.", "normal", self.channels, reads, channels))
         return (*row, Readout((3,), row[3].out_channels))
 
 
@@ -164,7 +160,3 @@ def space_of(inputs: int, nodes: int = 2) -> SearchSpace:
 
 def network_of(structure: Structure, space: SearchSpace, genotype=None) -> Network:
     return Network(structure, space, genotype, TABLE)
-
-
-def cells_of(network: Network) -> list[CellBlock]:
-    return list(network.cells)

@@ -172,32 +172,94 @@ def test_any_text_for_a_description(text):
     assert read(text) is None
 
 
-def with_cell(facts, **changes):
-    return facts | {"cells": [facts["cells"][0] | changes, *facts["cells"][1:]]}
+NAME, READS, KIND, OPTION = range(4)
+"""Where each stands in a layer."""
+
+
+def with_layer(facts, kind, part, value, which=0):
+    """The description with one part of its layer number ``which`` of ``kind`` changed."""
+    number = [number for number, layer in enumerate(facts["layers"]) if layer[KIND] == kind][which]
+    return put(facts, ("layers", number, part), value)
+
+
+def with_last(facts, *layers):
+    """The description with ``layers`` in front of the last."""
+    return facts | {"layers": [*facts["layers"][:-1], *layers, facts["layers"][-1]]}
+
+
+def large(facts):
+    return facts | {"image": facts["image"] | {"height": 1024, "width": 1024}}
+
+
+def twice(facts, count):
+    """A map beside itself ``count`` times."""
+    start = len(facts["layers"]) - 1
+    return with_last(facts, *(["", [start + turn] * 2, "cat"] for turn in range(count)))
 
 
 HOSTILE = {
-    "a bool for a number": lambda f: f | {"stem": [True, 6]},
-    "a float for a number": lambda f: with_cell(f, inputs=[6.0, 6.0]),
+    "a bool for a number": lambda f: with_layer(f, "conv", OPTION, True),
+    "a float for a number": lambda f: with_layer(f, "conv", OPTION, 1.0),
     "version true": lambda f: f | {"version": True},
+    "version 0": lambda f: f | {"version": 0},
+    "version 1 of layers": lambda f: f | {"version": 1},
     "height in text": lambda f: f | {"image": f["image"] | {"height": "16"}},
     "classes in text": lambda f: f | {"classes": "ab"},
     "half a letter": lambda f: f | {"classes": ["\ud800", *f["classes"][1:]]},
     "probes in text": lambda f: f | {"probes": ["abcd"] * 16},
     "probes in a dictionary": lambda f: f | {"probes": [dict.fromkeys("abcd", 1.0)] * 16},
     "an image in text": lambda f: f | {"image": "1x16x16"},
-    "a million edges": lambda f: with_cell(f, edges=[[0, 0, "skip_connect", 1]] * 100_000),
-    "many edges in many cells": lambda f: f | {"cells": [f["cells"][0] | {"edges": f["cells"][0]["edges"] * 300}] * 2},
-    "channels beyond the last": lambda f: f | {"stem": [4097, 6]},
-    "maps beyond memory": lambda f: f | {"stem": [4096, 6], "image": f["image"] | {"height": 1024, "width": 1024}},
-    "strides that do not fit": lambda f: with_cell(f, edges=[[0, 0, "skip_connect", 1], [0, 1, "skip_connect", 2]]),
-    "an input beside smaller maps": lambda f: with_cell(f, edges=[[0, 0, "skip_connect", 2]], concat=[0, 2]),
-    "stride 2 within a cell": lambda f: with_cell(
-        f, edges=[[0, 0, "skip_connect", 1], [1, 2, "skip_connect", 2]], concat=[2, 3]
+    "no layers": lambda f: f | {"layers": []},
+    "layers in text": lambda f: f | {"layers": "relu"},
+    "a million layers": lambda f: with_last(f, *[["", [1], "relu"]] * 50_000),
+    "channels beyond the last": lambda f: with_layer(f, "conv", OPTION + 1, 4097),
+    "maps beyond memory": lambda f: with_layer(large(f), "conv", OPTION + 1, 4096),
+    "a map that doubles": lambda f: twice(f, 40),
+    "many large maps": lambda f: with_last(large(f), *[["", [1], "relu"]] * 70),
+    "more work than a machine can do": lambda f: with_last(
+        large(f), *[["", [1], "max_pool", [63, 63], [1, 1], [31, 31]]] * 10
     ),
-    "a node without edges": lambda f: with_cell(f, edges=[[1, 0, "skip_connect", 1]]),
-    "an operation of Python's": lambda f: with_cell(f, edges=[[0, 0, "__class__", 1]]),
-    "odd channels": lambda f: with_cell(f, channels=3),
+    "an option too many": lambda f: with_last(f, ["", [1], "relu", 1]),
+    "an option too few": lambda f: with_last(f, ["", [1], "max_pool", [2, 2], [2, 2]]),
+    "a kernel without end": lambda f: with_layer(f, "conv", OPTION + 2, [10**9, 3]),
+    "a kernel of one number": lambda f: with_layer(f, "conv", OPTION + 2, 3),
+    "a kernel of three numbers": lambda f: with_layer(f, "conv", OPTION + 2, [3, 3, 3]),
+    "a stride of 0": lambda f: with_layer(f, "max_pool", OPTION + 1, [0, 2]),
+    "a negative padding": lambda f: with_layer(f, "conv", OPTION + 4, [-1, 1]),
+    "padding of more than half a window": lambda f: with_layer(f, "max_pool", OPTION + 2, [2, 2]),
+    "a window larger than the map": lambda f: with_layer(f, "max_pool", OPTION, [17, 17]),
+    "groups that do not fit": lambda f: with_layer(f, "conv", OPTION + 6, 3),
+    "no groups": lambda f: with_layer(f, "conv", OPTION + 6, 0),
+    "a bias of another kind": lambda f: with_layer(f, "conv", OPTION + 7, 1),
+    "a layer that reads itself": lambda f: with_layer(f, "relu", READS, [3]),
+    "a layer that reads backwards": lambda f: with_layer(f, "relu", READS, [-1]),
+    "a layer that reads nothing": lambda f: with_layer(f, "relu", READS, []),
+    "two maps for a layer of one": lambda f: with_layer(f, "relu", READS, [0, 1]),
+    "a sum of two sizes": lambda f: with_last(f, ["", [1, 2], "add"]),
+    "maps of two sizes side by side": lambda f: with_last(f, ["", [1, 2], "cat"]),
+    "other channels": lambda f: with_layer(f, "conv", OPTION, 5, 1),
+    "other channels of a scale": lambda f: with_layer(f, "scale", OPTION, 6),
+    "odd channels": lambda f: with_last(
+        f,
+        ["odd", [1], "conv", 4, 3, [1, 1], [1, 1], [0, 0], [1, 1], 1, True],
+        ["half", [len(f["layers"])], "halve", 3],
+    ),
+    "a vector in the middle": lambda f: with_last(f, ["", [1], "mean"], ["", [len(f["layers"])], "every_second"]),
+    "a map at the end": lambda f: f | {"layers": f["layers"][:-1]},
+    "other features": lambda f: f | {"features": f["features"] + 1},
+    "a layer of Python's": lambda f: with_layer(f, "relu", KIND, "__class__"),
+    "a layer of no name": lambda f: with_layer(f, "relu", KIND, ["relu"]),
+    "a name for what has no weights": lambda f: with_layer(f, "relu", NAME, "relu"),
+    "no name for weights": lambda f: with_layer(f, "conv", NAME, ""),
+    "a name twice": lambda f: with_layer(f, "conv", NAME, "stem.0", 1),
+    "a name that is the classifier's": lambda f: with_layer(f, "conv", NAME, "head"),
+    "a name that is torch's": lambda f: with_layer(f, "conv", NAME, "cells.forward"),
+    "a name that is code": lambda f: with_layer(f, "conv", NAME, "stem.0;import os"),
+    "a name of dunders": lambda f: with_layer(f, "conv", NAME, "__class__"),
+    "a long name": lambda f: with_layer(f, "conv", NAME, "a" * 10_000),
+    "a name within a layer": lambda f: with_layer(f, "conv", NAME, "stem.0.weight", 1),
+    "a layer in text": lambda f: with_last(f, "relu"),
+    "a layer of nothing": lambda f: with_last(f, []),
 }
 
 

@@ -114,7 +114,7 @@ def test_a_torch_export_holds_no_pickle(shipped):
 def test_weights_that_share_memory_are_each_written(cases, model, tmp_path):
     shared = torch.full((2, 1, 1, 1), 0.5)
     tensors = model.tensors | {"mean": shared[0], "std": shared[1]}
-    twin = make_model({name: model.facts[name] for name in ("stem", "cells")}, tensors, model.facts)
+    twin = make_model({name: model.facts[name] for name in ("layers", "features")}, tensors, model.facts)
     write(twin, tmp_path / "model.pt2")
     pixels = torch.arange(512, dtype=torch.int64).remainder(256).to(torch.uint8).view(2, 1, 16, 16)
     assert torch.equal(open_model(tmp_path / "model.pt2").logits(pixels), twin.logits(pixels))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
-from metadarts.export.model import KEY, MOST_VALUES, ShippedModel, first_line, read_facts
+from metadarts.export.layers import MOST_VALUES
+from metadarts.export.model import KEY, ShippedModel, first_line, read_facts
 
 from .opened import Opened, example, silent
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.export.pt2_archive.constants import ARCHIVE_FORMAT_VALUE, ARCHIVE_VERSION_VALUE
 
 from metadarts.core.errors import ModelError
+from metadarts.export.layers import MOST_VALUES
 from metadarts.export.model import (
     MOST_BYTES,
     MOST_TEXT,
-    MOST_VALUES,
     ShippedModel,
     check_tensors,
     first_line,
