@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.rows import said
-from metadarts.networks import PRIMITIVES, Statistics
-from metadarts.networks.primitives import EdgeContext
+from metadarts.operations import OPERATIONS, EdgeContext, Statistics
 from metadarts.ops import implementation, mix
 from metadarts.spaces import darts
 
 Tensors = dict[str, Tensor]
-CANDIDATES = tuple(name for name in darts().primitives if PRIMITIVES[name].run is not None)
+CANDIDATES = tuple(name for name in darts().primitives if OPERATIONS[name].run is not None)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Bundle:
             "weights": (len(CANDIDATES), self.tasks, self.edges),
         }
         for name in CANDIDATES:
-            for part, shape in PRIMITIVES[name].shapes(self.channels, self.stride).items():
+            for part, shape in OPERATIONS[name].shapes(self.channels, self.stride).items():
                 shapes[f"{name}/{part}"] = (self.tasks, self.edges, *shape)
         return shapes
 
@@ -121,7 +120,7 @@ def _run_ours(bundle: Bundle, own: Tensors) -> Sequence[Tensor]:
     outputs = []
     for name in CANDIDATES:
         params = {key.partition("/")[2]: tensor for key, tensor in own.items() if key.startswith(f"{name}/")}
-        run = PRIMITIVES[name].run
+        run = OPERATIONS[name].run
         assert run is not None
         outputs.append(run(own["x"], EdgeContext(params, bundle.stride, Statistics(), pool_norm=True)))
     return mix(outputs, own["weights"])

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
-from metadarts.networks import PRIMITIVES, Network
-from metadarts.networks.cell import CellSpec
+from metadarts.networks import CellBlock, Network, Stem
 
 BYTES = 4
 PASSES = ("forward", "gradient", "second", "pulled")
@@ -188,12 +188,12 @@ Call = Separable | Pool | Mix | ConvBlock
 
 def calls(network: Network, tasks: int, images: int, size: int) -> list[Call]:
     """The operators that one pass of a supernet over ``images`` images a task calls, in order of the cells."""
-    first, second = network.spec.stem
+    stem = next(block for block in network.blocks if isinstance(block, Stem))
     found: list[Call] = [
-        ConvBlock(tasks, images, size, network.spec.in_channels, first, 3, first=True),
-        ConvBlock(tasks, images, size // 2, first, second, 3),
+        ConvBlock(tasks, images, size >> stage, before, after, 3, first=stage == 0)
+        for stage, (before, after) in enumerate(pairwise(stem.channels))
     ]
-    size //= 4
+    size >>= stem.stages
     for cell in network.cells:
         found += [Separable(tasks, 1, images, size, channels, cell.channels, 0) for channels in cell.inputs]
         after = -(-size // 2) if cell.kind == "reduce" else size
@@ -203,9 +203,9 @@ def calls(network: Network, tasks: int, images: int, size: int) -> list[Call]:
     return found
 
 
-def _bundle(cell: CellSpec, source: int, tasks: int, images: int, size: int) -> list[Call]:
-    running = [name for name in cell.active if PRIMITIVES[name].run is not None]
-    edges = len(cell.targets(running[0], source))
+def _bundle(cell: CellBlock, source: int, tasks: int, images: int, size: int) -> list[Call]:
+    running = list(cell.running[source])
+    edges = len(cell.targets[source][running[0]]) if running else 0
     return bundle(running, tasks, edges, images, size, cell.channels, cell.stride(source))
 
 

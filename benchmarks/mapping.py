@@ -31,8 +31,7 @@ def _cell_tensor(network: Network, name: str, tensor: Tensor) -> dict[str, Tenso
     spec = network.cells[int(cell)]
     stride = 2 if rest.startswith("stride2.") else 1
     part = rest.removeprefix("stride2.")
-    edges = [edge for edge in spec.active[candidate] if spec.stride(edge[1]) == stride]
-    numbers = [network.space.edge_index(*edge) for edge in edges]
+    numbers = [network.space.edge_index(*edge) for edge in spec.edges_at(candidate, stride)]
     return {
         f"cells.{cell}.edges.{number}.{candidate}.{part}.weight": _convolution(part, own)
         for number, own in zip(numbers, tensor.unbind(0), strict=True)

@@ -38,7 +38,8 @@ def check_layers(layers: Any, image: Size) -> int:
     """
     if not (isinstance(layers, list) and 1 <= len(layers) <= MOST_LAYERS):
         raise ValueError(f"layers: expected 1 to {MOST_LAYERS}")
-    sizes, names, work = [image], set(), 0
+    names: set[str] = set()
+    sizes, work = [image], 0
     for number, layer in enumerate(layers, 1):
         try:
             name, reads, kind, *options = layer

@@ -7,14 +7,17 @@ None of it needs pytest: a check raises AssertionError with a sentence that says
 
 from ._close import check_close as check_close
 from ._close import check_params_close as check_params_close
+from .costs import check_cost as check_cost
 from .differences import Difference as Difference
 from .differences import clean_difference as clean_difference
 from .differences import error_along as error_along
 from .differences import kink_pattern as kink_pattern
 from .metarules import check_meta_rule as check_meta_rule
+from .operations import check_operation as check_operation
 from .operators import OpCase as OpCase
 from .operators import check_derivatives as check_derivatives
 from .operators import check_op as check_op
+from .relaxations import check_relaxation as check_relaxation
 from .rules import check_rule as check_rule
 from .searchspaces import check_space as check_space
 from .sources import check_source as check_source

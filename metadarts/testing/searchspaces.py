@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.networks import NetworkSpec, discrete_network, inherit, supernet
-from metadarts.operations import OPERATIONS, EdgeContext, Statistics
+from metadarts.networks import Network, NetworkSpec, inherit
+from metadarts.operations import OPERATIONS, EdgeContext, Operation, Statistics
 from metadarts.spaces import SearchSpace, random_genotype
 
 WAYS = 5
 SPEC = NetworkSpec(in_channels=1, stem=(4, 6), channels=4)
 
 
-def check_space(space: SearchSpace) -> None:
+def check_space(space: SearchSpace, operations: Mapping[str, Operation] = OPERATIONS) -> None:
     """Check that metadarts can search ``space``.
+
+    Args:
+        operations: of its primitives, for a table with a user's own.
 
     Raises:
         AssertionError: on a primitive without an implementation or with a wrong output shape, edges that do not
             partition, parameters that do not add up, or a discrete network that cannot inherit from the supernet.
     """
-    if missing := [name for name in space.primitives if name not in OPERATIONS]:
+    if missing := [name for name in space.primitives if name not in operations]:
         raise AssertionError(f"{space.name}: no implementation of {', '.join(missing)}")
     for name in space.primitives:
         for stride in (1, 2):
-            _check_primitive(name, stride)
+            check_shapes(name, operations[name], stride)
     _check_edges(space)
-    _check_counts(space)
-    _check_inheritance(space)
+    parent = Network(SPEC, space, operations=operations)
+    _check_counts(space, parent)
+    _check_inheritance(parent)
 
 
 def _require(what: str, actual: object, expected: object) -> None:
@@ -37,16 +42,16 @@ def _require(what: str, actual: object, expected: object) -> None:
         raise AssertionError(f"{what}: expected {expected}, got {actual}")
 
 
-def _check_primitive(name: str, stride: int) -> None:
-    """The output of two edges of two tasks on maps of an odd size."""
-    primitive, (tasks, edges, channels, height, width) = OPERATIONS[name], (2, 2, 4, 5, 7)
-    if primitive.run is None:
+def check_shapes(name: str, operation: Operation, stride: int) -> None:
+    """Check the output of two edges of two tasks on maps of an odd size. Raises AssertionError."""
+    tasks, edges, channels, height, width = 2, 2, 4, 5, 7
+    if operation.run is None:
         return
     key = Key(("check_space", name))
-    shapes = primitive.shapes(channels, stride).items()
+    shapes = operation.shapes(channels, stride).items()
     params = {own: torch.randn(tasks, edges, *shape, generator=key.child(own).torch()) for own, shape in shapes}
     state = torch.randn(tasks, 3, height, width, channels, generator=key.torch())
-    y = primitive.run(state, EdgeContext(params, stride, Statistics(), pool_norm=True))
+    y = operation.run(state, EdgeContext(params, stride, Statistics(), pool_norm=True))
     shared = y.shape[1] == 1
     small = (3, math.ceil(height / stride), math.ceil(width / stride))
     _require(f"{name} at stride {stride}", tuple(y.shape), (tasks, 1 if shared else edges, *small, channels))
@@ -62,17 +67,14 @@ def _check_edges(space: SearchSpace) -> None:
     )
 
 
-def _check_counts(space: SearchSpace) -> None:
+def _check_counts(space: SearchSpace, network: Network) -> None:
     """Edge by edge, as the space is written down, against the tensors that the supernet makes."""
-    network = supernet(space, SPEC)
     first, second = SPEC.stem
     weights = 9 * first * (SPEC.in_channels + second) + 2 * (first + second)
     for cell in network.cells:
         weights += sum(channels * cell.channels for channels in cell.inputs)
         for _, source in space.edges:
-            for name in space.primitives:
-                shapes = OPERATIONS[name].shapes(cell.channels, cell.stride(source)).values()
-                weights += sum(math.prod(shape) for shape in shapes)
+            weights += sum(network.operations[n].weights(cell.channels, cell.stride(source)) for n in space.primitives)
     weights += WAYS * (network.features + 1)
     _require(f"{space.name}: weights and alphas of the supernet", network.count(WAYS), (weights, space.alphas_total))
     made = sum(math.prod(shape) for name, shape in network.shapes().items() if not name.startswith("head."))
@@ -81,8 +83,8 @@ def _check_counts(space: SearchSpace) -> None:
     )
 
 
-def _check_inheritance(space: SearchSpace) -> None:
-    parent = supernet(space, SPEC)
-    child = discrete_network(random_genotype(space, Key(("check_space", space.name))), space, SPEC)
+def _check_inheritance(parent: Network) -> None:
+    name = parent.space.name
+    child = parent.discrete(random_genotype(parent.space, Key(("check_space", name))))
     params = inherit(child, parent.init(Key(("check_space", "init"))), parent)
-    _require(f"{space.name}: inherited shapes", {name: tuple(t.shape) for name, t in params.items()}, child.shapes())
+    _require(f"{name}: inherited shapes", {name: tuple(t.shape) for name, t in params.items()}, child.shapes())

@@ -15,16 +15,8 @@ from ._traces import end_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHADES = {
-    "skip_connect": "#9aa1ac",
-    "max_pool_3x3": "#e3a63a",
-    "avg_pool_3x3": "#b0741a",
-    "sep_conv_3x3": "#6fa3dc",
-    "sep_conv_5x5": "#1f5fa8",
-    "dil_conv_3x3": "#a98bd8",
-    "dil_conv_5x5": "#5f3696",
-}
 OTHERS = ("#3f9c6c", "#1c5f40", "#b0307a", "#0d7a80")
+"""Colours of operations that have none of their own, see `metadarts.operations.Operation.shade`."""
 
 
 def draw_choices(
@@ -62,9 +54,12 @@ def draw_choices(
 
 
 def _shades(space: SearchSpace) -> dict[str, str]:
-    others = [op for op in space.operations if op not in SHADES]
+    from metadarts.operations import OPERATIONS
+
+    own = {op: OPERATIONS[op].shade for op in space.operations if op in OPERATIONS}
+    others = [op for op in space.operations if not own.get(op)]
     spare = {op: OTHERS[index % len(OTHERS)] for index, op in enumerate(others)}
-    return {op: SHADES.get(op) or spare[op] for op in space.operations}
+    return {op: own.get(op) or spare[op] for op in space.operations}
 
 
 def _draw_spans(

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from metadarts.networks import PRIMITIVES, primitives
+from metadarts.core.variants import Variants
+from metadarts.operations import OPERATIONS
 from metadarts.spaces import SearchSpace, darts
 from metadarts.testing import check_space
 
@@ -30,11 +31,9 @@ def test_a_primitive_without_an_implementation_is_named():
         check_space(SearchSpace("odd", ("none", "conv_7x1"), nodes=2))
 
 
-def test_a_primitive_of_a_wrong_shape_is_named(monkeypatch):
-    skip = PRIMITIVES["skip_connect"]
-    broken = replace(skip, run=lambda inputs, place: skip.run(inputs, place)[:, 1:])
-    for home in (primitives, check_space.__globals__):
-        table = dict(PRIMITIVES, skip_connect=broken)
-        monkeypatch.setitem(home if isinstance(home, dict) else vars(home), "PRIMITIVES", table)
+def test_a_primitive_of_a_wrong_shape_is_named():
+    skip = OPERATIONS["skip_connect"]
+    broken = replace(skip, run=lambda state, context: skip.run(state, context)[:, 1:])
+    table = Variants("operation", dict(OPERATIONS) | {"skip_connect": broken})
     with pytest.raises(AssertionError, match="skip_connect at stride 1: expected"):
-        check_space(darts(nodes=2))
+        check_space(darts(nodes=2), table)

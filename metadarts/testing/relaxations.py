@@ -1,0 +1,77 @@
+"""check_relaxation: mixing weights that can be differentiated twice, noise from its key alone, scores to derive by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from metadarts.core.rng import Key
+from metadarts.core.types import Stage
+from metadarts.relaxations import Relaxation
+
+SHAPE = (2, 3, 4)
+"""Of the alphas: tasks, rows, candidates."""
+STEPS = 2
+STAGES = tuple(Stage(step, STEPS, progress) for step in range(STEPS + 1) for progress in (0.0, 0.5, 1.0))
+
+
+def check_relaxation(relaxation: Relaxation, *, smooth: bool = True) -> None:
+    """Check a relaxation at every inner step, at the beginning, amid and at the end of a run.
+
+    Args:
+        smooth: whether it has two derivatives everywhere; straight-through estimators have not, and are checked against
+            the surrogate that they are written as.
+
+    Raises:
+        AssertionError: on a wrong shape, weights that are not finite, a progress that only works as a number, noise
+            that its key does not decide, derivatives that differ from central differences, or scores that are not
+            finite double-precision numbers from 0 on.
+    """
+    key = Key(("check_relaxation",))
+    alpha = torch.randn(SHAPE, dtype=torch.float64, generator=key.child("alpha").torch())
+    _check_noise(relaxation, key)
+    _check_scores(relaxation, alpha)
+    noise = relaxation.noise(SHAPE, key.child("noise"))
+    for at in STAGES:
+        _check_weights(relaxation, alpha, at, noise)
+        if smooth:
+            _check_derivatives(relaxation, alpha, at, noise)
+
+
+def _check_noise(relaxation: Relaxation, key: Key) -> None:
+    first, again, other = (relaxation.noise(SHAPE, key.child(name)) for name in ("a", "a", "b"))
+    if first is None or again is None or other is None:
+        if not (first is again is other is None):
+            raise AssertionError("noise: expected it always or never")
+        return
+    if tuple(first.shape) != SHAPE or not torch.equal(first, again) or torch.equal(first, other):
+        raise AssertionError("noise: expected the shape asked for, the same for one key and another for another")
+
+
+def _check_scores(relaxation: Relaxation, alpha: Tensor) -> None:
+    scores = relaxation.scores(alpha.float())
+    finite = bool(torch.isfinite(scores).all()) and bool((scores >= 0).all())
+    if tuple(scores.shape) != SHAPE or scores.dtype != torch.float64 or not finite:
+        raise AssertionError("scores: expected finite double-precision numbers from 0 on, shaped as the alphas")
+
+
+def _check_weights(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
+    weights = relaxation.weights(alpha, at, noise)
+    if tuple(weights.shape) != SHAPE or not bool(torch.isfinite(weights).all()):
+        raise AssertionError(f"weights at {at}: expected finite numbers shaped as the alphas")
+    recorded = relaxation.weights(alpha, at._replace(progress=torch.tensor(at.progress, dtype=torch.float64)), noise)
+    if not torch.allclose(weights, recorded, rtol=1e-12, atol=0):
+        raise AssertionError(f"weights at {at}: others where progress is a tensor")
+    alone = relaxation.weights(alpha[:1], at, None if noise is None else noise[:1])
+    if not torch.allclose(weights[:1], alone, rtol=1e-12, atol=0):
+        raise AssertionError(f"weights at {at}: tasks depend on one another")
+
+
+def _check_derivatives(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
+    leaf = alpha.clone().requires_grad_()
+    try:
+        gradcheck(lambda own: relaxation.weights(own, at, noise), leaf)
+        gradgradcheck(lambda own: relaxation.weights(own, at, noise), leaf)
+    except RuntimeError as error:
+        raise AssertionError(f"weights at {at}: {error}") from error

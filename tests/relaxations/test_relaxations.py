@@ -1,0 +1,48 @@
+"""Every relaxation of the table conforms; the suite sees one that does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from metadarts.relaxations import RELAXATIONS, Softmax
+from metadarts.testing import check_relaxation
+
+
+@pytest.mark.parametrize("name", RELAXATIONS)
+def test_it_conforms(name):
+    check_relaxation(RELAXATIONS[name]())
+
+
+@dataclass(frozen=True)
+class Detached(Softmax):
+    """Without a gradient."""
+
+    def weights(self, alpha, at, noise=None):
+        return alpha.detach().softmax(-1) + 0.0 * alpha
+
+
+@dataclass(frozen=True)
+class Random(Softmax):
+    """Draws by itself."""
+
+    def noise(self, shape, key):
+        return torch.rand(shape)
+
+
+@dataclass(frozen=True)
+class Numbered(Softmax):
+    """Makes a number of progress."""
+
+    def weights(self, alpha, at, noise=None):
+        return (alpha * (2.0 if isinstance(at.progress, float) else 1.0)).softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"), [(Detached(), "Jacobian"), (Random(), "noise"), (Numbered(), "progress is a tensor")]
+)
+def test_what_does_not_conform_is_found(broken, words):
+    with pytest.raises(AssertionError, match=words):
+        check_relaxation(broken)
