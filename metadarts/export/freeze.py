@@ -88,7 +88,7 @@ class _Record:
         return Map(values, len(self.layers))
 
     def finished(self) -> tuple[list[list[Any]], Params]:
-        """The layers as JSON, and the tensors, named after their scope and, where it has several layers, their place."""
+        """The layers as JSON, and the tensors, named after their scope and, where that has several layers, a place."""
         sizes, places = Counter(layer.scope for layer in self.layers), Counter[str]()
         told: list[list[Any]] = []
         tensors: Params = {}

@@ -121,7 +121,7 @@ class Classifier(nn.Module):
         self.steps: list[tuple[Callable[..., Tensor], list[int]]] = []
         for name, reads, kind, *options in facts["layers"]:
             layer = LAYERS[kind](*[tuple(option) if isinstance(option, list) else option for option in options])
-            if name:
+            if name and isinstance(layer, nn.Module):  # those without weights are functions
                 insert(self, name, layer)
             self.steps.append((layer, reads))
         self.last_read = {read: number for number, (_, reads) in enumerate(self.steps, 1) for read in reads}

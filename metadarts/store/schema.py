@@ -226,7 +226,7 @@ def _without_form(value: Any, form: str, version: int) -> Any:
 
 def _unknown(value: Any, found: Any, where: str) -> Iterator[str]:
     """Where ``value`` holds what the dataclasses in ``found``, which was made of it, have no field for."""
-    known = vars(found) if is_dataclass(found) else found
+    known: Any = vars(found) if is_dataclass(found) else found
     if isinstance(value, dict):
         yield from (f"{where}.{name:.40}" for name in value if name not in known)
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):

@@ -100,13 +100,15 @@ def _check_fold(name: str, operation: Operation, cell: str) -> None:
     spec = NetworkSpec(in_channels=1, stem=(4, 6), channels=4, cells=(cell,), affine=True)
     network = Network(spec, SearchSpace("one", ("none", name), nodes=1), operations=table)
     pixels = torch.randint(0, 256, (6, 1, 20, 20), dtype=torch.uint8, generator=key.torch())
-    labels, learner = torch.arange(6) % 2, Learner(network, "support")
+    labels, learner = torch.arange(6) % 2, Learner(network, "support", precision="fp64")
     counted = torch.ones(1, 6, dtype=torch.bool)
-    images = (pixels / 255.0)[None]
+    images = (pixels.double() / 255.0)[None]
     batch = TaskBatch(images, labels[None], counted, images, labels[None], counted, 2, False)
-    shared = {own: tensor[None] for own, tensor in network.init(key).items()}
+    shared = {own: tensor.double()[None] for own, tensor in network.init(key).items()}
     task = {own: tensor.detach() for own, tensor in learner.start(shared, batch).items()}
-    task["head.weight"] = torch.randn(task["head.weight"].shape, generator=key.child("head").torch())
+    task["head.weight"] = torch.randn(
+        task["head.weight"].shape, dtype=torch.float64, generator=key.child("head").torch()
+    )
     structure, tensors = freeze(network, {own: tensor[0] for own, tensor in task.items()}, images[0])
     tensors |= {"mean": torch.zeros(1, 1, 1), "std": torch.ones(1, 1, 1)}
     facts = {"classes": ["a", "b"], "image": {"channels": 1, "height": 20, "width": 20, "invert": False}}
