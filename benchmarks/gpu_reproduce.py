@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks import rehearsal
-from benchmarks.gpu_search import FOLDER, NEEDS, NOTHING_TO_RUN, SEEDS, SHOTS, TABLE, VARIABLE, data_root
+from benchmarks.gpu_search import FOLDER, NOTHING_TO_RUN, SEEDS, SHOTS, TABLE, data_root, why_skipped
 from benchmarks.rows import RESULTS
 from metadarts.core.machine import commit, device_name, version
 from metadarts.core.progress import Progress
@@ -29,15 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     """One piece, printed and written."""
     options = _options(arguments)
     rehearsal.check_options(options)
-    if missing := [name for package, name in NEEDS.items() if version(package) is None]:
-        print(f"reproduce: skipped, not installed: {', '.join(missing)}")
+    if why := why_skipped(options):
+        print(f"reproduce: {why}")
         return NOTHING_TO_RUN
     root = None if options.rehearse else data_root(options.data_root)
-    if root is None and not options.rehearse:
-        print(
-            f"reproduce: skipped, no CIFAR-100: give --data-root, or set ${VARIABLE} to the folder that holds cifar100"
-        )
-        return NOTHING_TO_RUN
     if options.rehearse and options.folder == FOLDER:
         raise SystemExit("reproduce: a rehearsal needs another folder than the table's: name it with --folder")
     if options.threads:

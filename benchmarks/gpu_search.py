@@ -180,22 +180,23 @@ def data_root(asked: Path | None) -> Path | None:
     return next((place / "cifar100" for place in places if (place / "cifar100").is_dir()), None)
 
 
+def why_skipped(options: argparse.Namespace) -> str:
+    """What is missing on this machine, packages or data; empty where nothing is."""
+    if missing := [name for package, name in NEEDS.items() if version(package) is None]:
+        return f"skipped, not installed: {', '.join(missing)}"
+    if not options.rehearse and data_root(options.data_root) is None:
+        return f"skipped, no CIFAR-100: give --data-root, or set ${VARIABLE} to the folder that holds cifar100"
+    return ""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Some pieces, printed and written."""
     options = _options(arguments)
     rehearsal.check_options(options)
-    if missing := [name for package, name in NEEDS.items() if version(package) is None]:
-        print(f"search: skipped, not installed: {', '.join(missing)}")
+    if why := why_skipped(options):
+        print(f"search: {why}")
         return NOTHING_TO_RUN
-    settings = dict(REHEARSED)
-    if not options.rehearse:
-        root = data_root(options.data_root)
-        if root is None:
-            print(
-                f"search: skipped, no CIFAR-100: give --data-root, or set ${VARIABLE} to the folder that holds cifar100"
-            )
-            return NOTHING_TO_RUN
-        settings = {"tasks.file": str(root)}
+    settings = dict(REHEARSED) if options.rehearse else {"tasks.file": str(data_root(options.data_root))}
     other = {"training.meta_steps": options.meta_steps} if options.meta_steps else {}
     other |= dict(pair.split("=", 1) for pair in options.set)
     if (other or options.rehearse) and options.run == TABLES_RUN:
