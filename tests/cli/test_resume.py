@@ -142,7 +142,7 @@ def unfinished(run, tmp_path):
         ),
         (lambda run: (run / "checkpoints" / "last.json").write_text("{"), "no readable checkpoint 'last'"),
         (lambda run: _edit(run / "checkpoints" / "last.json", looks=None), "checkpoint 'last' is damaged"),
-        (lambda run: _edit(run / "checkpoints" / "last.json", step=-1), "expected a step from 0 on, got -1"),
+        (lambda run: _edit(run / "checkpoints" / "last.json", step=-1), "'last': step: expected int >= 0, got -1"),
         (lambda run: _swap(run, "nodes: 2", "nodes: 3"), "checkpoint of another space or network"),
         (lambda run: _swap(run, "learn_rates: false", "learn_rates: true"), "checkpoint of another configuration"),
         (lambda run: _swap(run, "steps: 1", "stepps: 1"), "unknown setting 'inner.stepps': did you mean 'steps'?"),

@@ -443,9 +443,9 @@ def test_the_verb_does_not_replace_what_someone_wrote(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content, message", [
-    (None, "cannot read .*table.json: No such file"),
-    (b"\xff", "cannot read .*table.json: .*give a table.json that reproduce wrote"),
-    (b"{}", "table.json: expected a table, whose format is 'metadarts.table'"),
+    (None, r"table.json: cannot be read \(No such file"),
+    (b"\xff", "table.json: expected JSON, .*give a table.json that reproduce wrote"),
+    (b"{}", "table.json: format: expected 'metadarts.table', got None"),
 ])  # fmt: skip
 def test_the_verb_names_the_file_that_it_cannot_read(tmp_path, content: bytes | None, message: str) -> None:
     path = tmp_path / "table.json"

@@ -93,13 +93,13 @@ def test_what_was_changed_is_refused(source, origins):
         "twice, or one that is not of it": changed(first, support=[[row[0], row[0]] for row in support]),
         "one that is not of it": changed(first, support=support[::-1]),
         "unknown split": changed(first, split="tset"),
-        "lists of whole numbers": changed(first, support=[[True, 2]] * 3),
-        "query must be lists": changed(first, query=[[-1, 2]] * 3),
-        "classes must be lists": changed(first, classes=[]),
+        r"support\[0\]\[0\]: expected int, got True": changed(first, support=[[True, 2]] * 3),
+        r"query\[0\]\[0\]: expected int >= 0": changed(first, query=[[-1, 2]] * 3),
+        "classes: expected array of length >= 1": changed(first, classes=[]),
         "distinct classes": changed(first, classes=[0, 0, 1]),
         "lists of support": changed(first, support=support[:2]),
-        "must be text": changed(first, split=3),
-        "an episode's facts": changed(first, more=1),
+        "split: expected str, got 3": changed(first, split=3),
+        "an episode's facts: more: expected no such field": changed(first, more=1),
     }
     for message, origin in wrong.items():
         with pytest.raises(DataError, match=message):

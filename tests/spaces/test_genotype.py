@@ -176,30 +176,13 @@ def test_sizes_are_validated(published: Genotype) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"format": "other"},
-        {"version": 2},
-        {"version": True},
-        {"space": 3},
-        {"nodes": "4"},
-        {"nodes": 3},
-        {"normal": "x"},
-        {"normal": [["a", 0.0], ["b", 1]]},
-        {"extra": 1},
-    ],
-    ids=lambda change: str(change)[:30],
+    "change", [{"nodes": 3}, {"normal": [["a", 0.0], ["b", 1]]}, {"normal": [1]}, {"normal_concat": ["a"]}], ids=str
 )
 def test_other_json_is_refused(change: dict[str, object], published: Genotype) -> None:
+    """What its schema cannot say; the rest is in tests/store."""
     record = json.loads(published.to_json()) | change
     with pytest.raises(GenotypeError):
         Genotype.from_json(json.dumps(record))
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{", "[" * 9000, " " * 30000], ids=range(6))
-def test_broken_json_is_refused(text: str) -> None:
-    with pytest.raises(GenotypeError):
-        Genotype.from_json(text)
 
 
 def test_json_of_another_space_is_refused(published: Genotype) -> None:

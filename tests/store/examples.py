@@ -51,57 +51,47 @@ WRONG_FORM = (
     *(("form.std", value) for value in (None, [0.0], [-1], ["1"])),
     ("form.background", "purple"),
 )
-EDGES = [[0, 0, "max_pool_3x3", 1], [0, 1, "skip_connect", 1], [1, 2, "sep_conv_3x3", 1]]
-CELL = {"kind": "normal", "channels": 4, "inputs": [6, 6], "concat": [2, 3], "edges": EDGES}
-REDUCE = {"kind": "reduce", "channels": 8, "inputs": [6, 8], "concat": [2], "edges": [[0, 0, "avg_pool_3x3", 2]]}
+LAYERS = [
+    ["stem.0", [0], "conv", 1, 4, [3, 3], [1, 1], [1, 1], [1, 1], 1, True],
+    ["", [1], "max_pool", [2, 2], [2, 2], [0, 0]],
+    ["", [2], "mean"],
+]
 MODEL_FACTS = {
-    "format": "metadarts.model", "version": 1, "classes": ["a", 'Größe "7"\n'],
+    "format": "metadarts.model", "version": 2, "classes": ["a", 'Größe "7"\n'],
     "image": {"channels": 1, "height": 16, "width": 16, "invert": True}, "genotype": None, "measured": {"images": 3},
-    "stem": [4, 6], "cells": [CELL, REDUCE], "tensors_sha256": SHA, "probes": [[-0.5, 1.25]] * 16,
+    "layers": LAYERS, "features": 4, "tensors_sha256": SHA, "probes": [[-0.5, 1.25]] * 16,
 }  # fmt: skip
 WRONG_MODEL = (
     *(("classes", value) for value in ("ab", ["a"], ["a"] * 1001, ["a", 3])),
     *(("image.channels", value) for value in (2, 4, True)),
     *(("image.height", value) for value in ("16", 3, 1025)),
     ("image.invert", 1), ("image", "1x16x16"),
-    *(("stem", value) for value in ([4], [True, 6], [4097, 6], [4, 5], [4, 6, 6])),
     *(("probes", value) for value in ([[0.0, 0.0]], ["ab"] * 16, [dict.fromkeys("ab", 1.0)] * 16, [[0.0]] * 16)),
-    *(("cells", value) for value in ([], [CELL] * 65, [CELL, CELL], [CELL | {"edges": EDGES * 1500}])),
-    *(("cells[0].channels", value) for value in (3, 0, 4.0, 8192)),
-    *(("cells[0].inputs", value) for value in ([6.0, 6.0], [6, 4], [6])),
-    *(("cells[0].concat", value) for value in ([], [4], [-1], [2] * 19)),
-    *(("cells[0].edges", value) for value in (
-        [], [[1, 0, "skip_connect", 1]], [[0, 2, "skip_connect", 1]], [[0, 0, "__class__", 1]], [[0, 0, "none", 1]],
-        [[0, 0, "skip_connect", 3]], [[0, 0, "skip_connect", 1], [0, 1, "skip_connect", 2]], [[0, 0, "skip_connect"]],
-        [[0, 0, "skip_connect", 1], [1, 2, "skip_connect", 2]], [[0, 0, "skip_connect", 1]] * 100_000,
-        [[node, 0, "skip_connect", 1] for node in range(17)],
-    )),
-    ("cells[1].concat", [0, 2]),
-    ("", {"stem": [4096, 6], "image": {"channels": 1, "height": 1024, "width": 1024, "invert": True}}),
+    *(("layers", value) for value in ([], "relu", LAYERS[:2], [LAYERS[0], ["", [1], "__class__"], LAYERS[2]])),
+    *(("layers[0]", value) for value in ("relu", [], LAYERS[0][:5], [*LAYERS[0], 1])),
+    *(("layers[0][3]", value) for value in (True, 1.0, 2)), *(("layers[0][4]", value) for value in (0, 4097, "4")),
+    *(("layers[1][1]", value) for value in ([], [-1], [2], [0, 1])), *(("features", value) for value in (5, 4.0, None)),
+    ("", {"image": {"channels": 1, "height": 1024, "width": 1024, "invert": True}, "layers": [["", [0], "mean"]] * 2}),
     ("tensors_sha256", "abc"),
 )  # fmt: skip
 STEP = {"step": 0, "loss": None, "seconds": 0.5, "accuracy": 0.25}
 TASK_FACTS = {
-    "format": "metadarts.task", "version": 1, "sha256": SHA, "classes": ["a", "b"], "form": FORM | {"invert": True},
-    "seed": 0, "nodes": 2,
+    "format": "metadarts.task", "version": 2, "sha256": SHA, "classes": ["a", "b"], "form": FORM | {"invert": True},
+    "seed": 0,
     "network": {
-        "in_channels": 1, "stem": [4, 6], "channels": 4, "cells": ["normal", "reduce"], "affine": False,
-        "pool_norm": True, "head": "prototype", "logit_scale": 0.1, "flat": 0,
+        "space": {"name": "darts", "nodes": 2}, "macro": {"name": "tnas", "channels": 4, "stem": [4, 6]},
+        "relaxation": {"name": "softmax"}, "model": {"head": "prototype", "bn": "support"},
     },
-    "solutions": {"soft": {"genotype": None, "kept": 1, "history": [STEP, STEP | {"step": 1, "loss": 0.5}]}},
-    "start": {"name": "tiny"}, "notes": ["a note"], "measured": {"soft": {"images": 3}}, "unit floats": True,
+    "solutions": {"supernet": {"genotype": None, "kept": 1, "history": [STEP, STEP | {"step": 1, "loss": 0.5}]}},
+    "start": {"name": "tiny"}, "notes": ["a note"], "measured": {"supernet": {"images": 3}}, "unit floats": True,
 }  # fmt: skip
 WRONG_TASK = (
     *WRONG_FORM, ("form.invert", 1),
     *(("classes", value) for value in ("ab", ["a"], ["a", "a"], ["a"] * 1001)),
-    ("seed", 1.5), *(("nodes", value) for value in (0, 17, 10**9, 2.0)),
-    *(("network.in_channels", value) for value in (0, 3, 4)),
-    *(("network.stem", value) for value in ([4], [0, 6], [4, 4097])),
-    *(("network.channels", value) for value in (1, 4097, 4.0)),
-    *(("network.cells", value) for value in ([], ["normal"] * 65, ["deduce"])),
-    ("network.affine", 0), ("network.logit_scale", "1"), ("network.logit_scale", 10**400),
-    ("solutions", {}), ("solutions", {"hard": TASK_FACTS["solutions"]["soft"]}), ("solutions.soft.kept", 99),
-    ("solutions.soft.history", []), ("solutions.soft.history[0].step", -1), ("solutions.soft.history[0].loss", "1"),
+    ("seed", 1.5), *(("network", value) for value in (None, [], {"space": 3}, {"space": [["name", "darts"]]})),
+    ("solutions", {}), ("solutions", {"hard": TASK_FACTS["solutions"]["supernet"]}), ("solutions.supernet.kept", 99),
+    ("solutions.supernet.history", []), ("solutions.supernet.history[0].step", -1),
+    ("solutions.supernet.history[0].loss", "1"),
     ("measured", []), ("notes", "text"), ("start", 3), ("sha256", SHA[1:]),
 )  # fmt: skip
 TABLE_FACTS = {name: item for name, item in json.loads(table().to_json()).items() if name != DIGEST}

@@ -187,7 +187,7 @@ def test_tensorboard_shows_each_step_once(make, folder, monkeypatch):
 def test_a_damaged_line_that_is_not_the_last_is_not_passed_over(finished, tmp_path):
     (tmp_path / "config.yaml").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train"}\nnothing\n{"kind": "train"}\n')
-    with pytest.raises(RunError, match="is damaged: expected one JSON record per line"):
+    with pytest.raises(RunError, match=r"is damaged: line 2: expected JSON, .*expected one JSON record per line"):
         RunFolder.open(tmp_path).records("train")
 
 
