@@ -18,8 +18,8 @@ def migrated_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(settings)
     if found.get("model.network") == "conv4":  # a network of its own then, a macro network now; it has no stem
         found |= {"model.network": "supernet", "macro.name": "conv4"}
+    if found.get("macro.name") == "conv4":
         found.pop("model.stem", None)
-        found.pop("model.nodes", None)
     engine = found.get("training.engine")
     if isinstance(engine, str) and engine in RENAMED_ENGINES:
         found["training.engine"] = RENAMED_ENGINES[engine]

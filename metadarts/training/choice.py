@@ -22,7 +22,7 @@ class Choice:
 
     Args:
         name: of the entry.
-        options: those that are not the entry's defaults, or all of them.
+        options: those that are not the entry's defaults.
     """
 
     name: str
@@ -52,7 +52,13 @@ class Choice:
             raise ConfigError(
                 f"unknown setting {path!r}: {table.kind} {self.name!r} has {nearest(option, [NAME, *hints])}"
             )
-        return Choice(self.name, {**self.options, option: convert(path, value, hints[option][0])})
+        kind, default = hints[option]
+        try:
+            value = convert(path, value, kind)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        others = {name: own for name, own in self.options.items() if name != option}
+        return Choice(self.name, others if value == default else others | {option: value})
 
     def settings(self, table: Variants[Any], context: int) -> dict[str, Any]:
         """Name and all options, defaults included, as config.yaml has them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -247,14 +247,21 @@ def _faults(config: Config) -> Iterable[str]:
 
 
 def _choice_faults(config: Config) -> Iterable[str]:
-    """What is wrong with the variants that are chosen, each made once."""
-    for make in (config.meta_rule, lambda: config.penalty(ANY_IMAGE), config.build_network):
-        try:
-            make()
-        except GenotypeError as error:
-            yield f"model.genotype: {error}"
-        except MetadartsError as error:
-            yield str(error).replace("network.", "macro.")
+    """What is wrong with the variants that are chosen: each is made once, then the network of them all."""
+    parts = [config.meta_rule, config.structure, config.search_space, config.build_relaxation]
+    faults = [fault for make in (*parts, lambda: config.penalty(ANY_IMAGE)) if (fault := _fault_of(make))]
+    yield from faults or filter(None, [_fault_of(config.build_network)])
+
+
+def _fault_of(make: Callable[[], Any]) -> str:
+    """Why it cannot be made; empty where it can."""
+    try:
+        make()
+    except GenotypeError as error:
+        return f"model.genotype: {error}"
+    except MetadartsError as error:
+        return str(error).replace("network.head", "model.head").replace("network.", "macro.")
+    return ""
 
 
 def _number_faults(config: Config) -> Iterable[str]:

@@ -19,7 +19,7 @@ from metadarts.core.rng import Key
 SETTINGS = {
     "macro.channels": 4,
     "space.nodes": 2,
-    "macro.stem": "[4, 6]",
+    "model.stem": "[4, 6]",
     "inner.steps": 1,
     "training.tasks": 2,
     "training.validations": 2,

@@ -32,7 +32,7 @@ PAPER = {"T-NAS": {1: (0.99, 0.01), 5: (0.1, None)}, "MAML": {1: (0.9, None), 5:
 TINY: dict[str, Any] = {
     "space.nodes": NODES,
     "macro.channels": 2,
-    "macro.stem": (2, 4),
+    "model.stem": (2, 4),
     "model.head": "prototype",
     "training.tasks": 1,
     "tasks.queries": 1,

@@ -19,7 +19,7 @@ TINY = {
     "tasks.queries": 2,
     "macro.channels": 4,
     "space.nodes": 2,
-    "macro.stem": (4, 6),
+    "model.stem": (4, 6),
     "inner.steps": 1,
     "inner.alpha_rate": 2.0,
     "training.meta_steps": 4,

@@ -71,7 +71,7 @@ def searched(make, larger, folder, request):
             {"model.genotype": CELL},
             "model.genotype: network 'supernet' has none; leave it empty, or set model.network to cell",
         ),
-        (CONV4 | {"model.genotype": CELL}, "model.genotype: network 'conv4' has none"),
+        (CONV4 | {"model.genotype": CELL}, "model.genotype: network 'supernet' has none"),
         (CONV4 | {"macro.channels": 0}, "macro.stem: expected the channels of at least one convolution"),
         (CONV4 | {"model.head": "linear"}, "model.head: expected one of shared, prototype, got 'linear'"),
         ({"inner.steps": -1}, "inner.steps"),

@@ -6,7 +6,7 @@ The inner loop's ``order`` decides whether it is exact or treats inner gradients
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -20,7 +20,7 @@ from ._types import MetaStep, Objective, TaskGradients
 class MAML:
     """d/d(shared) of the query loss after adaptation."""
 
-    stores: Literal["graph"] = "graph"
+    stores: ClassVar[Literal["graph"]] = "graph"
 
     def gradient(self, objective: Objective, shared: Params, batch: TaskBatch, step: MetaStep) -> TaskGradients:
         own = task_leaves(shared, batch.tasks)
