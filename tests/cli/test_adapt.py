@@ -17,6 +17,7 @@ from metadarts.fewshot import FewShotClassifier
 from metadarts.fewshot.folder import load_task
 from metadarts.networks import Learner
 
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 COUNTS = {"ant": 4, "bee": 6, "cat": 9}
 
 
@@ -86,6 +87,31 @@ def test_one_finish_is_what_the_folder_answers_first(metadarts, grey, zoo, tmp_p
     loaded = FewShotClassifier.load(tmp_path / "a")
     assert loaded.finish_ == "inherited"
     assert loaded.genotype_ == task.solution("inherited").network.genotype
+
+
+@pytest.mark.parametrize("finish", ["inherited", "retrained"])
+def test_the_command_line_and_the_estimator_learn_the_same_to_the_bit(metadarts, cases, grey, tmp_path, finish):
+    pixels, labels = cases.images((4, 5))
+    np.savez(tmp_path / "mine.npz", images=pixels, label=labels)
+    words = ("adapt", grey, "--images", tmp_path / "mine.npz", "--held-out", 0, "--steps", 2, "--seed", 5)
+    answer = metadarts(*words, "--finish", finish, "--more-steps", 3, "--out", tmp_path / "a")
+    assert answer.code == 0, answer.err
+    fitted = FewShotClassifier(grey, steps=2, random_state=5).fit(pixels, labels).discretise(finish, 3)
+    ours, theirs = load_task(tmp_path / "a"), fitted.task_
+    assert list(ours.solutions) == list(theirs.solutions) == [finish, "supernet"]
+    for name, solution in ours.solutions.items():
+        own = theirs.solution(name)
+        assert [step.loss for step in own.history] == [step.loss for step in solution.history]
+        assert all(torch.equal(own.params[key], solution.params[key]) for key in own.params | solution.params)
+    assert torch.equal(ours.support.pixels, theirs.support.pixels)
+    assert ours.facts["start"] == theirs.facts["start"]
+
+
+def test_finishes_under_the_names_of_version_0_1(metadarts, grey, zoo, tmp_path):
+    words = ("adapt", grey, "--images", zoo, "--steps", 1, "--more-steps", 1, "--held-out", 0)
+    assert metadarts(*words, "--out", tmp_path / "a", "--finish", "scratch").code == 0
+    assert list(load_task(tmp_path / "a").solutions) == ["retrained", "supernet"]
+    assert metadarts("predict", tmp_path / "a", zoo / "ant", "--finish", "soft").code == 0
 
 
 def test_the_same_seed_gives_the_same_task(metadarts, grey, zoo, tmp_path):
@@ -172,9 +198,9 @@ def test_more_than_64_images(metadarts, cases, grey, tmp_path):
     ("more", "words"),
     [
         (("--finish", "suprnet"), "finish 'suprnet' is unknown; did you mean 'supernet'?"),
-        (("--device", "cuda"), "leave out --device and --precision"),
-        (("--precision", "bf16"), "leave out --device and --precision"),
-        (("--device", "tpu"), "leave out --device and --precision"),
+        pytest.param(("--device", "cuda"), "sees no CUDA device; use --device cpu or auto", marks=NO_CUDA),
+        (("--precision", "bf16"), "leave out --precision"),
+        (("--device", "tpu"), "unknown device 'tpu': valid names: auto, cpu, cuda"),
         (("--more-steps", "2"), "--more-steps are those of a derived cell"),
         (("--shots", "2", "--held-out", "0.5"), "give --held-out or --shots, not both"),
         (("--shots", "4"), "class 'ant' has 4 image(s): with 4 to learn from none is left to measure on"),

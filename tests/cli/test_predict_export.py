@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from metadarts.cli import main
@@ -120,6 +121,18 @@ def test_another_finish_of_the_folder(metadarts, refused, task, shipped, images,
     assert "--finish chooses among" in refused("predict", shipped["onnx"][0], image, "--finish", "supernet")
     assert "not finished as" in refused("export", task, "--out", tmp_path / "a.onnx", "--finish", "retrained")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_is_for_task_folders(metadarts, refused, task, shipped, images):
+    image = images / "ant" / "00.png"
+    assert metadarts("predict", task, image, "--device", "auto").code == 0
+    assert metadarts("predict", shipped["onnx"][0], image, "--device", "auto").code == 0
+    assert "unknown device 'tpu'" in refused("predict", task, image, "--device", "tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(refused, task, images):
+    assert "sees no CUDA device" in refused("predict", task, images / "ant" / "00.png", "--device", "cuda")
 
 
 def test_images_in_colour_of_other_sizes(metadarts, task, tmp_path):

@@ -220,6 +220,16 @@ def test_retrained_learns_the_derived_cell_anew(learnt, others):
     assert len(found.history_) == 31
 
 
+def test_finishes_under_the_names_of_version_0_1(cases, grey, learnt, others):
+    found = FewShotClassifier(grey, steps=2, finish="soft").fit(*cases.images((4, 2, 5)))
+    assert (found.get_params()["finish"], found.finish_) == ("soft", "supernet")
+    np.testing.assert_array_equal(found.logits(others[0]), learnt.logits(others[0]))
+    anew = found.discretise("scratch", steps=1)
+    assert (anew.finish, anew.finish_, anew.task_.facts["parameters"]["finish"]) == ("retrained",) * 2 + ("supernet",)
+    with pytest.raises(ConfigError, match=r"finish 'soft' is no discrete one; .*inherited, retrained"):
+        found.discretise("soft")
+
+
 @pytest.mark.parametrize("finish", ["supernet", "inhreited"])
 def test_a_finish_that_is_no_discrete_one(learnt, finish):
     with pytest.raises(ConfigError, match="is no discrete one"):

@@ -74,6 +74,29 @@ def test_a_task_comes_back(task, saved):
         assert found.model(finish).facts == task.model(finish).facts
 
 
+def test_a_folder_of_version_0_1_is_todays(task, copy):
+    """As version 0.1 wrote it, which called two finishes otherwise."""
+    old = {"supernet": "soft", "retrained": "scratch"}
+    told = json.loads((copy / FACTS).read_text())
+    for group in ("solutions", "measured"):
+        told[group] = {old.get(name, name): value for name, value in told[group].items()}
+    (copy / FACTS).write_text(json.dumps(told))
+    tensors = load((copy / TENSORS).read_bytes())
+    parts = {name: name.split("/", 1) for name in tensors}
+    vouch(copy, save({f"{old.get(first, first)}/{rest}": tensors[name] for name, (first, rest) in parts.items()}))
+    assert {name.split("/")[0] for name in load((copy / TENSORS).read_bytes())} == {
+        "soft", "inherited", "scratch", "support",
+    }  # fmt: skip
+    found = load_task(copy)
+    assert (list(found.solutions), found.facts) == (list(task.solutions), task.facts)
+    for name, solution in task.solutions.items():
+        own = found.solution(name)
+        assert (own.finish, own.history) == (name, solution.history)
+        assert all(torch.equal(own.params[key], solution.params[key]) for key in solution.params)
+    assert found.solution("soft") is found.solution("supernet")
+    assert found.model("scratch").facts["finish"] == "retrained"
+
+
 def test_its_description_is_strict_json_even_after_a_loss_that_was_no_number(task, tmp_path):
     adapted = task.solution("supernet")
     history = (*adapted.history, Step(2, math.nan, 0.5), Step(3, math.inf, 0.6))
