@@ -95,7 +95,8 @@ class _Record:
         for scope, reads, kind, options, own in self.layers:
             name = scope if sizes[scope] == 1 else f"{scope}.{places[scope]}"
             places[scope] += 1
-            told.append([name if own else "", list(reads), kind, *options])
+            plain = [list(option) if isinstance(option, tuple) else option for option in options]
+            told.append([name if own else "", list(reads), kind, *plain])
             tensors |= _under(name, own)
         return told, tensors
 

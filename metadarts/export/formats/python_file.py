@@ -46,19 +46,15 @@ def write(model: ShippedModel, path: Path) -> None:
 
 def python_text(model: ShippedModel, weights: str) -> str:
     """The file's content, for weights in the file called ``weights``."""
-    return head(model.facts, weights, model.to_bytes()) + plain_text().replace(NO_WEIGHTS, f"WEIGHTS = {weights!a}")
+    body = files("metadarts.export").joinpath("plain.py").read_text(encoding="utf-8")
+    return head(model.facts, weights, model.to_bytes()) + body.replace(NO_WEIGHTS, f"WEIGHTS = {weights!a}")
 
 
-def plain_text() -> str:
-    """`plain` as it stands."""
-    return files("metadarts.export").joinpath("plain.py").read_text(encoding="utf-8")
-
-
-def is_ours(text: str, facts: Mapping[str, Any], weights: Path) -> bool:
-    """Whether ``text`` is what this or an earlier version writes for the model in the file ``weights``."""
+def is_earlier(text: str, facts: Mapping[str, Any], weights: Path) -> bool:
+    """Whether ``text`` is what an earlier version wrote for the model in the file ``weights``."""
     start, named = head(facts, weights.name, weights.read_bytes()), f"WEIGHTS = {weights.name!a}"
     body = text.removeprefix(start).replace(named, NO_WEIGHTS)
-    known = hashlib.sha256(body.encode()).hexdigest() in EARLIER or body == plain_text()
+    known = hashlib.sha256(body.encode()).hexdigest() in EARLIER
     return known and text == start + body.replace(NO_WEIGHTS, named)
 
 
@@ -117,7 +113,7 @@ def open_file(path: Path) -> Opened:
         found = path.read_text(encoding="utf-8") if path.stat().st_size <= MOST_TEXT else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read {path} ({error})") from error
-    if not is_ours(found, model.facts, weights):
+    if found != python_text(model, weights.name) and not is_earlier(found, model.facts, weights):
         raise ModelError(
             f"{path} is not what this version of metadarts writes for {weights.name}: one of the two was edited, "
             "renamed or written by another version. It is not run here; export it anew, or check it by running it "
