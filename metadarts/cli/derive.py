@@ -52,7 +52,7 @@ def derive_run(run: Path, plugins: Sequence[str] = ()) -> list[Path]:
     ]
     title = f"derived after meta-step {opened.checkpoint.facts['step']}"
     for name in ("cell.svg", "cell.png"):
-        draw_genotype(genotype, run / name, title)
+        draw_genotype(genotype, run / name, title, inputs=space.inputs, operations=config.catalogue.operations)
         written.append(run / name)
     draw_alphas({kind: table.numpy() for kind, table in alphas.items()}, space, run / "alphas.png", title, relaxation)
     return [*written, run / "alphas.png"]

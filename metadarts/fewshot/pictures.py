@@ -20,7 +20,10 @@ def task_pictures(task: Task, start: Start, held_out: HeldOutImages | None) -> d
     ]
     pictures = {name: Picture(name[-4:]) for name in ("cells.png", "cells.svg")}
     for picture in pictures.values():
-        draw_genotypes(genotypes, picture, f"{start.name}, adapted to {len(task.support.classes)} classes")
+        draw_genotypes(
+            genotypes, picture, f"{start.name}, adapted to {len(task.support.classes)} classes",
+            inputs=network.space.inputs, operations=network.operations,
+        )  # fmt: skip
     if held_out is not None:
         solution = task.solution()
         shares = logits(task.support, solution.network, solution.with_axis(), held_out.pixels).softmax(1)

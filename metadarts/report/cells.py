@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.viz import Picture, Plate, draw_alpha_history, draw_alphas, draw_choices, draw_genotype
@@ -13,19 +13,28 @@ from .records import KINDS, AlphaRecord, Records
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metadarts.operations import Operation
     from metadarts.relaxations import Relaxation
+
+
+class Searched(NamedTuple):
+    """What a run searched: the space, how its alphas are relaxed, and the operations that its names stand for."""
+
+    space: SearchSpace
+    relaxation: Relaxation
+    operations: Mapping[str, Operation]
+
 
 CELLS = 4
 """How many of the derived cells are drawn: the first, the last, and some between."""
 
 
-def derived(
-    genotype: Genotype, alphas: Mapping[str, Tensor], searched: tuple[SearchSpace, Relaxation], step: int
-) -> Iterator[Plate]:
+def derived(genotype: Genotype, alphas: Mapping[str, Tensor], searched: Searched, step: int) -> Iterator[Plate]:
     """The cell that counts, and the alphas it came from."""
-    space, relaxation = searched
+    space, relaxation = searched.space, searched.relaxation
     picture = Picture(".svg")
-    draw_genotype(genotype, picture, f"derived at meta-step {step}", inputs=space.inputs)
+    title = f"derived at meta-step {step}"
+    draw_genotype(genotype, picture, title, inputs=space.inputs, operations=searched.operations)
     yield Plate(
         picture,
         "The derived cell",
@@ -43,9 +52,9 @@ def derived(
     )
 
 
-def alpha_traces(records: Records, space: SearchSpace) -> Iterator[Plate]:
+def alpha_traces(records: Records, searched: Searched) -> Iterator[Plate]:
     """Every mixing weight and every choice over time."""
-    recorded = records.alphas
+    recorded, space = records.alphas, searched.space
     if not recorded:
         return
     steps = [record.step for record in recorded]
@@ -61,7 +70,8 @@ def alpha_traces(records: Records, space: SearchSpace) -> Iterator[Plate]:
         )
     if len(recorded) > 1:
         picture = Picture(".svg")
-        draw_choices(steps, [record.genotype for record in recorded], space, picture)
+        genotypes = [record.genotype for record in recorded]
+        draw_choices(steps, genotypes, space, picture, operations=searched.operations)
         yield Plate(
             picture,
             "What derivation would have kept",
@@ -70,7 +80,7 @@ def alpha_traces(records: Records, space: SearchSpace) -> Iterator[Plate]:
         )
 
 
-def cells_in_time(records: list[AlphaRecord], space: SearchSpace) -> Iterator[Plate]:
+def cells_in_time(records: list[AlphaRecord], searched: Searched) -> Iterator[Plate]:
     """The derived cell at the first and last record and, where it changed, at some between them."""
     from metadarts.derive import genotype_distance
 
@@ -79,7 +89,8 @@ def cells_in_time(records: list[AlphaRecord], space: SearchSpace) -> Iterator[Pl
     chosen = sorted({round((len(changed) - 1) * share / (CELLS - 1)) for share in range(CELLS)}) if changed else []
     for position, index in enumerate(chosen):
         record, picture = changed[index], Picture(".svg")
-        draw_genotype(record.genotype, picture, f"meta-step {record.step}", inputs=space.inputs)
+        inputs, operations = searched.space.inputs, searched.operations
+        draw_genotype(record.genotype, picture, f"meta-step {record.step}", inputs=inputs, operations=operations)
         caption = "The first recorded cell."
         if position:
             before = changed[chosen[position - 1]]

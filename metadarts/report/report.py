@@ -8,8 +8,6 @@ from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.core.types import alphas_of
-from metadarts.relaxations import Relaxation
-from metadarts.spaces import SearchSpace
 from metadarts.store.files import write_atomically
 from metadarts.store.schema import fitting_file
 from metadarts.training.config import Config, to_settings
@@ -18,7 +16,7 @@ from metadarts.training.open_run import OpenRun
 from metadarts.training.records import RunFolder
 from metadarts.viz import Page, Plate
 
-from .cells import alpha_traces, cells_in_time, derived
+from .cells import Searched, alpha_traces, cells_in_time, derived
 from .notes import architecture_notes, duration, notes, percent, verdict
 from .pictures import adaptation, health, learned_rates, learning, measurements
 from .records import Records, finite, read_records, read_results
@@ -54,6 +52,7 @@ def write_report(run: OpenRun, out: Path | None = None) -> Path:
 def _page(run: OpenRun) -> Page:
     config, folder = run.config, run.folder
     space, relaxation = config.search_space(), config.build_relaxation()
+    searched = Searched(space, relaxation, config.catalogue.operations)
     records, (results, unreadable) = read_records(folder, space, relaxation), read_results(folder)
     tasks = config.tasks
     page = Page(f"{_short(tasks.source)}, {tasks.ways}-way {tasks.shots}-shot", f"metadarts run {folder.path}")
@@ -65,10 +64,9 @@ def _page(run: OpenRun) -> Page:
     _section(page, "Learning", learning(records, tasks.ways))
     _section(page, "Adaptation", [*adaptation(records), *learned_rates(records)])
     _measured(page, results)
-    _architecture(page, run, records, (space, relaxation))
-    _section(
-        page, "The architecture over the run", [*alpha_traces(records, space), *cells_in_time(records.alphas, space)]
-    )
+    _architecture(page, run, records, searched)
+    in_time = [*alpha_traces(records, searched), *cells_in_time(records.alphas, searched)]
+    _section(page, "The architecture over the run", in_time)
     _section(page, "Health of the search", health(records, len(space.primitives)))
     _facts(page, folder, config)
     return page
@@ -119,11 +117,11 @@ def _method(row: dict[str, Any]) -> tuple[str, ...]:
     return _text(row.get("method")), percent(row.get("accuracy")), f"± {percent(row.get('interval95'))}", gained
 
 
-def _architecture(page: Page, run: OpenRun, records: Records, searched: tuple[SearchSpace, Relaxation]) -> None:
+def _architecture(page: Page, run: OpenRun, records: Records, searched: Searched) -> None:
     """The cell derived from the best checkpoint or, without one that can be read, from the last recorded alphas."""
     from metadarts.derive import derive_genotype
 
-    space, relaxation = searched
+    space, relaxation = searched.space, searched.relaxation
     page.heading("The derived cell")
     try:
         step, alphas = run.checkpoint.facts.get("step", "?"), alphas_of(run.checkpoint.params)

@@ -51,7 +51,7 @@ class TensorBoardWriter:
     """
 
     def __init__(self, path: Path, network: Network, purge_step: int | None = None) -> None:
-        self._space, self._relaxation = network.space, network.relaxation
+        self._space, self._relaxation, self._operations = network.space, network.relaxation, network.operations
         self._drawn: Genotype | None = None
         self._events = _EventFile(path, purge_step)
 
@@ -99,7 +99,10 @@ class TensorBoardWriter:
         genotype = derive_genotype(alphas, self._space, self._relaxation).canonical()
         if genotype != self._drawn:
             pictures["genotype"] = Picture(dpi=DPI)
-            draw_genotype(genotype, pictures["genotype"], f"derived at meta-step {step}", inputs=self._space.inputs)
+            draw_genotype(
+                genotype, pictures["genotype"], f"derived at meta-step {step}",
+                inputs=self._space.inputs, operations=self._operations,
+            )  # fmt: skip
             self._drawn = genotype
         self._events.write(step, {}, pictures)
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from metadarts.core.errors import ConfigError
 from metadarts.spaces import Genotype
 
 from ._canvas import FAINT, INK, Target, figure
-from ._cell import INCH, NAMES, cell_axes, draw_cell, draw_halo, lay_out_cells, span, width_of
+from ._cell import INCH, NAMES, cell_axes, colors_of, draw_cell, draw_halo, lay_out_cells, span, width_of
 from ._sheet import fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from metadarts.operations import Operation
 
 TITLE, CAPTION, BETWEEN = 1.1, 1.75, 1.2
 """Heights of the title and of the captions, and what parts two columns; a unit is `INCH` inches."""
 
 
 def draw_genotypes(
-    genotypes: Sequence[tuple[str, Genotype]], target: Target, title: str = "", *, inputs: int = 2
+    genotypes: Sequence[tuple[str, Genotype]],
+    target: Target,
+    title: str = "",
+    *,
+    inputs: int = 2,
+    operations: Mapping[str, Operation] | None = None,
 ) -> None:
     """Write the cells of each genotype as a column under its caption, normal cell above, reduction cell below.
 
@@ -32,6 +39,7 @@ def draw_genotypes(
         target: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
         title: printed on top.
         inputs: how many outputs of earlier cells a cell reads.
+        operations: with a user's own among them; None for those of `metadarts.operations`.
 
     Raises:
         ConfigError: when there is no genotype, or they do not have equal numbers of pairs.
@@ -46,6 +54,7 @@ def draw_genotypes(
                 f"{caption!r}: expected as many (normal, reduce) pairs as the first genotype has, {_pairs(first)}, "
                 f"got {_pairs(genotype)}: compare genotypes of one search space"
             )
+    colors = colors_of([genotype for _, genotype in genotypes], operations)
     columns = [lay_out_cells(genotype, inputs) for _, genotype in genotypes]
     widths = [width_of(layouts) for layouts in columns]
     spans = {cell: _joint([span(layouts[cell]) for layouts in columns]) for cell in columns[0]}
@@ -69,7 +78,8 @@ def draw_genotypes(
             for cell, layout in layouts.items():
                 low, high = spans[cell]
                 place = (left / width, (top - high + low) / height, wide / width, (high - low) / height)
-                draw_cell(cell_axes(sheet, place, wide, (low, high), cell), layout, inputs, marked[cell])
+                axes = cell_axes(sheet, place, wide, (low, high), cell)
+                draw_cell(axes, layout, inputs, colors, marked[cell])
                 top -= high - low
             left += wide + BETWEEN
 

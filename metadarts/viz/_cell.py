@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from metadarts.core.errors import GenotypeError
@@ -10,20 +10,15 @@ from metadarts.spaces import Genotype
 
 from ._canvas import FAINT, INK, Target, figure
 from ._layout import BLOCK, OUTPUT, OUTPUT_STEP, Layout, Wire, lay_out
+from ._shades import box_colors, shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.path import Path
 
-FAMILIES = {
-    "skip": ("#e8eaed", "#5f6673"),
-    "max": ("#fde9c8", "#a8690a"),
-    "avg": ("#fde9c8", "#a8690a"),
-    "sep": ("#d6e6fa", "#1f5fa8"),
-    "dil": ("#e7dcf7", "#6a3fa0"),
-}
-OTHER = ("#d9f0e3", "#1c7a4a")
+    from metadarts.operations import Operation
+
 WIRES = ("#2b2f36", "#0d7a80", "#b3541e", "#2f7d4f", "#b0307a", "#2a6fb5")
 NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
 HALO, RIM = "#ffd23f", "#c2185b"
@@ -33,7 +28,14 @@ Choice = tuple[int, int, str]
 """A kept edge as `Genotype.choices` lists it: (node, input, operation)."""
 
 
-def draw_genotype(genotype: Genotype, path: Target, title: str = "", *, inputs: int = 2) -> None:
+def draw_genotype(
+    genotype: Genotype,
+    path: Target,
+    title: str = "",
+    *,
+    inputs: int = 2,
+    operations: Mapping[str, Operation] | None = None,
+) -> None:
     """Write a picture of the normal and the reduction cell; ``path`` ends in .svg or .png.
 
     Args:
@@ -41,12 +43,13 @@ def draw_genotype(genotype: Genotype, path: Target, title: str = "", *, inputs: 
         path: the file; its folder is made when missing. The same genotype gives the same SVG bytes.
         title: printed on top.
         inputs: how many outputs of earlier cells a cell reads.
+        operations: with a user's own among them; None for those of `metadarts.operations`.
 
     Raises:
         ConfigError: when the suffix is neither .svg nor .png.
         GenotypeError: when the genotype has no pairs at all.
     """
-    layouts = lay_out_cells(genotype, inputs)
+    layouts, colors = lay_out_cells(genotype, inputs), colors_of([genotype], operations)
     spans = {cell: span(layout) for cell, layout in layouts.items()}
     width = width_of(layouts)
     height = sum(top - bottom for bottom, top in spans.values()) + (0.9 if title else 0.0)
@@ -60,7 +63,7 @@ def draw_genotype(genotype: Genotype, path: Target, title: str = "", *, inputs: 
             share = (high - low) / height
             axes = cell_axes(sheet, (0.0, top - share, 1.0, share), width, (low, high), cell)
             top -= share
-            draw_cell(axes, layout, inputs)
+            draw_cell(axes, layout, inputs, colors)
 
 
 def lay_out_cells(genotype: Genotype, inputs: int) -> dict[str, Layout]:
@@ -69,6 +72,14 @@ def lay_out_cells(genotype: Genotype, inputs: int) -> dict[str, Layout]:
     if not cells:
         raise GenotypeError("nothing to draw: expected a genotype with at least one cell, got one without pairs")
     return {cell: lay_out(genotype.choices(cell), genotype.concat(cell), inputs) for cell in cells}
+
+
+def colors_of(
+    genotypes: Collection[Genotype], operations: Mapping[str, Operation] | None
+) -> dict[str, tuple[str, str]]:
+    """Operation -> the face of its box, and its rim and letters."""
+    names = dict.fromkeys(op for genotype in genotypes for cell in NAMES for _, _, op in genotype.choices(cell))
+    return {name: box_colors(shade) for name, shade in shades(names, operations).items()}
 
 
 def width_of(layouts: dict[str, Layout]) -> float:
@@ -93,7 +104,9 @@ def span(layout: Layout) -> tuple[float, float]:
     return min(heights) - BLOCK / 2 - 0.25, max(heights) + BLOCK / 2 + 0.75
 
 
-def draw_cell(axes: Axes, layout: Layout, inputs: int, marked: Collection[Choice] = ()) -> None:
+def draw_cell(
+    axes: Axes, layout: Layout, inputs: int, colors: Mapping[str, tuple[str, str]], marked: Collection[Choice] = ()
+) -> None:
     """Draw one cell into its axes; the operations of the ``marked`` choices stand out."""
     arrivals = {(wire.column + 1, wire.stop): wire.state for wire in layout.wires if not wire.lane}
     for state in layout.place:
@@ -101,7 +114,8 @@ def draw_cell(axes: Axes, layout: Layout, inputs: int, marked: Collection[Choice
     for state, boxes in layout.boxes.items():
         column = layout.place[state][0]
         marks = [(state - inputs, arrivals.get((column, height)), op) in marked for op, height in boxes]
-        _draw_node(axes, layout, state, str(state - inputs), marks)
+        faces = [colors[op] for op, _ in boxes]
+        _draw_node(axes, layout, (state, str(state - inputs)), list(zip(marks, faces, strict=True)))
     for state in (*range(inputs), OUTPUT):
         name = "$c_{k}$" if state == OUTPUT else f"$c_{{k-{inputs - state}}}$"
         _draw_terminal(axes, layout, state, name)
@@ -152,25 +166,27 @@ def _arrow(axes: Axes, start: tuple[float, float], stop: tuple[float, float], co
     axes.annotate("", xy=stop, xytext=start, arrowprops=style | {"shrinkA": 0, "shrinkB": 0})
 
 
-def _draw_node(axes: Axes, layout: Layout, state: int, name: str, marks: list[bool]) -> None:
+def _draw_node(axes: Axes, layout: Layout, named: tuple[int, str], looks: list[tuple[bool, tuple[str, str]]]) -> None:
+    """The node ``named`` (state, name) and its operations, each marked or not, in its colours."""
     from matplotlib.patches import Circle
 
+    state, name = named
     column, middle = layout.place[state]
     left, right = _x_in(layout, column), _x_out(layout, column)
-    for (op, height), mark in zip(layout.boxes[state], marks, strict=True):
+    for (op, height), (mark, colors) in zip(layout.boxes[state], looks, strict=True):
         axes.plot([left + BOX, right - RADIUS], [height, middle], color=INK, linewidth=1.1, zorder=2)
         if mark:
             draw_halo(axes, left + 0.06, height, BOX - 0.06)
-        _box(axes, left, height, op)
+        _box(axes, (left, height), op, colors)
     spot, color = (right - RADIUS, middle), _color(state)
     axes.add_patch(Circle(spot, RADIUS, facecolor="white", edgecolor=color, linewidth=1.6, zorder=3))
     axes.text(*spot, name, ha="center", va="center_baseline", fontsize=9, color=INK, zorder=4)
 
 
-def _box(axes: Axes, left: float, height: float, op: str) -> None:
+def _box(axes: Axes, place: tuple[float, float], op: str, colors: tuple[str, str]) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    face, edge = FAMILIES.get(op.split("_", maxsplit=1)[0], OTHER)
+    (left, height), (face, edge) = place, colors
     corner, style = (left + 0.06, height - 0.22), "round,pad=0,rounding_size=0.12"
     patch = FancyBboxPatch(corner, BOX - 0.06, 0.44, style, facecolor=face, edgecolor=edge, linewidth=0.9, zorder=3)
     axes.add_patch(patch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from metadarts.core.errors import GenotypeError
@@ -10,17 +10,23 @@ from metadarts.spaces import Genotype, SearchSpace
 
 from ._alphas import HEADINGS, state_name
 from ._canvas import FAINT, Target, figure
+from ._shades import shades
 from ._traces import end_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OTHERS = ("#3f9c6c", "#1c5f40", "#b0307a", "#0d7a80")
-"""Colours of operations that have none of their own, see `metadarts.operations.Operation.shade`."""
+    from metadarts.operations import Operation
 
 
 def draw_choices(
-    steps: Sequence[int], genotypes: Sequence[Genotype], space: SearchSpace, path: Target, title: str = ""
+    steps: Sequence[int],
+    genotypes: Sequence[Genotype],
+    space: SearchSpace,
+    path: Target,
+    title: str = "",
+    *,
+    operations: Mapping[str, Operation] | None = None,
 ) -> None:
     """Write one panel per cell type: a row per edge, time to the right, coloured by the operation while it is kept.
 
@@ -30,6 +36,7 @@ def draw_choices(
         space: names edges and operations.
         path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
         title: printed on top.
+        operations: with a user's own among them; None for those of `metadarts.operations`.
 
     Raises:
         GenotypeError: when there is no genotype, not one per step, or one is not of ``space``.
@@ -40,26 +47,17 @@ def draw_choices(
         genotype.validate(space)
     from matplotlib.patches import Patch
 
-    shades = _shades(space)
+    colors = shades(space.operations, operations)
     with figure(path, 1.2 + 4.4 * len(space.cell_types), 1.5 + 0.23 * space.num_edges) as sheet:
         sheet.set_layout_engine("constrained")
         sheet.suptitle(title, fontsize=11, fontweight="bold")
         panels = sheet.subplots(1, len(space.cell_types), squeeze=False)[0]
         for axes, cell in zip(panels, space.cell_types, strict=True):
-            _draw_spans(axes, steps, [genotype.choices(cell) for genotype in genotypes], space, shades)
+            _draw_spans(axes, steps, [genotype.choices(cell) for genotype in genotypes], space, colors)
             axes.set_title(HEADINGS[cell], fontsize=9)
-        handles = [Patch(facecolor=shade, label=op) for op, shade in shades.items()]
+        handles = [Patch(facecolor=shade, label=op) for op, shade in colors.items()]
         sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7.5,
                      handlelength=1.0, columnspacing=1.2)  # fmt: skip
-
-
-def _shades(space: SearchSpace) -> dict[str, str]:
-    from metadarts.operations import OPERATIONS
-
-    own = {op: OPERATIONS[op].shade for op in space.operations if op in OPERATIONS}
-    others = [op for op in space.operations if not own.get(op)]
-    spare = {op: OTHERS[index % len(OTHERS)] for index, op in enumerate(others)}
-    return {op: own.get(op) or spare[op] for op in space.operations}
 
 
 def _draw_spans(
@@ -67,13 +65,13 @@ def _draw_spans(
     steps: Sequence[int],
     choices: Sequence[tuple[tuple[int, int, str], ...]],
     space: SearchSpace,
-    shades: dict[str, str],
+    colors: dict[str, str],
 ) -> None:
     last = end_of(steps)
     ends = [*steps[1:], last]
     for (node, source, op), start, stop in _spans(steps, ends, choices):
         row = space.edge_index(node, source)
-        axes.barh(row, stop - start, left=start, height=0.78, color=shades[op], linewidth=0)
+        axes.barh(row, stop - start, left=start, height=0.78, color=colors[op], linewidth=0)
     for row in range(space.num_edges):
         axes.axhline(row, color=FAINT, linewidth=0.4, alpha=0.5, zorder=0)
     for node in range(1, space.nodes):
