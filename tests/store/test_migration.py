@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metadarts.store.migration import migrated_finish, migrated_task
+from metadarts.store.migration import migrated_finish, migrated_settings, migrated_task
 
 
 @pytest.mark.parametrize(
@@ -15,18 +15,50 @@ def test_names_of_finishes(old, new):
     assert migrated_finish(old) == new
 
 
-def test_a_task_folder_has_its_finishes_under_todays_names_in_their_order():
-    told = {"solutions": {"scratch": 1, "soft": 2, "inherited": 3}, "measured": {"soft": 4}, "notes": ["soft"]}
+NETWORK = {
+    "in_channels": 1, "stem": [4, 6], "channels": 4, "cells": ["normal", "reduce"], "affine": False, "pool_norm": True,
+    "head": "prototype", "logit_scale": 0.1, "flat": 0,
+}  # fmt: skip
+
+
+def test_a_task_folder_has_its_finishes_and_its_network_under_todays_names():
+    told = {"version": 1, "nodes": 2, "network": NETWORK, "measured": {"soft": 4}, "notes": ["soft"]}
+    told |= {"solutions": {"scratch": 1, "soft": 2, "inherited": 3}}
     tensors = {"soft/head.bias": 5, "scratch/a/b": 6, "support/pixels": 7, "soft": 8}
-    found, renamed = migrated_task(told, tensors)
+    found, renamed = migrated_task(told)
     assert found == {
-        "solutions": {"retrained": 1, "supernet": 2, "inherited": 3}, "measured": {"supernet": 4}, "notes": ["soft"],
+        "version": 2, "solutions": {"retrained": 1, "supernet": 2, "inherited": 3}, "measured": {"supernet": 4},
+        "notes": ["soft"],
+        "network": {
+            "space": {"name": "darts", "nodes": 2}, "macro": {"name": "tnas", "stem": [4, 6], "channels": 4},
+            "model": {"affine": False, "pool_norm": True, "head": "prototype"},
+        },
     }  # fmt: skip
     assert list(found["solutions"]) == ["retrained", "supernet", "inherited"]
-    assert renamed == {"supernet/head.bias": 5, "retrained/a/b": 6, "support/pixels": 7, "supernet": 8}
-    assert migrated_task(found, renamed) == (found, renamed)
+    assert renamed(tensors) == {"supernet/head.bias": 5, "retrained/a/b": 6, "support/pixels": 7, "supernet": 8}
+    assert migrated_task(found)[0] == found
+    assert migrated_task(found)[1](tensors) == tensors
 
 
-@pytest.mark.parametrize("odd", [{}, {"solutions": None, "measured": []}, {"solutions": "soft"}])
+@pytest.mark.parametrize("odd", [{}, [], {"version": 1, "solutions": None, "measured": []}, {"version": 3}])
 def test_what_is_damaged_is_left_for_its_reader(odd):
-    assert migrated_task(odd, {}) == (odd, {})
+    found, _ = migrated_task(odd)
+    assert found == (odd | {"version": 2} if isinstance(odd, dict) and odd.get("version") == 1 else odd)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"model.nodes": 2}, {"space.nodes": 2}),
+        ({"model.channels": 4, "model.stem": [4, 6]}, {"macro.channels": 4, "macro.stem": [4, 6]}),
+        (
+            {"model.network": "conv4", "model.channels": 32, "model.stem": [24, 48]},
+            {"model.network": "supernet", "macro.name": "conv4", "macro.channels": 32},
+        ),
+        ({"training.engine": "task_axis"}, {"training.engine": "batched"}),
+        ({"training.engine": "loop", "inner.steps": 3}, {"training.engine": "loop", "inner.steps": 3}),
+    ],
+)
+def test_settings(old, new):
+    assert migrated_settings(old) == new
+    assert migrated_settings(new) == new
