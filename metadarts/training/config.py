@@ -248,8 +248,9 @@ def _faults(config: Config) -> Iterable[str]:
 
 def _choice_faults(config: Config) -> Iterable[str]:
     """What is wrong with the variants that are chosen: each is made once, then the network of them all."""
-    parts = [config.meta_rule, config.structure, config.search_space, config.build_relaxation]
-    faults = [fault for make in (*parts, lambda: config.penalty(ANY_IMAGE)) if (fault := _fault_of(make))]
+    parts: list[Callable[[], Any]] = [config.meta_rule, config.structure, config.search_space, config.build_relaxation]
+    parts.append(lambda: config.penalty(ANY_IMAGE))
+    faults = [fault for make in parts if (fault := _fault_of(make))]
     yield from faults or filter(None, [_fault_of(config.build_network)])
 
 
