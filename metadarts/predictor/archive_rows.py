@@ -224,8 +224,14 @@ def json_text(what: str, value: Mapping[str, Any]) -> str:
 
 
 def space_text(space: SearchSpace) -> str:
-    """Equal spaces, equal text."""
-    return json_text("space", dataclasses.asdict(space))
+    """Equal spaces, equal text: that of version 0.1. Raises DataError for a space that an archive cannot hold."""
+    told = dataclasses.asdict(space)
+    if told.pop("inputs_by") != "rule":
+        raise DataError(
+            f"space {space.name!r} has alphas for the inputs of its nodes, and an archive holds those of operations "
+            "alone: record tasks of a space whose inputs_by is 'rule'"
+        )
+    return json_text("space", told)
 
 
 @dataclass(frozen=True)

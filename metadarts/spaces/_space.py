@@ -23,6 +23,9 @@ EDGES_PER_NODE = (1, PAIRS_PER_NODE)
 CELL_TYPES = ("normal", "reduce")
 """The cells that a `Genotype` can describe."""
 
+MOST_STATES = 64
+"""Of nodes and of inputs: a cell has as many edges as pairs of them, and a description may come from anyone."""
+
 INPUT_CHOICES = ("rule", "pairs", "edges")
 """How a node's inputs are chosen: by the rule of derivation, or by alphas over pairs of inputs or over its edges."""
 
@@ -151,6 +154,8 @@ def _faults(space: SearchSpace) -> list[str]:
         faults.append("name is empty, give it one")
     if space.nodes < 1:
         faults.append(f"nodes must be at least 1, got {space.nodes}")
+    if max(space.nodes, space.inputs) > MOST_STATES:
+        faults.append(f"nodes and inputs must be at most {MOST_STATES}, got {space.nodes} and {space.inputs}")
     if space.inputs_by not in INPUT_CHOICES:
         faults.append(f"inputs_by {space.inputs_by!r} is unknown; {nearest(space.inputs_by, INPUT_CHOICES)}")
     if space.inputs_by == "pairs" and space.edges_per_node != PAIRS_PER_NODE:
