@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
+from metadarts.networks import supernet
 from metadarts.spaces import darts
 from metadarts.training.tensorboard_writer import TensorBoardWriter
 
@@ -56,7 +57,7 @@ def scalars(events: EventAccumulator) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_every_measurement_is_a_curve_as_soon_as_it_is_added(tmp_path):
-    board = TensorBoardWriter(tmp_path, SPACE)
+    board = TensorBoardWriter(tmp_path, supernet(SPACE))
     board.add(VALIDATE)
     board.add(TRAIN)  # the smaller one last: it alone would wait in a buffer
     events = read(tmp_path)  # the board is still open
@@ -85,7 +86,7 @@ def test_every_measurement_is_a_curve_as_soon_as_it_is_added(tmp_path):
 
 
 def test_alphas_are_drawn_at_every_look_and_the_cell_when_it_changed(tmp_path):
-    board = TensorBoardWriter(tmp_path, SPACE)
+    board = TensorBoardWriter(tmp_path, supernet(SPACE))
     for step, seed in ((0, 1), (5, 1), (9, 2)):
         board.add(alphas(step, seed))
     board.close()
@@ -100,7 +101,7 @@ def test_alphas_are_drawn_at_every_look_and_the_cell_when_it_changed(tmp_path):
 
 
 def test_a_cell_whose_edges_only_trade_ranks_is_the_same_cell(tmp_path):
-    board = TensorBoardWriter(tmp_path, SPACE)
+    board = TensorBoardWriter(tmp_path, supernet(SPACE))
     for step, (first, second) in enumerate(((2.0, 1.0), (1.0, 2.0))):
         table = torch.zeros(SPACE.alpha_shape)
         table[[0, 1, 2, 3], 3] = torch.tensor([first, second, first, second])
@@ -110,11 +111,11 @@ def test_a_cell_whose_edges_only_trade_ranks_is_the_same_cell(tmp_path):
 
 
 def test_a_resumed_run_hides_what_it_does_again(tmp_path):
-    first = TensorBoardWriter(tmp_path, SPACE)
+    first = TensorBoardWriter(tmp_path, supernet(SPACE))
     for step in range(1, 6):
         first.add(TRAIN | {"step": step, "loss": 1.0})
     first.close()
-    resumed = TensorBoardWriter(tmp_path, SPACE, purge_step=4)
+    resumed = TensorBoardWriter(tmp_path, supernet(SPACE), purge_step=4)
     for step in (4, 5, 6):
         resumed.add(TRAIN | {"step": step, "loss": 2.0})
     resumed.close()
@@ -138,7 +139,7 @@ def test_a_resumed_run_hides_what_it_does_again(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_left_out(record, tmp_path):
-    board = TensorBoardWriter(tmp_path, SPACE)
+    board = TensorBoardWriter(tmp_path, supernet(SPACE))
     board.add(record)
     board.close()
     tags = read(tmp_path).Tags()
@@ -146,7 +147,7 @@ def test_what_does_not_fit_is_left_out(record, tmp_path):
 
 
 def test_a_loss_that_left_the_numbers_is_shown_as_a_gap(tmp_path):
-    board = TensorBoardWriter(tmp_path, SPACE)
+    board = TensorBoardWriter(tmp_path, supernet(SPACE))
     board.add({"kind": "train", "step": 1, "loss": float("inf")})
     board.close()
     ((step, value),) = scalars(read(tmp_path))["train/loss"]
@@ -155,7 +156,7 @@ def test_a_loss_that_left_the_numbers_is_shown_as_a_gap(tmp_path):
 
 
 def test_closing_twice_is_closing(tmp_path):
-    board = TensorBoardWriter(tmp_path, SPACE)
+    board = TensorBoardWriter(tmp_path, supernet(SPACE))
     board.close()
     board.close()
     with pytest.raises(RunError, match="is closed"):
@@ -166,11 +167,12 @@ FULL = """
 import resource, sys, pathlib
 from metadarts.core.errors import RunError
 from metadarts.training.tensorboard_writer import TensorBoardWriter
+from metadarts.networks import supernet
 from metadarts.spaces import darts
 folder, limit = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    board = TensorBoardWriter(folder, darts(2))
+    board = TensorBoardWriter(folder, supernet(darts(2)))
     for step in range(10_000):
         board.add({"kind": "train", "step": step, "loss": 1.0})
 except RunError as error:
@@ -198,12 +200,12 @@ def test_a_full_disk_is_one_error_without_a_trace_or_a_wait(limit, tmp_path):
 
 def test_a_folder_that_is_not_there_is_one_error(tmp_path):
     with pytest.raises(RunError, match=r"cannot write .*: No such file or directory"):
-        TensorBoardWriter(tmp_path / "gone", SPACE)
+        TensorBoardWriter(tmp_path / "gone", supernet(SPACE))
 
 
 def test_drawing_costs_little(tmp_path, record_property):
     """Reported, not asserted: a busy machine must not fail it."""
-    board = TensorBoardWriter(tmp_path, darts())
+    board = TensorBoardWriter(tmp_path, supernet(darts()))
     noise = torch.randn(4, *darts().alpha_shape, generator=Key.from_seed(0).torch())
     for look in range(2):  # the first pays for imports
         started = time.perf_counter()
