@@ -39,7 +39,8 @@ def derive_run(run: Path, plugins: Sequence[str] = ()) -> list[Path]:
     opened = open_run(run, plugins=plugins)
     folder, config = opened.folder, opened.config
     if not config.has_alphas():
-        raise ConfigError(f"{run} trained a network without alphas ({config.described()}): there is no cell to derive")
+        name = config.described()
+        raise ConfigError(f"{run} trained the network {name!r}, which has no alphas to derive a cell from")
     space, relaxation = config.search_space(), config.build_relaxation()
     alphas = alphas_of(opened.checkpoint.params)
     genotype = derive_genotype(alphas, space, relaxation)

@@ -145,7 +145,7 @@ def _require_supernet(config: Config) -> None:
     if not config.has_alphas():
         raise ConfigError(
             f"expected the run of a supernet, whose weights and alphas are adapted; its network is "
-            f"{config.described()}: give the run folder of a search"
+            f"{config.described()!r}: give the run folder of a search"
         )
 
 

@@ -198,8 +198,8 @@ class Config:
         return Penalty(cost, self.training.cost_strength)
 
     def described(self) -> str:
-        """The network in a few words."""
-        return "a discrete cell" if self.model.network == "cell" else f"macro network {self.macro.name}"
+        """The network in a word: "cell", or the macro network of a supernet."""
+        return "cell" if self.model.network == "cell" else self.macro.name
 
     def has_alphas(self) -> bool:
         """Whether there is an architecture to search: not in a discrete network, nor in one without cells."""

@@ -186,7 +186,7 @@ class Leaking:
         self.params = generic_params(learner, Key.from_seed(0))
         self.start, self.query_loss, self.learner, self.heap = learner.start, learner.query_loss, learner, 1000
 
-    def support_loss(self, params, batch):
+    def support_loss(self, params, batch, at):
         self.heap += LEAK
         return self.learner.support_loss(params, batch)
 

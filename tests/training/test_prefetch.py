@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -285,7 +286,7 @@ def test_refuses_to_make_nothing_ahead(make):
 
 
 def test_experiment_s_raw_batches_are_its_training_batches(source, tiny, lane):
-    experiment = Experiment(tiny(), source, learner=None, device=torch.device("cpu"))
+    experiment = Experiment(tiny(), source, learner=SimpleNamespace(noise=lambda *_: {}), device=torch.device("cpu"))
     sampler, key = experiment.sampler("train"), experiment.key
     with Prefetcher(experiment.training_raw, "cpu", lane=lane) as feeding:
         for step in range(3):

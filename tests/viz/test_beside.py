@@ -39,7 +39,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     """("halo", height) of every mark, and right after it (operation, height) of its box, among those of all boxes."""
     calls: list[tuple[str, float]] = []
     box, halo = _cell._box, _cell.draw_halo
-    monkeypatch.setattr(_cell, "_box", lambda a, x, y, op: calls.append((op, y)) or box(a, x, y, op))
+    monkeypatch.setattr(_cell, "_box", lambda a, at, op, colors: calls.append((op, at[1])) or box(a, at, op, colors))
     monkeypatch.setattr(_cell, "draw_halo", lambda a, x, y, wide: calls.append(("halo", y)) or halo(a, x, y, wide))
     return calls
 
