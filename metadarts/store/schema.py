@@ -23,6 +23,9 @@ Kind = TypeVar("Kind")
 MOST_BYTES = 2**26
 """Of JSON, unless a schema says otherwise."""
 
+PIECE = 2**24
+"""Bytes read at once."""
+
 DEEPEST = 64
 """Lists and objects within one another."""
 
@@ -91,8 +94,12 @@ class Schema(Generic[Kind]):
 def content(path: Path, limit: int = MOST_BYTES) -> bytes:
     """What a file holds. Raises OSError; ValueError for what is no regular file, and for one larger than ``limit``."""
     require_file(path, limit)
+    parts, left = [], limit + 1  # in pieces: `read` makes room for all that it is asked for
     with path.open("rb") as file:
-        return file.read(limit + 1)
+        while left > 0 and (part := file.read(min(left, PIECE))):
+            parts.append(part)
+            left -= len(part)
+    return b"".join(parts)
 
 
 def require_file(path: Path, limit: int) -> None:

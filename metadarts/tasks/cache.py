@@ -63,7 +63,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             arrays = {name: file[name] for name in file.files}
     except DAMAGE as error:
         raise UnreadableFile(str(error) or type(error).__name__) from error
-    except AttributeError as error:  # np.load hands back a bare array for a .npy file
+    except (AttributeError, TypeError) as error:  # np.load hands back a bare array for a .npy file
         raise UnreadableFile("it is not an .npz file") from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # np.load hands back the bytes of a member that is no .npy file

@@ -56,12 +56,13 @@ def test_gradient_is_the_projects_own_meta_gradient(kind, others):
     found = meta_gradients(params, rates, support, query, counts, recipe)
 
     problem = types.SimpleNamespace(
-        start=lambda shared, batch: start(shared, TASKS, counts),
-        support_loss=lambda own, batch: loss(own, batch.support, kind),
-        query_loss=lambda own, batch: (loss(own, batch.query, kind), torch.zeros(batch.tasks)),
+        start=lambda shared, batch, at: start(shared, TASKS, counts),
+        support_loss=lambda own, batch, at: loss(own, batch.support, kind),
+        query_loss=lambda own, batch, at: (loss(own, batch.query, kind), torch.zeros(batch.tasks)),
     )
     batch = types.SimpleNamespace(support=support, query=query, tasks=support.tasks)
     batch.slice = lambda first, last: batch  # all at once: nothing is cut
+    batch.channels_last = lambda: batch  # it has no images
     shared, own = ({name: tensor[0] for name, tensor in side.items()} for side in (params, rates))
     expected = meta_gradient(problem, shared, batch, recipe.inner, rates=own).gradients
     assert expected.keys() == found.keys()
