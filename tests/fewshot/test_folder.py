@@ -75,9 +75,13 @@ def test_a_task_comes_back(task, saved):
 
 
 def test_a_folder_of_version_0_1_is_todays(task, copy):
-    """As version 0.1 wrote it, which called two finishes otherwise."""
+    """As version 0.1 wrote it, which called two finishes otherwise and described the network in another way."""
     old = {"supernet": "soft", "retrained": "scratch"}
-    told = json.loads((copy / FACTS).read_text())
+    network = {
+        "in_channels": 1, "stem": [4, 6], "channels": 4, "cells": ["normal", "reduce"], "affine": False,
+        "pool_norm": True, "head": "prototype", "logit_scale": 0.1, "flat": 0,
+    }  # fmt: skip
+    told = json.loads((copy / FACTS).read_text()) | {"version": 1, "nodes": 2, "network": network}
     for group in ("solutions", "measured"):
         told[group] = {old.get(name, name): value for name, value in told[group].items()}
     (copy / FACTS).write_text(json.dumps(told))
@@ -91,7 +95,7 @@ def test_a_folder_of_version_0_1_is_todays(task, copy):
     assert (list(found.solutions), found.facts) == (list(task.solutions), task.facts)
     for name, solution in task.solutions.items():
         own = found.solution(name)
-        assert (own.finish, own.history) == (name, solution.history)
+        assert (own.finish, own.network, own.history) == (name, solution.network, solution.history)
         assert all(torch.equal(own.params[key], solution.params[key]) for key in solution.params)
     assert found.solution("soft") is found.solution("supernet")
     assert found.model("scratch").facts["finish"] == "retrained"
