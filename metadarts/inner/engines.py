@@ -143,7 +143,7 @@ def _adapt_together(
     state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
     exact = inner.order == "second" and torch.is_grad_enabled()
     if observe and observe(0, params):
-        return Adapted(params, _stacked(history, support.tasks))
+        return Adapted(params, _stacked(history, params))
     for step in range(inner.steps):
         step_rates = rates_at(inner, rates, params, step)
         learnt = batches(step) if batches else support
@@ -168,7 +168,7 @@ def _adapt_together(
         history.append(losses)
         if observe and observe(step + 1, params):
             break
-    return Adapted(params, _stacked(history, support.tasks))
+    return Adapted(params, _stacked(history, params))
 
 
 def _adapt_one_by_one(
@@ -208,11 +208,13 @@ def _adapt_one(
         grads, losses = inner_gradients(_staged(loss, inner, step, progress), params, support, inner, exact)
         params, state = rule.update(grads, state, params, rates_at(inner, rates, params, step), step)
         history.append(losses.detach())
-    return params, _stacked(history, 1)
+    return params, _stacked(history, params)
 
 
-def _stacked(history: list[Tensor], tasks: int) -> Tensor:
-    return torch.stack(history) if history else torch.zeros(0, tasks)
+def _stacked(history: list[Tensor], params: Params) -> Tensor:
+    """[K, T]; [0, T] where the tasks are, when no step was taken."""
+    first = next(iter(params.values()))
+    return torch.stack(history) if history else torch.zeros(0, first.shape[0], device=first.device)
 
 
 ENGINES: dict[str, Callable[..., Adapted]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from metadarts.fewshot.labelled import Labelled
 from metadarts.fewshot.learn import adapt_start, derive, inherited, retrained
 from metadarts.fewshot.measure import measured
 from metadarts.fewshot.task import FINISHES, Support, logits
+from metadarts.inner import InnerLoop, adapt
 from metadarts.ops.choice import implementation
 
 SETTINGS = AdaptSettings(2)
@@ -222,6 +224,16 @@ def test_a_task_saved_from_elsewhere_answers_here(placed_elsewhere, grey, learnt
     with implementation("folded"):
         wanted = logits(found.support, solution.network, solution.with_axis(), pixels)
     torch.testing.assert_close(found.model().logits(pixels), wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("engine", ["batched", "loop"])
+def test_losses_of_no_step_are_where_the_tasks_are(elsewhere, start, support, engine):
+    with elsewhere.Elsewhere():
+        placed = replace(support, device=elsewhere.NAME)
+        batch = placed.batch(support.frozen)
+        params = start.learner.start(placed.placed({n: t[None] for n, t in start.params.items()}), batch)
+        found = adapt(start.learner.support_loss, params, batch, InnerLoop(0), engine=engine)
+        assert (found.losses.shape, str(found.losses.device)) == ((0, 1), elsewhere.NAME)
 
 
 class Asked(torch.nn.Module):
