@@ -11,12 +11,12 @@ same script measures any version: the one that PYTHONPATH names first, else the 
 Parts (`--only`):
 
     quick, omniglot, cifar   20 meta-steps of the preset on its data, `evaluate`, `derive`, `evaluate --genotype`; after
-                             quick also `adapt` from that run, `predict` and `export`
+                             quick also `adapt` from that run and `predict`
     auto-grey, auto-colour   `adapt auto` on made images, `predict` and `export`
     tiny                     from the search of a tiny network to a meta-model (`archive add`, `metamodel train` and
                              `predict`), `adapt --start predicted`, and exports of the soft and of the discrete solution
                              to every format
-    paths                    3 meta-steps of tiny networks, for what the presets leave out: engines, first order, inner
+    paths                    2 meta-steps of tiny networks, for what the presets leave out: engines, first order, inner
                              rules, learned rates, recomputation, bf16, networks without alphas, class folders as data
     small                    seconds of each verb on built-in data, for tests/frozen
 
@@ -383,13 +383,11 @@ def preset_part(preset: str, folder: Path, data: Path) -> Found:
 
 def quick_part(folder: Path, data: Path) -> Found:
     """The preset quick, and a task adapted from its run."""
-    found, wanted = preset_part("quick", folder, data), {"soft": ["python"]}
+    found = preset_part("quick", folder, data)
     make_images(folder / "images", channels=1)
-    lines = [adapt("run", "images", "task"), ["predict", "task", "images", *THREADS]]
-    _, said, *_ = call(folder, *lines, *exports("task", wanted))
+    _, said = call(folder, adapt("run", "images", "task", steps=3), ["predict", "task", "images", *THREADS])
     add_task(found, "adapt run", folder / "task")
     add_answers(found, "predict", said)
-    add_exports(found, folder, "task", wanted)
     return found
 
 
@@ -439,7 +437,7 @@ def paths_part(folder: Path, data: Path) -> Found:
     found = Found()
     for seed, split in enumerate(("train", "val", "test")):
         make_images(folder / "classes" / split, 3, [f"{split} {name}" for name in CLASSES], seed)
-    usual = {"training.meta_steps": 3, "training.validations": 1, **TINY}
+    usual = {"training.meta_steps": 2, "training.validations": 1, **TINY}
     lines = [
         search(name, usual | settings, "--data", "classes" if name == "folder" else "glyphs")
         for name, settings in PATHS.items()

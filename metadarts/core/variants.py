@@ -42,6 +42,9 @@ class Variants(Mapping[str, V]):
     def __hash__(self) -> int:
         return hash((self.kind, tuple(self._entries)))
 
+    def __deepcopy__(self, memo: object) -> Variants[V]:
+        return self
+
     def __repr__(self) -> str:
         return f"Variants({self.kind!r}: {', '.join(self)})"
 

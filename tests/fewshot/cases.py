@@ -21,7 +21,7 @@ SIDE = 16
 TINY = {
     "macro.channels": 4,
     "space.nodes": 2,
-    "macro.stem": (4, 6),
+    "model.stem": (4, 6),
     "model.head": "prototype",
     "model.bn": "support",
     "inner.weight_rate": 0.05,
