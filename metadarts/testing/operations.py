@@ -8,7 +8,6 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch
-from metadarts.export import difference, freeze, make_model
 from metadarts.networks import Learner, Network, NetworkSpec
 from metadarts.operations import OPERATIONS, EdgeContext, Operation, Statistics
 from metadarts.spaces import SearchSpace
@@ -95,6 +94,8 @@ def _check_init(name: str, operation: Operation, stride: int) -> None:
 
 def _check_fold(name: str, operation: Operation, cell: str) -> None:
     """The plain layers against the network under its support set's statistics; the operation on both its edges."""
+    from metadarts.export import difference, freeze, make_model  # whose files need packages that a check does not
+
     key = Key(("check_operation", name, "fold"))
     table = OPERATIONS if name in OPERATIONS else OPERATIONS.plus(name, operation)
     spec = NetworkSpec(in_channels=1, stem=(4, 6), channels=4, cells=(cell,), affine=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.tasks import EpisodeSampler, Source
-from metadarts.tasks.source import SPLITS
+
+if TYPE_CHECKING:
+    from metadarts.tasks import Source
 
 WAYS, SHOTS, QUERIES = 2, 1, 1
 
@@ -22,6 +24,9 @@ def check_source(make: Callable[..., Source], place: Path | None = None) -> None
             classes, or the same key draws two different tasks.
         DataError: when a field of the source contradicts another.
     """
+    from metadarts.tasks import EpisodeSampler  # which reads images
+    from metadarts.tasks.source import SPLITS
+
     source = make(place)
     if make(place).content_sha256 != source.content_sha256:
         raise AssertionError(f"{source.name}: opened twice, it holds different data")
