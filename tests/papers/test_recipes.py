@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metadarts.core.errors import ConfigError
-from metadarts.networks import NetworkSpec, discrete_network
+from metadarts.networks import Image, NetworkSpec, discrete_network
 from metadarts.papers.reproduction import TABLES, TableSpec, table_named
 from metadarts.papers.reproduction.papers import AUTO_MAML
 from metadarts.papers.reproduction.plans import comparisons_of, rows_of
@@ -33,18 +33,20 @@ def config(spec: TableSpec, training: Training, shots: int = 1, seed: int = 0) -
 def differing(spec: TableSpec, budget: str, first: str, second: str) -> set[str]:
     """The names of the settings in which two trainings differ."""
     a, b = (to_settings(config(spec, trainings(spec, budget)[name])) for name in (first, second))
-    return {f"{group}.{name}" for group in a for name in a[group] if a[group][name] != b[group][name]}
+    names = {(group, name) for side in (a, b) for group in side for name in side[group]}
+    return {f"{group}.{name}" for group, name in names if a[group].get(name) != b[group].get(name)}
 
 
 LENGTH = "training.meta_steps"
 PROTONET = {"inner.steps", "evaluate.steps", "tasks.train_ways", "tasks.queries", "training.tasks"}
 CELL = {"model.network", "model.genotype", "model.affine", "model.pool_norm"}
+MACRO = {"macro.name", "macro.channels", "macro.stem"}
 
 
 @pytest.mark.parametrize(("name", "budget"), [pair for pair in EVERY if pair[1] != "full"])
 def test_rows_that_are_compared_differ_in_what_is_said(name, budget):
     spec = TABLES[name]
-    assert differing(spec, budget, "headline", "maml-ours") == {"model.network", "macro.channels"}
+    assert differing(spec, budget, "headline", "maml-ours") == MACRO
     assert differing(spec, budget, "headline", "headline-10") - {LENGTH} == set()
     assert differing(spec, budget, "maml", "maml-first") - {LENGTH} == {"inner.order"}
     assert differing(spec, budget, "maml", "maml-equal") - {LENGTH} == set()
@@ -75,7 +77,7 @@ def test_equal_meta_updates_are_equal(name, budget, shots):
 def test_a_comparison_says_whether_more_than_the_network_differs(name, budget):
     """Two trainings of one recipe differ in the network and the length alone."""
     known = {row.name: row.training for row in rows_of(TABLES[name], budget, 5)}
-    alike = {LENGTH, "model.network", "macro.channels", *CELL}
+    alike = {LENGTH, *MACRO, *CELL}
     for plan in comparisons_of(budget):
         if {plan.first, plan.second} <= known.keys() and budget != "full":
             differ = differing(TABLES[name], budget, known[plan.first], known[plan.second])
@@ -121,10 +123,10 @@ def test_mamls_own_recipe_is_the_papers():
     for name, steps, rate, size, at_test in (("tnas-omniglot", 1, 0.4, 28, 1), ("tnas-fc100", 5, 0.01, 32, 10)):
         spec = TABLES[name]
         found = config(spec, trainings(spec, "hour")["maml"])
-        assert (found.model.network, found.model.channels, found.model.head) == ("conv4", 32, "shared")
+        assert (found.macro.name, found.macro.options["channels"], found.model.head) == ("conv4", 32, "shared")
         assert (found.inner.steps, found.inner.weight_rate, found.inner.order) == (steps, rate, "second")
         assert (found.evaluate.steps, found.tasks.queries, found.tasks.train_ways) == (at_test, 15, 0)
-        assert found.network_spec(1, (size, size)).cells == ()
+        assert found.structure(Image(1, size, size)).cells == ()
 
 
 def test_the_full_budget_has_mamls_meta_batch_and_constant_outer_rates():

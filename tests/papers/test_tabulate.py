@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metadarts.core.rng import Key
-from metadarts.networks import discrete_network
+from metadarts.networks import Image, discrete_network
 from metadarts.papers.reproduction import TABLES, Job, tabulate
 from metadarts.papers.reproduction.job import Finding, Findings
 from metadarts.papers.reproduction.papers import FC100
@@ -42,7 +42,7 @@ def cell(number: int) -> Genotype:
 
 def sizes(cells: list[Genotype], **changes: Any) -> list[int]:
     """Weights of the cells' networks, as the tiny supernet is made but for ``changes``."""
-    network = spec().trainings("hour", 1)[0].config("glyphs", 1, 0, {}).network_spec(1)
+    network = spec().trainings("hour", 1)[0].config("glyphs", 1, 0, {}).structure(Image(1))
     return [discrete_network(one, darts(NODES), replace(network, **changes)).count(5)[0] for one in cells]
 
 
