@@ -104,7 +104,7 @@ def test_a_run_that_was_spoilt(refused, run, tmp_path, verb, fault):
 def test_a_checkpoint_of_another_network(refused, run, tmp_path, verb):
     shutil.copytree(run, tmp_path / "copy")
     table = yaml.safe_load((tmp_path / "copy" / "config.yaml").read_text())
-    table["model"]["nodes"] = 3
+    table["space"]["nodes"] = 3
     (tmp_path / "copy" / "config.yaml").write_text(yaml.safe_dump(table))
     line = refused(verb, tmp_path / "copy")
     assert verb == "derive" or line.startswith("checkpoint of another space or network: ")
