@@ -1,30 +1,51 @@
-"""check_space: every primitive of a search space runs, and what a supernet of it counts adds up."""
+"""check_space: every primitive of a search space runs, and what a supernet of it counts and computes adds up."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
 from metadarts.core.rng import Key
-from metadarts.networks import Network, NetworkSpec, inherit
+from metadarts.derive import genotype_weights
+from metadarts.networks import Block, CellBlock, Cells, Network, Readout, Stem, Structure, inherit
 from metadarts.operations import OPERATIONS, EdgeContext, Operation, Statistics
 from metadarts.spaces import SearchSpace, random_genotype
 
+from ._close import check_close
+
 WAYS = 5
-SPEC = NetworkSpec(in_channels=1, stem=(4, 6), channels=4)
 
 
-def check_space(space: SearchSpace, operations: Mapping[str, Operation] = OPERATIONS) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Row(Structure):
+    """A stem and two cells of every kind of ``space``, each of which reads the last outputs before it."""
+
+    space: SearchSpace
+
+    def blocks(self, cells: Cells) -> tuple[Block, ...]:
+        row: list[Block] = [Stem((self.in_channels, 6))]
+        for index, kind in enumerate(2 * self.space.cell_types):
+            reads = tuple(max(0, len(row) - back) for back in range(self.space.inputs, 0, -1))
+            row.append(cells.cell(f"cells.{index}.", kind, 4, reads, tuple(row[read].out_channels for read in reads)))
+        return (*row, Readout((len(row) - 1,), row[-1].out_channels))
+
+
+def check_space(
+    space: SearchSpace, operations: Mapping[str, Operation] = OPERATIONS, structure: Structure | None = None
+) -> None:
     """Check that metadarts can search ``space``.
 
     Args:
         operations: of its primitives, for a table with a user's own.
+        structure: of a macro network of a user's own, for images of 1 channel, without affine batch norms in its cells.
 
     Raises:
         AssertionError: on a primitive without an implementation or with a wrong output shape, edges that do not
-            partition, parameters that do not add up, or a discrete network that cannot inherit from the supernet.
+            partition, parameters that do not add up, or a discrete network that cannot inherit from the supernet or is
+            not the supernet with all weight on its edges.
     """
     if missing := [name for name in space.primitives if name not in operations]:
         raise AssertionError(f"{space.name}: no implementation of {', '.join(missing)}")
@@ -32,9 +53,9 @@ def check_space(space: SearchSpace, operations: Mapping[str, Operation] = OPERAT
         for stride in (1, 2):
             check_shapes(name, operations[name], stride)
     _check_edges(space)
-    parent = Network(SPEC, space, operations=operations)
+    parent = Network(structure or _Row(in_channels=1, space=space), space, operations=operations)
     _check_counts(space, parent)
-    _check_inheritance(parent)
+    _check_discrete(parent)
 
 
 def _require(what: str, actual: object, expected: object) -> None:
@@ -43,7 +64,7 @@ def _require(what: str, actual: object, expected: object) -> None:
 
 
 def check_shapes(name: str, operation: Operation, stride: int) -> None:
-    """Check the output of two edges of two tasks on maps of an odd size. Raises AssertionError."""
+    """Check the output of two edges of two tasks on maps of an odd size, in float32. Raises AssertionError."""
     tasks, edges, channels, height, width = 2, 2, 4, 5, 7
     if operation.run is None:
         return
@@ -51,10 +72,12 @@ def check_shapes(name: str, operation: Operation, stride: int) -> None:
     shapes = operation.shapes(channels, stride).items()
     params = {own: torch.randn(tasks, edges, *shape, generator=key.child(own).torch()) for own, shape in shapes}
     state = torch.randn(tasks, 3, height, width, channels, generator=key.torch())
-    y = operation.run(state, EdgeContext(params, stride, Statistics(), pool_norm=True))
+    counts = torch.ones(tasks, 3, dtype=torch.bool)
+    y = operation.run(state, EdgeContext(params, stride, Statistics.over(counts), pool_norm=True))
     shared = y.shape[1] == 1
     small = (3, math.ceil(height / stride), math.ceil(width / stride))
     _require(f"{name} at stride {stride}", tuple(y.shape), (tasks, 1 if shared else edges, *small, channels))
+    _require(f"{name} at stride {stride}: type", y.dtype, state.dtype)
     _require(f"{name} at stride {stride} is finite", bool(torch.isfinite(y).all()), True)
     _require(f"{name} at stride {stride} has parameters of its edges", shared, not params)
 
@@ -69,13 +92,12 @@ def _check_edges(space: SearchSpace) -> None:
 
 def _check_counts(space: SearchSpace, network: Network) -> None:
     """Edge by edge, as the space is written down, against the tensors that the supernet makes."""
-    first, second = SPEC.stem
-    weights = 9 * first * (SPEC.in_channels + second) + 2 * (first + second)
-    for cell in network.cells:
-        weights += sum(channels * cell.channels for channels in cell.inputs)
-        for _, source in space.edges:
-            weights += sum(network.operations[n].weights(cell.channels, cell.stride(source)) for n in space.primitives)
-    weights += WAYS * (network.features + 1)
+    weights = WAYS * (network.features + 1)
+    for block in network.blocks:
+        if isinstance(block, CellBlock):
+            weights += _weights_of_cell(space, network, block)
+        else:
+            weights += sum(math.prod(shape) for shape in block.shapes().values())
     _require(f"{space.name}: weights and alphas of the supernet", network.count(WAYS), (weights, space.alphas_total))
     made = sum(math.prod(shape) for name, shape in network.shapes().items() if not name.startswith("head."))
     _require(
@@ -83,8 +105,23 @@ def _check_counts(space: SearchSpace, network: Network) -> None:
     )
 
 
-def _check_inheritance(parent: Network) -> None:
-    name = parent.space.name
-    child = parent.discrete(random_genotype(parent.space, Key(("check_space", name))))
-    params = inherit(child, parent.init(Key(("check_space", "init"))), parent)
-    _require(f"{name}: inherited shapes", {name: tuple(t.shape) for name, t in params.items()}, child.shapes())
+def _weights_of_cell(space: SearchSpace, network: Network, cell: CellBlock) -> int:
+    """Of a cell without affine batch norms, edge by edge."""
+    edges = [
+        network.operations[name].weights(cell.channels, cell.stride(source))
+        for _, source in space.edges
+        for name in space.primitives
+    ]
+    return sum(channels * cell.channels for channels in cell.inputs) + sum(edges)
+
+
+def _check_discrete(parent: Network) -> None:
+    """A random genotype: its parameters, and its features, are the supernet's with all weight on its edges."""
+    space, key = parent.space, Key(("check_space", parent.space.name))
+    genotype = random_genotype(space, key)
+    child, params = parent.discrete(genotype), {n: t.double() for n, t in parent.init(key.child("init")).items()}
+    own = inherit(child, params, parent)
+    _require(f"{space.name}: inherited shapes", {name: tuple(t.shape) for name, t in own.items()}, child.shapes())
+    images = torch.randn(3, 1, 17, 16, dtype=torch.float64, generator=key.child("images").torch())
+    mixed = parent.embed(params, images, weights=genotype_weights(genotype, space, dtype=torch.float64))
+    check_close(f"{space.name}: features of a discrete network", child.embed(own, images), mixed, 1e-9)

@@ -18,7 +18,12 @@ from metadarts.testing import check_space
         darts(),
         darts(nodes=1),
         SearchSpace("no none", ("skip_connect", "sep_conv_3x3"), nodes=2),
-        SearchSpace("one cell type", ("none", "max_pool_3x3", "dil_conv_5x5"), nodes=3),
+        SearchSpace("two kinds", ("none", "max_pool_3x3", "dil_conv_5x5"), nodes=3),
+        SearchSpace("one kind", ("none", "avg_pool_3x3", "skip_connect"), nodes=2, cell_types=("reduce",)),
+        SearchSpace("one input", ("none", "max_pool_3x3", "sep_conv_3x3"), nodes=2, inputs=1, edges_per_node=1),
+        SearchSpace("three inputs", ("skip_connect", "sep_conv_3x3"), nodes=2, inputs=3),
+        SearchSpace("pairs", ("max_pool_3x3", "sep_conv_3x3"), nodes=2, inputs_by="pairs"),
+        SearchSpace("edges", ("max_pool_3x3", "sep_conv_3x3"), nodes=2, inputs_by="edges"),
     ],
     ids=lambda space: f"{space.name} {space.nodes}",
 )

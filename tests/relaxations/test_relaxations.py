@@ -40,8 +40,40 @@ class Numbered(Softmax):
         return (alpha * (2.0 if isinstance(at.progress, float) else 1.0)).softmax(-1)
 
 
+@dataclass(frozen=True)
+class Stirred(Softmax):
+    """Draws where it weighs."""
+
+    def weights(self, alpha, at, noise=None):
+        return (alpha + 1e-9 * torch.rand(alpha.shape)).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Reversed(Softmax):
+    """Ranks the other way."""
+
+    def scores(self, alpha):
+        return (-alpha.double()).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Graded(Softmax):
+    """Weighs otherwise where no gradient is recorded, as in the first pass of a step that is recomputed."""
+
+    def weights(self, alpha, at, noise=None):
+        return (alpha * (1.0 if torch.is_grad_enabled() else 0.5)).softmax(-1)
+
+
 @pytest.mark.parametrize(
-    ("broken", "words"), [(Detached(), "Jacobian"), (Random(), "noise"), (Numbered(), "progress is a tensor")]
+    ("broken", "words"),
+    [
+        (Detached(), "Jacobian"),
+        (Random(), "noise"),
+        (Numbered(), "progress is a tensor"),
+        (Stirred(), "computed again"),
+        (Reversed(), "smaller alpha"),
+        (Graded(), "steps are recomputed"),
+    ],
 )
 def test_what_does_not_conform_is_found(broken, words):
     with pytest.raises(AssertionError, match=words):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import torch
 
 from metadarts.core.errors import ConfigError, GenotypeError, NumericsError
 from metadarts.core.rng import Key
+from metadarts.operations import OPERATIONS, Operation
 from metadarts.spaces import Genotype, SearchSpace, darts, random_genotype
-from metadarts.viz import draw_alphas, draw_curve, draw_genotype
+from metadarts.viz import draw_alphas, draw_choices, draw_curve, draw_genotype
 from metadarts.viz._layout import LANE, OUTPUT, lay_out
+from metadarts.viz._shades import box_colors, shades
 
 SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml"}
 
@@ -43,6 +46,33 @@ def test_other_suffixes_are_refused(genotype: Genotype, tmp_path: Path) -> None:
 def test_one_cell_and_unknown_operations_are_drawn(tmp_path: Path) -> None:
     draw_genotype(Genotype((("my_op", 0), ("skip_connect", 1)), (2,), (), ()), tmp_path / "one.svg")
     assert (tmp_path / "one.svg").exists()
+
+
+OWN = OPERATIONS.plus("my_op", Operation(run=None, shade="#0f2d4b"))
+
+
+def test_an_operation_has_the_colour_that_it_says(tmp_path: Path) -> None:
+    genotype, space = Genotype((("my_op", 0), ("sep_conv_3x3", 1)), (2,), (), ()), darts(nodes=1)
+    space = replace(space, primitives=("my_op", "sep_conv_3x3"), cell_types=("normal",))
+    draw_genotype(genotype, tmp_path / "cell.svg", operations=OWN)
+    draw_choices([0, 1], [genotype, genotype], space, tmp_path / "choices.svg", operations=OWN)
+    cell, choices = ((tmp_path / f"{name}.svg").read_text() for name in ("cell", "choices"))
+    for shade in ("#0f2d4b", OPERATIONS["sep_conv_3x3"].shade):
+        assert shade in choices
+        assert all(color in cell for color in box_colors(shade))
+
+
+def test_operations_without_a_colour_are_told_apart() -> None:
+    found = shades(["other", "max_pool_3x3", "another"])
+    assert found["max_pool_3x3"] == OPERATIONS["max_pool_3x3"].shade
+    assert list(found) == ["other", "max_pool_3x3", "another"]
+    assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize("shade", ["#000000", "#ffffff", "#9aa1ac", "#1f5fa8"])
+def test_what_is_written_in_a_box_can_be_read(shade: str) -> None:
+    face, letters = (sum(int(color[at : at + 2], 16) for at in (1, 3, 5)) / 765 for color in box_colors(shade))
+    assert face - letters > 0.4
 
 
 def test_an_empty_genotype_is_refused(tmp_path: Path) -> None:
