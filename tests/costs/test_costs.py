@@ -62,6 +62,22 @@ def test_multiply_adds_are_those_that_torch_counts(name, stride):
     assert 2 * operation.cost(channels, stride, positions) == counter.get_total_flops()
 
 
+@pytest.mark.parametrize(("first", "second"), list(combinations(CELLS, 2))[:4])
+def test_multiply_adds_differ_as_what_torch_counts_of_the_networks_does(first, second):
+    """The stem, the projections and the readout are the same; odd maps on the way."""
+    cost, images = COSTS["multiply_adds"](27, 20), 3
+    counted = [flops(NETWORK.discrete(genotype), images, (27, 20)) for genotype in (first, second)]
+    apart = cost(NETWORK, one_hot(first)) - cost(NETWORK, one_hot(second))
+    assert 2 * images * int(apart) == counted[0] - counted[1]
+
+
+def flops(network, images, size):
+    params = network.init(Key.from_seed(0))
+    with implementation("reference"), FlopCounterMode(display=False) as counter:
+        network.embed(params, torch.randn(images, 1, *size))
+    return counter.get_total_flops()
+
+
 def test_a_penalty_reaches_the_alphas_gradient():
     learner = Learner(NETWORK, precision="fp64")
     params, batch = generic_params(learner, Key.from_seed(0)), random_tasks(Key.from_seed(1), size=16)
