@@ -89,10 +89,16 @@ def test_an_operation_at_each_stride(cases, own, affine, cell):
     assert difference(cases.ship(case).logits(pixels), case.source(pixels)) < 1e-5
 
 
-def not_the_last(layers, x):
+def norm_then_relu(layers, x):
     """What it returns is followed by a layer that nothing reads."""
     y = layers.batch_norm(strided(layers, x), "norm")
     layers.relu(y)
+    return y
+
+
+def relu_then_norm(layers, x):
+    y = layers.relu(strided(layers, x))
+    layers.batch_norm(y, "norm")
     return y
 
 
@@ -115,8 +121,12 @@ FORMS = {
         lambda state, context: context.batch_norm(sampled(state, context), "norm"),
     ),
     "a norm before a layer that nothing reads": (
-        not_the_last,
+        norm_then_relu,
         lambda state, context: context.batch_norm(sampled(state, context), "norm"),
+    ),
+    "a relu before a norm that nothing reads": (
+        relu_then_norm,
+        lambda state, context: torch.relu(sampled(state, context)),
     ),
     "a sum": (
         lambda layers, x: layers.add(strided(layers, x), layers.relu(strided(layers, x))),
@@ -128,12 +138,13 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("mixed", [True, False])
 def test_a_weight_is_taken_in_whatever_an_operation_ends_in(cases, own, name, mixed):
-    """The state that two edges read keeps its values."""
+    """The state, which has just been made and which two nodes read, keeps its values."""
     fold, run = FORMS[name]
     table = OPERATIONS.plus("own", Operation(run=run, fold=fold))
-    space = SearchSpace("one", ("none", "own", "max_pool_3x3"), nodes=2)
+    space = SearchSpace("one", ("own", "max_pool_3x3"), nodes=2, inputs=1, edges_per_node=1)
     genotype = None if mixed else random_genotype(space, KEY)
-    case = cases.make_case(Network(cases.spec(), space, genotype, table), 20)
+    structure = own.Reducing(in_channels=1, head="prototype", inputs=1)
+    case = cases.make_case(Network(structure, space, genotype, table), 40)
     pixels = cases.noise(case, 9)
     assert difference(cases.ship(case).logits(pixels), case.source(pixels)) < 1e-5
 

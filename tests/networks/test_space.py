@@ -36,6 +36,15 @@ def test_a_primitive_without_an_implementation_is_named():
         check_space(SearchSpace("odd", ("none", "conv_7x1"), nodes=2))
 
 
+def test_a_primitive_that_depends_on_how_many_edges_run_is_found():
+    """In the supernet two edges leave an input, in a discrete network perhaps one."""
+    conv = OPERATIONS["sep_conv_3x3"]
+    broken = replace(conv, run=lambda state, context: conv.run(state, context) * context.params["pointwise1"].shape[1])
+    table = Variants("operation", dict(OPERATIONS) | {"sep_conv_3x3": broken})
+    with pytest.raises(AssertionError, match="features of a discrete network"):
+        check_space(SearchSpace("edges", ("none", "sep_conv_3x3"), nodes=2), table)
+
+
 def test_a_primitive_of_a_wrong_shape_is_named():
     skip = OPERATIONS["skip_connect"]
     broken = replace(skip, run=lambda state, context: skip.run(state, context)[:, 1:])
