@@ -179,9 +179,9 @@ def require_printable(names: Iterable[str]) -> None:
 def shown(value: Any) -> str:
     """``value`` in a few words: what comes from YAML can hold lists of any length within one another."""
     short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
     try:
-        return short.repr(value)[:80]
+        return short.repr(value)
     except ValueError:  # a whole number with more digits than Python prints
         return f"a {type(value).__name__}"
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.inner import RATE_FIELDS
+from metadarts.store.schema import shown
 
-from .values import read, shown
+from .values import read
 
 RATES = "inner.rates"
 EXPECTED = "the rates of groups as {head: 0.1, body: 0.1, alphas: 30}"

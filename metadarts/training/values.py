@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import types
 import typing
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from metadarts.core.errors import ConfigError
+from metadarts.store.schema import shown
 
 UNREADABLE = (yaml.YAMLError, ValueError, AttributeError, RecursionError, MemoryError)
 """What PyYAML raises on bad text: besides its own errors those of Python's int, dates and stack."""
@@ -49,16 +49,6 @@ def read(value: Any, expected: str) -> Any:
         return yaml.safe_load(value)
     except UNREADABLE as error:
         raise ConfigError(f"expected {expected}, got {shown(value)}") from error
-
-
-def shown(value: Any) -> str:
-    """``value`` cut to a line: aliases of YAML make a few bytes of text into lists of any length."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
-    try:
-        return short.repr(value)
-    except ValueError:  # a whole number inside with more digits than Python prints
-        return f"a {type(value).__name__}"
 
 
 def _type_name(hint: Any) -> str:
