@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, 
         "sha256": digest,
         **facts,
     }
+    with suppress(OSError):  # whatever is wrong with the folder, the writing says
+        folder.mkdir(exist_ok=True)
     write_atomically(folder / file, content)
     write_atomically(folder / f"{name}.json", (json.dumps(described, indent=2) + "\n").encode())
     for other in folder.glob(f"{name}-*"):  # the checkpoint before, and what a killed save left behind

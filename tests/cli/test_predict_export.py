@@ -164,7 +164,7 @@ def test_a_file_whose_name_is_not_utf_8(metadarts, task, tmp_path):
         (("export", "--verify", "{image}", "--out", "{tmp}/a.onnx"), "--verify FILE checks a file and writes none"),
         (("export", "--verify", "{image}"), "expected a name ending in"),
         (("export", "--verify", "/nowhere.onnx"), "there is no file"),
-        (("export", "{tmp}", "--out", "{tmp}/a.onnx"), "is no task folder"),
+        (("export", "{tmp}", "--out", "{tmp}/a.onnx"), "cannot be read"),
         (("export", "{task}", "--out", "{tmp}/a.onnx", "--format", "onxx"), "did you mean 'onnx'?"),
         (("export", "{task}", "--out", "{tmp}/a.pt2", "--format", "onnx"), "a onnx file's name ends in .onnx"),
         (("export", "--verify", "{tmp}/a.onnx", "--finish", "supernet"), "leave out the task and the other options"),
@@ -185,7 +185,7 @@ def test_a_damaged_task_folder(refused, task, images, tmp_path):
     for words in (("predict", copy, images), ("export", copy, "--out", tmp_path / "a.onnx")):
         assert "is damaged: its hash is not the one in task.json" in refused(*words)
     (copy / "task.json").write_text("{}")
-    assert "expected format 'metadarts.task'" in refused("predict", copy, images)
+    assert "format: expected 'metadarts.task'" in refused("predict", copy, images)
 
 
 def test_a_damaged_file(refused, shipped, images, tmp_path):

@@ -163,7 +163,8 @@ def test_one_edited_test_episode_is_refused(metadarts, refused, small, tmp_path)
 
 
 def test_the_folder_of_another_table_is_refused(refused, small, tmp_path):
-    (tmp_path / "plan.json").write_text(json.dumps({"table": "tnas-fc100", "episodes": {}}))
+    plan = {"table": "tnas-fc100", "budget": "full", "split": "", "episodes": {}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
     said = refused(*words(tmp_path))
     assert "holds another table: its table is 'tnas-fc100', asked for is 'tiny'; give another --out" in said
 

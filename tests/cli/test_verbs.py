@@ -215,7 +215,7 @@ def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
     from metadarts.tasks import SOURCES, omniglot
 
     monkeypatch.setattr("metadarts.tasks.glyphs", lambda progress: progress(Progress(1, 1)))
-    monkeypatch.setitem(SOURCES, "glyphs", lambda *_, **__: omniglot(data))
+    monkeypatch.setattr(SOURCES, "_entries", {**SOURCES, "glyphs": lambda *_, **__: omniglot(data)})
     small = {"macro.channels": 4, "space.nodes": 2, "macro.stem": [4, 6], "training.validation_tasks": 2}
     monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"] | small | {"training.tasks": 2, "evaluate.steps": 1})
     out = tmp_path / "demo"
