@@ -55,7 +55,7 @@ def test_a_workload_that_cannot_be_traced_is_named_and_the_others_are_kept(monke
 def test_both_orders_and_every_precision_are_asked_for():
     names = [name for name, _ in gpu_compile.workloads()]
     assert len(set(names)) > 20
-    assert {"W1, second, bf16", "W1, first, fp64", "a look of the search"} <= set(names)
+    assert {"W1, second, bf16", "W1, first, fp64", "a validation of the search"} <= set(names)
 
 
 def test_without_triton_it_is_skipped(monkeypatch, capsys):

@@ -65,6 +65,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from metadarts.export import open_model
 assert "own" not in sys.modules
+torch.set_num_threads(int(sys.argv[4]))  # the bits of a convolution depend on it
 pixels = load_file(sys.argv[2])["pixels"]
 save_file({"logits": open_model(Path(sys.argv[1])).logits(pixels).contiguous()}, sys.argv[3])
 """
@@ -76,7 +77,8 @@ def test_a_process_that_knows_none_of_it_opens_and_runs_the_file(cases, networks
     model.save(tmp_path / "model.safetensors")
     save_file({"pixels": pixels}, tmp_path / "pixels.safetensors")
     words = [tmp_path / "model.safetensors", tmp_path / "pixels.safetensors", tmp_path / "logits.safetensors"]
-    subprocess.run([sys.executable, "-c", OPEN, *map(str, words)], check=True)
+    words = [*map(str, words), str(torch.get_num_threads())]
+    subprocess.run([sys.executable, "-c", OPEN, *words], check=True)
     assert torch.equal(load_file(words[2])["logits"], model.logits(pixels))
 
 

@@ -25,6 +25,7 @@ from metadarts.spaces import darts, random_genotype
 from metadarts.tasks import ClassEntry, Source
 from metadarts.training import Config, RunFolder, build, search, with_settings
 from metadarts.training.build import assemble
+from metadarts.training.config import to_settings
 
 FUZZ = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -153,7 +154,7 @@ def test_a_run_without_alphas_is_no_start(cases, told, rewritten, tmp_path):
         folder = RunFolder.create(tmp_path / network, config, {})
         folder.save("best", assemble(config, source).fresh_state(), validation_accuracy=0.5)
         description = json.loads(json.dumps(told[0]))
-        description["config"]["model"] |= {"network": network, "genotype": genotype}
+        description["config"] = to_settings(config)
         words = f"expected the run of a supernet, .* its network is '{network}': give the run folder of a search"
         for name in (folder.path, rewritten(description)):
             with pytest.raises((ConfigError, RunError), match=words) as refused:
