@@ -13,8 +13,8 @@ the same on every machine. FOLDER gets one .npz a draw, readable without metadar
 
 Omniglot cannot give 20: a character was drawn 20 times, and 5 of those are the support. Nor can glyphs: a class has 15
 to 18 images in fonts other than those of its support. An alphabet is one of Omniglot's evaluation part with at least 12
-characters, all of them test classes of the split by Vinyals et al. too, which `metadarts.tasks.omniglot` follows: 8 of
-the 20 alphabets of the evaluation part hold training classes of that split.
+characters, all of them test classes of the split by Vinyals et al. too, which `metadarts.tasks.sources.omniglot`
+follows: 8 of the 20 alphabets of the evaluation part hold training classes of that split.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def open_tasksets(name: str, root: Path | None = None) -> Tasksets:
 
     Args:
         name: one of `TASKSETS`.
-        root: the folder of the data. Default: ``learn2learn`` in the cache folder (see `metadarts.tasks.glyphs`).
+        root: the folder of the data. Default: ``learn2learn`` in the cache folder (`default_cache`).
 
     Raises:
         ConfigError: for an unknown name, or when learn2learn is not installed.

@@ -13,7 +13,7 @@ from metadarts.papers.reproduction.recipes import CELLS, Recipe, Training
 from metadarts.papers.reproduction.tables import QUERIES, TASKS, WAYS
 from metadarts.papers.rows import BUDGETS, HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 from metadarts.spaces import Genotype, darts
-from metadarts.tasks.named import SOURCES
+from metadarts.tasks import SOURCES
 from metadarts.training import Config
 from metadarts.training.config import to_settings
 

@@ -18,7 +18,7 @@ from metadarts.tasks.glyph.jitter import SIZE
 from metadarts.tasks.glyph.lookalikes import AS_PRINTED, close_pairs, likeness, plain_drawings
 from metadarts.tasks.glyph.outlines import FONTS, FontReader, fonts_sha256
 from metadarts.tasks.glyph.scripts import SCRIPTS, characters
-from metadarts.tasks.glyphs import (
+from metadarts.tasks.sources.glyphs import (
     FONTS_SHA256,
     GLYPHS_SHA256,
     GLYPHS_VERSION,
@@ -107,7 +107,7 @@ def test_two_buildings_agree_bit_for_bit(small):
 
 
 def test_another_process_agrees_bit_for_bit(small):
-    script = f"from metadarts.tasks.glyphs import build; print(build(step={STEP}).content_sha256)"
+    script = f"from metadarts.tasks.sources.glyphs import build; print(build(step={STEP}).content_sha256)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == small.content_sha256
 
@@ -205,7 +205,7 @@ def test_no_class_looks_like_another(small, reader):
 
 
 def test_selection_keeps_the_order_of_the_candidates(reader):
-    from metadarts.tasks.glyphs import candidates
+    from metadarts.tasks.sources.glyphs import candidates
 
     found = candidates(reader, "test", step=STEP)
     kept = without_lookalikes(found)

@@ -10,7 +10,7 @@ import pytest
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.tasks import EpisodeSampler, nearest_class_mean, omniglot, open_source
-from metadarts.tasks.omniglot import FILE, read_folder, vinyals_split
+from metadarts.tasks.sources.omniglot import FILE, read_folder, vinyals_split
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from metadarts.core.rng import Key
 from metadarts.papers.reproduction import TABLES
 from metadarts.papers.reproduction.tables import QUERIES, TASKS, WAYS
 from metadarts.tasks import EpisodeSampler, Source, open_source
-from metadarts.tasks.omniglot import FILE, omniglot, omniglot_random
+from metadarts.tasks.sources.omniglot import FILE, omniglot, omniglot_random
 
 CHARACTERS, DRAWINGS = 1230, 3
 

@@ -143,3 +143,6 @@ def _check_classes(name: str, root: Path, classes: Sequence[FolderClass]) -> Non
                 f"{root}: {split} holds images of {len(labels) - len(missing)} of its {len(labels)} classes, "
                 f"none of {missing[0]}; put them there"
             )
+
+
+SOURCE = {"mini-imagenet": mini_imagenet, "tiered-imagenet": tiered_imagenet}

@@ -38,3 +38,6 @@ def folder(root: Path | None, size: int = 0, channels: int = 0, progress: Watch 
 def _split(root: Path, classes: list[FolderClass]) -> list[FolderClass]:
     numbers = split_classes([entry.name for entry in classes], f"{root}, class folders with images")
     return [replace(classes[number], split=split) for split in SPLITS for number in numbers[split]]
+
+
+SOURCE = folder

@@ -124,3 +124,6 @@ def _split(path: Path, arrays: dict[str, NDArray[Any]], names: list[str]) -> dic
     if codes.shape != (len(names),) or not set(codes.tolist()) <= {0, 1, 2}:
         raise DataError(f"{path}: split must be [{len(names)}], 0 train, 1 val or 2 test for each class")
     return {name: tuple(np.flatnonzero(codes == code).tolist()) for code, name in enumerate(SPLITS)}
+
+
+SOURCE = npz

@@ -31,6 +31,7 @@ from metadarts.tasks.glyph.lookalikes import close_pairs, select
 from metadarts.tasks.glyph.outlines import FontReader, Outline
 from metadarts.tasks.glyph.scripts import characters
 from metadarts.tasks.source import SPLITS, ClassEntry, Rows, Source
+from metadarts.tasks.sources._form import require_small_grey
 
 GLYPHS_VERSION = 1
 """Goes up whenever the pixels or the classes change; it is part of the cache's file name and of the jitter's seed."""
@@ -175,3 +176,11 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> tuple[Source, str]:
     rows = np.split(np.arange(counts.sum(), dtype=np.int64), np.cumsum(counts)[:-1])
     names, splits = arrays["names"].tolist(), arrays["split"].tolist()
     return _source(arrays["images"], arrays["font"], rows, names, splits), str(arrays["sha256"])
+
+
+def _opened(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
+    require_small_grey("glyphs", size, channels)
+    return glyphs(place, progress)
+
+
+SOURCE = _opened

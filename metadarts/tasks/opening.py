@@ -1,4 +1,4 @@
-"""Sources by name, for configurations and the command line; and which of them reads a given path."""
+"""Open a source by name, or find which one reads a given path."""
 
 from __future__ import annotations
 
@@ -9,46 +9,16 @@ from pathlib import Path
 from metadarts.core.errors import ConfigError, DataError, nearest
 from metadarts.core.progress import Watch
 from metadarts.core.variants import Variants
-from metadarts.tasks.cifar import cifar_fs, fc100, is_cifar
-from metadarts.tasks.folder import folder
-from metadarts.tasks.glyphs import glyphs
-from metadarts.tasks.imagenet import PICKLES, mini_imagenet, tiered_imagenet
-from metadarts.tasks.npz import FORM, NAMES, npz
 from metadarts.tasks.npz_headers import npz_headers
-from metadarts.tasks.omniglot import ARRAYS, is_place, omniglot, omniglot_random
 from metadarts.tasks.source import Source
+from metadarts.tasks.sources import SOURCES
+from metadarts.tasks.sources.cifar import is_cifar
+from metadarts.tasks.sources.imagenet import PICKLES
+from metadarts.tasks.sources.npz import FORM, NAMES
+from metadarts.tasks.sources.omniglot import ARRAYS, is_place
 
 LARGEST = 1024
 """The largest side of images in pixels; few-shot benchmarks have 28 to 84."""
-
-
-def _glyphs(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
-    _require_small_grey("glyphs", size, channels)
-    return glyphs(place, progress)
-
-
-def _omniglot(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
-    _require_small_grey("omniglot", size, channels)
-    return omniglot(place, download=place is None)  # into the cache, when no place is named
-
-
-def _omniglot_random(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
-    _require_small_grey("omniglot-1200", size, channels)
-    return omniglot_random(place, download=place is None)
-
-
-SOURCES: Variants[Callable[..., Source]] = Variants("source", {
-    "glyphs": _glyphs,
-    "omniglot": _omniglot,
-    "omniglot-1200": _omniglot_random,
-    "cifar-fs": cifar_fs,
-    "fc100": fc100,
-    "mini-imagenet": mini_imagenet,
-    "tiered-imagenet": tiered_imagenet,
-    "folder": folder,
-    "npz": npz,
-})  # fmt: skip
-"""Name -> how to open it: (place of its data, and when asked for, size=, channels=, progress=)."""
 
 
 def open_source(
@@ -137,12 +107,4 @@ def _refuse_pickle(place: Path) -> None:
         raise DataError(
             f"{place} is a pickle, and unpickling a file from elsewhere could run code; "
             f"give a folder of class folders with images, or an .npz file of {FORM}"
-        )
-
-
-def _require_small_grey(name: str, size: int, channels: int) -> None:
-    if size not in (0, 28) or channels not in (0, 1):
-        raise ConfigError(
-            f"{name} are 28x28 images of 1 channel, given tasks.size={size} and tasks.channels={channels}; "
-            "leave both at 0 or choose another source"
         )

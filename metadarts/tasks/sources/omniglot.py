@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
+from metadarts.core.progress import Watch
 from metadarts.core.rng import Key
 from metadarts.store.files import default_cache
 from metadarts.tasks import cache
 from metadarts.tasks.npz_headers import Header, npz_headers
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
+from metadarts.tasks.sources._form import require_small_grey
 
 FILE = "omniglot_28_u8.npz"
 SIZE = 28
@@ -128,7 +130,9 @@ def _check_headers(headers: dict[str, Header], path: Path) -> None:
     """Require the arrays of `Drawings`, before one of them takes memory."""
     missing = ARRAYS - set(headers)
     if missing:
-        raise DataError(f"{path} lacks the arrays {', '.join(sorted(missing))}; see metadarts.tasks.omniglot.Drawings")
+        raise DataError(
+            f"{path} lacks the arrays {', '.join(sorted(missing))}; see metadarts.tasks.sources.omniglot.Drawings"
+        )
     images = headers["images"]
     if images.dtype != np.uint8 or len(images.shape) != 3 or images.shape[1:] != (SIZE, SIZE) or not images.shape[0]:
         raise DataError(f"{path}: images must be uint8 [n, 28, 28], given {images.dtype} {list(images.shape)}")
@@ -144,7 +148,7 @@ def _check_headers(headers: dict[str, Header], path: Path) -> None:
             kind = "text" if kinds == "U" else "whole numbers"
             raise DataError(
                 f"{path}: {name} must be a list of {kind}, given {header.dtype} {list(header.shape)}; "
-                "see metadarts.tasks.omniglot.Drawings"
+                "see metadarts.tasks.sources.omniglot.Drawings"
             )
 
 
@@ -225,3 +229,16 @@ def _download(place: Path) -> None:
         raise DataError(
             f"could not download Omniglot into {place} ({error}); try again, or put {FILE} there by hand"
         ) from error
+
+
+def _opened(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
+    require_small_grey("omniglot", size, channels)
+    return omniglot(place, download=place is None)  # into the cache, when no place is named
+
+
+def _opened_random(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
+    require_small_grey("omniglot-1200", size, channels)
+    return omniglot_random(place, download=place is None)
+
+
+SOURCE = {"omniglot": _opened, "omniglot-1200": _opened_random}

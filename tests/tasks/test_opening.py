@@ -11,7 +11,7 @@ import pytest
 
 from metadarts.core.errors import ConfigError, DataError
 from metadarts.tasks import SOURCES, open_source, recognise
-from metadarts.tasks.omniglot import FILE
+from metadarts.tasks.sources.omniglot import FILE
 
 
 def write_omniglot(path):

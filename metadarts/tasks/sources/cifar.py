@@ -181,3 +181,6 @@ def _not_published(root: Path) -> DataError:
         f"the files in {root / _FOLDER} are not the published ones (missing, or of another MD5); "
         f"remove that folder and put the published {_ARCHIVE} into {root}"
     )
+
+
+SOURCE = {"cifar-fs": cifar_fs, "fc100": fc100}

@@ -1,0 +1,11 @@
+"""Sources of labelled images. A module each, whose ``SOURCE`` opens it, or several by name.
+
+A source is opened by (place of its data, size=, channels=, progress=); see `metadarts.tasks.open_source`.
+"""
+
+from collections.abc import Callable
+
+from metadarts.core.variants import Variants, collect
+from metadarts.tasks.source import Source
+
+SOURCES: Variants[Callable[..., Source]] = collect(__name__, "SOURCE", "source")
