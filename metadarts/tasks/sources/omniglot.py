@@ -130,9 +130,8 @@ def _check_headers(headers: dict[str, Header], path: Path) -> None:
     """Require the arrays of `Drawings`, before one of them takes memory."""
     missing = ARRAYS - set(headers)
     if missing:
-        raise DataError(
-            f"{path} lacks the arrays {', '.join(sorted(missing))}; see metadarts.tasks.sources.omniglot.Drawings"
-        )
+        lacks = ", ".join(sorted(missing))
+        raise DataError(f"{path} lacks the arrays {lacks}; see metadarts.tasks.sources.omniglot.Drawings")
     images = headers["images"]
     if images.dtype != np.uint8 or len(images.shape) != 3 or images.shape[1:] != (SIZE, SIZE) or not images.shape[0]:
         raise DataError(f"{path}: images must be uint8 [n, 28, 28], given {images.dtype} {list(images.shape)}")
