@@ -1,11 +1,15 @@
-"""The inner loop. It knows no network: it works on any ``loss(params, batch) -> [T]``."""
+"""The inner loop. It knows no network: it works on any ``loss(params, batch, stage) -> [T]``."""
 
-from .engines import ENGINES as ENGINES
-from .engines import StagedLoss as StagedLoss
-from .engines import adapt as adapt
-from .engines import unstaged as unstaged
+from .adaptation import Engine as Engine
+from .adaptation import StagedLoss as StagedLoss
+from .adaptation import adapt as adapt
+from .adaptation import inner_gradients as inner_gradients
+from .adaptation import stacked as stacked
+from .adaptation import staged as staged
+from .adaptation import unstaged as unstaged
 from .types import RATE_FIELDS as RATE_FIELDS
 from .types import Adapted as Adapted
 from .types import InnerLoop as InnerLoop
+from .types import independent as independent
 from .types import rate_shapes as rate_shapes
 from .types import rates_at as rates_at

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, TaskBatch
-from metadarts.inner import InnerLoop
+from metadarts.inner import Engine, InnerLoop
 
 from .rules import EXACT, MetaRule, MetaStep, Objective, TaskGradients
 
@@ -40,7 +40,7 @@ def meta_gradient(
     inner: InnerLoop,
     *,
     rates: Params | None = None,
-    engine: str = "batched",
+    engine: Engine | None = None,
     micro_batch: int | None = None,
     rule: MetaRule = EXACT,
     progress: Tensor | float = 1.0,
@@ -79,7 +79,7 @@ def mean_gradient(
     inner: InnerLoop,
     *,
     rates: Params | None = None,
-    engine: str = "batched",
+    engine: Engine | None = None,
     micro_batch: int | None = None,
     rule: MetaRule = EXACT,
     progress: Tensor | float = 1.0,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params, TaskBatch, is_alpha
-from metadarts.inner import InnerLoop, rate_shapes
+from metadarts.inner import Engine, InnerLoop, rate_shapes
 from metadarts.optim import (
     Rule,
     Schedule,
@@ -264,7 +264,7 @@ def meta_step(
     inner: InnerLoop,
     *,
     progress: float = 0.0,
-    engine: str = "batched",
+    engine: Engine | None = None,
     micro_batch: int | None = None,
     rule: MetaRule = EXACT,
 ) -> tuple[MetaGradient, dict[str, float]]:

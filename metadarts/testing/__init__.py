@@ -12,6 +12,7 @@ from .differences import Difference as Difference
 from .differences import clean_difference as clean_difference
 from .differences import error_along as error_along
 from .differences import kink_pattern as kink_pattern
+from .engines import ENGINES as ENGINES
 from .metarules import check_meta_rule as check_meta_rule
 from .operations import check_operation as check_operation
 from .operators import OpCase as OpCase

@@ -14,12 +14,13 @@ import yaml
 from metadarts.core.errors import ConfigError, GenotypeError, MetadartsError, nearest
 from metadarts.core.variants import Variants
 from metadarts.costs import Penalty
-from metadarts.inner import ENGINES, InnerLoop
+from metadarts.inner import Engine, InnerLoop
 from metadarts.meta import MetaRule, OuterLoop
 from metadarts.networks import POLICIES, PRECISIONS, Image, Network, Structure, Style
 from metadarts.relaxations import Relaxation
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.store.migration import migrated_settings
+from metadarts.testing.engines import ENGINES
 
 from .catalogue import BUILT_IN, Catalogue, load_plugins
 from .choice import Choice
@@ -94,7 +95,7 @@ class Training:
         memory_gb: the most that a search may hold, in GB of 10^9 bytes (.inf: no limit); none for 80 % of what is free.
             What is predicted not to fit is done in smaller parts, see `metadarts.training.memory_plan`.
         fit_memory: when memory runs out, halve the tasks per pass and go on; the mean over tasks stays the same.
-        engine: "batched", "loop" or "higher".
+        engine: "batched", or "loop" or "higher" to check it against; see `metadarts.testing.engines`.
         capture: on a GPU, record the meta-step once and replay it (engine "batched").
         tf32: on a GPU, let products of float32 keep 10 of their 23 bits of mantissa (TensorFloat-32), which is faster.
         validations: how many times, evenly spread over the run, to look at validation classes.
@@ -182,6 +183,10 @@ class Config:
         """From alphas to mixing weights. Raises ConfigError."""
         relaxation: Relaxation = self.relaxation.make(self.catalogue.relaxations)
         return relaxation
+
+    def engine(self) -> Engine | None:
+        """What runs the inner loop, see `metadarts.testing.ENGINES`. Raises ConfigError."""
+        return ENGINES[self.training.engine]
 
     def meta_rule(self) -> MetaRule:
         """The outer rule. Raises ConfigError."""

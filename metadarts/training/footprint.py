@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, Stage, TaskBatch
-from metadarts.inner import InnerLoop
+from metadarts.inner import Engine, InnerLoop
 from metadarts.meta import EXACT, MetaRule, Objective, evaluate, meta_gradient
 
 from .build import Experiment
@@ -131,7 +131,7 @@ def footprint(
     inner: InnerLoop,
     *,
     rates: Params | None = None,
-    engine: str = "batched",
+    engine: Engine | None = None,
     recompute: bool = True,
     rule: MetaRule = EXACT,
 ) -> Footprint:
@@ -181,9 +181,9 @@ def look_bytes(experiment: Experiment, params: Params, batch: TaskBatch, rates: 
     return growth.peak + bytes_of(one)
 
 
-def can_recompute(inner: InnerLoop, engine: str, rule: MetaRule = EXACT) -> bool:
+def can_recompute(inner: InnerLoop, engine: Engine | None, rule: MetaRule = EXACT) -> bool:
     """Whether inner steps can be recomputed in the outer backward."""
-    return inner.order == "second" and engine == "batched" and rule.stores == "graph"
+    return inner.order == "second" and engine is None and rule.stores == "graph"
 
 
 def bytes_of(batch: TaskBatch) -> int:

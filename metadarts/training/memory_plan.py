@@ -109,9 +109,16 @@ def plan_search(experiment: Experiment, run: RunFolder | None = None) -> MemoryP
     batch, budget = experiment.training_batch(0).task(0), budget_of(experiment)
 
     def measured(recompute: bool) -> Footprint:
-        engine, inner = config.training.engine, config.inner
+        engine, rule = config.engine(), config.meta_rule()
         return footprint(
-            experiment.learner, state.params, batch, inner, rates=state.rates, engine=engine, recompute=recompute
+            experiment.learner,
+            state.params,
+            batch,
+            config.inner,
+            rates=state.rates,
+            engine=engine,
+            rule=rule,
+            recompute=recompute,
         )
 
     found = measured(config.inner.checkpoint > 0)
@@ -177,7 +184,7 @@ def _ways(config: Config, keep: bool) -> Iterator[tuple[int, int]]:
     sizes = [most]
     if not keep:
         sizes += [size for size in _equal_parts(training.tasks) if size < most]
-    recomputes = can_recompute(inner, training.engine, config.meta_rule())
+    recomputes = can_recompute(inner, config.engine(), config.meta_rule())
     least, last = (min(inner.checkpoint, inner.steps), inner.steps) if recomputes else (0, 0)
     for size in sizes:
         for recomputed in range(least, last + 1):

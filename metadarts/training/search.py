@@ -207,7 +207,7 @@ class _Search:
 
         def work(size: int) -> MetaGradient:
             if self.captured is None:
-                learner, inner, engine = self.experiment.learner, config.inner, config.training.engine
+                learner, inner, engine = self.experiment.learner, config.inner, config.engine()
                 state.progress.fill_(fraction)
                 return meta_gradient(
                     learner, state.params, batch, inner, rates=state.rates, engine=engine, micro_batch=size,

@@ -21,6 +21,7 @@ from metadarts.fewshot.measure import measured
 from metadarts.fewshot.task import FINISHES, Support, logits
 from metadarts.inner import InnerLoop, adapt
 from metadarts.ops.choice import implementation
+from metadarts.testing import ENGINES
 
 SETTINGS = AdaptSettings(2)
 CLASSES = ("ant", "bee", "cat")
@@ -232,7 +233,7 @@ def test_losses_of_no_step_are_where_the_tasks_are(elsewhere, start, support, en
         placed = replace(support, device=elsewhere.NAME)
         batch = placed.batch(support.frozen)
         params = start.learner.start(placed.placed({n: t[None] for n, t in start.params.items()}), batch)
-        found = adapt(start.learner.support_loss, params, batch, InnerLoop(0), engine=engine)
+        found = adapt(start.learner.support_loss, params, batch, InnerLoop(0), engine=ENGINES[engine])
         assert (found.losses.shape, str(found.losses.device)) == ((0, 1), elsewhere.NAME)
 
 

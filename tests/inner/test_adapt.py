@@ -9,8 +9,9 @@ import torch
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
-from metadarts.inner import ENGINES, InnerLoop, adapt, rate_shapes, rates_at
+from metadarts.inner import InnerLoop, adapt, rate_shapes, rates_at
 from metadarts.optim import momentum
+from metadarts.testing import ENGINES
 
 CURVATURE = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
 
@@ -52,7 +53,7 @@ SGD = InnerLoop(steps=3, weight_rate=0.1)
 def test_sgd_on_a_bowl_has_a_closed_form(engine):
     """K steps: x - target shrinks by (1 - rate c)^K, and so does the derivative with respect to the start."""
     start = {"x": START["x"].clone().requires_grad_()}
-    result = adapt(bowl, start, TASKS, SGD, engine=engine)
+    result = adapt(bowl, start, TASKS, SGD, engine=ENGINES[engine])
     shrink = (1.0 - 0.1 * CURVATURE) ** 3
     torch.testing.assert_close(
         result.params["x"], TASKS.points + shrink * (START["x"] - TASKS.points), rtol=1e-13, atol=1e-13
@@ -66,7 +67,7 @@ def test_sgd_on_a_bowl_has_a_closed_form(engine):
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_first_order_passes_gradients_straight_to_the_start(engine):
     start = {"x": START["x"].clone().requires_grad_()}
-    result = adapt(bowl, start, TASKS, replace(SGD, order="first"), engine=engine)
+    result = adapt(bowl, start, TASKS, replace(SGD, order="first"), engine=ENGINES[engine])
     torch.testing.assert_close(result.params["x"], adapt(bowl, START, TASKS, SGD).params["x"].detach())
     (grad,) = torch.autograd.grad(result.params["x"].sum(), start["x"])
     assert torch.equal(grad, torch.ones(4, 3, dtype=torch.float64))
@@ -77,7 +78,7 @@ def test_on_a_linear_loss_first_order_is_exact(engine):
     grads = []
     for order in ("first", "second"):
         start = {"x": START["x"].clone().requires_grad_()}
-        ends = adapt(slope, start, TASKS, replace(SGD, order=order), engine=engine).params
+        ends = adapt(slope, start, TASKS, replace(SGD, order=order), engine=ENGINES[engine]).params
         grads += torch.autograd.grad(bowl(ends, TASKS).sum(), start["x"])
     assert torch.equal(*grads)
 
@@ -90,7 +91,7 @@ def test_zero_steps_and_zero_rates_change_nothing(engine):
         def loss(own, batch, at=None):
             return bowl(own, batch) + own["alphas.y"].sum(1)
 
-        result = adapt(loss, params, TASKS, inner, engine=engine)
+        result = adapt(loss, params, TASKS, inner, engine=ENGINES[engine])
         assert torch.equal(result.params["x"], START["x"])
         assert result.losses.shape == (inner.steps, 4)
         assert torch.equal(result.params["alphas.y"], params["alphas.y"]) == (inner.steps == 0)
@@ -136,10 +137,13 @@ def test_an_observer_that_returns_true_ends_the_loop(stop):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "bached"}, "unknown engine 'bached': did you mean 'batched'"),
-        ({"engine": "loop", "observe": lambda step, params: None}, "observe needs engine 'batched'"),
-        ({"engine": "higher", "batches": lambda step: TASKS}, "batches needs engine 'batched'"),
-        ({"engine": "higher", "rates": {"rates.weights": torch.ones(4)}}, "neither learned rates nor clipping"),
+        ({"engine": "loop"}, "expected None or an entry of metadarts.testing.ENGINES, given 'loop'"),
+        ({"engine": ENGINES["loop"], "observe": lambda step, params: None}, "observe needs the batched engine"),
+        ({"engine": ENGINES["higher"], "batches": lambda step: TASKS}, "batches needs the batched engine"),
+        (
+            {"engine": ENGINES["higher"], "rates": {"rates.weights": torch.ones(4)}},
+            "neither learned rates nor clipping",
+        ),
     ],
 )
 def test_what_an_engine_does_not_offer_is_refused(options, message):
@@ -150,7 +154,7 @@ def test_what_an_engine_does_not_offer_is_refused(options, message):
 @pytest.mark.parametrize("option", [{"clip": 1.0}, {"decay": 0.1}, {"schedule": "cosine"}, {"rule": "adamw"}])
 def test_higher_refuses_what_it_has_not(option):
     with pytest.raises(ConfigError, match="use batched or loop"):
-        adapt(bowl, START, TASKS, replace(SGD, **option), engine="higher")
+        adapt(bowl, START, TASKS, replace(SGD, **option), engine=ENGINES["higher"])
 
 
 def test_higher_that_is_not_installed_is_named(monkeypatch):
@@ -158,7 +162,7 @@ def test_higher_that_is_not_installed_is_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "higher", None)
     with pytest.raises(ConfigError, match="pip install higher"):
-        adapt(bowl, START, TASKS, SGD, engine="higher")
+        adapt(bowl, START, TASKS, SGD, engine=ENGINES["higher"])
 
 
 def test_all_faults_of_a_configuration_at_once():
@@ -248,7 +252,7 @@ def test_decay_and_schedule_have_a_closed_form_on_a_bowl(engine):
     table = draw("still", 4, 2)
     ends = adapt(
         lambda own, batch, at=None: bowl(own, batch) + 0.0 * own["alphas.y"].sum(1),
-        START | {"alphas.y": table}, TASKS, inner, engine=engine,
+        START | {"alphas.y": table}, TASKS, inner, engine=ENGINES[engine],
     ).params  # fmt: skip
     expected = START["x"]
     for share in (1.0, 0.75, 0.25):
@@ -275,7 +279,7 @@ def test_rates_of_steps_continue_beyond_those_they_were_learned_for():
 def test_learned_rates_are_those_of_their_task_step_and_tensor(engine):
     inner = InnerLoop(steps=2, granularity="tensor-step")
     table = 0.1 * draw("table", 4, 2).abs()
-    ends = adapt(bowl, START, TASKS, inner, rates={"rates.x": table}, engine=engine).params["x"]
+    ends = adapt(bowl, START, TASKS, inner, rates={"rates.x": table}, engine=ENGINES[engine]).params["x"]
     expected = START["x"]
     for step in range(2):
         expected = expected - table[:, step : step + 1] * CURVATURE * (expected - TASKS.points)

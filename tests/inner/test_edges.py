@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from metadarts.core.errors import ConfigError
-from metadarts.inner import ENGINES, InnerLoop, adapt
+from metadarts.inner import InnerLoop, adapt
+from metadarts.testing import ENGINES
 
 
 class Bowl:
@@ -23,7 +24,7 @@ def loss(params, batch, at=None):
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_rates_of_zero_leave_the_start_alone(engine):
     start = {"x": torch.ones(2, 3, requires_grad=True)}
-    adapted = adapt(loss, start, Bowl(), InnerLoop(3, weight_rate=0.0, alpha_rate=0.0), engine=engine)
+    adapted = adapt(loss, start, Bowl(), InnerLoop(3, weight_rate=0.0, alpha_rate=0.0), engine=ENGINES[engine])
     assert adapted.params["x"] is start["x"]
     assert adapted.losses.shape == (0, 2)
 
@@ -37,8 +38,8 @@ def test_an_observer_still_sees_every_step():
 
 @pytest.mark.parametrize("engine", ["loop", "higher"])
 def test_checkpointing_elsewhere_is_refused(engine):
-    with pytest.raises(ConfigError, match="checkpoint needs engine 'batched'"):
-        adapt(loss, {"x": torch.ones(2, 3)}, Bowl(), InnerLoop(3, checkpoint=1), engine=engine)
+    with pytest.raises(ConfigError, match="checkpoint needs the batched engine"):
+        adapt(loss, {"x": torch.ones(2, 3)}, Bowl(), InnerLoop(3, checkpoint=1), engine=ENGINES[engine])
 
 
 @pytest.mark.parametrize("fault", [{"checkpoint": -1}, {"weight_rate": float("inf")}, {"alpha_rate": float("nan")}])

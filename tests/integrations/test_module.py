@@ -14,7 +14,7 @@ from metadarts.core.types import is_alpha
 from metadarts.inner import InnerLoop
 from metadarts.integrations import SupernetModule
 from metadarts.meta import meta_gradient
-from metadarts.testing import check_params_close, generic_params, random_tasks, tiny_learner
+from metadarts.testing import ENGINES, check_params_close, generic_params, random_tasks, tiny_learner
 
 RATE, STEPS, SAME = 0.3, 2, 1e-9
 KEY = Key.from_seed(0)
@@ -55,7 +55,7 @@ def results(l2l, problem):
 @pytest.mark.parametrize("order", ["second", "first"])
 @pytest.mark.parametrize("engine", ["loop", "batched"])
 def test_maml_gives_our_losses_and_meta_gradients(problem, results, order, engine):
-    expected = meta_gradient(*problem, BATCH, inner(order), engine=engine)
+    expected = meta_gradient(*problem, BATCH, inner(order), engine=ENGINES[engine])
     loss, gradients = results[order]
     assert loss == pytest.approx(float(expected.losses.mean()), rel=SAME)
     check_params_close(gradients, expected.gradients, SAME)

@@ -12,7 +12,7 @@ from metadarts.core.rng import Key
 from metadarts.inner import InnerLoop, rate_shapes
 from metadarts.meta import meta_gradient
 from metadarts.optim import adam
-from metadarts.testing import check_params_close, generic_params, tiny_learner
+from metadarts.testing import ENGINES, check_params_close, generic_params, tiny_learner
 
 INNER = InnerLoop(steps=3, weight_rate=0.05, alpha_rate=2.0)
 SAME = 1e-9
@@ -50,7 +50,7 @@ def test_three_engines_agree(pair, head, affine, bn, order):
     inner = replace(INNER, order=order)
     expected = meta_gradient(learner, params, pair, inner)
     for engine in ("loop", "higher"):
-        same(meta_gradient(learner, params, pair, inner, engine=engine), expected)
+        same(meta_gradient(learner, params, pair, inner, engine=ENGINES[engine]), expected)
 
 
 @pytest.mark.parametrize("order", ["second", "first"])
@@ -58,9 +58,9 @@ def test_three_engines_agree(pair, head, affine, bn, order):
 def test_three_engines_agree_under_other_rules(pair, prototype, rule, order):
     inner = InnerLoop(steps=2, rule=rule, weight_rate=0.003, alpha_rate=0.1, order=order)
     expected = meta_gradient(*prototype, pair, inner)
-    same(meta_gradient(*prototype, pair, inner, engine="loop"), expected)
+    same(meta_gradient(*prototype, pair, inner, engine=ENGINES["loop"]), expected)
     if rule == "momentum":
-        same(meta_gradient(*prototype, pair, inner, engine="higher"), expected)
+        same(meta_gradient(*prototype, pair, inner, engine=ENGINES["higher"]), expected)
 
 
 def test_higher_agrees_under_adam_of_its_own_constants(pair, prototype):
@@ -68,7 +68,7 @@ def test_higher_agrees_under_adam_of_its_own_constants(pair, prototype):
     with another eps. (Beyond one step the two are different rules.)"""
     inner = InnerLoop(steps=1, rule="adam", weight_rate=0.003, alpha_rate=0.1, order="first")
     ours = replace(inner, rule=adam(eps=1e-8 / math.sqrt(1.0 - 0.999), eps_root=0.0))
-    same(meta_gradient(*prototype, pair, inner, engine="higher"), meta_gradient(*prototype, pair, ours))
+    same(meta_gradient(*prototype, pair, inner, engine=ENGINES["higher"]), meta_gradient(*prototype, pair, ours))
 
 
 GROUPS = {
@@ -85,7 +85,7 @@ def test_three_engines_agree_on_groups_of_parameters(pair, prototype, groups, or
     inner = replace(INNER, order=order, **groups)
     expected = meta_gradient(*prototype, pair, inner)
     for engine in ("loop", "higher"):
-        same(meta_gradient(*prototype, pair, inner, engine=engine), expected)
+        same(meta_gradient(*prototype, pair, inner, engine=ENGINES[engine]), expected)
     assert not torch.allclose(expected.losses, meta_gradient(*prototype, pair, INNER).losses)
 
 
@@ -102,7 +102,7 @@ def test_engines_agree_under_decay_and_schedules(pair, prototype, options):
     inner = InnerLoop(steps=3, weight_rate=0.003, head_rate=0.01, alpha_rate=0.1)
     inner = replace(inner, **options)
     expected = meta_gradient(*prototype, pair, inner)
-    same(meta_gradient(*prototype, pair, inner, engine="loop"), expected)
+    same(meta_gradient(*prototype, pair, inner, engine=ENGINES["loop"]), expected)
     plain = replace(inner, rule="adam" if inner.rule == "adamw" else inner.rule, decay=None, schedule="constant")
     assert not torch.allclose(expected.losses, meta_gradient(*prototype, pair, plain).losses)
     recomputed = meta_gradient(*prototype, pair, replace(inner, checkpoint=2))
@@ -121,7 +121,7 @@ def test_all_tasks_at_once_equal_one_at_a_time(batch, prototype, learned):
     torch.testing.assert_close(together.losses, torch.cat([one.losses for one in alone]), rtol=SAME, atol=0.0)
     for size in (1, 2, 7):
         same(meta_gradient(learner, params, batch, inner, rates=rates, micro_batch=size), together)
-    same(meta_gradient(learner, params, batch, inner, rates=rates, engine="loop"), together)
+    same(meta_gradient(learner, params, batch, inner, rates=rates, engine=ENGINES["loop"]), together)
 
 
 @pytest.mark.parametrize("recomputed", [1, 3])
@@ -162,4 +162,4 @@ def test_frozen_groups_stay_and_still_have_a_meta_gradient(pair, prototype):
         expected = meta_gradient(learner, params, pair, inner)
         assert all(bool(grad.any()) for grad in expected.gradients.values() if grad.numel() > 1)
         for engine in ("loop", "higher"):
-            same(meta_gradient(learner, params, pair, inner, engine=engine), expected)
+            same(meta_gradient(learner, params, pair, inner, engine=ENGINES[engine]), expected)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from metadarts.core.types import group_of
 from metadarts.inner import InnerLoop, adapt
+from metadarts.testing import ENGINES
 
 MOVING = {
     "ANIL": ({"head": 0.4, "body": 0.0, "alphas": 0.0}, {"head"}),
@@ -31,7 +32,7 @@ def begun(learner, params, batch):
 def test_a_group_without_a_rate_stays_where_it_is(pair, prototype, rates, moving, engine):
     learner, params = prototype
     start = begun(learner, params, pair)
-    ends = adapt(learner.support_loss, start, pair, inner_loop(rates, order="first"), engine=engine).params
+    ends = adapt(learner.support_loss, start, pair, inner_loop(rates, order="first"), engine=ENGINES[engine]).params
     changed = {name for name in start if not torch.equal(ends[name], start[name])}
     assert {group_of(name) for name in changed} == moving
     assert all(torch.equal(ends[name], start[name]) for name in start if group_of(name) not in moving)

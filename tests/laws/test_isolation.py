@@ -12,7 +12,7 @@ from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
 from metadarts.inner import InnerLoop, adapt
 from metadarts.meta import meta_gradient
-from metadarts.testing import check_params_close, generic_params, random_tasks, tiny_learner
+from metadarts.testing import ENGINES, check_params_close, generic_params, random_tasks, tiny_learner
 
 INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0)
 SAME = 1e-10
@@ -46,7 +46,7 @@ def test_a_task_cannot_touch_the_others(batch, per_task_gradients, bn, value, si
 def test_a_task_that_left_the_finite_numbers_is_left_out(batch, prototype, engine, micro_batch):
     learner, params = prototype
     broken = with_task(batch, 1, float("nan"), "support")
-    result = meta_gradient(learner, params, broken, INNER, engine=engine, micro_batch=micro_batch)
+    result = meta_gradient(learner, params, broken, INNER, engine=ENGINES[engine], micro_batch=micro_batch)
     assert result.finite.tolist() == [True, False, True]
     rest = [meta_gradient(learner, params, batch.task(task), INNER) for task in (0, 2)]
     mean = {name: (rest[0].gradients[name] + rest[1].gradients[name]) / 2.0 for name in params}

@@ -15,7 +15,7 @@ from metadarts.inner import InnerLoop, adapt
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner, Network, NetworkSpec, supernet
 from metadarts.spaces import darts
-from metadarts.testing import check_close, check_params_close, clean_difference, generic_params, random_tasks
+from metadarts.testing import ENGINES, check_close, check_params_close, clean_difference, generic_params, random_tasks
 
 INNER = InnerLoop(steps=2, weight_rate=0.05)
 MAML_BIASES = 4 * 32
@@ -161,7 +161,7 @@ def test_three_engines_agree(learner, params, batch, order):
     inner = replace(INNER, order=order)
     expected = meta_gradient(learner, params, batch, inner)
     for engine in ("loop", "higher"):
-        found = meta_gradient(learner, params, batch, inner, engine=engine)
+        found = meta_gradient(learner, params, batch, inner, engine=ENGINES[engine])
         check_params_close(found.gradients, expected.gradients, 1e-9)
         check_close("losses", found.losses, expected.losses, 1e-9)
 

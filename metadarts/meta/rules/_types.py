@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from metadarts.core.types import Params, Stage, TaskBatch
-from metadarts.inner import InnerLoop
+from metadarts.inner import Engine, InnerLoop
 
 
 class Objective(Protocol):
@@ -43,7 +43,7 @@ class MetaStep(NamedTuple):
 
     inner: InnerLoop
     rates: Params | None = None
-    engine: str = "batched"
+    engine: Engine | None = None
     progress: Tensor | float = 1.0
 
     def stage(self, step: int) -> Stage:

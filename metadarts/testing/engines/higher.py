@@ -1,4 +1,5 @@
-"""The inner loop as ``higher`` runs it: a patched module and a differentiable optimiser, one task at a time."""
+"""The inner loop as the library ``higher`` runs it (Grefenstette et al., 2019): a patched module and a differentiable
+optimiser, one task at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +13,7 @@ from torch import Tensor, nn
 
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.types import Params, Stage
-
-from .types import Adapted, InnerLoop, independent
+from metadarts.inner import Adapted, InnerLoop, independent
 
 RULES: MappingProxyType[str, Callable[..., torch.optim.Optimizer]] = MappingProxyType(
     {"sgd": torch.optim.SGD, "momentum": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam}
@@ -43,9 +43,11 @@ def adapt_with_higher(
     support: Any,
     inner: InnerLoop,
     rates: Params | None,
-    progress: Tensor | float = 1.0,
+    progress: Tensor | float,
 ) -> Adapted:
-    """See `engines.adapt`. Constant rates of each group; no clipping, no decay; Adam for one step only.
+    """Arguments as in `metadarts.inner.adapt`.
+
+    Constant rates of each group; no clipping, no decay; Adam for one step only.
 
     Raises:
         ConfigError: when ``higher`` is missing, or on an option that it does not offer.
@@ -107,3 +109,6 @@ def _optimiser(module: LossModule, inner: InnerLoop) -> torch.optim.Optimizer:
         for slot, parameter in module.named_parameters()
     ]
     return RULES[inner.make_rule().name](groups, lr=inner.weight_rate)
+
+
+ENGINE = adapt_with_higher

@@ -1,9 +1,7 @@
-"""Three engines for one inner loop; they agree to rounding.
+"""The inner loop: all T tasks in one pass.
 
-- ``batched`` (default): all T tasks in one pass. Tasks never interact, so one gradient of the sum of the T losses is
-  the stack of the T per-task gradients.
-- ``loop``: one task after another, written to be read.
-- ``higher``: the loop of the library of that name (Grefenstette et al., 2019), as an oracle and for the habit.
+Tasks never interact, so one gradient of the sum of the T losses is the stack of the T per-task gradients. Another way
+to compute the same is an `Engine`; `metadarts.testing.engines` has two to check this one against.
 """
 
 from __future__ import annotations
@@ -15,11 +13,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from metadarts.core.errors import ConfigError, nearest
+from metadarts.core.errors import ConfigError
 from metadarts.core.types import Params, Stage, is_alpha
-from metadarts.optim import Rule, State, clip_by_norm
+from metadarts.optim import State, clip_by_norm
 
-from .higher_engine import adapt_with_higher
 from .recompute import recomputed
 from .types import Adapted, InnerLoop, independent, rates_at
 
@@ -38,6 +35,8 @@ Observer = Callable[[int, Params], bool | None]
 """(step, task parameters) -> True to take no further step."""
 StagedLoss = Callable[[Params, B, Stage], Tensor]
 """(task parameters [T, ...], batch, where in the task and in the run) -> [T]."""
+Engine = Callable[[StagedLoss[Any], Params, Any, InnerLoop, Params | None, Tensor | float], Adapted]
+"""(loss, params, support, inner, rates, progress) -> what `adapt` returns for them."""
 
 
 def adapt(
@@ -47,7 +46,7 @@ def adapt(
     inner: InnerLoop,
     *,
     rates: Params | None = None,
-    engine: str = "batched",
+    engine: Engine | None = None,
     observe: Observer | None = None,
     batches: Callable[[int], B] | None = None,
     progress: Tensor | float = 1.0,
@@ -60,28 +59,34 @@ def adapt(
         support: the tasks.
         inner: rule, rates, order, clipping, checkpointing.
         rates: learned rates [T] or [T, K], see `rate_shapes`; None for the configured constants.
-        engine: "batched", "loop" or "higher".
+        engine: another way to compute the same, see `metadarts.testing.engines`; None for all tasks in one pass.
         observe: called with (step, task parameters) before the first step and after each; once it returns True, the
-            loop ends there. "batched" only.
+            loop ends there. Without ``engine`` only.
         batches: step -> what that step learns from, for support sets too large for one; None for all of ``support``.
-            "batched" only.
+            Without ``engine`` only.
         progress: how far the run is, for the stage that the loss is told; see `metadarts.core.types.Stage`.
 
     Raises:
-        ConfigError: on an unknown engine, or an option that the engine does not offer.
+        ConfigError: on an engine's name in place of the engine, or an option that the engine does not offer.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")
-    for name, option in (("observe", observe), ("batches", batches)):
-        if engine != "batched" and option is not None:
-            raise ConfigError(f"{name} needs engine 'batched'")
-    if engine != "batched" and inner.checkpoint:
-        raise ConfigError(f"inner.checkpoint needs engine 'batched'; engine {engine!r} stores every step")
+    if engine is not None:
+        _require_plain(engine, inner, {"observe": observe, "batches": batches})
     if not any(inner.adapts(name) for name in params):
         return _stay(params, support, inner, observe)
-    if engine == "batched":
-        return _adapt_together(loss, params, support, inner, rates, progress, observe, batches)
-    return ENGINES[engine](loss, params, support, inner, rates, progress)
+    if engine is not None:
+        return engine(loss, params, support, inner, rates, progress)
+    return _adapt_together(loss, params, support, inner, rates, progress, observe, batches)
+
+
+def _require_plain(engine: Engine, inner: InnerLoop, options: dict[str, object]) -> None:
+    """Require an engine that can be called, and none of the options that only the batched loop has."""
+    if not callable(engine):
+        raise ConfigError(f"engine: expected None or an entry of metadarts.testing.ENGINES, given {engine!r}")
+    for name, option in options.items():
+        if option is not None:
+            raise ConfigError(f"{name} needs the batched engine: leave engine at None")
+    if inner.checkpoint:
+        raise ConfigError("inner.checkpoint needs the batched engine; others store every step")
 
 
 def _stay(params: Params, support: Batch, inner: InnerLoop, observe: Observer | None) -> Adapted:
@@ -119,7 +124,7 @@ def unstaged(loss: Callable[[Params, B], Tensor]) -> StagedLoss[B]:
     return lambda params, batch, at: loss(params, batch)
 
 
-def _staged(loss: StagedLoss[B], inner: InnerLoop, step: int, progress: Tensor | float) -> Callable[..., Tensor]:
+def staged(loss: StagedLoss[B], inner: InnerLoop, step: int, progress: Tensor | float) -> Callable[..., Tensor]:
     """``loss`` of inner step ``step``."""
     return partial(_at_stage, loss, Stage(step, inner.steps, progress))
 
@@ -143,7 +148,7 @@ def _adapt_together(
     state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
     exact = inner.order == "second" and torch.is_grad_enabled()
     if observe and observe(0, params):
-        return Adapted(params, _stacked(history, params))
+        return Adapted(params, stacked(history, params))
     for step in range(inner.steps):
         step_rates = rates_at(inner, rates, params, step)
         learnt = batches(step) if batches else support
@@ -160,65 +165,18 @@ def _adapt_together(
             grads, losses = inner_gradients(loss, params, learnt, inner, keep_graph)
             return *rule.update(grads, state, params, rates, step), losses.detach()
 
-        staged = _staged(loss, inner, step, progress)
+        of_step = staged(loss, inner, step, progress)
         if exact and step < inner.checkpoint:
-            params, state, losses = recomputed(advance, staged, params, state, step_rates)
+            params, state, losses = recomputed(advance, of_step, params, state, step_rates)
         else:
-            params, state, losses = advance(staged, params, state, step_rates, exact)
+            params, state, losses = advance(of_step, params, state, step_rates, exact)
         history.append(losses)
         if observe and observe(step + 1, params):
             break
-    return Adapted(params, _stacked(history, params))
+    return Adapted(params, stacked(history, params))
 
 
-def _adapt_one_by_one(
-    loss: StagedLoss[B],
-    params: Params,
-    support: B,
-    inner: InnerLoop,
-    rates: Params | None,
-    progress: Tensor | float,
-) -> Adapted:
-    """Task after task, each on its own slice of the parameters."""
-    rule, adapted, history = inner.make_rule(), [], []
-    exact = inner.order == "second" and torch.is_grad_enabled()
-    for task in range(support.tasks):
-        own = {name: tensor[task : task + 1] for name, tensor in params.items()}
-        own_rates = None if rates is None else {name: rate[task : task + 1] for name, rate in rates.items()}
-        own, losses = _adapt_one(loss, own, support.task(task), inner, rule, own_rates, progress, exact)
-        adapted.append(own)
-        history.append(losses)
-    joined = {name: torch.cat([task[name] for task in adapted]) for name in params}
-    return Adapted(joined, torch.cat(history, dim=1))
-
-
-def _adapt_one(
-    loss: StagedLoss[Any],
-    params: Params,
-    support: Any,
-    inner: InnerLoop,
-    rule: Rule,
-    rates: Params | None,
-    progress: Tensor | float,
-    exact: bool,
-) -> tuple[Params, Tensor]:
-    history = []
-    state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
-    for step in range(inner.steps):
-        grads, losses = inner_gradients(_staged(loss, inner, step, progress), params, support, inner, exact)
-        params, state = rule.update(grads, state, params, rates_at(inner, rates, params, step), step)
-        history.append(losses.detach())
-    return params, _stacked(history, params)
-
-
-def _stacked(history: list[Tensor], params: Params) -> Tensor:
+def stacked(history: list[Tensor], params: Params) -> Tensor:
     """[K, T]; [0, T] where the tasks are, when no step was taken."""
     first = next(iter(params.values()))
     return torch.stack(history) if history else torch.zeros(0, first.shape[0], device=first.device)
-
-
-ENGINES: dict[str, Callable[..., Adapted]] = {
-    "batched": _adapt_together,
-    "loop": _adapt_one_by_one,
-    "higher": adapt_with_higher,
-}
