@@ -158,8 +158,10 @@ class TaskBatch:
         return self._map(Tensor.clone)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TaskBatch:
-        """The same tasks on ``device``, images in ``dtype``."""
-        return self._map(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+        """The same tasks on ``device``, images in ``dtype``. What was drawn for alphas is as wide as they are."""
+        moved = self._map(lambda tensor: tensor.to(device))
+        support, query = (images.to(dtype=dtype) for images in (moved.support_images, moved.query_images))
+        return replace(moved, known_ragged=self.ragged, support_images=support, query_images=query)
 
     def slice(self, start: int, stop: int) -> TaskBatch:
         """Tasks ``start`` to ``stop`` (exclusive), the task axis kept."""

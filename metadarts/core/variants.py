@@ -40,7 +40,7 @@ class Variants(Mapping[str, V]):
         return len(self._entries)
 
     def __hash__(self) -> int:
-        return hash((self.kind, tuple(self._entries)))
+        return hash(frozenset(self._entries))  # equal tables have one hash, whatever their order
 
     def __deepcopy__(self, memo: object) -> Variants[V]:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -77,18 +78,25 @@ def over_edges(
     total: Tensor | None = None
     for cell, positions in zip(network.cells, network.positions(*size), strict=True):
         table = weights[cell.kind]
-        prices = [
-            [
+        prices = tuple(
+            tuple(
                 price(EdgeUse(network.operations[name], cell.channels, cell.stride(source), positions))
                 for name in network.space.primitives
-            ]
+            )
             for _, source in network.space.edges  # every edge of a cell ends at the size of its output
-        ]
-        part = (table * torch.tensor(prices, dtype=table.dtype, device=table.device)).sum((-2, -1))
+        )
+        part = (table * _table(prices, table.dtype, table.device)).sum((-2, -1))
         total = part if total is None else total + part
     if total is None:
         raise ValueError("a network without cells has no edges to price")
     return total
+
+
+@functools.cache
+def _table(prices: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[E, P]. Made once: a recorded GPU step cannot copy it from the host."""
+    with torch.inference_mode(False):  # whoever asks first, others will differentiate with it
+        return torch.tensor(prices, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,13 @@ def check_alphas(alphas: Mapping[str, Tensor], space: SearchSpace) -> None:
     shapes = {decision.name: decision.shape for decision in space.decisions}
     for name in alphas:
         if name not in shapes:
-            raise GenotypeError(f"alphas for unknown cell type {name!r}: {nearest(name, shapes)}")
+            raise GenotypeError(f"alphas for unknown decision {name!r}: {nearest(name, shapes)}")
     if missing := [name for name in shapes if name not in alphas]:
-        raise GenotypeError(f"alphas are missing for cell types {missing}: give one [E, P] tensor for each")
+        raise GenotypeError(f"alphas are missing for decisions {missing}: give one tensor [rows, candidates] for each")
     for name, alpha in alphas.items():
         if tuple(alpha.shape) != shapes[name]:
             raise GenotypeError(
-                f"{name} alphas: expected shape {shapes[name]} (edges, primitives) of space {space.name!r}, "
+                f"{name} alphas: expected shape {shapes[name]} (rows, candidates) of space {space.name!r}, "
                 f"got {tuple(alpha.shape)}; with a task axis, pass one task at a time"
             )
         check_finite(name, alpha)
@@ -70,7 +70,8 @@ def genotype_weights(
 
     Returns:
         For each cell type [E, P]: 1 at every kept (edge, operation), 0 elsewhere, so a dropped edge is a row of zeros.
-        These are weights, not alphas; as alphas they still derive to ``genotype``, up to order within nodes.
+        These are weights, not alphas. Where no alphas choose inputs they derive to ``genotype``, up to order within
+        nodes.
 
     Raises:
         GenotypeError: when ``genotype`` is not a point of ``space``.

@@ -109,6 +109,7 @@ class CapturedStep:
         self.rule = rule
         self._recording: _Recording | None = None
         self._warmed: object = None
+        self._losses: tuple[int, ...] = ()
         self._said: set[str] = set()
         self._refused: set[object] = set()
 

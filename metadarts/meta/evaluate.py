@@ -28,7 +28,7 @@ class Evaluation:
     Args:
         accuracies: [tasks] query accuracy after the last inner step, 0 to 1. A task that left the finite numbers has no
             predictions, and scores 0.
-        losses: [tasks] query losses.
+        losses: [tasks] query losses, with the penalty for the architecture's cost where the objective has one.
         curve: [steps + 1, curve tasks] query accuracy after 0..K steps, on the first tasks only.
         loss_curve: the same of the query loss; a task that left the finite numbers shows as it is.
     """
@@ -105,8 +105,8 @@ def evaluate(
             accuracies.append(_scored(loss, accuracy))
             losses.append(loss)
             if wanted:
-                hits, misses = (torch.stack(parts)[:, :wanted] for parts in zip(*curve, strict=True))
-                curves.append((hits, misses))
+                curve_accuracies, curve_losses = (torch.stack(parts)[:, :wanted] for parts in zip(*curve, strict=True))
+                curves.append((curve_accuracies, curve_losses))
             if progress:
                 tell_mean(progress, first + batch.tasks, tasks, float(torch.cat(accuracies).mean()))
     empty = torch.zeros(inner.steps + 1, 0)

@@ -91,12 +91,13 @@ def mean_gradient(
     size, batch = micro_batch or batch.tasks, batch.channels_last()
     parts = [batch.slice(i, min(i + size, batch.tasks)) for i in range(0, batch.tasks, size)]
     step = MetaStep(inner, rates, engine, progress)
-    results = [_masked(rule.gradient(objective, params, part, step)) for part in parts]
+    like = params | (rates or {})
+    results = [_masked(rule.gradient(objective, params, part, step), like) for part in parts]
     losses, accuracies, finite = (
         torch.cat([getattr(r, name) for r in results]) for name in ("losses", "accuracies", "finite")
     )
     total = results[0].total if len(results) == 1 else torch.stack([r.total for r in results]).sum(0)
-    gradients = _apart(total / finite.sum().clamp(min=1), params | (rates or {}))
+    gradients = _apart(total / finite.sum().clamp(min=1), like)
     support = torch.cat([r.support_losses for r in results], dim=1)
     return MetaGradient(gradients, losses, accuracies, support, finite)
 
@@ -126,9 +127,15 @@ class _Pass:
     finite: Tensor
 
 
-def _masked(tasks: TaskGradients) -> _Pass:
-    """The sum over the tasks that stayed finite."""
-    flat = torch.cat([grad.reshape(grad.shape[0], -1) for grad in tasks.gradients.values()], dim=1)
+def _masked(tasks: TaskGradients, like: Params) -> _Pass:
+    """The sum over the tasks that stayed finite, in the order of ``like``.
+
+    Raises:
+        TypeError: where the outer rule gave other gradients than those of ``like``.
+    """
+    if odd := sorted(tasks.gradients.keys() ^ like.keys()):
+        raise TypeError(f"an outer rule gives a gradient of every shared parameter and learned rate; check {odd[0]!r}")
+    flat = torch.cat([tasks.gradients[name].reshape(len(tasks.losses), -1) for name in like], dim=1)
     finite = torch.isfinite(tasks.losses) & torch.isfinite(flat).all(1)
     total = torch.where(finite[:, None], flat, 0.0).sum(0)
     return _Pass(total, tasks.losses, tasks.accuracies, tasks.support_losses, finite)

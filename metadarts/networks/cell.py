@@ -128,20 +128,21 @@ class CellBlock:
         return shapes
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
-        if name.startswith("preprocess"):
-            return norm_init(name, shape) if ".norm" in name else uniform(shape, shape[-2], key)
-        if ".norm" in name:
+        if is_preprocess(name):
+            return uniform(shape, shape[-2], key) if name.endswith(".conv") else norm_init(name, shape)
+        primitive, own, stride = split_candidate(name)
+        operation = self.operations[primitive]
+        if own.rpartition(".")[0] in operation.norms(stride):
             return norm_init(name, shape)
-        primitive, own = split_candidate(name)
-        return self.operations[primitive].init(own, shape, key)
+        return operation.init(own, shape, key)
 
     def _cuts(self) -> list[Cut]:
         found = []
         for name in self.shapes():
-            if name.startswith("preprocess"):
+            if is_preprocess(name):
                 continue
-            primitive, own = split_candidate(name)
-            sources = [source for _, source in self.edges_at(primitive, 2 if ".stride2." in name else 1)]
+            primitive, own, stride = split_candidate(name)
+            sources = [source for _, source in self.edges_at(primitive, stride)]
             order = tuple(dict.fromkeys(sources))
             found.append(Cut(self.prefix + name, primitive, own, order, tuple(map(sources.count, order))))
         return found
@@ -297,7 +298,13 @@ class Cells:
     pool_norm: bool = True
 
     def cell(self, prefix: str, kind: str, channels: int, reads: tuple[int, ...], inputs: tuple[int, ...]) -> CellBlock:
-        """A cell of ``kind``, see `CellBlock`. Raises ConfigError where the space's cells read another number."""
+        """A cell of ``kind``, see `CellBlock`.
+
+        Raises:
+            ConfigError: for an odd number of channels, or where the space's cells read another number of blocks.
+        """
+        if channels < 2 or channels % 2:
+            raise ConfigError(f"a cell halves its channels where it reduces: expected an even number, got {channels}")
         if len(reads) != self.space.inputs:
             raise ConfigError(
                 f"a cell of this network reads the {len(reads)} before it: expected a space of {len(reads)} inputs, "
@@ -336,10 +343,16 @@ def candidate_prefix(primitive: str, stride: int) -> str:
     return f"{primitive}." if stride == 1 else f"{primitive}.stride2."
 
 
-def split_candidate(name: str) -> tuple[str, str]:
-    """(primitive, own name) of a candidate's tensor, named as within its cell."""
+def split_candidate(name: str) -> tuple[str, str, int]:
+    """(primitive, own name, stride) of a candidate's tensor, named as within its cell."""
     primitive, _, own = name.partition(".")
-    return primitive, own.removeprefix("stride2.")
+    return primitive, own.removeprefix("stride2."), 2 if own.startswith("stride2.") else 1
+
+
+def is_preprocess(name: str) -> bool:
+    """Whether a tensor, named as within its cell, belongs to the layers that bring an input to the cell's channels."""
+    layer = name.partition(".")[0]
+    return layer.startswith("preprocess") and layer.removeprefix("preprocess").isdecimal()
 
 
 def _affine(prefix: str, shape: tuple[int, ...]) -> Shapes:

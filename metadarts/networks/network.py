@@ -22,7 +22,7 @@ from metadarts.relaxations import PLAIN, Relaxation
 from metadarts.spaces import Decision, Genotype, SearchSpace
 
 from .blocks import IMAGE, Block, BlockFolding, Stem
-from .cell import CellBlock, Cells, split_candidate
+from .cell import CellBlock, Cells, is_preprocess, split_candidate
 from .structure import NetworkSpec, Structure
 
 Output = TypeVar("Output")
@@ -122,7 +122,12 @@ class Network:
         Args:
             at: where in the task and in the run.
             noise: decision -> what the relaxation drew for this stage, shaped as its alphas.
+
+        Raises:
+            ConfigError: when this network is no supernet.
         """
+        if not self.mixes:
+            raise ConfigError("weights_of: this network has no alphas, and so no mixing weights")
         alphas, noise = alphas_of(params), noise or {}
         relaxed = {d.name: self.relaxation.weights(alphas[d.name], at, noise.get(d.name)) for d in self.decisions}
         return {cell: self._combined(cell, relaxed) for cell in self.space.cell_types}
@@ -303,7 +308,7 @@ def inherit(network: Network, params: Params, parent: Network) -> Params:
     found = {name: params[name] for name in network.shapes() if name in params}
     for ours, theirs in zip(network.cells, parent.cells, strict=True):
         for own, shape in ours.shapes().items():
-            if not own.startswith("preprocess"):
+            if not is_preprocess(own):
                 name = ours.prefix + own
                 found[name] = _inherited(params[name], own, (ours, theirs), len(shape))
     return {name: found[name] for name in network.shapes()}
@@ -311,7 +316,7 @@ def inherit(network: Network, params: Params, parent: Network) -> Params:
 
 def _inherited(tensor: Tensor, own: str, cells: tuple[CellBlock, CellBlock], dims: int) -> Tensor:
     """The slices of a candidate's tensor that the first of ``cells`` keeps of the second's."""
-    primitive, stride = split_candidate(own)[0], 2 if ".stride2." in own else 1
+    primitive, _, stride = split_candidate(own)
     ours, theirs = (cell.edges_at(primitive, stride) for cell in cells)
     picks = torch.tensor([theirs.index(edge) for edge in ours], device=tensor.device)
     return tensor.index_select(tensor.dim() - dims, picks)

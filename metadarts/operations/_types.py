@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.ops.statistics import normalised
 
@@ -72,7 +73,7 @@ class EdgeContext:
         return self.affine(batch_norm(u, self.statistics), name)
 
 
-class Cost(Protocol):
+class EdgeCost(Protocol):
     """What one edge takes: (channels, stride, output positions) -> multiply-adds for one image."""
 
     def __call__(self, channels: int, stride: int, positions: int) -> int: ...
@@ -94,7 +95,15 @@ def no_cost(channels: int, stride: int, positions: int) -> int:
 
 
 def convolution_init(name: str, shape: tuple[int, ...], key: Key) -> Tensor:
-    """Torch's default for convolutions: uniform in 1/sqrt(fan in); filters [E, C, k, k] or mixtures [E, C, O]."""
+    """Torch's default for convolutions: uniform in 1/sqrt(fan in).
+
+    For filters [E, C, k, k] with "depthwise" in their name, and mixtures of channels [E, C, O].
+
+    Raises:
+        ConfigError: for another shape, whose fan in cannot be known.
+    """
+    if len(shape) != (4 if "depthwise" in name else 3):
+        raise ConfigError(f"parameter {name!r} of shape {list(shape[1:])}: give its operation an `init` of its own")
     fan_in = math.prod(shape[-2:]) if "depthwise" in name else shape[-2]
     return uniform(shape, fan_in, key)
 
@@ -124,7 +133,7 @@ class Operation:
     shapes: Callable[[int, int], Shapes] = no_shapes
     norms: Callable[[int], tuple[str, ...]] = no_norms
     init: Callable[[str, tuple[int, ...], Key], Tensor] = convolution_init
-    cost: Cost = no_cost
+    cost: EdgeCost = no_cost
     shade: str = ""
 
     def weights(self, channels: int, stride: int) -> int:

@@ -15,7 +15,6 @@ class Decision(NamedTuple):
         candidates: what each row chooses from: operations, or sets of inputs written as "0+1".
         node: the node whose inputs it chooses; None for the operations of all edges.
         sets: for inputs, the source states that each candidate stands for.
-        keep: candidates that a discrete architecture keeps of each row.
     """
 
     name: str
@@ -24,7 +23,6 @@ class Decision(NamedTuple):
     candidates: tuple[str, ...]
     node: int | None = None
     sets: tuple[tuple[int, ...], ...] = ()
-    keep: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -94,12 +94,11 @@ class SearchSpace:
         if self.inputs_by == "rule":
             return (operations,)
         size = PAIRS_PER_NODE if self.inputs_by == "pairs" else 1
-        keep = 1 if self.inputs_by == "pairs" else self.edges_per_node
         tables = []
         for node in range(self.nodes):
             sets = tuple(combinations(range(self.inputs + node), size))
             names = tuple("+".join(map(str, chosen)) for chosen in sets)
-            tables.append(Decision(f"{cell}.inputs{node}", cell, 1, names, node, sets, keep))
+            tables.append(Decision(f"{cell}.inputs{node}", cell, 1, names, node, sets))
         return (operations, *tables)
 
     @property

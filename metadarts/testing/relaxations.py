@@ -13,6 +13,7 @@ from metadarts.relaxations import Relaxation
 SHAPE = (2, 3, 4)
 """Of the alphas: tasks, rows, candidates."""
 STEPS = 2
+NOISE = (SHAPE[0], STEPS + 1, *SHAPE[1:])
 STAGES = tuple(Stage(step, STEPS, progress) for step in range(STEPS + 1) for progress in (0.0, 0.5, 1.0))
 
 
@@ -24,30 +25,37 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True) -> None:
             not checked.
 
     Raises:
-        AssertionError: on a wrong shape, weights that are not finite or not the same when computed again, a progress
-            that only works as a number, noise that its key does not decide, derivatives that differ from central
-            differences, or scores that are not finite double-precision numbers from 0 on or that rank the candidates
-            of a row otherwise than their alphas do.
+        AssertionError: on a wrong shape or type, weights that are not finite, have no graph or are not the same when
+            computed again, a device or a progress that only works as a number, noise that its key does not decide,
+            derivatives that differ from central differences, or scores that are not finite double-precision numbers
+            from 0 on or that rank the candidates of a row otherwise than their alphas do.
     """
     key = Key(("check_relaxation",))
     alpha = torch.randn(SHAPE, dtype=torch.float64, generator=key.child("alpha").torch())
     _check_noise(relaxation, key)
     _check_scores(relaxation, alpha)
-    noise = relaxation.noise(SHAPE, key.child("noise"))
-    _check_repeats(relaxation, alpha, noise)
-    for at in STAGES:
-        _check_weights(relaxation, alpha, at, noise)
-        if smooth:
-            _check_derivatives(relaxation, alpha, at, noise)
+    drawn = relaxation.noise(NOISE, key.child("noise"))
+    for draws in (None,) if drawn is None else (None, drawn):  # None: outside training
+        _check_repeats(relaxation, alpha, draws)
+        for at in STAGES:
+            noise = _draw(draws, at)
+            _check_weights(relaxation, alpha, at, noise)
+            _check_device(relaxation, alpha, at, noise)
+            if smooth:
+                _check_derivatives(relaxation, alpha, at, noise)
+
+
+def _draw(draws: Tensor | None, at: Stage) -> Tensor | None:
+    return None if draws is None else draws[:, at.step]
 
 
 def _check_noise(relaxation: Relaxation, key: Key) -> None:
-    first, again, other = (relaxation.noise(SHAPE, key.child(name)) for name in ("a", "a", "b"))
+    first, again, other = (relaxation.noise(NOISE, key.child(name)) for name in ("a", "a", "b"))
     if first is None or again is None or other is None:
         if not (first is again is other is None):
             raise AssertionError("noise: expected it always or never")
         return
-    if tuple(first.shape) != SHAPE or not torch.equal(first, again) or torch.equal(first, other):
+    if tuple(first.shape) != NOISE or not torch.equal(first, again) or torch.equal(first, other):
         raise AssertionError("noise: expected the shape asked for, the same for one key and another for another")
 
 
@@ -65,6 +73,10 @@ def _check_weights(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tens
     weights = relaxation.weights(alpha, at, noise)
     if tuple(weights.shape) != SHAPE or not bool(torch.isfinite(weights).all()):
         raise AssertionError(f"weights at {at}: expected finite numbers shaped as the alphas")
+    if relaxation.weights(alpha.float(), at, None if noise is None else noise.float()).dtype != torch.float32:
+        raise AssertionError(f"weights at {at}: expected the type of the alphas")
+    if not relaxation.weights(alpha.clone().requires_grad_(), at, noise).requires_grad:
+        raise AssertionError(f"weights at {at}: expected a graph back to the alphas")
     recorded = relaxation.weights(alpha, at._replace(progress=torch.tensor(at.progress, dtype=torch.float64)), noise)
     if not torch.allclose(weights, recorded, rtol=1e-12, atol=0):
         raise AssertionError(f"weights at {at}: others where progress is a tensor")
@@ -73,11 +85,25 @@ def _check_weights(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tens
         raise AssertionError(f"weights at {at}: tasks depend on one another")
 
 
-def _check_repeats(relaxation: Relaxation, alpha: Tensor, noise: Tensor | None) -> None:
+def _check_device(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
+    """A recorded GPU step keeps what Python computes from a tensor. On the meta device no tensor has a number."""
+    progress = torch.tensor(at.progress, device="meta")
+    try:
+        relaxation.weights(
+            alpha.to("meta"), at._replace(progress=progress), None if noise is None else noise.to("meta")
+        )
+    except (RuntimeError, NotImplementedError) as error:
+        raise AssertionError(
+            f"weights at {at}: expected tensors of the alphas' device, and no tensor (progress is one) made a number: "
+            f"{error}"
+        ) from error
+
+
+def _check_repeats(relaxation: Relaxation, alpha: Tensor, draws: Tensor | None) -> None:
     """Inner steps are recomputed, latest first, and must find the bits of the first pass."""
-    stored = [(at, relaxation.weights(alpha, at, noise)) for at in STAGES]
+    stored = [(at, relaxation.weights(alpha, at, _draw(draws, at))) for at in STAGES]
     for at, weights in reversed(stored):
-        if not torch.equal(weights, relaxation.weights(alpha, at, noise)):
+        if not torch.equal(weights, relaxation.weights(alpha, at, _draw(draws, at))):
             raise AssertionError(f"weights at {at}: others when computed again; all that is drawn comes from `noise`")
 
 

@@ -148,10 +148,11 @@ def footprint(
     one, moves = batch.task(0), inner.steps and any(inner.adapts(name) for name in params)
 
     def probe(steps: int, recomputed: int) -> tuple[_Watched, int]:
+        own = _with_draws(one, steps)
         with Growth(one.support_images.device) as growth:
             watched, loop = _Watched(objective, inner, growth), replace(inner, steps=steps, checkpoint=recomputed)
             try:
-                meta_gradient(watched, params, one, loop, rates=rates, engine=engine, rule=rule)
+                meta_gradient(watched, params, own, loop, rates=rates, engine=engine, rule=rule)
             except NumericsError:  # as after more steps than the search has: the memory was taken all the same
                 if not watched.query:
                     raise
@@ -179,6 +180,15 @@ def look_bytes(experiment: Experiment, params: Params, batch: TaskBatch, rates: 
     with Growth(experiment.device) as growth:
         evaluate(experiment.learner, params, lambda *_: one, inner, tasks=1, rates=rates, batch_size=1, curve_tasks=1)
     return growth.peak + bytes_of(one)
+
+
+def _with_draws(batch: TaskBatch, steps: int) -> TaskBatch:
+    """``batch`` with noise for ``steps`` inner steps: its own, the last draw again where it has fewer."""
+    drawn = {
+        name: noise[:, torch.arange(steps + 1, device=noise.device).clamp(max=noise.shape[1] - 1)]
+        for name, noise in batch.noise.items()
+    }
+    return batch.with_noise(drawn) if drawn else batch
 
 
 def can_recompute(inner: InnerLoop, engine: Engine | None, rule: MetaRule = EXACT) -> bool:

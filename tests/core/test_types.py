@@ -40,7 +40,9 @@ def test_padding_of_either_side_makes_a_batch_ragged_and_slices_know_better(batc
 
 
 def test_to_changes_the_dtype_of_images_only(batch):
-    narrow = batch.to("cpu", torch.float32)
+    noise = torch.zeros(3, 2, 1, 4, dtype=torch.float64)
+    narrow = batch.with_noise({"normal": noise}).to("cpu", torch.float32)
+    assert narrow.noise["normal"].dtype == torch.float64
     assert narrow.support_images.dtype == narrow.query_images.dtype == torch.float32
     assert narrow.query_labels.dtype == torch.int64
     assert narrow.query_mask.dtype == torch.bool

@@ -82,3 +82,9 @@ def test_plus_returns_a_larger_table_and_leaves_the_old_one():
     assert more["own"] == 3
     with pytest.raises(ConfigError, match="update rule 'sgd' exists; choose another name"):
         more.plus("sgd", 4)
+
+
+def test_equal_tables_have_one_hash():
+    one, other = Variants("thing", {"a": 1, "b": 2}), Variants("thing", {"b": 2, "a": 1})
+    assert one == other
+    assert hash(one) == hash(other)

@@ -96,7 +96,7 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_cell_types_must_match() -> None:
-    with pytest.raises(GenotypeError, match="missing for cell types"):
+    with pytest.raises(GenotypeError, match="missing for decisions"):
         derive_genotype({"normal": torch.zeros(14, 8)}, darts())
     with pytest.raises(GenotypeError, match="did you mean 'reduce'"):
         derive_genotype({"normal": torch.zeros(14, 8), "redcue": torch.zeros(14, 8)}, darts())

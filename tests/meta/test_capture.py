@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from metadarts.core.errors import NumericsError
 from metadarts.core.rng import Key
+from metadarts.costs import COSTS, Penalty
 from metadarts.inner import InnerLoop
 from metadarts.meta import CapturedStep, MetaState, OuterLoop, meta_step
 from metadarts.networks.learner import masked_loss
@@ -150,7 +151,8 @@ def test_replays_are_the_steps_they_stand_for_bit_for_bit(inner, micro_batch):
 
 
 def test_so_are_those_of_a_supernet_and_nothing_of_it_waits_for_the_host():
-    learner = tiny_learner(head="prototype", bn="support", nodes=1)
+    cost = Penalty(COSTS["multiply_adds"](12, 12), 1e-3)  # its prices must not be copied from the host either
+    learner = replace(tiny_learner(head="prototype", bn="support", nodes=1), penalty=cost)
     params = generic_params(learner, Key.from_seed(1))
     names = list(learner.start({name: tensor.unsqueeze(0) for name, tensor in params.items()}, tasks(0).task(0)))
     inner = replace(INNER, steps=1, checkpoint=1)

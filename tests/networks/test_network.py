@@ -12,7 +12,8 @@ from metadarts.core.errors import ConfigError, GenotypeError
 from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.networks import Learner, Network, NetworkSpec, discrete_network, inherit, supernet
-from metadarts.operations import Statistics
+from metadarts.networks.cell import Cells
+from metadarts.operations import OPERATIONS, Statistics
 from metadarts.spaces import Genotype, SearchSpace, darts
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 
@@ -152,3 +153,33 @@ def test_a_node_may_keep_one_edge():
     network = discrete_network(genotype, space)
     features = network.embed(network.init(Key.from_seed(0)), torch.rand(3, 3, 16, 16))
     assert features.shape == (3, network.features)
+
+
+def test_only_affine_batch_norms_begin_as_batch_norms():
+    """An operation's own tensors are left to its `init`, whatever their names."""
+    sep = OPERATIONS["sep_conv_3x3"]
+    odd = replace(
+        sep,
+        shapes=lambda channels, stride: sep.shapes(channels, stride) | {"normaliser.weight": (channels,)},
+        init=lambda name, shape, key: torch.full(shape, 7.0),
+    )
+    operations = OPERATIONS.plus("normal_conv", odd)
+    space = SearchSpace("odd", ("none", "normal_conv"), nodes=1)
+    params = Network(NetworkSpec(affine=True), space, operations=operations).init(Key.from_seed(0))
+    own = {name: tensor for name, tensor in params.items() if ".normal_conv." in name}
+    norms = {name for name in own if name.split(".")[-2] in sep.norms(1) + sep.norms(2)}
+    assert any("normaliser" in name for name in own)
+    assert all(bool((own[name] == 7.0).all()) for name in own.keys() - norms)
+    assert all(bool((own[name] == float(name.endswith("weight"))).all()) for name in norms)
+
+
+def test_weights_of_a_network_without_alphas_are_refused():
+    network = discrete_network(ONE_SHOT, darts())
+    with pytest.raises(ConfigError, match="has no alphas"):
+        network.weights_of(network.init(Key.from_seed(0)))
+
+
+def test_a_cell_of_an_odd_number_of_channels_is_refused():
+    cells = Cells(darts(nodes=1), None, OPERATIONS)
+    with pytest.raises(ConfigError, match="expected an even number, got 3"):
+        cells.cell("cell0.", "reduce", 3, (-1, -1), (3, 3))

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.operations import OPERATIONS, Statistics
+from metadarts.core.errors import ConfigError
+from metadarts.core.rng import Key
+from metadarts.operations import OPERATIONS, Statistics, convolution_init
 from metadarts.testing import check_operation
 
 SEP, POOL = OPERATIONS["sep_conv_3x3"], OPERATIONS["avg_pool_3x3"]
@@ -76,3 +78,9 @@ def test_what_does_not_conform_is_found(broken, words):
 def test_an_operation_under_the_name_of_another_is_checked_itself():
     with pytest.raises(AssertionError, match="its logits differ"):
         check_operation("sep_conv_3x3", replace(SEP, fold=lambda layers, x: layers.relu(x)))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("wide", (2, 8, 8, 1, 5)), ("scale", (2,)), ("filter", (2, 8, 3, 3))])
+def test_a_fan_in_that_cannot_be_known_is_not_guessed(name, shape):
+    with pytest.raises(ConfigError, match="give its operation an `init` of its own"):
+        convolution_init(name, shape, Key.from_seed(0))

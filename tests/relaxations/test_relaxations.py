@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from metadarts.core.types import Stage
 from metadarts.relaxations import RELAXATIONS, Softmax
 from metadarts.testing import check_relaxation
 
@@ -67,6 +68,58 @@ class Remembering(Softmax):
         return (alpha * (1.0 + max(self.seen))).softmax(-1)
 
 
+@dataclass(frozen=True)
+class Perturbed(Softmax):
+    """Draws for every task and step."""
+
+    def noise(self, shape, key):
+        return torch.randn(shape, dtype=torch.float64, generator=key.torch())
+
+    def weights(self, alpha, at, noise=None):
+        return (alpha if noise is None else alpha + noise).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Needing(Perturbed):
+    """Has no weights without a draw."""
+
+    def weights(self, alpha, at, noise=None):
+        return (alpha + torch.randn(alpha.shape).mul(0.0) if noise is None else alpha + noise).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Looking(Softmax):
+    """Branches on progress, which a recording would keep for good."""
+
+    def weights(self, alpha, at, noise=None):
+        return (alpha * (2.0 if float(at.progress) > 0.2 else 1.0)).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Wide(Softmax):
+    """Always in double precision."""
+
+    def weights(self, alpha, at, noise=None):
+        return alpha.double().softmax(-1)
+
+
+@dataclass(frozen=True)
+class Constant(Softmax):
+    """A straight-through estimator whose way back is missing."""
+
+    def weights(self, alpha, at: Stage, noise=None):
+        return torch.nn.functional.one_hot(alpha.argmax(-1), alpha.shape[-1]).to(alpha)
+
+
+def test_one_that_draws_conforms():
+    check_relaxation(Perturbed())
+
+
+def test_what_is_not_smooth_is_held_to_the_rest():
+    with pytest.raises(AssertionError, match="a graph back"):
+        check_relaxation(Constant(), smooth=False)
+
+
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
@@ -76,6 +129,9 @@ class Remembering(Softmax):
         (Stirred(), "computed again"),
         (Reversed(), "smaller alpha"),
         (Remembering(), "computed again"),
+        (Needing(), "alphas' device"),
+        (Looking(), "made a number"),
+        (Wide(), "type of the alphas"),
     ],
 )
 def test_what_does_not_conform_is_found(broken, words):

@@ -12,7 +12,7 @@ from metadarts.core.types import Stage, is_alpha
 from metadarts.inner import InnerLoop, adapt
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner
-from metadarts.testing import check_params_close, error_along, generic_params, random_tasks, tiny_learner
+from metadarts.testing import ENGINES, check_params_close, error_along, generic_params, random_tasks, tiny_learner
 
 INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0)
 PROGRESS = 0.7
@@ -78,7 +78,9 @@ def test_a_recomputed_step_repeats_its_draw_and_its_temperature_bit_for_bit(lear
     assert not differ(gradients(learner, params, batch), again)
 
 
-@pytest.mark.parametrize("options", [{"engine": "loop"}, {"micro_batch": 1}, {"engine": "higher"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"engine": ENGINES["loop"]}, {"micro_batch": 1}, {"engine": ENGINES["higher"]}], ids=str
+)
 def test_every_engine_and_every_part_sees_the_same_stage_and_draws(learner, params, batch, options):
     check_params_close(gradients(learner, params, batch, **options), gradients(learner, params, batch), 1e-9)
 

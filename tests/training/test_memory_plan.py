@@ -6,7 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from metadarts.core.rng import Key
 from metadarts.core.types import is_alpha
 from metadarts.inner import InnerLoop
 from metadarts.meta import meta_gradient
+from metadarts.relaxations import Softmax
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 from metadarts.training import Config, RunFolder, search, with_settings
 from metadarts.training.footprint import PASSING_STEPS, Footprint, Growth, bytes_of, footprint
@@ -206,6 +207,27 @@ def test_a_probe_takes_steps_apart(monkeypatch, rule, copies):
     assert (found.recomputed, found.again) == (held, 2 * PASSING_STEPS * LEAK - PASSING_STEPS * held)
 
 
+@dataclass(frozen=True)
+class Drawing(Softmax):
+    """Needs a draw for every inner step and the query pass."""
+
+    def noise(self, shape, key):
+        return torch.randn(shape, dtype=torch.float64, generator=key.torch())
+
+    def weights(self, alpha, at, noise=None):
+        return (alpha if noise is None else alpha + noise).softmax(-1)
+
+
+@pytest.mark.parametrize(("steps", "order"), [(0, "second"), (1, "second"), (1, "first"), (5, "second")])
+def test_a_probe_of_more_steps_than_were_drawn_for(steps, order):
+    plain = tiny_learner(nodes=1)
+    learner = replace(plain, network=replace(plain.network, relaxation=Drawing()))
+    inner = InnerLoop(steps, weight_rate=0.01, alpha_rate=0.1, order=order)
+    batch = random_tasks(Key.from_seed(0), tasks=1).with_noise(learner.noise(1, steps, Key.from_seed(1)))
+    found = footprint(learner, generic_params(learner, Key.from_seed(0)), batch, inner)
+    assert found.base > 0
+
+
 def planned(experiment, plan):
     return replace(experiment, config=plan.apply(experiment.config))
 
@@ -282,7 +304,7 @@ def test_a_real_peak_is_within_a_fifth_of_its_prediction():
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -56,6 +56,8 @@ def adapt_with_higher(
         import higher
     except ImportError as error:
         raise ConfigError("engine 'higher' needs the package higher: pip install higher") from error
+    if not isinstance(inner.rule, str):
+        raise ConfigError("engine 'higher' knows rules by name only; use batched or loop for a rule of your own")
     name = inner.make_rule().name
     if name not in RULES:
         raise ConfigError(f"engine 'higher': {nearest(name, RULES)}; use batched or loop for rule {name!r}")

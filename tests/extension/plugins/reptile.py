@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from metadarts.core.types import Params, TaskBatch, batched
+from metadarts.core.types import Params, TaskBatch, batched, group_of
 from metadarts.inner import adapt
 from metadarts.meta import MetaStep, Objective, TaskGradients
 
@@ -38,7 +38,8 @@ class Reptile:
                 progress=step.progress,
             )
             losses, accuracies = objective.query_loss(adapted.params, batch, step.stage(step.inner.steps))
-            ends = {name: adapted.params.get(name, tensor) for name, tensor in own.items()}
+            # `start` makes a head for the ways of each task: it has another shape than the shared one, which stays.
+            ends = {name: own[name] if group_of(name) == "head" else adapted.params[name] for name in own}
             gradients = {name: self.pull * (own[name] - ends[name]) for name in own}
             gradients |= {name: torch.zeros_like(rate) for name, rate in (rates or {}).items()}
         return TaskGradients(gradients, losses, accuracies, adapted.losses)
