@@ -27,6 +27,7 @@ def run_isolated(
     warmups: int = 1,
     threads: int = 2,
     timeout: float | None = None,
+    root: Path = ROOT,
 ) -> dict[str, Any]:
     """Run ``function`` (``module:name``, importable from the repository root) in a new Python process.
 
@@ -37,6 +38,7 @@ def run_isolated(
         warmups: calls before them, timed apart.
         threads: threads of torch, BLAS and Numba.
         timeout: seconds after which the process is killed and `subprocess.TimeoutExpired` raised.
+        root: the checkout whose ``benchmarks`` and ``metadarts`` are imported.
 
     Returns:
         ``seconds`` and ``warmup_seconds`` (one per call), ``cpu_seconds`` (of all threads, one per timed call: about
@@ -53,7 +55,7 @@ def run_isolated(
         asked.write_text(json.dumps(request))
         command = [sys.executable, "-m", "benchmarks.peers.worker", str(asked), str(answered)]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment(threads), capture_output=True, text=True, timeout=timeout, check=False
+            command, cwd=root, env=environment(threads), capture_output=True, text=True, timeout=timeout, check=False
         )
         if done.returncode or not answered.exists():
             tail = done.stderr.strip()[-4000:]
