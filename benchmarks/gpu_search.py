@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 NOTHING_TO_RUN = 5
 VARIABLE = "METADARTS_DATA_DIR"
-NEEDS = {"PyYAML": "PyYAML", "safetensors": "safetensors", "filelock": "filelock", "tensorboard": "tensorboard",
-         "matplotlib": "matplotlib", "pillow": "Pillow"}  # fmt: skip
+NEEDS = {"PyYAML": "PyYAML", "msgspec": "msgspec", "safetensors": "safetensors", "filelock": "filelock",
+         "tensorboard": "tensorboard", "matplotlib": "matplotlib", "pillow": "Pillow"}  # fmt: skip
 TABLE, SHOTS, SEEDS = "tnas-fc100", 5, 1
 FOLDER = RESULTS / "gpu" / "tnas-fc100-full"
 """Beside the rows; not in git. Copied to another machine, it is gone on with there."""
