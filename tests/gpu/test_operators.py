@@ -1,4 +1,4 @@
-"""On the GPU: every operator by its Triton kernels equals its law, in value and in every derivative up to the second;
+"""On the GPU: every operator by its Triton kernels equals its reference, in value and in all derivatives up to the second;
 so does "folded", which is torch's own operators there.
 
 In float64 to rounding, in float32 and bfloat16 as stated; on small odd shapes in every way that `check_op` knows, and
