@@ -219,7 +219,7 @@ class _Search:
             except (MemoryError, RuntimeError) as error:
                 if not state.updating:
                     raise
-                raise ResourceError(f"memory ran out amid the outer update ({error}); {STEP_ADVICE}") from error
+                raise ResourceError(f"memory ran out during the outer update ({error}); {STEP_ADVICE}") from error
             return found[-1][0]
 
         result, fitting = fitted(work, trainer.micro_batch, config.training.fit_memory, STEP_ADVICE)
