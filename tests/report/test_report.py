@@ -201,7 +201,7 @@ def test_a_run_that_has_only_begun_is_shown_too(run):
     page = read(run)
     assert page.pictures == []
     assert "The search has not ended; its last record is of meta-step 0." in page.text
-    assert "No validation look is recorded yet." in page.text
+    assert "No validation is recorded yet." in page.text
     assert "No cell can be derived from the best checkpoint" in page.text
     assert "env.json is missing" in page.text
 
