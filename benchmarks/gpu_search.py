@@ -5,7 +5,8 @@ with 5 inner steps. It is the headline of table tnas-fc100 under the full budget
 so that `benchmarks.gpu_reproduce` measures it once it has ended. A piece starts the run or goes on with it, stops as a
 signal would stop it, with a checkpoint, and adds a row: its steps, seconds, and what the validation classes say. Call
 it again until it says that the search has ended. Meta-steps are recorded and replayed on a GPU. The run
-lies in benchmarks/results/gpu, beside the rows, and is not in git: in another checkout the search starts anew.
+lies in benchmarks/results/gpu, beside the rows, and is not in git: in another checkout the search starts anew, unless
+the run is brought back (benchmarks/results/README.md).
 
 Data: ``--data-root``, or $METADARTS_DATA_DIR, or shared/data beside the checkout; the first of them that has a folder
 ``cifar100``. Without one it says so and ends with exit code 5, which `benchmarks.gpu` takes for a skip.
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 NOTHING_TO_RUN = 5
 VARIABLE = "METADARTS_DATA_DIR"
-NEEDS = {"PyYAML": "PyYAML", "safetensors": "safetensors", "filelock": "filelock", "tensorboard": "tensorboard",
-         "matplotlib": "matplotlib", "pillow": "Pillow"}  # fmt: skip
+NEEDS = {"PyYAML": "PyYAML", "msgspec": "msgspec", "safetensors": "safetensors", "filelock": "filelock",
+         "tensorboard": "tensorboard", "matplotlib": "matplotlib", "pillow": "Pillow"}  # fmt: skip
 TABLE, SHOTS, SEEDS = "tnas-fc100", 5, 1
 FOLDER = RESULTS / "gpu" / "tnas-fc100-full"
 """Beside the rows; not in git. Copied to another machine, it is gone on with there."""

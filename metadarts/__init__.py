@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks th
 
 __version__ = "0.1.0"
 
-# A name may not be a package's: importing the package `adapt` binds metadarts.inner to it, whatever stands here.
+# A name may not be a package's: importing the package `inner` binds `metadarts.inner` to it, whatever stands here.
 _EXPORTS = {
     "EpisodeSampler": "metadarts.tasks",
     "FewShotClassifier": "metadarts.fewshot",

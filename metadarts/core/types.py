@@ -1,4 +1,4 @@
-"""The nouns that flow through metadarts."""
+"""Types shared by all packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Parameters on the edges of the cells; the stem, projections, norms and the head are the same for every cell."""
+"""Parameters of the operations on the edges of the cells.
+
+The stem, the projections of a cell's inputs and the head are the same for every architecture, and are not counted;
+neither are scale and offset of batch norm, which edges have where ``affine`` is set.
+"""
 
 from __future__ import annotations
 

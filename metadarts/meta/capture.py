@@ -30,7 +30,7 @@ class Recorder(Protocol):
     """How device work is recorded; `CudaGraphs` is one."""
 
     def warm(self, run: Callable[[], Any]) -> Any:
-        """Do ``run`` as it will be recorded, so that kernels are compiled and libraries awake. Returns its result."""
+        """Do ``run`` as it will be recorded, so that kernels are compiled and libraries initialised; its result."""
         ...
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:

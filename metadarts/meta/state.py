@@ -34,14 +34,15 @@ ALPHA_FIRST = 0.5
 
 @dataclass(frozen=True)
 class OuterLoop:
-    """How the shared initialisation learns (T-NAS: Adam 1e-3; alphas with betas (0.5, 0.999) and an L2 decay of 1e-3).
+    """How the shared initialisation learns (T-NAS: Adam 1e-3; alphas with betas (0.5, 0.999)).
 
     Args:
         weight_rate: rate of the shared weights.
         alpha_rate: rate of the shared alphas.
         rate_rate: rate of the learned inner rates, in units of their logarithm's scale (see `MetaState.create`).
         alpha_decay: L2 decay of the alphas, within their gradient. Adam turns it into a bound: alphas settle near their
-            mean gradient over ``alpha_decay``, at any rate, which keeps them close to uniform.
+            mean gradient over ``alpha_decay``, at any rate, which keeps them close to uniform. T-NAS has 1e-3 (preset
+            "tnas").
         alpha_warmup: meta-steps during which the shared alphas stay where they are.
         clip: largest norm of the meta-gradient of the weights, and of the alphas; None for no limit.
         final: cosine decay of all outer rates to this share of their start by the end of the run; 1 is constant.

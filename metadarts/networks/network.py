@@ -289,7 +289,7 @@ def _membership(sources: int, sets: tuple[tuple[int, ...], ...], device: torch.d
 
 
 def supernet(space: SearchSpace, spec: Structure | None = None) -> Network:
-    """The network whose every edge mixes all primitives of ``space``, weighted by the softmax of its alphas."""
+    """The network whose every edge mixes all primitives of ``space``, weighted by the network's relaxation."""
     return Network(spec or NetworkSpec(), space)
 
 

@@ -1,6 +1,6 @@
 """Which implementation of an operator runs: the caller's choice, or the fastest that can.
 
-- ``reference``: the law, plain torch. Readable and slow.
+- ``reference``: the definition that the others are tested against, plain torch. Readable and slow.
 - ``folded``: torch's own operators on tensors with tasks and edges folded into channels, with our own derivatives;
   runs wherever torch does.
 - ``cpu``: our kernels, in float32 and float64.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def normalised(u: Tensor, rows: Tensor | None, eps: float) -> Tensor:
-    """The law: (u - mean) / sqrt(variance + eps) per task and channel; u is [T, N, h, w, C] or [T, E, N, h, w, C]."""
+    """The definition: (u - mean) / sqrt(variance + eps) per task and channel; u is [T, (E,) N, h, w, C]."""
     tasks, images, height, width = u.shape[0], *u.shape[-4:-1]
     if rows is None:
         rows = u.new_full((tasks, images), 1.0 / images)

@@ -51,10 +51,10 @@ def verdict(records: Records, finished: dict[str, Any] | None, results: list[tup
     if best := records.best:
         sentences.append(
             f"Best validation accuracy: {percent(best['accuracy'])} ± {percent(best.get('interval95'))} at meta-step "
-            f"{best['step']}, the best of {len(records.validate)} looks."
+            f"{best['step']}, the best of {len(records.validate)} validations."
         )
     else:
-        sentences.append("No validation look is recorded yet.")
+        sentences.append("No validation is recorded yet.")
     for file, facts in results:
         sentences.append(
             f"Measured on {_whole(facts.get('tasks'))} {facts.get('split', '?')} tasks: {percent(facts['accuracy'])} ± "
@@ -71,8 +71,8 @@ def notes(config: Config, records: Records, results: list[tuple[str, dict[str, A
     """What to keep in mind about the figures."""
     if records.best:
         yield (
-            "Validation accuracy chose the checkpoint, so it flatters: the best of several noisy looks is high partly "
-            "by luck. Quote a measurement on test tasks instead (metadarts evaluate)."
+            "Validation accuracy chose the checkpoint, so it flatters: the best of several noisy validations is high "
+            "partly by luck. Quote a measurement on test tasks instead (metadarts evaluate)."
         )
     if not any(facts.get("split") == "test" for _, facts in results):
         yield "No measurement on test tasks lies in this folder (results.json, evaluation*.json)."
@@ -123,7 +123,7 @@ def architecture_notes(
         kept = len(genotype.pairs(cell))
         if kept and count / kept >= MANY_SKIPS:
             yield f"{count} of the {kept} kept operations of the {cell} cell are skip connections: suspect a collapse."
-    late = [look for look in records.alphas if look.step >= LATE * records.last_step]
+    late = [record for record in records.alphas if record.step >= LATE * records.last_step]
     if len(late) > 1:
         moved = genotype_distance(late[0].genotype, late[-1].genotype)
         of = len(genotype.normal) + len(genotype.reduce)

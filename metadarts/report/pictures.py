@@ -63,7 +63,7 @@ def adaptation(records: Records) -> Iterator[Plate]:
         yield Plate(
             picture,
             "Adapting to validation tasks",
-            "Each line is one look at the validation tasks; the darker, the later in the run. At 0 stands the shared "
+            "Each line is one validation, on the same tasks; the darker, the later in the run. At 0 stands the shared "
             "start before it has seen the task, to its right the same network after 1, 2, ... inner steps on the "
             "support images. A search that learns to adapt lifts the right end (for the loss: lowers it).",
         )

@@ -37,7 +37,7 @@ class Records:
 
     Args:
         train: records of meta-steps.
-        validate: records of looks at validation tasks.
+        validate: records of validations.
         alphas: those "alphas" records that fit the space.
         misfits: how many do not.
     """

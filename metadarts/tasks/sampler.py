@@ -23,7 +23,7 @@ PADDING = -1
 
 
 class Episodes(Protocol):
-    """What the experiments ask of whatever draws tasks: `EpisodeSampler`, or a bridge to another library's tasks."""
+    """What training asks of whatever draws tasks: `EpisodeSampler`, or an adapter of another library's tasks."""
 
     @property
     def ways(self) -> int: ...

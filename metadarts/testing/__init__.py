@@ -1,6 +1,8 @@
-"""Conformance suites: a new operator, update rule or search space brings its truth and inherits the tests.
+"""Conformance suites: a new part brings its reference and inherits the tests.
 
-None of it needs pytest: a check raises AssertionError with a sentence that says what differs, where, and by how much.
+There is one for fused operators, update rules, operations of an edge, relaxations, search spaces, outer rules, costs
+and sources; `ENGINES` has inner loops to check the batched one against. None of it needs pytest: a check raises
+AssertionError with a sentence that says what differs, where, and by how much.
 
 >>> check_op(my_fast_op, my_plain_torch_op, [OpCase("odd sizes", {"x": (3, 5, 7, 2)})])
 """

@@ -18,7 +18,7 @@ STAGES = tuple(Stage(step, STEPS, progress) for step in range(STEPS + 1) for pro
 
 
 def check_relaxation(relaxation: Relaxation, *, smooth: bool = True) -> None:
-    """Check a relaxation at every inner step, at the beginning, amid and at the end of a run.
+    """Check a relaxation at every inner step, at the beginning, in the middle of and at the end of a run.
 
     Args:
         smooth: whether its derivatives are those of its values; those of straight-through estimators are not, and are

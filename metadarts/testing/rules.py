@@ -25,7 +25,7 @@ SAME = 1e-9
 
 
 def check_rule(rule: Rule, reference: Callable[..., Optimizer]) -> None:
-    """Check that ``rule`` walks as ``reference`` does, and that one can differentiate through its steps, twice.
+    """Check that ``rule`` takes the same steps as ``reference``, and that they can be differentiated through twice.
 
     Args:
         rule: the rule.

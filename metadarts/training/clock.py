@@ -17,7 +17,7 @@ class Clock:
     Args:
         training: the lengths that were asked for.
         spent: seconds that earlier processes spent on the run.
-        reserve: seconds kept for the look at validation classes that ends the run; as long as the longest so far.
+        reserve: seconds kept for the validation that ends the run; as long as the longest so far.
     """
 
     training: Training

@@ -98,9 +98,9 @@ class Training:
         engine: "batched", or "loop" or "higher" to check it against; see `metadarts.testing.engines`.
         capture: on a GPU, record the meta-step once and replay it (engine "batched").
         tf32: on a GPU, let products of float32 keep 10 of their 23 bits of mantissa (TensorFloat-32), which is faster.
-        validations: how many times, evenly spread over the run, to look at validation classes.
-        validation_tasks: tasks per look; always the same ones.
-        save_seconds: how often to write the checkpoint to go on from, besides at every look.
+        validations: how many times, evenly spread over the run, to validate.
+        validation_tasks: tasks per validation; always the same ones.
+        save_seconds: how often to write the checkpoint to go on from, besides at every validation.
         cost_strength: what the architecture's cost weighs in the query loss, see `Config.cost`.
         seed: of everything random.
     """

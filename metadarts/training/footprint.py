@@ -28,7 +28,7 @@ from .memory import resident_bytes, return_freed_memory
 STORED_STEPS, PASSING_STEPS = 2, 4
 """Inner steps of the probes: those that are stored whole, and those that leave little (recomputed, or first order).
 
-The first of the latter make the package that all others use, and would pass for what each of them takes.
+The first of the latter allocate memory that all others use again, and would pass for what each of them takes.
 """
 SAMPLE_SECONDS = 0.002
 
@@ -173,7 +173,7 @@ def footprint(
     return replace(found, recomputed=left, again=max(0, peak - PASSING_STEPS * left))
 
 
-def look_bytes(experiment: Experiment, params: Params, batch: TaskBatch, rates: Params | None) -> int:
+def validation_bytes(experiment: Experiment, params: Params, batch: TaskBatch, rates: Params | None) -> int:
     """Peak of measuring one held-out task after adaptation, its data included. Arguments as in `footprint`."""
     one, inner = batch.task(0), evaluation_inner(experiment.config)
     inner = replace(inner, steps=min(inner.steps, STORED_STEPS))

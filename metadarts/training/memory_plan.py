@@ -17,7 +17,7 @@ from metadarts.store.schema import fitting
 
 from .build import Experiment, held_out
 from .config import Config
-from .footprint import Footprint, can_recompute, footprint, look_bytes
+from .footprint import Footprint, can_recompute, footprint, validation_bytes
 from .memory import usable_bytes
 from .records import RunFolder
 
@@ -54,8 +54,8 @@ class MemoryPlan:
         steps: K inner steps.
         micro_batch: tasks per pass.
         recomputed: of the K steps, how many are recomputed in the outer backward.
-        evaluation_batch: held-out tasks per look.
-        peak: predicted bytes, of the meta-gradient and of a look whichever is more.
+        evaluation_batch: held-out tasks per pass.
+        peak: predicted bytes, of the meta-gradient or of a validation, whichever is more.
         budget: what it was to fit into.
     """
 
@@ -91,12 +91,12 @@ class MemoryPlan:
 def plan_search(experiment: Experiment, run: RunFolder | None = None) -> MemoryPlan:
     """The first plan that fits, by `choose`; the search then runs by ``plan.apply(experiment.config)``.
 
-    It runs one task's meta-gradient and one look, of a few inner steps each, to see what they take.
+    It runs one task's meta-gradient and validates on one task, a few inner steps each, to see what they take.
 
     Args:
         experiment: as configured.
-        run: a run to go on with. Its tasks per pass and per look are kept, so that no bit depends on the plan; only
-            training.fit_memory allows fewer.
+        run: a run to go on with. Its tasks per pass, of training and validation, are kept, so that no bit depends on
+            the plan; only training.fit_memory allows fewer.
 
     Raises:
         ResourceError: when no plan fits; says what the smallest would take and what to lower.
@@ -123,14 +123,14 @@ def plan_search(experiment: Experiment, run: RunFolder | None = None) -> MemoryP
 
     found = measured(config.inner.checkpoint > 0)
     held = held_out(experiment, "val", purpose="selection").batch(0, 1)
-    look = look_bytes(experiment, state.params, held, state.rates)
+    validation = validation_bytes(experiment, state.params, held, state.rates)
     if not found.again and not budget.allows(_peak(config, found, next(_ways(config, keep)))):
         found = measured(recompute=True)
-    return choose(config, found, look, budget, keep)
+    return choose(config, found, validation, budget, keep)
 
 
 def _as_begun(run: RunFolder, config: Config) -> Config | None:
-    """``config`` with the tasks per pass and per look with which ``run`` goes on; None where it does not say."""
+    """``config`` with the tasks per pass of training and validation that ``run`` goes on with; None if it says none."""
     facts = run.load("last").facts if run.has("last") else run.environment().get("memory")
     names = ("micro_batch", "evaluation_batch")
     sizes = fitting([facts.get(name) for name in names], tuple[Positive, Positive]) if isinstance(facts, dict) else None
@@ -149,23 +149,23 @@ def budget_of(experiment: Experiment) -> Budget:
     return Budget(None if usable is None else int(SHARE * usable))
 
 
-def choose(config: Config, found: Footprint, look: int, budget: Budget, keep: bool = False) -> MemoryPlan:
+def choose(config: Config, found: Footprint, validation: int, budget: Budget, keep: bool = False) -> MemoryPlan:
     """The first of the plans, cheapest in time first, whose predicted peak is within ``budget``.
 
     Args:
         config: inner.checkpoint is the least number of recomputed steps, training.micro_batch the most tasks per pass,
-            evaluate.batch the most per look.
+            evaluate.batch the most per pass of a validation.
         found: what a meta-gradient takes.
-        look: what measuring one held-out task takes, in bytes.
+        validation: what measuring one held-out task takes, in bytes.
         budget: the limit.
-        keep: whether the tasks per pass and per look must stay as they are.
+        keep: whether the tasks per pass, of training and validation, must stay as they are.
 
     Raises:
         ResourceError: when none is.
     """
-    batch = _look_size(config.evaluate.batch, found.base, look, budget, keep)
+    batch = _validation_size(config.evaluate.batch, found.base, validation, budget, keep)
     for way in _ways(config, keep):
-        peak = max(_peak(config, found, way), found.base + batch * look)
+        peak = max(_peak(config, found, way), found.base + batch * validation)
         plan = MemoryPlan(config.training.tasks, config.inner.steps, *way, batch, peak, budget)
         if budget.allows(peak):
             return plan
@@ -196,10 +196,10 @@ def _equal_parts(tasks: int) -> list[int]:
     return sorted({-(-tasks // parts) for parts in range(1, tasks + 1)}, reverse=True)
 
 
-def _look_size(most: int, base: int, look: int, budget: Budget, keep: bool) -> int:
+def _validation_size(most: int, base: int, validation: int, budget: Budget, keep: bool) -> int:
     if budget.limit is None or keep:
         return most
-    return max(1, min(most, (budget.limit - base) // max(look, 1)))
+    return max(1, min(most, (budget.limit - base) // max(validation, 1)))
 
 
 def _refusal(plan: MemoryPlan, config: Config, keep: bool) -> str:

@@ -171,7 +171,7 @@ class Prefetcher:
         """The tasks of ``step``, in memory of their own; on a GPU, its current stream is what waits for them.
 
         Raises:
-            RuntimeError: when the feed is closed.
+            RuntimeError: when it is closed.
             Exception: whatever ``make`` raised for this step, with the traceback of where.
         """
         if self._closed:
@@ -250,7 +250,7 @@ class _Maker:
         with self._changed:
             self._aim(step)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="metadarts feed", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="metadarts prefetcher", daemon=True)
                 self._thread.start()
             while step not in self._made:
                 self._changed.wait(WAKE_SECONDS)

@@ -33,7 +33,7 @@ from .trainer_state import TRAINER, TrainerState
 RECORD_SECONDS = 2.0
 ALPHA_SECONDS = 30.0
 CURVE_TASKS = 10
-"""Validation tasks on which a look measures every inner step; all would cost more than the look itself."""
+"""Validation tasks that are measured after every inner step; all would cost more than the validation itself."""
 STEP_ADVICE = (
     "lower training.micro_batch, or let --fit-memory do it; else set inner.checkpoint to inner.steps (exact, slower), "
     "use --order first, or lower inner.steps, tasks.queries or macro.channels"
@@ -109,7 +109,7 @@ class _Search:
         self.captured = self._captured()
 
     def run_to_end(self) -> MetaState:
-        """Steps and looks until the run is done."""
+        """Steps and validations until the run is done."""
         step = self.state.step
         self.board = TensorBoardWriter(self.run.path, self.network, step + 1 if step else None)
         try:
@@ -165,11 +165,11 @@ class _Search:
         if self.state.step == 0:
             return False  # starting up may take all the time there was: one step is the least a search does
         fraction, count = self.clock.fraction(self.state.step), self.config.training.validations
-        if fraction * count >= self.trainer.looks + 1:  # at the end, unless a killed process has looked already
+        if fraction * count >= self.trainer.validations + 1:  # at the end, unless a killed process did it
             before = self.clock.seconds
             self.doing = f"validation after meta-step {self.state.step}"
             self._validate()
-            self.trainer.looks = int(fraction * count)
+            self.trainer.validations = int(fraction * count)
             self.clock.reserve = max(self.clock.reserve, self.clock.seconds - before)
             self._save()
         elif self.clock.seconds - self.saved >= self.config.training.save_seconds:
@@ -219,7 +219,7 @@ class _Search:
             except (MemoryError, RuntimeError) as error:
                 if not state.updating:
                     raise
-                raise ResourceError(f"memory ran out amid the outer update ({error}); {STEP_ADVICE}") from error
+                raise ResourceError(f"memory ran out during the outer update ({error}); {STEP_ADVICE}") from error
             return found[-1][0]
 
         result, fitting = fitted(work, trainer.micro_batch, config.training.fit_memory, STEP_ADVICE)

@@ -17,7 +17,7 @@ from .config import Config
 class TrainerFacts:
     """A `TrainerState` in a checkpoint's JSON, and how many bytes of metrics.jsonl are older than the checkpoint."""
 
-    looks: Count
+    looks: Count  # validations done, under the name that files of version 0.1 have
     best: Number | None
     micro_batch: Positive
     evaluation_batch: Positive
@@ -39,7 +39,7 @@ class TrainerState:
     Args:
         clock: how far the run is.
         micro_batch, evaluation_batch: tasks per pass, as far as memory allowed.
-        looks: validations done.
+        validations: how many are done.
         best: the best validation accuracy so far.
         smooth: running means for the progress bar.
     """
@@ -47,7 +47,7 @@ class TrainerState:
     clock: Clock
     micro_batch: int
     evaluation_batch: int
-    looks: int = 0
+    validations: int = 0
     best: float | None = None
     smooth: Smoothed = field(default_factory=Smoothed)
 
@@ -60,7 +60,7 @@ class TrainerState:
     def facts(self) -> dict[str, Any]:
         """For the checkpoint's JSON."""
         return {
-            "looks": self.looks,
+            "looks": self.validations,
             "best": self.best,
             "micro_batch": self.micro_batch,
             "evaluation_batch": self.evaluation_batch,

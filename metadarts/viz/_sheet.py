@@ -21,7 +21,7 @@ PITCH, SIDE, THINNEST = 1.16, 1.0, 0.06
 LINE, BAR, SHARE, GAP = 0.15, 0.05, 0.4, 0.2
 MARGIN, NARROWEST = 0.16, 5.0
 """Inches: from picture to picture, the longer and at least the shorter side of one, a line of text, the bar of the
-confidence and the package for its number, between rows, around the sheet, the narrowest sheet."""
+confidence and the room for its number, between rows, around the sheet, the narrowest sheet."""
 WRONG, RIGHT, EDGE, TRACK, SOFT = "#c8281e", "#1f5fa8", "#c3cad4", "#e8eaed", "#5f6673"
 SMALL = 7.0
 LONGEST, TRUE, INDENT = 60, "true: ", 0.27

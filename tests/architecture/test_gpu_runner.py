@@ -199,8 +199,8 @@ assert gpu_tests.main(["--rehearse"]) == 0
 print("loss", meta_step.ours("second", 0, "cpu", meta_step.REPLAYED, small=True)())
 """
 ABSENT = (
-    "msgspec,numba,llvmlite,matplotlib,typer,rich,yaml,safetensor"
-    "s,tensorboard,PIL,filelock,higher,learn2learn,pytest,scipy"
+    "msgspec,numba,llvmlite,matplotlib,typer,rich,yaml,safetensors,"
+    "tensorboard,PIL,filelock,higher,learn2learn,pytest,scipy"
 )
 
 

@@ -1,4 +1,4 @@
-"""`import metadarts` is quick, and its public names are what its door says."""
+"""`import metadarts` is quick, and its public names are what its entry point says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import metadarts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HEAVY = ("higher", "learn2learn", "matplotlib", "numba", "tensorboard", "torch", "torchvision", "triton")
-ROOMS = {path.parent.name for path in (CHECKOUT / "metadarts").glob("*/__init__.py")}
+PACKAGES = {path.parent.name for path in (CHECKOUT / "metadarts").glob("*/__init__.py")}
 
 PROBE = """
 import json, sys, time
@@ -41,7 +41,7 @@ def test_import_is_lean(record_property):
 
 
 @pytest.mark.parametrize("name", ["metadarts.spaces", "metadarts.core.errors", "metadarts.core.rng"])
-def test_room_is_torchless(name):
+def test_package_is_torchless(name):
     _, modules = import_afresh(name)
     assert not modules.intersection(HEAVY)
 
@@ -65,8 +65,8 @@ def test_type_checkers_see_the_same_names():
     assert seen == metadarts._EXPORTS
 
 
-def test_no_public_name_is_a_room():
-    assert not ROOMS.intersection(metadarts._EXPORTS)
+def test_no_public_name_is_a_package():
+    assert not PACKAGES.intersection(metadarts._EXPORTS)
 
 
 def test_unknown_name_lists_the_valid_ones():

@@ -14,10 +14,10 @@ KERNELS = ("cpu", "triton_kernels")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(PACKAGE.parent).as_posix())
-def test_folder_has_a_door_that_says_what_it_is(folder):
-    door = folder / "__init__.py"
-    assert door.is_file()
-    assert ast.get_docstring(ast.parse(door.read_text(encoding="utf-8")))
+def test_folder_has_an_entry_point_that_says_what_it_is(folder):
+    entry = folder / "__init__.py"
+    assert entry.is_file()
+    assert ast.get_docstring(ast.parse(entry.read_text(encoding="utf-8")))
 
 
 def strangers(graph: grimp.ImportGraph) -> list[str]:

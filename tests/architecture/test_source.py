@@ -106,7 +106,7 @@ def test_prints_only_in_the_command_line(path):
 
 
 @pytest.mark.parametrize(
-    ("law", "source"),
+    ("rule", "source"),
     [
         (code_from_data, "eval('1')"),
         (code_from_data, "exec('x = 1')"),
@@ -125,12 +125,12 @@ def test_prints_only_in_the_command_line(path):
         (prints, "def f():\n    print(1)"),
     ],
 )
-def test_law_sees_the_offence(law, source):
-    assert list(law(ast.parse(source)))
+def test_rule_sees_the_offence(rule, source):
+    assert list(rule(ast.parse(source)))
 
 
 @pytest.mark.parametrize(
-    ("law", "source"),
+    ("rule", "source"),
     [
         (code_from_data, "model.eval()\nre.compile('x')\ntorch.load('x', weights_only=True)"),
         (code_from_data, "np.load('x', allow_pickle=False)\ncheckpoint.load('x')"),
@@ -139,5 +139,5 @@ def test_law_sees_the_offence(law, source):
         (prints, "console.print(1)"),
     ],
 )
-def test_law_lets_the_lawful_pass(law, source):
-    assert list(law(ast.parse(source))) == []
+def test_rule_lets_what_keeps_it_pass(rule, source):
+    assert list(rule(ast.parse(source))) == []

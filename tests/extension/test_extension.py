@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +181,17 @@ def test_a_file_without_an_entry_is_refused(tmp_path):
     path.write_text("raise RuntimeError('no')\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="importing it failed: RuntimeError: no"):
         load_plugins([str(path)])
+
+
+def test_the_block_of_the_documentation_runs(tmp_path):
+    page = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "block.py").write_text(block, encoding="utf-8")
+    path = os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command, environment = [sys.executable, str(tmp_path / "block.py")], os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("loss ")
 
 
 def test_the_objects_can_be_passed_in_python():

@@ -1,5 +1,5 @@
-"""On the GPU: every operator by its Triton kernels equals its law, in value and in every derivative up to the second;
-so does "folded", which is torch's own operators there.
+"""On the GPU: every operator by its Triton kernels equals its reference, in value and derivatives up to the second; so
+does "folded", which is torch's own operators there.
 
 In float64 to rounding, in float32 and bfloat16 as stated; on small odd shapes in every way that `check_op` knows, and
 on the shapes of workload W1, where many programs share the work.

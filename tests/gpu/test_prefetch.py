@@ -1,4 +1,4 @@
-"""On the GPU: the feed brings the CPU's batches, bit for bit, without a wait, also while a CUDA graph is recorded."""
+"""On the GPU: the prefetcher brings the CPU's batches, bit for bit, without a wait, also in a recording."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def same(batch, raw):
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5, 6, 7), (3, 4, 9, 10, 2, 2, 50, 51)])
 def test_batches_are_those_of_the_cpu(device, shots, order):
     make = maker(shots)
-    with Prefetcher(make, device) as feed:
-        batches = [feed.batch(step) for step in order]
+    with Prefetcher(make, device) as prefetcher:
+        batches = [prefetcher.batch(step) for step in order]
         for step, batch in zip(order, batches, strict=True):
             assert batch.support_images.device.type == device
             assert same(batch, make(step))
@@ -48,10 +48,10 @@ def test_batches_are_those_of_the_cpu(device, shots, order):
 def test_buffers_outlast_a_device_that_is_behind(device):
     make = maker(5)
     heavy = torch.randn(4096, 4096, device=device)
-    with Prefetcher(make, device) as feed:
+    with Prefetcher(make, device) as prefetcher:
         batches = []
         for step in range(12):
-            batches.append(feed.batch(step))
+            batches.append(prefetcher.batch(step))
             for _ in range(5):
                 heavy = (heavy @ heavy).tanh()  # the host runs ahead
         for step, batch in enumerate(batches):
@@ -78,8 +78,8 @@ def test_graph_is_recorded_while_batches_are_made(device):
         time.sleep(0.05)
         return make(step)
 
-    with Prefetcher(slow, device) as feed:
-        feed.batch(0)
+    with Prefetcher(slow, device) as prefetcher:
+        prefetcher.batch(0)
         held, result = torch.ones(8, device=device), torch.zeros(8, device=device)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -89,4 +89,4 @@ def test_graph_is_recorded_while_batches_are_made(device):
         graph.replay()
         assert float(result.sum()) == 16
         for step in (1, 2, 3):
-            assert same(feed.batch(step), make(step))
+            assert same(prefetcher.batch(step), make(step))

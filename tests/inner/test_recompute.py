@@ -1,4 +1,4 @@
-"""Recomputed inner steps: what they cost, what they keep and what they refuse. That no bit changes is a law as well."""
+"""Recomputed inner steps: what they cost, keep and refuse. tests/gradients tests that no bit changes."""
 
 from __future__ import annotations
 

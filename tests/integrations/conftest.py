@@ -1,4 +1,4 @@
-"""What the bridges' tests share: learn2learn or a reason to skip, and CIFAR-FS laid out as it looks for it."""
+"""What the tests of `integrations` share: learn2learn or a reason to skip, and CIFAR-FS laid out as it looks for it."""
 
 from __future__ import annotations
 

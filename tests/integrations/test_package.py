@@ -13,9 +13,9 @@ from metadarts.integrations import import_learn2learn
 
 PROBE = """
 import sys
-import metadarts.integrations as bridges
+import metadarts.integrations as integrations
 print(*sorted({"gym", "learn2learn", "torchvision"} & set(sys.modules)))
-print(bridges.import_learn2learn().__name__)
+print(integrations.import_learn2learn().__name__)
 """
 
 

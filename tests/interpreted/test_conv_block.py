@@ -1,4 +1,4 @@
-"""The convolutional block's Triton kernels, interpreted, against its law to second order."""
+"""The convolutional block's Triton kernels, interpreted, against its reference to second order."""
 
 from __future__ import annotations
 

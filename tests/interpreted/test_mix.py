@@ -17,7 +17,7 @@ from tests.opcases import mix_case as case
 STAGES = ("forward", "gradient", "second")
 
 
-triton_mix, law = by_name(mix, implementation="triton"), by_name(reference)
+triton_mix, expected = by_name(mix, implementation="triton"), by_name(reference)
 
 
 CASES = [
@@ -32,7 +32,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_mix_equals_its_law_to_second_order(case, ran):
-    check_derivatives(triton_mix, law, case)
+    check_derivatives(triton_mix, expected, case)
     assert ran.only("mix", *STAGES)
 
 
@@ -41,7 +41,7 @@ def draw(*shape: int) -> torch.Tensor:
 
 
 def test_float64_against_its_law_and_finite_differences(ran):
-    check_derivatives(triton_mix, law, case("float64", (2, 2, 1), 2, 2, 3, "os"), dtype=torch.float64)
+    check_derivatives(triton_mix, expected, case("float64", (2, 2, 1), 2, 2, 3, "os"), dtype=torch.float64)
     leaves = [tensor.requires_grad_() for tensor in (draw(2, 1, 2), draw(1, 2, 1, 2, 2, 2), draw(1, 1, 1, 2, 2, 2))]
     assert gradgradcheck(lambda p, own, same: mix([own, same], p, "triton"), leaves, fast_mode=True)
     assert ran.only("mix", *STAGES)

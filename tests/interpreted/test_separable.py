@@ -1,4 +1,4 @@
-"""The separable convolution's Triton kernels, interpreted, against its law to second order."""
+"""The separable convolution's Triton kernels, interpreted, against its reference to second order."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def triton_separable(x, pointwise, depthwise=None, **options):
     return separable(x, depthwise, pointwise, implementation="triton", **options)
 
 
-def law(x, pointwise, depthwise=None, **options):
+def expected(x, pointwise, depthwise=None, **options):
     return reference(x, depthwise, pointwise, **options)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_separable_equals_its_law_to_second_order(case, ran):
-    check_derivatives(triton_separable, law, case)
+    check_derivatives(triton_separable, expected, case)
     assert ran.only("separable", *STAGES)
 
 
 def test_float64_keeps_its_precision(ran):
-    check_derivatives(triton_separable, law, case("float64", (2, 3, 3), (3, 2)), dtype=torch.float64)
+    check_derivatives(triton_separable, expected, case("float64", (2, 3, 3), (3, 2)), dtype=torch.float64)
     assert ran.only("separable", *STAGES)
 
 

@@ -1,4 +1,4 @@
-"""The convolutional block against its law, in every implementation; its law against torch's own modules."""
+"""The convolutional block against its reference, in every implementation; that against torch's own modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The normalised pool against its law, in every implementation; its law against torch's own modules."""
+"""The normalised pool against its reference, in every implementation; that against torch's own modules."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_pool_equals_its_law_to_second_order(case, kind, implementation, ran):
     def op(x, **options):
         return pool(x, kind, implementation=implementation, **options)
 
-    def law(x, **options):
+    def expected(x, **options):
         return reference(x, kind, **options)
 
-    check_op(op, law, [case])
+    check_op(op, expected, [case])
     assert ran.only("pool", implementation)
 
 

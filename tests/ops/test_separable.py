@@ -1,4 +1,4 @@
-"""The separable convolution against its law, in every implementation; its law against torch's own modules."""
+"""The separable convolution against its reference, in every implementation; that against torch's own modules."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def test_separable_equals_its_law_to_second_order(case, implementation, ran):
     def op(x, pointwise, depthwise=None, **options):
         return separable(x, depthwise, pointwise, implementation=implementation, **options)
 
-    def law(x, pointwise, depthwise=None, **options):
+    def expected(x, pointwise, depthwise=None, **options):
         return reference(x, depthwise, pointwise, **options)
 
-    check_op(op, law, [case])
+    check_op(op, expected, [case])
     assert ran.only("separable", implementation)
 
 

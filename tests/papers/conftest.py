@@ -9,8 +9,8 @@ import pytest
 
 from metadarts.training import RunFolder
 
-ROOM = "metadarts.papers.reproduction"
-RUNNER, TRAININGS = (importlib.import_module(f"{ROOM}.{name}") for name in ("runner", "trainings"))
+REPRODUCTION = "metadarts.papers.reproduction"
+RUNNER, TRAININGS = (importlib.import_module(f"{REPRODUCTION}.{name}") for name in ("runner", "trainings"))
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_every_training_is_a_configuration_without_a_limit_of_minutes(name, budg
         assert found.training.meta_steps == training.steps > 0
         assert (found.training.seed, found.tasks.shots, found.tasks.ways) == (7, 5, WAYS)
         assert found.training.validation_tasks >= (4 if budget == "smoke" else 100)
-        assert found.evaluate.queries == QUERIES, "looks are at tasks like those of the test"
+        assert found.evaluate.queries == QUERIES, "validation tasks are like those of the test"
 
 
 def test_lengths_of_a_setting_are_of_trainings_that_it_has_alone():

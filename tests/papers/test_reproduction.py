@@ -33,8 +33,8 @@ from metadarts.training.checkpoints import save_checkpoint
 from metadarts.training.config import to_settings
 from tests.papers.tiny_tables import NODES, TASKS, auto_maml, in_a_process, job, shrink, spec
 
-ROOM = "metadarts.papers.reproduction"
-RUNNER, TABULATE = (importlib.import_module(f"{ROOM}.{name}") for name in ("runner", "tabulate"))
+REPRODUCTION = "metadarts.papers.reproduction"
+RUNNER, TABULATE = (importlib.import_module(f"{REPRODUCTION}.{name}") for name in ("runner", "tabulate"))
 ROWS = [
     "headline",
     "headline, support statistics",
@@ -292,7 +292,7 @@ def planted(monkeypatch) -> Callable[[list[str]], dict[str, Any]]:
 
     def plant(names: list[str]) -> dict[str, Any]:
         own[:] = [str(cells[name]) for name in names]
-        monkeypatch.setattr(importlib.import_module(f"{ROOM}.tables"), "SMOKE_TASKS", len(names))
+        monkeypatch.setattr(importlib.import_module(f"{REPRODUCTION}.tables"), "SMOKE_TASKS", len(names))
         return cells
 
     monkeypatch.setattr(RUNNER, "train", trained)

@@ -108,7 +108,7 @@ def job(out: Path, table: TableSpec | None = None, data: Source | None = None, *
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Fewer and smaller test tasks, cells of two nodes; no plan of the memory and no pictures for TensorBoard.
 
-    The two last take most of the time of so small a search; tests/experiments has tests of theirs.
+    The two last take most of the time of so small a search; tests/training has tests of theirs.
     """
     packages = "metadarts.papers.reproduction"
     names = ("tables", "place", "runner", "recipes", "trainings")

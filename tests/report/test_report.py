@@ -129,8 +129,8 @@ def whole(make, tmp_path_factory) -> RunFolder:
     state = experiment.fresh_state()
     state.step = 20
     run.save("best", state, validation_accuracy=0.8)
-    looks = [record for step in (0, 10, 20) for record in (alphas(step), validate(step))]
-    write_metrics(run, [train(step) for step in range(1, 21)] + looks)
+    records = [record for step in (0, 10, 20) for record in (alphas(step), validate(step))]
+    write_metrics(run, [train(step) for step in range(1, 21)] + records)
     run.write_json("finished.json", {"steps": 20, "seconds": 600.0})
     run.write_json("results.json", RESULTS)
     return run
@@ -167,7 +167,7 @@ def test_a_whole_run_is_shown_whole(html):
     assert set(page.pictures) == PICTURES
     assert len(page.pictures) == len(PICTURES)
     assert "The search ended after 20 meta-steps and 10.0 minutes." in page.text
-    assert "Best validation accuracy: 80.0% ± 2.0% at meta-step 20, the best of 3 looks." in page.text
+    assert "Best validation accuracy: 80.0% ± 2.0% at meta-step 20, the best of 3 validations." in page.text
     assert "Measured on 300 test tasks: 81.2% ± 1.0% (results.json)." in page.text
     assert "Validation accuracy chose the checkpoint, so it flatters" in page.text
     assert "Batch norm is transductive" in page.text
@@ -201,7 +201,7 @@ def test_a_run_that_has_only_begun_is_shown_too(run):
     page = read(run)
     assert page.pictures == []
     assert "The search has not ended; its last record is of meta-step 0." in page.text
-    assert "No validation look is recorded yet." in page.text
+    assert "No validation is recorded yet." in page.text
     assert "No cell can be derived from the best checkpoint" in page.text
     assert "env.json is missing" in page.text
 

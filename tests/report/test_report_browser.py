@@ -155,7 +155,7 @@ PICTURES = """Promise.all([...document.images].map(image => image.decode())).the
 
 @pytest.fixture
 def report(make, tmp_path) -> Path:
-    """The page of a run of two looks whose configuration holds markup."""
+    """The page of a run of two validations whose configuration holds markup."""
     experiment, space = make(), darts(2)
     run = RunFolder.create(tmp_path / "run", experiment.config, {EVIL: EVIL})
     run.save("best", experiment.fresh_state(), validation_accuracy=0.5)

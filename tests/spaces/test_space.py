@@ -82,7 +82,7 @@ def test_a_space_with_one_cell_type_draws_one() -> None:
     assert (genotype.reduce, genotype.reduce_concat) == ((), ())
 
 
-def test_the_room_imports_no_torch() -> None:
+def test_the_package_imports_no_torch() -> None:
     heavy = "{'torch', 'numpy', 'matplotlib'}"
     code = f"import sys, metadarts.spaces as spaces; spaces.darts(); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

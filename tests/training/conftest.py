@@ -61,7 +61,7 @@ def tiny() -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def make(source, tiny) -> Callable[..., Experiment]:
     """(settings that differ, source) -> the experiment on the patterns, built as the command line builds one."""
-    module = importlib.import_module("metadarts.training.build")  # the package's door covers it with its function
+    module = importlib.import_module("metadarts.training.build")  # in the package, the function hides it
 
     def made(changes: dict[str, Any] | None = None, source: Source = source) -> Experiment:
         with pytest.MonkeyPatch.context() as patch:

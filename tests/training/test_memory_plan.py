@@ -83,7 +83,7 @@ def test_what_the_user_set_is_the_least_and_the_most():
     assert tried(config(), keep=True) == [(4, recomputed) for recomputed in range(6)]
 
 
-def test_looks_are_fitted_too():
+def test_validations_are_fitted_too():
     assert choose(config(), FOUND, 10, Budget(10**6)).evaluation_batch == 3
     small = choose(config(inner__steps=1, training__tasks=1), FOUND, 50, Budget(202))
     assert (small.evaluation_batch, small.peak) == (2, 200)
@@ -238,7 +238,7 @@ def measured(monkeypatch):
 
     def set_up(limit):
         monkeypatch.setattr(MODULE, "footprint", lambda *_, **__: FOUND)
-        monkeypatch.setattr(MODULE, "look_bytes", lambda *_: 10)
+        monkeypatch.setattr(MODULE, "validation_bytes", lambda *_: 10)
         monkeypatch.setattr(MODULE, "budget_of", lambda _: Budget(limit))
 
     return set_up

@@ -140,9 +140,9 @@ def test_a_search_runs_and_changes_what_there_is(experiment, folder):
     fresh = experiment.fresh_state().params
     moved = {name for name, tensor in state.params.items() if not torch.equal(tensor, fresh[name])}
     assert {"stem.conv1", "stem.norm2.weight"} <= moved
-    look = run.records("validate")[-1]
-    assert len(look["curve_accuracy"]) == experiment.config.evaluate.steps + 1
-    assert run.load("best").facts["validation_accuracy"] == look["accuracy"]
+    validation = run.records("validate")[-1]
+    assert len(validation["curve_accuracy"]) == experiment.config.evaluate.steps + 1
+    assert run.load("best").facts["validation_accuracy"] == validation["accuracy"]
     assert evaluate_run(experiment, run.load("best"), "test", 2).evaluation.accuracies.shape == (2,)
 
 
@@ -193,7 +193,7 @@ def test_derive_of_a_run_without_alphas_is_one_line(searched, monkeypatch, capsy
     ("device", "asked", "set_to"), [("cuda", False, [False]), ("cuda", True, [True]), ("cpu", True, [])]
 )
 def test_assembling_sets_the_precision_of_a_gpu(monkeypatch, tiny, larger, device, asked, set_to):
-    """Whoever assembles: a search, a look, a table. Off unless it is asked for."""
+    """Whoever assembles: a search, a validation, a table. Off unless it is asked for."""
     told: list[bool] = []
     monkeypatch.setattr(importlib.import_module("metadarts.training.build"), "allow_tf32", told.append)
     assert assemble(tiny({"training.tf32": asked}), larger, device).device.type == device

@@ -33,7 +33,7 @@ def same_state(ours, theirs):
     )
 
 
-def looks_of(run):
+def validations_of(run):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in run.records("validate")]
 
 
@@ -62,7 +62,7 @@ def test_a_crash_at_any_step_changes_no_bit(finished, make, folder, step, save_s
     assert not run.is_finished
     state = search(experiment, RunFolder.open(run.path))
     assert same_state(state, finished.state)
-    assert looks_of(run) == looks_of(finished.run)
+    assert validations_of(run) == validations_of(finished.run)
     assert run.load("best").facts == finished.run.load("best").facts
     assert run.is_finished
 
@@ -191,7 +191,7 @@ def test_a_damaged_line_that_is_not_the_last_is_not_passed_over(finished, tmp_pa
         RunFolder.open(tmp_path).records("train")
 
 
-def test_a_crash_between_the_last_save_and_the_end_repeats_no_look(make, folder, finished, monkeypatch):
+def test_a_crash_between_the_last_save_and_the_end_repeats_no_validation(make, folder, finished, monkeypatch):
     experiment = make()
     run = folder(experiment)
 
@@ -204,7 +204,7 @@ def test_a_crash_between_the_last_save_and_the_end_repeats_no_look(make, folder,
     assert not run.is_finished
     state = search(experiment, RunFolder.open(run.path))
     assert same_state(state, finished.state)
-    assert looks_of(run) == looks_of(finished.run)
+    assert validations_of(run) == validations_of(finished.run)
     assert run.is_finished
 
 

@@ -19,7 +19,7 @@ from metadarts.training.clock import Clock
 from metadarts.training.config import Training
 from metadarts.training.search import Progress
 
-MODULE = importlib.import_module("metadarts.training.search")  # the package's door covers it with its function
+MODULE = importlib.import_module("metadarts.training.search")  # in the package, the function hides it
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def start(make, tmp_path):
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """(accuracies) -> the list of parameters seen at each look; validation then gives these accuracies."""
+    """(accuracies) -> the list of parameters seen at each validation; validation then gives these accuracies."""
 
     def script(accuracies):
         seen, left = [], iter(accuracies)
 
-        def look(learner, params, batches, inner, **options):
+        def validate(learner, params, batches, inner, **options):
             seen.append({name: tensor.clone() for name, tensor in params.items()})
             value = torch.full((options["tasks"],), next(left))
             return Evaluation(value, value, torch.zeros(0))
 
-        monkeypatch.setattr(MODULE, "evaluate", look)
+        monkeypatch.setattr(MODULE, "evaluate", validate)
         return seen
 
     return script
@@ -56,7 +56,7 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def looks_of(run):
+def validations_of(run):
     """The validation records, without the time that they took."""
     return [{name: value for name, value in line.items() if name != "seconds"} for line in run.records("validate")]
 
@@ -80,8 +80,8 @@ def test_tensorboard_can_read_what_was_recorded(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(finished.run.path)).Reload()
-    looks = [(event.step, pytest.approx(event.value)) for event in events.Scalars("validate/accuracy")]
-    assert [(line["step"], line["accuracy"]) for line in finished.run.records("validate")] == looks
+    validations = [(event.step, pytest.approx(event.value)) for event in events.Scalars("validate/accuracy")]
+    assert [(line["step"], line["accuracy"]) for line in finished.run.records("validate")] == validations
     assert {"train/loss", "train/accuracy", "inner/support_loss/0"} <= set(events.Tags()["scalars"])
 
 
@@ -95,11 +95,11 @@ def test_metrics_are_plain_json_with_finite_numbers(finished):
     assert {"loss", "accuracy", "seconds", "gradient_weights", "gradient_alphas", "entropy_normal"} <= set(first)
 
 
-def test_it_stops_after_its_meta_steps_and_looks_at_the_end(finished):
+def test_it_stops_after_its_meta_steps_and_validates_at_the_end(finished):
     assert finished.state.step == 4
-    looks = finished.run.records("validate")
-    assert len(looks) == 2
-    assert looks[-1]["step"] == 4
+    validations = finished.run.records("validate")
+    assert len(validations) == 2
+    assert validations[-1]["step"] == 4
 
 
 def test_it_moved_weights_and_alphas(finished):
@@ -117,7 +117,7 @@ def test_one_seed_gives_one_result_bit_for_bit(finished, start):
     )
     assert len(ours) == 4
     assert {name for name in ours if ours[name] != theirs.get(name)} == {"last.json"}, "it holds the time spent"
-    assert looks_of(run) == looks_of(finished.run)
+    assert validations_of(run) == validations_of(finished.run)
 
 
 def test_another_seed_gives_another_result(finished, start):
@@ -159,11 +159,11 @@ def test_the_best_checkpoint_is_that_of_the_highest_validation_accuracy(start, s
     experiment, run = start({"training.meta_steps": 5, "training.validations": 5})
     watched: list[Progress] = []
     state = search(experiment, run, watched.append)
-    looks = run.records("validate")
-    assert [line["accuracy"] for line in looks] == pytest.approx(accuracies)
+    validations = run.records("validate")
+    assert [line["accuracy"] for line in validations] == pytest.approx(accuracies)
     best = run.load("best")
-    assert best.facts["validation_accuracy"] == max(line["accuracy"] for line in looks)
-    assert best.facts["step"] == looks[3]["step"], "of equals, the one that trained longer"
+    assert best.facts["validation_accuracy"] == max(line["accuracy"] for line in validations)
+    assert best.facts["step"] == validations[3]["step"], "of equals, the one that trained longer"
     assert same(best.params, seen[3])
     assert not same(best.params, state.params)
     assert best.facts["validation_tasks"] == 4
@@ -171,11 +171,11 @@ def test_the_best_checkpoint_is_that_of_the_highest_validation_accuracy(start, s
 
 
 def test_the_checkpoint_of_a_real_run_is_its_best(finished):
-    looks = finished.run.records("validate")
-    highest = max(line["accuracy"] for line in looks)
+    validations = finished.run.records("validate")
+    highest = max(line["accuracy"] for line in validations)
     facts = finished.run.load("best").facts
     assert facts["validation_accuracy"] == highest
-    assert facts["step"] in [line["step"] for line in looks if line["accuracy"] == highest]
+    assert facts["step"] in [line["step"] for line in validations if line["accuracy"] == highest]
 
 
 def test_search_never_opens_the_test_split(start, monkeypatch):
@@ -192,17 +192,17 @@ def test_other_test_images_change_no_bit_of_a_search(finished, start, source):
     assert not np.array_equal(images, source.images)
     experiment, run = start(source=replace(source, images=images))
     assert same(search(experiment, run).params, finished.state.params)
-    assert looks_of(run) == looks_of(finished.run)
+    assert validations_of(run) == validations_of(finished.run)
 
 
-def test_validation_looks_at_the_same_tasks_every_time(start, monkeypatch):
+def test_validation_takes_the_same_tasks_every_time(start, monkeypatch):
     seen, evaluate = [], MODULE.evaluate
 
-    def look(learner, params, batches, inner, **options):
+    def validate(learner, params, batches, inner, **options):
         seen.append(batches(0, options["tasks"]).query_images)
         return evaluate(learner, params, batches, inner, **options)
 
-    monkeypatch.setattr(MODULE, "evaluate", look)
+    monkeypatch.setattr(MODULE, "evaluate", validate)
     search(*start({"training.meta_steps": 2}))
     assert len(seen) == 2
     assert torch.equal(*seen)
@@ -274,7 +274,7 @@ def test_steps_or_time_whichever_ends_first(monkeypatch, steps, minutes, seconds
     assert clock.fraction(step) == pytest.approx(fraction)
 
 
-def test_a_run_limited_by_time_ends_with_a_look(start):
+def test_a_run_limited_by_time_ends_with_a_validation(start):
     experiment, run = start({"training.meta_steps": 0, "training.minutes": 0.01})
     state = search(experiment, run)
     assert state.step > 0
@@ -309,7 +309,7 @@ def test_a_search_whose_steps_are_recorded_is_the_search(start, monkeypatch):
     assert recorded.step == plain.step == 5
     assert same(recorded.params, plain.params)
     assert same(recorded.memory(), plain.memory())
-    assert looks_of(recorded_run) == looks_of(plain_run)
+    assert validations_of(recorded_run) == validations_of(plain_run)
     keys = ("step", "loss", "accuracy", "finite_tasks", "support_losses", "gradient_weights", "gradient_alphas")
     noted = [[[line[key] for key in keys] for line in run.records("train")] for run in (plain_run, recorded_run)]
     assert [line[0] for line in noted[0]] == [1, 2, 3, 4, 5]

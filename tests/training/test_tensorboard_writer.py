@@ -85,7 +85,7 @@ def test_every_measurement_is_a_curve_as_soon_as_it_is_added(tmp_path):
     assert events.Tags()["images"] == ["inner/query_accuracy"]
 
 
-def test_alphas_are_drawn_at_every_look_and_the_cell_when_it_changed(tmp_path):
+def test_alphas_are_drawn_at_every_validation_and_the_cell_when_it_changed(tmp_path):
     board = TensorBoardWriter(tmp_path, supernet(SPACE))
     for step, seed in ((0, 1), (5, 1), (9, 2)):
         board.add(alphas(step, seed))
@@ -207,8 +207,8 @@ def test_drawing_costs_little(tmp_path, record_property):
     """Reported, not asserted: a busy machine must not fail it."""
     board = TensorBoardWriter(tmp_path, supernet(darts()))
     noise = torch.randn(4, *darts().alpha_shape, generator=Key.from_seed(0).torch())
-    for look in range(2):  # the first pays for imports
+    for step in range(2):  # the first pays for imports
         started = time.perf_counter()
-        board.add({"kind": "alphas", "step": look, "normal": noise[look].tolist(), "reduce": noise[look + 2].tolist()})
+        board.add({"kind": "alphas", "step": step, "normal": noise[step].tolist(), "reduce": noise[step + 2].tolist()})
     record_property("seconds to draw an alphas record with a changed cell", round(time.perf_counter() - started, 3))
     board.close()

@@ -1,1 +1,1 @@
-"""conv_block: see README.md for the derivation; op.py is the door."""
+"""conv_block: see README.md for the derivation; op.py is the entry point."""

@@ -1,4 +1,4 @@
-"""The law of the convolutional block: its stages in plain torch, one after the other."""
+"""The reference of the convolutional block: its stages in plain torch, one after the other."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""convolution: see README.md for the derivation; op.py is the door."""
+"""convolution: see README.md for the derivation; op.py is the entry point."""

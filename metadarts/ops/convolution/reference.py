@@ -1,4 +1,4 @@
-"""The law of the folded convolution: torch's own convolution, differentiated by torch."""
+"""The reference of the folded convolution: torch's own convolution, differentiated by torch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""mix: see README.md for the derivation; op.py is the door."""
+"""mix: see README.md for the derivation; op.py is the entry point."""

@@ -1,4 +1,4 @@
-"""The law of the mixed sum: the weighted sum of the candidates of every edge."""
+"""The reference of the mixed sum: the weighted sum of the candidates of every edge."""
 
 from __future__ import annotations
 

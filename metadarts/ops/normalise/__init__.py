@@ -1,1 +1,1 @@
-"""normalise: see README.md for the derivation; op.py is the door."""
+"""normalise: see README.md for the derivation; op.py is the entry point."""

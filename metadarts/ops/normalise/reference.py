@@ -1,4 +1,4 @@
-"""The law of batch normalisation under weighted statistics, written as its definition."""
+"""The reference of batch normalisation under weighted statistics, written as its definition."""
 
 from __future__ import annotations
 

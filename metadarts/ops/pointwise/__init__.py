@@ -1,1 +1,1 @@
-"""pointwise: see README.md for the derivation; op.py is the door."""
+"""pointwise: see README.md for the derivation; op.py is the entry point."""

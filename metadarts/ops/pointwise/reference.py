@@ -1,4 +1,4 @@
-"""The law of the folded 1x1 convolution: one small matrix product per group."""
+"""The reference of the folded 1x1 convolution: one small matrix product per group."""
 
 from __future__ import annotations
 

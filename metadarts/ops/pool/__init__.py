@@ -1,1 +1,1 @@
-"""pool: see README.md for the derivation; op.py is the door."""
+"""pool: see README.md for the derivation; op.py is the entry point."""

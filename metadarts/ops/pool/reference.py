@@ -1,4 +1,4 @@
-"""The law of the normalised pool: torch's pool, then the definition of normalisation."""
+"""The reference of the normalised pool: torch's pool, then the definition of normalisation."""
 
 from __future__ import annotations
 

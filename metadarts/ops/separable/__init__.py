@@ -1,1 +1,1 @@
-"""separable: see README.md for the derivation; op.py is the door."""
+"""separable: see README.md for the derivation; op.py is the entry point."""

@@ -130,6 +130,7 @@ def _values(group: list[Finding]) -> NDArray[np.float64]:
 
 def _selection(config: Config) -> str:
     count, tasks = config.training.validations, config.training.validation_tasks
+    # "look" means a validation. The words stay: kept tables, which have a digest, hold them.
     times = "one look" if count == 1 else f"the best of {count} looks"
     return f"{times} at {tasks} tasks of validation classes"
 

@@ -1,4 +1,4 @@
-"""The law of exact order: the meta-gradient is the derivative of the query loss after the inner loop.
+"""Exact order: the meta-gradient is the derivative of the query loss after the inner loop.
 
 Central differences in float64, at points where no ReLU and no max pooling changes sides within h; relative error below
 1e-6, no exceptions. What is differentiated numerically never calls autograd's second order.

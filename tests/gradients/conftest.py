@@ -1,4 +1,4 @@
-"""What the laws share: one thread, tiny tasks, and the meta-gradient written out by hand.
+"""What these tests share: one thread, tiny tasks, and the meta-gradient written out by hand.
 
 One thread: tensors this small only wait for a second one, and for long where other processes share the cores.
 """
