@@ -211,8 +211,18 @@ def add_evaluation(found: Found, name: str, path: Path) -> None:
     found.add(name, {key: told.get(key) for key in (*MEASURED, *IDENTITY)})
 
 
+FIRST_NAMES = {"supernet": "soft", "retrained": "scratch"}
+"""Finishes -> what version 0.1 called them, and frozen files call them."""
+
+
+def with_first_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors FINISH/NAME of a task folder, under the finishes' names of version 0.1."""
+    parts = {name: name.partition("/") for name in tensors}
+    return {FIRST_NAMES.get(part[0], part[0]) + "".join(part[1:]): tensors[name] for name, part in parts.items()}
+
+
 def add_task(found: Found, name: str, task: Path) -> None:
-    """Tensors, histories and measurements of a task folder."""
+    """Tensors, histories and measurements of a task folder; finishes have their names of version 0.1."""
     told = read_json(task / "task.json")
     found.add(name, {key: told.get(key) for key in ("classes", "baselines", "notes")})
     found.add(f"{name}/start", {key: told["start"].get(key) for key in ("name", "source", "meta_steps", "bn")})
@@ -220,8 +230,9 @@ def add_task(found: Found, name: str, task: Path) -> None:
         history = solution["history"]
         facts = {"genotype": solution["genotype"], "kept": solution["kept"]}
         curves = {key: [step[key] for step in history] for key in ("step", "loss", "accuracy")}
-        found.add(f"{name}/{finish}", facts | curves | {"measured": told["measured"].get(finish)})
-    found.add_whole(f"{name}/tensors", load_file(task / "task.safetensors"))
+        first = FIRST_NAMES.get(finish, finish)
+        found.add(f"{name}/{first}", facts | curves | {"measured": told["measured"].get(finish)})
+    found.add_whole(f"{name}/tensors", with_first_names(load_file(task / "task.safetensors")))
 
 
 ANSWER = re.compile(r"(?P<file>.+): (?P<label>\S+) \((?P<share>[\d.]+)%\)")

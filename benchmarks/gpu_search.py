@@ -91,7 +91,7 @@ def piece(path: Path, settings: dict[str, Any], device: str, seconds: float) -> 
     from metadarts.training import RunFolder, build, search
     from metadarts.training.environment import describe
     from metadarts.training.memory_plan import plan_search
-    from metadarts.training.search import Progress, SearchStopped
+    from metadarts.training.search import SearchProgress, SearchStopped
 
     there = path.exists()
     run = RunFolder.open(path) if there else None
@@ -109,7 +109,7 @@ def piece(path: Path, settings: dict[str, Any], device: str, seconds: float) -> 
     before, began, said_at = _step(run), time.monotonic(), time.monotonic()
     print(f"{plan}\nsearch from step {before}, {began - start:.1f} s after the start", flush=True)
 
-    def watch(now: Progress) -> None:
+    def watch(now: SearchProgress) -> None:
         nonlocal said_at
         if time.monotonic() - said_at > 20:
             said_at = time.monotonic()

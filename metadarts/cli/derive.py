@@ -39,7 +39,7 @@ def derive_run(run: Path, plugins: Sequence[str] = ()) -> list[Path]:
     opened = open_run(run, plugins=plugins)
     folder, config = opened.folder, opened.config
     if not config.has_alphas():
-        name = config.described()
+        name = config.network_name()
         raise ConfigError(f"{run} trained the network {name!r}, which has no alphas to derive a cell from")
     space, relaxation = config.search_space(), config.build_relaxation()
     alphas = alphas_of(opened.checkpoint.params)

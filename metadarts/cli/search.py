@@ -136,7 +136,7 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     experiment.rehearse()
     plan = plan_search(experiment)
     environment = describe(device) | {"data_sha256": experiment.source.content_sha256, "memory": plan.facts()}
-    _search_in(RunFolder.create(out, config, environment), experiment, plan)
+    _search_in(RunFolder.create(out, config, environment, plugins), experiment, plan)
 
 
 def resume_search(
@@ -154,12 +154,11 @@ def resume_search(
         fitting: settings of how memory is fitted.
     """
     from metadarts.core.errors import RunError
-    from metadarts.training import RunFolder, with_settings
+    from metadarts.training import open_run
     from metadarts.training.memory_plan import plan_search
-    from metadarts.training.open_run import moved_data
 
-    folder = RunFolder.open(run, plugins)
-    config, environment = folder.config().check(), folder.environment()
+    opened = open_run(run, data=data[0], data_root=data[1], settings=fitting, plugins=plugins)
+    folder, environment = opened.folder, opened.folder.environment()
     if folder.is_finished:
         common.console.print(f"the search in {run} has ended; there is nothing to go on with", soft_wrap=True)
         return
@@ -169,8 +168,7 @@ def resume_search(
         common.console.print(
             f"the run began with {before} threads: sums will be rounded otherwise than without the stop"
         )
-    moved = moved_data(config, *data)
-    experiment = common.open_experiment(with_settings(config, moved | fitting).check(), resolved)
+    experiment = common.open_experiment(opened.config.check(), resolved)
     digest = environment.get("data_sha256")
     if digest is not None and digest != experiment.source.content_sha256:
         raise RunError(f"{run}: its data are not what they were when it began; restore them, or start a new run")
@@ -180,7 +178,7 @@ def resume_search(
 def _search_in(folder: RunFolder, experiment: Experiment, plan: MemoryPlan) -> None:
     """Search by ``plan`` under a progress bar, to the end or to a signal."""
     from metadarts.training import search as run
-    from metadarts.training.search import Progress, SearchStopped
+    from metadarts.training.search import SearchProgress, SearchStopped
 
     common.console.print(_headline(experiment), soft_wrap=True)
     common.console.print(str(plan), soft_wrap=True)
@@ -189,7 +187,7 @@ def _search_in(folder: RunFolder, experiment: Experiment, plan: MemoryPlan) -> N
         try:
             with common.bar("search") as shown:
 
-                def watch(now: Progress) -> None:
+                def watch(now: SearchProgress) -> None:
                     best = "" if now.best is None else f"  best val {now.best:.1%}"
                     rate = now.step / max(now.seconds, 1e-9)
                     figures = f"step {now.step}  loss {now.loss:.3f}  acc {now.accuracy:.1%}{best}  {rate:.2f} steps/s"

@@ -113,7 +113,7 @@ Side = Annotated[int, Meta(ge=4, le=MOST_SIDE)]
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageFacts:
     """The images that a model takes."""
 
     channels: Literal[1, 3]
@@ -123,11 +123,11 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelFacts:
     """What a file says of its model, see `ShippedModel`; ``more`` is what is worth knowing of its origin."""
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=MOST_CLASSES)]
-    image: Image
+    image: ImageFacts
     layers: list[Any]
     features: int
     probes: Annotated[tuple[tuple[Number, ...], ...], Meta(min_length=PROBES, max_length=PROBES)]
@@ -146,7 +146,7 @@ def read_model(path: Path) -> ShippedModel:
 def read_facts(text: str, path: Path) -> dict[str, Any]:
     """A model's description, checked. Raises ModelError saying what is wrong with it."""
     facts: dict[str, Any] = MODEL.loads(text, str(path))
-    if isinstance(facts, dict) and facts.get("version") == 1:
+    if isinstance(facts, dict) and (facts.get("format"), facts.get("version")) == (FORMAT, 1):
         with MODEL.refusing(f"{path}: its description is damaged"):
             facts = _from_version_1(facts)
     told = MODEL.convert(facts, str(path))
@@ -180,7 +180,7 @@ def first_line(error: Exception) -> str:
     return " ".join(line.strip() for line in lines[:2])[:300] if lines else type(error).__name__
 
 
-def _check(told: Description) -> None:
+def _check(told: ModelFacts) -> None:
     """Require layers that fit one another, and numbers that agree. Raises ValueError."""
     if any(len(row) != len(told.classes) for row in told.probes):
         raise ValueError("probes: expected a logit of each class")
@@ -190,6 +190,6 @@ def _check(told: Description) -> None:
 
 
 MODEL = Schema(
-    Description, ModelError, "give a file that `export` wrote, or export it anew", (FORMAT, VERSION), MOST_TEXT,
+    ModelFacts, ModelError, "give a file that `export` wrote, or export it anew", (FORMAT, VERSION), MOST_TEXT,
     check=_check,
 )  # fmt: skip

@@ -28,7 +28,7 @@ from .learn import (
     RETRAIN_STEPS,
     AdaptSettings,
     HeldOutImages,
-    Watch,
+    StepWatch,
     adapt_start,
     check_support,
     derive,
@@ -40,7 +40,7 @@ from .pictures import task_pictures
 from .pixels import pixel_baselines
 from .predicted import predicted_start
 from .start import AUTO, Start, open_start, suited_start
-from .task import RETRAINED, SUPERNET, Solution, Support, Task
+from .task import FINISHES, RETRAINED, SUPERNET, Solution, Support, Task, finish_named
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Adapter:
         self.start = predicted_start(self.start, model, self.task.support)
         self.task.facts["start"] = _start_facts(self.start)
 
-    def adapt(self, watch: Watch | None = None) -> Solution:
+    def adapt(self, watch: StepWatch | None = None) -> Solution:
         """Learn the task: the finish "supernet". Raises NumericsError when its first loss is not finite."""
         solution = adapt_start(self.start, self.task.support, self.settings, self.held_out, watch)
         self.task.solutions[SUPERNET] = solution
@@ -116,8 +116,12 @@ class Adapter:
         usual = RETRAIN_STEPS if finish == RETRAINED else self.settings.steps
         return replace(self.settings, steps=usual if steps is None else steps)
 
-    def finish(self, finish: str, steps: int | None = None, watch: Watch | None = None) -> Solution:
-        """Add the discrete finish "inherited" or "retrained" of the adapted supernet, see `settings_of`."""
+    def finish(self, finish: str, steps: int | None = None, watch: StepWatch | None = None) -> Solution:
+        """Add the discrete finish "inherited" or "retrained" of the adapted supernet, see `settings_of`.
+
+        Raises ConfigError for another finish.
+        """
+        finish = finish_named(finish, FINISHES[1:], "no discrete one")
         adapted, support, settings = self.task.solution(SUPERNET), self.task.support, self.settings_of(finish, steps)
         if finish == RETRAINED:
             solution = retrained(self.start, support, derive(adapted), settings, watch=watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -42,6 +43,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         alpha_rate: inner rate of the alphas; None is the start's.
         random_state: seed of what is random: which images make a mini-batch, fresh weights.
         device: where to compute: "cpu", "cuda", or "auto" for CUDA where there is one.
+        plugins: modules or files with entries of the user's own that the start names; their code runs.
 
     Attributes (after `fit`):
         classes_: the labels, sorted.
@@ -62,6 +64,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         alpha_rate: float | None = None,
         random_state: int = 0,
         device: str = "cpu",
+        plugins: Sequence[str] = (),
     ) -> None:
         self.start = start
         self.steps = steps
@@ -71,6 +74,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.alpha_rate = alpha_rate
         self.random_state = random_state
         self.device = device
+        self.plugins = plugins
 
     def fit(self, X: Any, y: Any, steps: int | None = None) -> FewShotClassifier:
         """Adapt the start to images ``X`` with labels ``y``.
@@ -92,9 +96,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if isinstance(self.random_state, bool) or not isinstance(self.random_state, Integral):
             raise ConfigError(f"random_state: expected a whole number, got {self.random_state!r}")
         learnt, seed = Labelled(X, (), tuple(map(str, classes)), labels), int(self.random_state)
-        adapter = Adapter.open(str(self.start), learnt, settings=settings, seed=seed, device=self.device)
+        adapter = Adapter.open(
+            str(self.start), learnt, settings=settings, seed=seed, device=self.device, plugins=self.plugins
+        )
         made = {"start": str(self.start), "steps": settings.steps, "random_state": seed, "finish": finish}
-        adapter.task.facts |= {"unit floats": unit_floats(X), "parameters": {**self.get_params(), **made}}
+        given = {name: value for name, value in self.get_params().items() if name != "plugins"}  # places on this disk
+        adapter.task.facts |= {"unit floats": unit_floats(X), "parameters": given | made}
         if all(type(label) is int for label in classes.tolist()):
             adapter.task.facts["labels"] = classes.tolist()
         adapter.adapt()
@@ -186,13 +193,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         save_task(self.task_, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> FewShotClassifier:
-        """What `save`, or `metadarts adapt`, wrote. Labels are whole numbers again, else text. Raises RunError."""
-        task = load_task(Path(path))
+    def load(cls, path: str | Path, device: str = "cpu", plugins: Sequence[str] = ()) -> FewShotClassifier:
+        """What `save`, or `metadarts adapt`, wrote. Labels are whole numbers again, else text.
+
+        Args:
+            plugins: as the constructor's.
+
+        Raises:
+            RunError: when it is no task folder, or damaged.
+            ConfigError: when a plug-in is missing.
+        """
+        task = load_task(Path(path), plugins)
         finish = task.solution().finish  # the first: what `metadarts predict` asks, too
         kept = task.facts.get("parameters")
         known = {name: value for name, value in kept.items() if name in PARAMETERS} if isinstance(kept, dict) else {}
-        classifier = cls(**{**known, "finish": finish, "random_state": task.support.seed, "device": device})
+        made = {"finish": finish, "random_state": task.support.seed, "device": device, "plugins": plugins}
+        classifier = cls(**(known | made))
         classifier._settle(task, _saved_labels(task), finish)
         return classifier
 

@@ -25,7 +25,7 @@ from .task import INHERITED, MOST_AT_ONCE, RETRAINED, SUPERNET, Solution, Step, 
 
 MOST_CLASSES = 20
 RETRAIN_STEPS, RETRAIN_RATE = 100, 3e-3
-Watch = Callable[[Step], None]
+StepWatch = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def _shown(name: str) -> str:
 def adapt_start(
     start: Start,
     support: Support,
-    plan: AdaptSettings,
+    settings: AdaptSettings,
     held_out: HeldOutImages | None = None,
-    watch: Watch | None = None,
+    watch: StepWatch | None = None,
 ) -> Solution:
     """The finish "supernet": weights and alphas of the supernet adapted together.
 
@@ -108,9 +108,9 @@ def adapt_start(
         NumericsError: when the first support loss is not finite already.
     """
     check_support(support)
-    params, rates = _task_params(start.learner, start.params, support), plan.rates(start)
+    params, rates = _task_params(start.learner, start.params, support), settings.rates(start)
     rates = None if rates is None else support.placed(rates)
-    return _learn(SUPERNET, start.network, params, support, plan.inner(start), plan, held_out, watch, rates)
+    return _learn(SUPERNET, start.network, params, support, settings.inner(start), settings, held_out, watch, rates)
 
 
 def derive(solution: Solution) -> Genotype:
@@ -123,12 +123,12 @@ def inherited(
     start: Start,
     support: Support,
     adapted: Solution,
-    plan: AdaptSettings,
+    settings: AdaptSettings,
     genotype: Genotype | None = None,
     held_out: HeldOutImages | None = None,
-    watch: Watch | None = None,
+    watch: StepWatch | None = None,
 ) -> Solution:
-    """The derived cell (or ``genotype``): the adapted supernet's weights, a new head, ``plan.steps`` more steps."""
+    """The derived cell (or ``genotype``): the adapted supernet's weights, a new head, ``settings.steps`` more steps."""
     parent = adapted.network
     network = parent.discrete(genotype or derive(adapted))
     shared = {name: tensor for name, tensor in adapted.params.items() if group_of(name) != "head"}
@@ -136,24 +136,24 @@ def inherited(
     params = _task_params(Learner(network, "support"), inherit(network, shared, parent), support)
     if start.network.spec.head == "shared":  # its adapted rows know the classes; a copied row does not
         params |= support.placed({name: adapted.with_axis()[name] for name in ("head.weight", "head.bias")})
-    return _learn(INHERITED, network, params, support, plan.inner(start), plan, held_out, watch)
+    return _learn(INHERITED, network, params, support, settings.inner(start), settings, held_out, watch)
 
 
 def retrained(
     start: Start,
     support: Support,
     genotype: Genotype,
-    plan: AdaptSettings,
+    settings: AdaptSettings,
     held_out: HeldOutImages | None = None,
-    watch: Watch | None = None,
+    watch: StepWatch | None = None,
 ) -> Solution:
     """The cell trained from fresh weights on the support set alone, with Adam: what meta-learning is worth."""
     parent = start.network
     network = parent.discrete(genotype)
     fresh = network.init(support.key.child("scratch"))  # as version 0.1 named it: the same seed, the same weights
     params = _task_params(Learner(network, "support"), fresh, support)
-    inner = InnerLoop(plan.steps, "adam", weight_rate=RETRAIN_RATE, alpha_rate=0.0, order="first")
-    return _learn(RETRAINED, network, params, support, inner, plan, held_out, watch)
+    inner = InnerLoop(settings.steps, "adam", weight_rate=RETRAIN_RATE, alpha_rate=0.0, order="first")
+    return _learn(RETRAINED, network, params, support, inner, settings, held_out, watch)
 
 
 def _task_params(learner: Learner, shared: Params, support: Support) -> Params:
@@ -169,14 +169,14 @@ def _learn(
     params: Params,
     support: Support,
     inner: InnerLoop,
-    plan: AdaptSettings,
+    settings: AdaptSettings,
     held_out: HeldOutImages | None,
-    watch: Watch | None,
+    watch: StepWatch | None,
     rates: Params | None = None,
 ) -> Solution:
     learner = Learner(network, "support")
     judge = support.batch(support.balanced(MOST_AT_ONCE))
-    keeper = _Keeper(plan.seconds)
+    keeper = _Keeper(settings.seconds)
 
     def observe(step: int, now: Params) -> bool:
         now = {name: tensor.detach() for name, tensor in now.items()}
@@ -209,7 +209,7 @@ class _Keeper:
         self._begun, self._looking = time.monotonic(), 0.0
 
     def see(
-        self, step: int, loss: float, params: Params, look: Callable[[], float | None], watch: Watch | None
+        self, step: int, loss: float, params: Params, look: Callable[[], float | None], watch: StepWatch | None
     ) -> bool:
         """Note a state; whether to stop."""
         if loss < self._lowest:  # so that NaN is never the best

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import ConfigError, RunError, nearest
-from metadarts.core.types import Params, group_of
+from metadarts.core.types import Params
 from metadarts.inner import rate_shapes
 from metadarts.networks import Image, Learner, Network
 from metadarts.store.files import write_atomically
@@ -24,6 +24,7 @@ from metadarts.store.schema import Schema
 from metadarts.store.tensors import read_described, require_tensors
 from metadarts.tasks import Source
 from metadarts.training import Config, open_run
+from metadarts.training.build import task_names
 from metadarts.training.config import config_of, to_settings
 
 from .input_spec import InputSpec, background, require_agreement
@@ -145,12 +146,12 @@ def _require_supernet(config: Config) -> None:
     if not config.has_alphas():
         raise ConfigError(
             f"expected the run of a supernet, whose weights and alphas are adapted; its network is "
-            f"{config.described()!r}: give the run folder of a search"
+            f"{config.network_name()!r}: give the run folder of a search"
         )
 
 
 @dataclass(frozen=True)
-class Description:
+class StartFacts:
     """What a start's file says of its tensors; the fields of a `Start`, the configuration as in config.yaml."""
 
     config: dict[str, dict[str, Any]]
@@ -159,7 +160,7 @@ class Description:
 
 
 START = Schema(
-    Description, RunError, "give what `Start.save` wrote", (FORMAT, VERSION),
+    StartFacts, RunError, "give what `Start.save` wrote", (FORMAT, VERSION),
     check=lambda told: require_agreement(told.form),
 )  # fmt: skip
 
@@ -184,5 +185,5 @@ def _read(path: Path, name: str, plugins: Sequence[str] = ()) -> Start:
 def _require_rates(config: Config, params: Params, rates: Params) -> None:
     """Require that learned rates, where there are some, are those that the configuration's inner loop has."""
     if rates:
-        names = [name for name in params if group_of(name) != "head"] + ["head.weight", "head.bias"]
-        require_tensors(rates, {name: shape for name, (shape, _) in rate_shapes(config.inner, names).items()})
+        shapes = rate_shapes(config.inner, task_names(params))
+        require_tensors(rates, {name: shape for name, (shape, _) in shapes.items()})

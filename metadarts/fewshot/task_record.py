@@ -1,4 +1,4 @@
-"""A person's own task as an experience, for the archive that the meta-model learns from."""
+"""A person's own task as a record, for the archive that the meta-model learns from."""
 
 from __future__ import annotations
 
@@ -58,38 +58,38 @@ def _sha256(image: Any) -> str:
         raise DataError(f"cannot read {image} ({error.strerror or error}); check its name and its rights") from error
 
 
-def experience_of(origin: Origin, start: Start, support: Support, soft: Solution, plan: AdaptSettings) -> TaskRecord:
+def record_of(origin: Origin, start: Start, support: Support, adapted: Solution, settings: AdaptSettings) -> TaskRecord:
     """The adapted supernet of a task: its alphas, its cell, and its accuracy on the held-out images.
 
     Args:
         origin: the task, see `folder_origin`.
         start: what was adapted.
         support: what it was learnt from.
-        soft: the solution, adapted with held-out images beside it.
-        plan: how.
+        adapted: the solution, learnt with held-out images beside it.
+        settings: how.
 
     Raises:
         DataError: when no images were held out.
     """
-    before, after = soft.history[0].accuracy, soft.history[soft.kept].accuracy
+    before, after = adapted.history[0].accuracy, adapted.history[adapted.kept].accuracy
     if before is None or after is None:
         raise DataError("expected a task with held-out images, whose accuracy is recorded; hold some out")
-    tables = {kind: table.detach().cpu().float().numpy() for kind, table in alphas_of(soft.params).items()}
+    tables = {kind: table.detach().cpu().float().numpy() for kind, table in alphas_of(adapted.params).items()}
     told = start.facts.get("checkpoint_sha256")
     run = told if isinstance(told, str) and told else tensors_sha256(start.params, start.rates)
     return TaskRecord(
-        origin, soft.network.space, tables, derive(soft).canonical(), before, after, ADAPTED, support.seed, run,
-        _settings(start, support, soft, plan),
+        origin, adapted.network.space, tables, derive(adapted).canonical(), before, after, ADAPTED, support.seed, run,
+        _facts(start, support, adapted, settings),
     )  # fmt: skip
 
 
-def _settings(start: Start, support: Support, soft: Solution, plan: AdaptSettings) -> dict[str, Any]:
-    inner, form = plan.inner(start), support.form
+def _facts(start: Start, support: Support, adapted: Solution, settings: AdaptSettings) -> dict[str, Any]:
+    inner, form = settings.inner(start), support.form
     return {
-        "steps": plan.steps,
-        "kept": soft.kept,
+        "steps": settings.steps,
+        "kept": adapted.kept,
         **inner.facts,
-        "learned_rates": plan.rates(start) is not None,
+        "learned_rates": settings.rates(start) is not None,
         "bn": start.learner.bn,
         "precision": start.learner.precision,
         "image": {"channels": form.channels, "height": form.height, "width": form.width, "invert": form.invert},

@@ -159,17 +159,20 @@ class MetaState:
         step: int,
         outer: OuterLoop,
         on_device: bool | None = None,
+        progress: float = 0.0,
     ) -> MetaState:
         """The state that ``memory`` was taken from, so that it continues bit for bit.
 
         Args:
             memory: what `memory` gave; empty for a state that never stepped.
+            progress: how far the run was at the last step, 0 to 1.
 
         Raises:
             RunError: when ``memory`` is of other parameters, or of another outer rule.
         """
         state = MetaState(params, log_rates, outer, on_device)
         state.step = step
+        state.progress.fill_(progress)
         state.updates = state._number(float(step))
         expected = state.memory()
         if odd := sorted(expected.keys() ^ memory.keys()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from metadarts.core.errors import ConfigError
+
 RENAMED_SETTINGS = {
     "model.nodes": "space.nodes",
     "model.channels": "macro.channels",
@@ -13,13 +15,25 @@ RENAMED_SETTINGS = {
 RENAMED_ENGINES = {"task_axis": "batched"}
 
 
-def migrated_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings "group.field" under today's names and with today's values; those of today stay as they are."""
+def migrated_settings(settings: Mapping[str, Any], macro: str = "") -> dict[str, Any]:
+    """Settings "group.field" under today's names and with today's values; those of today stay as they are.
+
+    Args:
+        macro: the macro network that they are applied to.
+
+    Raises:
+        ConfigError: for a network in place of conv4, where version 0.1 had another macro network.
+    """
     found = dict(settings)
     if found.get("model.network") == "conv4":  # a network of its own then, a macro network now; it has no stem
         found |= {"model.network": "supernet", "macro.name": "conv4"}
-    if found.get("macro.name") == "conv4":
+    if found.get("macro.name", macro) == "conv4":
         found.pop("model.stem", None)
+    if macro == "conv4" and found.get("model.network") in ("supernet", "cell") and "macro.name" not in found:
+        raise ConfigError(
+            f"model.network {found['model.network']!r}: the macro network stays 'conv4', which has no cells; set "
+            "macro.name too, to tnas for the network of version 0.1"
+        )
     engine = found.get("training.engine")
     if isinstance(engine, str) and engine in RENAMED_ENGINES:
         found["training.engine"] = RENAMED_ENGINES[engine]
@@ -36,7 +50,7 @@ def migrated_finish(name: str) -> str:
 
 def migrated_task(told: Any) -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
     """The description of a task folder as today's, and what brings the names FINISH/NAME of its tensors there."""
-    if not isinstance(told, dict) or told.get("version") != 1:
+    if not isinstance(told, dict) or (told.get("format"), told.get("version")) != ("metadarts.task", 1):
         return told, dict
     groups = {group: told[group] for group in ("solutions", "measured") if isinstance(told.get(group), dict)}
     found = {**told, "version": 2}

@@ -68,8 +68,7 @@ class Experiment:
     def fresh_state(self) -> MetaState:
         """The state before the first outer step."""
         params = {name: t.to(self.device) for name, t in self.network.init(self.key.child("init")).items()}
-        names = [name for name in params if group_of(name) != "head"] + ["head.weight", "head.bias"]
-        return MetaState.create(params, names, self.config.inner, self.config.outer)
+        return MetaState.create(params, task_names(params), self.config.inner, self.config.outer)
 
     def check_params(self, params: Params) -> None:
         """Require that ``params`` fit the network, see `require_fit`."""
@@ -84,6 +83,11 @@ class Experiment:
         own = batched(state.params, 1)
         with torch.no_grad():
             self.learner.support_loss(self.learner.start(own, batch), batch)
+
+
+def task_names(shared: Params) -> list[str]:
+    """The names of a task's parameters, which the inner loop moves: those of ``shared`` with a task's own head."""
+    return [name for name in shared if group_of(name) != "head"] + ["head.weight", "head.bias"]
 
 
 def require_fit(network: Network, params: Params) -> None:

@@ -43,7 +43,7 @@ class Catalogue:
     """Every table of variants.
 
     Args:
-        plugins: name -> SHA-256 of the text of each plug-in that has entries in them.
+        plugins: name -> SHA-256 of the text of each plug-in that has entries in them; of a package, of all its modules.
     """
 
     operations: Variants[Any] = OPERATIONS
@@ -56,12 +56,17 @@ class Catalogue:
     plugins: Mapping[str, str] = field(default_factory=dict)
 
     def plus(self, name: str, module: ModuleType, digest: str) -> Catalogue:
-        """The tables with the entries of ``module``. Raises ConfigError where it has none, or a name is taken."""
+        """The tables with the entries of ``module``, a plug-in of its own name.
+
+        Raises ConfigError where it has no entry, or its name is taken.
+        """
         found = {
             table: getattr(module, attribute) for attribute, table in ATTRIBUTES.items() if hasattr(module, attribute)
         }
         if not found:
             raise ConfigError(f"plug-in {name!r} defines none of {', '.join(ATTRIBUTES)}: give it an entry")
+        if name in self.plugins:
+            raise ConfigError(f"two plug-ins are called {name!r}: rename one, or leave one out")
         tables = {table: getattr(self, table).plus(name, entry) for table, entry in found.items()}
         return replace(self, **tables, plugins={**self.plugins, name: digest})
 
@@ -88,12 +93,34 @@ def load_plugins(plugins: Sequence[str]) -> Catalogue:
     Raises:
         ConfigError: where one cannot be found or imported, has no entry, or has one whose name is taken.
     """
+    if isinstance(plugins, str):
+        raise ConfigError(f"plugins: expected a list of files and modules, got {plugins!r}: give [{plugins!r}]")
     catalogue = BUILT_IN
     for plugin in plugins:
         path = _path_of(plugin)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        catalogue = catalogue.plus(path.stem, _imported(plugin, path, digest), digest)
+        try:
+            digest = _digest(path)
+        except OSError as error:
+            raise ConfigError(f"--plugin {plugin!r}: cannot be read ({error.strerror or error})") from error
+        catalogue = catalogue.plus(_name_of(path), _imported(plugin, path, digest), digest)
     return catalogue
+
+
+def _is_package(path: Path) -> bool:
+    return path.name == "__init__.py"
+
+
+def _name_of(path: Path) -> str:
+    return path.resolve().parent.name if _is_package(path) else path.stem
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a module's text; of a package all its modules', with their places."""
+    if not _is_package(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    texts = {file.relative_to(path.parent).as_posix(): file.read_bytes() for file in path.parent.rglob("*.py")}
+    lines = "".join(f"{name} {hashlib.sha256(text).hexdigest()}\n" for name, text in sorted(texts.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _path_of(plugin: str) -> Path:
@@ -104,8 +131,8 @@ def _path_of(plugin: str) -> Path:
         return path
     try:
         found = importlib.util.find_spec(plugin)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"--plugin {plugin!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # the packages around it are imported, and run
+        raise ConfigError(f"--plugin {plugin!r}: finding it failed: {_gist(error)}") from error
     if found is None or found.origin is None or not Path(found.origin).is_file():
         raise ConfigError(f"--plugin {plugin!r}: expected a .py file or a module that can be imported")
     return Path(found.origin)
@@ -113,7 +140,7 @@ def _path_of(plugin: str) -> Path:
 
 def _imported(plugin: str, path: Path, digest: str) -> ModuleType:
     """The module, imported once for each text: entries of one text are equal, however often they are asked for."""
-    name = f"metadarts_plugin_{path.stem}_{digest[:12]}"
+    name = f"metadarts_plugin_{_name_of(path)}_{digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -123,7 +150,14 @@ def _imported(plugin: str, path: Path, digest: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"--plugin {plugin!r}: importing it failed: {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        if not isinstance(error, Exception | SystemExit):
+            raise
+        raise ConfigError(f"--plugin {plugin!r}: importing it failed: {_gist(error)}") from error
     return module
+
+
+def _gist(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -20,12 +20,12 @@ from safetensors.torch import save as save_tensors
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params
 from metadarts.meta import MetaState
-from metadarts.store.fields import Count, Digest
+from metadarts.store.fields import Count, Digest, Fraction
 from metadarts.store.files import write_atomically
 from metadarts.store.schema import Schema, content
 from metadarts.store.tensors import MOST_BYTES
 
-FORMAT = "metadarts.checkpoint"
+FORMAT, VERSION = "metadarts.checkpoint", 1
 ATTEMPTS = 3
 """A search that runs meanwhile may replace the tensors between the reading of the JSON and theirs."""
 GROUPS = {"params": "param/", "log_rates": "log_rate/", "memory": "memory/"}
@@ -55,15 +55,20 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """NAME.json: the step, the file of tensors with its hash, and the rest of `Checkpoint.facts`."""
+    """NAME.json: the step, the file of tensors with its hash, and the rest of `Checkpoint.facts`.
+
+    Args:
+        progress: how far the run was at its last step; version 0.1 wrote none.
+    """
 
     step: Count
     tensors: str
     sha256: Digest
     more: dict[str, Any]
+    progress: Fraction = 1.0
 
 
-CHECKPOINT = Schema(CheckpointFacts, RunError, finite=False)
+CHECKPOINT = Schema(CheckpointFacts, RunError, form=(FORMAT, VERSION), finite=False)
 
 
 def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, Any], resumable: bool = False) -> None:
@@ -80,7 +85,7 @@ def save_checkpoint(folder: Path, name: str, state: MetaState, facts: dict[str, 
     file = f"{name}-{digest[:12]}.safetensors"
     described = {
         "format": FORMAT,
-        "version": 1,
+        "version": VERSION,
         "step": state.step,
         "progress": float(state.progress),
         "tensors": file,

@@ -20,6 +20,7 @@ from metadarts.networks import POLICIES, PRECISIONS, Image, Network, Structure, 
 from metadarts.relaxations import Relaxation
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.store.migration import migrated_settings
+from metadarts.store.schema import shown
 from metadarts.testing.engines import ENGINES
 
 from .catalogue import BUILT_IN, Catalogue, load_plugins
@@ -202,7 +203,7 @@ class Config:
         cost = self.cost.make(self.catalogue.costs, image.height, image.width)
         return Penalty(cost, self.training.cost_strength)
 
-    def described(self) -> str:
+    def network_name(self) -> str:
         """The network in a word: "cell", or the macro network of a supernet."""
         return "cell" if self.model.network == "cell" else self.macro.name
 
@@ -406,7 +407,7 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
         ConfigError: one message naming every unknown field, with the nearest valid one, and every wrong value.
     """
     faults: list[str] = []
-    settings = migrated_settings(settings)
+    settings = migrated_settings(settings, config.macro.name)
     for path in sorted(settings, key=lambda path: not path.endswith(".name")):  # an option belongs to its entry
         try:
             for field_path, item in written_out(path, settings[path]).items():
@@ -494,8 +495,12 @@ def load_config(path: Path, plugins: Sequence[str] = ()) -> Config:
 
 def config_of(table: Any, plugins: Sequence[str] = (), where: str = "configuration") -> Config:
     """The configuration that nested dictionaries say, see `to_settings` and `load_config`. Raises ConfigError."""
-    if not isinstance(table, dict) or not all(isinstance(section, dict) for section in table.values()):
-        raise ConfigError(f"{where}: expected groups of settings (tasks, model, inner, outer, training, evaluate)")
+    known = ", ".join([*(f.name for f in fields(Config) if f.name != "catalogue"), "plugins"])
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected groups of settings ({known}), got {shown(table)}")
+    if odd := [name for name, section in table.items() if not isinstance(section, dict)]:
+        got = f"got {shown(table[odd[0]])} for {shown(odd[0])}"
+        raise ConfigError(f"{where}: expected groups of settings ({known}) with a value for each field, {got}")
     table = dict(table)
     catalogue = load_plugins(plugins)
     catalogue.require(table.pop("plugins", {}), where)

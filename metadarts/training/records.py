@@ -69,10 +69,14 @@ class RunFolder:
             raise RunError(f"{path} exists: give --out another name{hint}, or remove it first")
 
     @staticmethod
-    def create(path: Path, config: Config, environment: dict[str, Any]) -> RunFolder:
+    def create(path: Path, config: Config, environment: dict[str, Any], plugins: Sequence[str] = ()) -> RunFolder:
         """A new folder with config.yaml and env.json; it appears whole or not at all.
 
-        Raises RunError when ``path`` exists or cannot be made.
+        Args:
+            plugins: modules or files with entries of the user's own that ``config`` names.
+
+        Raises:
+            RunError: when ``path`` exists or cannot be made.
         """
         RunFolder.require_new(path)
         scaffold = RunFolder(path.with_name(f".{path.name}-{os.getpid()}"))
@@ -86,7 +90,7 @@ class RunFolder:
             if isinstance(error, MetadartsError):
                 raise RunError(str(error).replace(str(scaffold.path), str(path))) from error
             raise RunError(f"cannot create {path}: {error.strerror or error}") from error
-        return RunFolder(path)
+        return RunFolder(path, plugins)
 
     @staticmethod
     def open(path: Path, plugins: Sequence[str] = ()) -> RunFolder:

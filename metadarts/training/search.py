@@ -41,7 +41,7 @@ STEP_ADVICE = (
 
 
 @dataclass(frozen=True)
-class Progress:
+class SearchProgress:
     """What a watcher is told after each outer step."""
 
     step: int
@@ -63,7 +63,7 @@ class SearchStopped(Exception):
 def search(
     experiment: Experiment,
     run: RunFolder,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Callable[[SearchProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> MetaState:
     """Meta-train from where ``run`` stands (fresh, or its checkpoint "last") to the end.
@@ -92,7 +92,7 @@ class _Search:
         self,
         experiment: Experiment,
         run: RunFolder,
-        watch: Callable[[Progress], None] | None,
+        watch: Callable[[SearchProgress], None] | None,
         stop: Callable[[], bool],
     ) -> None:
         self.experiment, self.run, self.watch, self.stop = experiment, run, watch, stop
@@ -198,7 +198,7 @@ class _Search:
         self._note_in_turn(result, norms)
         if self.watch:
             seconds, step = self.clock.seconds, self.state.step
-            self.watch(Progress(step, self.clock.fraction(step), seconds, loss, accuracy, trainer.best))
+            self.watch(SearchProgress(step, self.clock.fraction(step), seconds, loss, accuracy, trainer.best))
 
     def _step(self, batch: TaskBatch, fraction: float) -> tuple[MetaGradient, dict[str, float]]:
         """The meta-gradient and the update by it, recorded and replayed where that can be."""
@@ -306,9 +306,11 @@ class _Search:
             on_device(experiment, {name: found[name] for name in names}) or {}
             for names, found in ((fresh.params, checkpoint.params), (fresh.log_rates, checkpoint.log_rates))
         )
-        state = MetaState.restore(params, log_rates, checkpoint.memory, facts["step"], self.config.outer)
         told = TRAINER.convert(facts, f"{self.run.path}: checkpoint 'last' is damaged")
-        trainer = TrainerState.from_facts(told, self.config)
+        trainer, step = TrainerState.from_facts(told, self.config), facts["step"]
+        # A validation may come before the next step sets it. Version 0.1 wrote none.
+        progress = facts.get("progress", trainer.clock.fraction(max(0, step - 1)))
+        state = MetaState.restore(params, log_rates, checkpoint.memory, step, self.config.outer, progress=progress)
         most = self.config.training.micro_batch or trainer.micro_batch  # fewer where the plan of this process says so
         trainer.micro_batch = min(trainer.micro_batch, most)
         trainer.evaluation_batch = min(trainer.evaluation_batch, self.config.evaluate.batch)

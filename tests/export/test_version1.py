@@ -127,3 +127,13 @@ def test_a_hostile_description(name):
     with pytest.raises(ModelError) as caught:
         read_facts(json.dumps(HOSTILE[name](facts())), Path("file"))
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_what_is_no_model_is_not_read_as_one_of_version_0_1(version):
+    """A start's file, which has a version of its own."""
+    told = {"format": "metadarts.start", "version": version, "config": {}, "form": {}, "facts": {}}
+    with pytest.raises(
+        ModelError, match=r"^start: format: expected 'metadarts\.model', got 'metadarts\.start'; give a"
+    ):
+        read_facts(json.dumps(told), Path("start"))

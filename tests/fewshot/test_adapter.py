@@ -72,6 +72,20 @@ def test_it_is_the_three_finishes_one_after_another(opened):
     assert same(found("retrained").params, retrained(start, support, derive(first), AdaptSettings(3)).params)
 
 
+@pytest.mark.parametrize("finish", ["supernet", "soft", "inherted", "", None])
+def test_another_finish_is_refused_and_changes_nothing(opened, finish):
+    adapted = opened.adapt()
+    with pytest.raises(ConfigError, match=r"is no discrete one; .*valid names: inherited, retrained"):
+        opened.finish(finish, 0)
+    assert opened.task.solutions == {"supernet": adapted}
+
+
+def test_a_finish_under_its_name_of_version_0_1_has_todays(opened):
+    opened.adapt()
+    opened.finish("scratch", 0)
+    assert list(opened.task.solutions) == ["supernet", "retrained"]
+
+
 def test_how_long_a_derived_cell_is_learnt(opened):
     settings = AdaptSettings(7, 3.0, 0.5)
     opened.settings = settings

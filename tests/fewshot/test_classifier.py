@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from metadarts.core.rng import Key
 from metadarts.export import SUFFIXES, open_model
 from metadarts.fewshot import FewShotClassifier
 from metadarts.fewshot.learn import derive
+from metadarts.training import with_settings
+from metadarts.training.catalogue import load_plugins
 
 
 def test_it_learns_what_is_easy(learnt, others):
@@ -397,3 +400,26 @@ def test_a_loaded_classifier_has_the_parameters_it_was_made_with(grey, tmp_path)
     fitted.save(tmp_path / "task")
     loaded = FewShotClassifier.load(tmp_path / "task")
     assert loaded.get_params() == fitted.get_params() | {"steps": 1}
+
+
+COOLING = str(Path(__file__).parents[1] / "extension" / "plugins" / "cooling.py")
+
+
+def test_a_start_with_a_plugin(cases, start, others, tmp_path):
+    config = with_settings(replace(start.config, catalogue=load_plugins([COOLING])), {"relaxation.name": "cooling"})
+    name = cases.save_start(replace(start, config=config), tmp_path)
+    images, labels = cases.images((4, 2, 5))
+    with pytest.raises(ConfigError, match="uses the plug-in 'cooling'"):
+        FewShotClassifier(name).fit(images, labels)
+    plugins = [COOLING]
+    fitted = clone(FewShotClassifier(name, steps=1, plugins=plugins)).fit(images, labels)
+    assert fitted.get_params()["plugins"] == plugins
+    assert fitted.discretise(steps=0).finish_ == "inherited"
+    fitted.save(tmp_path / "task")
+    with pytest.raises(ConfigError, match="uses the plug-in 'cooling'"):
+        FewShotClassifier.load(tmp_path / "task")
+    loaded = FewShotClassifier.load(tmp_path / "task", plugins=plugins)
+    assert loaded.plugins is plugins
+    assert loaded.task_.config.build_network().relaxation == config.build_relaxation()
+    np.testing.assert_array_equal(loaded.logits(others[0]), fitted.logits(others[0]))
+    assert COOLING not in (tmp_path / "task" / "task.json").read_text()

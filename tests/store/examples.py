@@ -211,8 +211,15 @@ EXAMPLES = {
         ),
     ),
     "checkpoint": Example(
-        CHECKPOINT, {"step": 2, "tensors": "best.safetensors", "sha256": SHA, "validation_accuracy": 0.5},
-        (("step", -1), ("step", True), ("step", 1.0), ("tensors", 3), ("sha256", ""), ("sha256", None)),
+        CHECKPOINT,
+        {
+            "format": "metadarts.checkpoint", "version": 1, "step": 2, "tensors": "best.safetensors", "sha256": SHA,
+            "validation_accuracy": 0.5,
+        },
+        (
+            ("step", -1), ("step", True), ("step", 1.0), ("tensors", 3), ("sha256", ""), ("sha256", None),
+            *(("progress", value) for value in ("x", None, -0.1, 1.5, True)),
+        ),
     ),
     "record": Example(RECORD, {"kind": "train", "step": 1, "loss": 1.5, "rates": {"w": [0.1]}}, (("kind", 3),)),
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from metadarts.core.errors import ConfigError
 from metadarts.store.migration import migrated_finish, migrated_settings, migrated_task
 
 
@@ -22,13 +23,20 @@ NETWORK = {
 
 
 def test_a_task_folder_has_its_finishes_and_its_network_under_todays_names():
-    told = {"version": 1, "nodes": 2, "network": NETWORK, "measured": {"soft": 4}, "notes": ["soft"]}
+    told = {
+        "format": "metadarts.task",
+        "version": 1,
+        "nodes": 2,
+        "network": NETWORK,
+        "measured": {"soft": 4},
+        "notes": ["soft"],
+    }
     told |= {"solutions": {"scratch": 1, "soft": 2, "inherited": 3}}
     tensors = {"soft/head.bias": 5, "scratch/a/b": 6, "support/pixels": 7, "soft": 8}
     found, renamed = migrated_task(told)
     assert found == {
-        "version": 2, "solutions": {"retrained": 1, "supernet": 2, "inherited": 3}, "measured": {"supernet": 4},
-        "notes": ["soft"],
+        "format": "metadarts.task", "version": 2, "solutions": {"retrained": 1, "supernet": 2, "inherited": 3},
+        "measured": {"supernet": 4}, "notes": ["soft"],
         "network": {
             "space": {"name": "darts", "nodes": 2}, "macro": {"name": "tnas", "stem": [4, 6], "channels": 4},
             "model": {"affine": False, "pool_norm": True, "head": "prototype"},
@@ -40,10 +48,20 @@ def test_a_task_folder_has_its_finishes_and_its_network_under_todays_names():
     assert migrated_task(found)[1](tensors) == tensors
 
 
-@pytest.mark.parametrize("odd", [{}, [], {"version": 1, "solutions": None, "measured": []}, {"version": 3}])
+TASK = {"format": "metadarts.task"}
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, [], {"version": 1, "solutions": {"soft": 1}}, {"format": "metadarts.model", "version": 1}]
+)
+def test_what_is_no_task_is_left_for_its_reader(odd):
+    assert migrated_task(odd)[0] == odd
+
+
+@pytest.mark.parametrize("odd", [TASK | {"version": 1, "solutions": None, "measured": []}, TASK | {"version": 3}])
 def test_what_is_damaged_is_left_for_its_reader(odd):
     found, _ = migrated_task(odd)
-    assert found == (odd | {"version": 2} if isinstance(odd, dict) and odd.get("version") == 1 else odd)
+    assert found == (odd | {"version": 2} if odd["version"] == 1 else odd)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +80,21 @@ def test_what_is_damaged_is_left_for_its_reader(odd):
 def test_settings(old, new):
     assert migrated_settings(old) == new
     assert migrated_settings(new) == new
+
+
+def test_a_stem_of_conv4_is_ignored_as_it_was():
+    assert migrated_settings({"model.stem": [4, 8]}, "conv4") == {}
+    assert migrated_settings({"model.stem": [4, 8], "macro.name": "tnas"}, "conv4") == {
+        "macro.stem": [4, 8],
+        "macro.name": "tnas",
+    }
+
+
+@pytest.mark.parametrize("network", ["supernet", "cell"])
+def test_another_network_in_place_of_conv4_needs_its_macro_network(network):
+    """Version 0.1 had no macro networks: "supernet" stood for T-NAS's."""
+    with pytest.raises(ConfigError, match=r"the macro network stays 'conv4'.*set macro.name too, to tnas"):
+        migrated_settings({"model.network": network}, "conv4")
+    settings = {"model.network": network, "macro.name": "conv4"}
+    assert migrated_settings(settings, "conv4") == settings
+    assert migrated_settings({"model.network": network}, "tnas") == {"model.network": network}

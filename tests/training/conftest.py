@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from metadarts.core.rng import Key
 from metadarts.meta import MetaState
 from metadarts.tasks import ClassEntry, Source
 from metadarts.training import Config, Experiment, RunFolder, build, search, with_settings
+from metadarts.training.catalogue import load_plugins
 
 TINY = {
     "tasks.ways": 3,
@@ -54,19 +55,23 @@ def source() -> Source:
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Config]:
-    """(settings that differ) -> the configuration of a run that takes a second."""
-    return lambda changes=None: with_settings(Config(), TINY | (changes or {})).check()
+    """(settings that differ, plug-ins) -> the configuration of a run that takes a second."""
+
+    def made(changes: dict[str, Any] | None = None, plugins: Sequence[str] = ()) -> Config:
+        return with_settings(Config(catalogue=load_plugins(plugins)), TINY | (changes or {})).check()
+
+    return made
 
 
 @pytest.fixture(scope="session")
 def make(source, tiny) -> Callable[..., Experiment]:
-    """(settings that differ, source) -> the experiment on the patterns, built as the command line builds one."""
+    """(settings that differ, source, plug-ins) -> the experiment on the patterns, built as on the command line."""
     module = importlib.import_module("metadarts.training.build")  # in the package, the function hides it
 
-    def made(changes: dict[str, Any] | None = None, source: Source = source) -> Experiment:
+    def made(changes: dict[str, Any] | None = None, source: Source = source, plugins: Sequence[str] = ()) -> Experiment:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "open_source", lambda *_, **__: source)
-            return build(tiny(changes))
+            return build(tiny(changes, plugins))
 
     return made
 

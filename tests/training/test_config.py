@@ -53,7 +53,7 @@ def test_the_file_names_every_field_and_needs_no_tag():
     assert "!" not in text
     table = yaml.safe_load(text)
     assert table == to_settings(with_settings(Config(), OTHER))
-    assert set(table) == {field.name for field in dataclasses.fields(Config)} - {"catalogue"}
+    assert set(table) == {field.name for field in dataclasses.dataclasses.fields(Config)} - {"catalogue"}
 
 
 def test_a_file_may_leave_fields_to_their_defaults(file):
@@ -209,8 +209,20 @@ def test_a_tag_is_refused_and_not_run(file, tmp_path, tag):
 
 @pytest.mark.parametrize("text", ["", "3", "- inner", "inner: 3", "inner:", "inner: [steps]", "null"])
 def test_a_file_of_something_else_is_refused(file, text):
-    with pytest.raises(ConfigError, match="expected groups of settings"):
+    with pytest.raises(ConfigError, match="expected groups of settings") as caught:
         load_config(file(text))
+    groups = {field.name for field in dataclasses.fields(Config)} - {"catalogue"} | {"plugins"}
+    assert all(group in str(caught.value) for group in groups)
+    assert ("'inner'" in str(caught.value)) == text.startswith("inner"), "the group at fault is named"
+
+
+@pytest.mark.parametrize("settings", [{"model.network": "conv4"}, {"macro.name": "conv4"}])
+def test_conv4_takes_the_settings_that_it_took(settings):
+    config = with_settings(Config(), settings)
+    assert with_settings(config, {"model.stem": "[4, 8]"}) == config
+    with pytest.raises(ConfigError, match=r"set macro\.name too"):
+        with_settings(config, {"model.network": "supernet"})
+    assert with_settings(config, {"model.network": "supernet", "macro.name": "tnas"}) == Config()
 
 
 @pytest.mark.parametrize("content", [b"inner: {steps: 3", b"\xff\xfe\x00", b"a: b: c"])

@@ -183,7 +183,7 @@ def test_derive_of_a_run_without_alphas_is_one_line(searched, monkeypatch, capsy
         main()
     said = capsys.readouterr().err
     assert ended.value.code == 2
-    kind = searched.config().described()
+    kind = searched.config().network_name()
     assert said.endswith(f"trained the network {kind!r}, which has no alphas to derive a cell from\n")
     assert said.count("\n") == 1
     assert sorted(searched.path.rglob("*")) == before

@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from metadarts.core.errors import RunError
+from metadarts.core.errors import ConfigError, RunError
 from metadarts.meta import MetaState
 from metadarts.store.files import write_atomically
-from metadarts.training import RunFolder
+from metadarts.training import Config, RunFolder, load_config, with_settings
+from metadarts.training.catalogue import load_plugins
+from metadarts.training.checkpoints import FORMAT, VERSION
+
+FORM = {"format": FORMAT, "version": VERSION}
+COOLING = str(Path(__file__).parents[1] / "extension" / "plugins" / "cooling.py")
 
 
 @pytest.fixture
@@ -35,6 +40,24 @@ def test_a_new_folder_holds_its_configuration_and_environment(run, tiny):
     assert run.config() == tiny()
     assert RunFolder.open(run.path).config() == tiny()
     assert json.loads((run.path / "env.json").read_text()) == {"metadarts": "test"}
+
+
+def test_a_new_folder_reads_the_plugins_that_it_was_given(tmp_path):
+    config = with_settings(Config(catalogue=load_plugins([COOLING])), {"relaxation.name": "cooling"})
+    run = RunFolder.create(tmp_path / "run", config, {}, [COOLING])
+    assert run.config() == config
+    with pytest.raises(ConfigError, match="uses the plug-in 'cooling'"):
+        load_config(run.path / "config.yaml")
+
+
+@pytest.mark.parametrize("facts", [{}, {"format": "metadarts.start", "version": 1}, {"format": FORMAT, "version": 2}])
+def test_facts_of_something_else_are_refused(run, make, facts):
+    saved(run, make)
+    path = run.path / "checkpoints" / "best.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({name: of for name, of in told.items() if name not in FORM} | facts))
+    with pytest.raises(RunError, match=r"no readable checkpoint 'best': (format|version): expected"):
+        run.load("best")
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -177,7 +200,7 @@ def test_unreadable_facts_are_refused(run, make):
 
 def test_facts_without_a_hash_vouch_for_nothing(run, make):
     saved(run, make)
-    (run.path / "checkpoints" / "best.json").write_text(json.dumps({"step": 1, "tensors": tensors_of(run).name}))
+    (run.path / "checkpoints" / "best.json").write_text(json.dumps(FORM | {"step": 1, "tensors": tensors_of(run).name}))
     with pytest.raises(RunError, match="no readable checkpoint 'best': sha256: expected a value, got none"):
         run.load("best")
 
@@ -209,7 +232,9 @@ def test_a_pickle_is_refused_and_not_run(run, make, tmp_path, packed):
     else:
         path.write_bytes(f"cos\nsystem\n(S'touch {marker}'\ntR.".encode())  # protocol 0, by hand
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    (run.path / "checkpoints" / "best.json").write_text(json.dumps({"step": 1, "tensors": path.name, "sha256": digest}))
+    (run.path / "checkpoints" / "best.json").write_text(
+        json.dumps(FORM | {"step": 1, "tensors": path.name, "sha256": digest})
+    )
     with pytest.raises(RunError, match="is not a safetensors file"):
         run.load("best")
     assert not marker.exists()

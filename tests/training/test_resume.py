@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,8 +30,10 @@ def folder(tmp_path):
 
 def same_state(ours, theirs):
     pairs = [(ours.params, theirs.params), (ours.log_rates, theirs.log_rates), (ours.memory(), theirs.memory())]
-    return ours.step == theirs.step and all(
-        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs
+    return (
+        ours.step == theirs.step
+        and bool(ours.progress == theirs.progress)
+        and all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
     )
 
 
@@ -84,9 +88,22 @@ def test_learned_rates_clipping_and_the_running_figures_go_on_too(make, folder):
     ]
 
 
-def test_a_stop_within_a_validation_keeps_the_state_before_it(finished, make, folder, monkeypatch):
-    experiment, asked = make({"evaluate.batch": 1}), []
-    run = folder(experiment)
+PLUGINS = Path(__file__).parents[1] / "extension" / "plugins"
+RELAXATIONS = {
+    "constant": ({}, ()),
+    "scheduled": ({"relaxation.name": "cooling", "relaxation.end": 0.05}, (str(PLUGINS / "cooling.py"),)),
+}
+"""Settings and plug-ins; the scheduled one computes with how far the run is."""
+
+
+@pytest.mark.parametrize("relaxation", RELAXATIONS)
+@pytest.mark.parametrize("version", ["today", "0.1"])
+def test_a_stop_within_a_validation_keeps_the_state_before_it(make, folder, monkeypatch, relaxation, version):
+    """The validation comes before the next step: it measures at the progress of the step before the stop."""
+    settings, plugins = RELAXATIONS[relaxation]
+    experiment, asked = make({"evaluate.batch": 1, **settings}, plugins=plugins), []
+    whole, run = folder(experiment, "whole"), folder(experiment)
+    expected = search(experiment, whole)
 
     def stop():
         return len(asked) >= 3
@@ -97,7 +114,18 @@ def test_a_stop_within_a_validation_keeps_the_state_before_it(finished, make, fo
     assert len(asked) == 3, "the validation was not run to its end"
     assert run.records("validate") == []
     monkeypatch.undo()
-    assert search(experiment, run).step == finished.state.step
+    if version == "0.1":
+        without_progress(run.path / "checkpoints" / "last.json")
+    assert same_state(search(experiment, run), expected)
+    assert looks_of(run) == looks_of(whole)
+    assert run.load("best").facts == whole.load("best").facts
+    assert 0.0 < run.load("best").facts["progress"] < 1.0
+
+
+def without_progress(path):
+    facts = json.loads(path.read_text())
+    del facts["progress"]
+    path.write_text(json.dumps(facts))
 
 
 def _counting(evaluate, asked):

@@ -17,7 +17,7 @@ from metadarts.tasks import Source
 from metadarts.training import Experiment, RunFolder, search
 from metadarts.training.clock import Clock
 from metadarts.training.config import Training
-from metadarts.training.search import Progress
+from metadarts.training.search import SearchProgress
 
 MODULE = importlib.import_module("metadarts.training.search")  # in the package, the function hides it
 
@@ -157,7 +157,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_validation_accuracy(start, s
     accuracies = [0.3, 0.7, 0.5, 0.7, 0.6]
     seen = scripted(accuracies)
     experiment, run = start({"training.meta_steps": 5, "training.validations": 5})
-    watched: list[Progress] = []
+    watched: list[SearchProgress] = []
     state = search(experiment, run, watched.append)
     validations = run.records("validate")
     assert [line["accuracy"] for line in validations] == pytest.approx(accuracies)
@@ -250,7 +250,7 @@ def test_learned_rates_are_saved_with_the_checkpoint(start):
 
 
 def test_progress_tells_steps_time_and_figures(start):
-    watched: list[Progress] = []
+    watched: list[SearchProgress] = []
     search(*start(), watched.append)
     assert [now.step for now in watched] == [1, 2, 3, 4]
     assert [now.fraction for now in watched] == pytest.approx([0.25, 0.5, 0.75, 1.0])

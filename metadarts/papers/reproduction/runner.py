@@ -17,8 +17,7 @@ from metadarts.derive import derive_genotype
 from metadarts.papers.rows import HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 from metadarts.spaces import Genotype, darts, random_genotype
 from metadarts.training import RunFolder, open_run
-from metadarts.training.search import Progress as Step
-from metadarts.training.search import SearchStopped
+from metadarts.training.search import SearchProgress, SearchStopped
 
 from .job import Finding, Findings, Job, NotYet, Stopped
 from .measuring import measure
@@ -170,7 +169,7 @@ class _Work:
             raise NotYet
         title = f"train {training.title} ({training.steps} meta-updates, {trained_at}-shot, seed {seed})"
 
-        def watch(now: Step) -> None:
+        def watch(now: SearchProgress) -> None:
             best = "" if now.best is None else f"  best val {now.best:.1%}"
             figures = f"step {now.step}  acc {now.accuracy:.1%}{best}"
             self.job.tell(title, Progress(now.fraction, 1.0, now.accuracy, figures))

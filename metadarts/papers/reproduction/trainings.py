@@ -14,7 +14,7 @@ from metadarts.training.build import assemble
 from metadarts.training.config import to_settings
 from metadarts.training.environment import describe
 from metadarts.training.memory_plan import plan_search
-from metadarts.training.search import Progress
+from metadarts.training.search import SearchProgress
 
 MACHINE = {
     "tasks": {"file"},
@@ -30,7 +30,7 @@ def train(
     config: Config,
     source: Source,
     device: str,
-    watch: Callable[[Progress], None],
+    watch: Callable[[SearchProgress], None],
     stop: Callable[[], bool],
 ) -> RunFolder:
     """Bring the training in ``path`` to its end.
