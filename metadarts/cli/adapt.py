@@ -70,6 +70,7 @@ def adapt(
     from metadarts.fewshot.labelled import hold_out, read_labelled
     from metadarts.fewshot.learn import AdaptSettings
     from metadarts.fewshot.task import FINISHES, SUPERNET, finish_named
+    from metadarts.predictor.archive_rows import space_text
     from metadarts.training import RunFolder
 
     finish = finish_named(finish, (*FINISHES, ALL))
@@ -88,6 +89,8 @@ def adapt(
     adapter = Adapter.open(
         start, learnt, settings=settings, held_out=looked_at, seed=seed, device=device, plugins=plugin or ()
     )
+    if archive is not None:
+        space_text(adapter.start.network.space)  # before the steps, whose result an archive cannot hold
     if model is not None:
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import ALPHA_PREFIX
+from metadarts.core.types import with_alphas
 from metadarts.predictor import MetaModel
 
 from .start import Start
@@ -33,5 +33,5 @@ def predicted_start(start: Start, model: MetaModel, support: Support) -> Start:
         )
     everything = replace(support, device="cpu").batch(torch.arange(len(support.labels)))
     alphas = model.predict(everything).alphas
-    params = {ALPHA_PREFIX + kind: table[0].clone() for kind, table in alphas.items()}
-    return replace(start, name=f"{start.name}, alphas predicted", params=start.params | params)
+    params = with_alphas(start.params, {kind: table[0].clone() for kind, table in alphas.items()})
+    return replace(start, name=f"{start.name}, alphas predicted", params=params)

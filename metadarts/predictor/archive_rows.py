@@ -23,7 +23,7 @@ from metadarts.store.fields import Fraction, Text, Whole
 from metadarts.store.schema import Schema, fitting, loads
 
 from .rebuild import read_episode
-from .task_record import ADAPTED, EPISODE, FOLDER, TEACHER, TRAINED, Alphas, Origin, TaskRecord
+from .task_record import ADAPTED, EPISODE, FOLDER, RELAXED_BY, TEACHER, TRAINED, Alphas, Origin, TaskRecord
 
 KINDS = (EPISODE, FOLDER, TEACHER)
 ROLES = (ADAPTED, TRAINED)
@@ -156,8 +156,8 @@ def check(experience: TaskRecord) -> None:
 
     Raises:
         DataError: for an unknown kind or role, facts or settings that are not JSON, an episode of another form, alphas
-            that are not finite float32 of the space's shape, a genotype that is no point of the space (or, of adapted
-            alphas, not theirs), or an accuracy outside 0 to 1.
+            that are not finite float32 of the space's shape, a genotype that is no point of the space (or, of alphas
+            adapted under the softmax, not theirs), or an accuracy outside 0 to 1.
     """
     origin = experience.origin
     if origin.kind not in KINDS:
@@ -196,8 +196,8 @@ def _check_architecture(experience: TaskRecord) -> None:
         genotype.validate(space)
     except MetadartsError as error:
         raise DataError(str(error)) from error
-    if experience.role != ADAPTED:
-        return
+    if experience.role != ADAPTED or RELAXED_BY in experience.settings:
+        return  # another relaxation ranks by scores of its own, and its code is not in the archive
     derived = derive_genotype({cell: torch.tensor(table) for cell, table in alphas.items()}, space).canonical()
     if derived != genotype.canonical():
         raise DataError(f"the alphas are not those of the genotype: expected {derived}, got {genotype.canonical()}")

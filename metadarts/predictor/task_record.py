@@ -17,7 +17,9 @@ Alphas = Mapping[str, NDArray[np.float32]]
 EPISODE, FOLDER, TEACHER = "episode", "folder", "one-edge teacher"
 """Kinds of an `Origin`: an episode of a source, a person's own images, a task of the synthetic family."""
 ADAPTED, TRAINED = "adapted", "trained"
-"""Roles of an `TaskRecord`: alphas and weights adapted together, or the weights of one fixed architecture trained."""
+"""Roles of a `TaskRecord`: alphas and weights adapted together, or the weights of one fixed architecture trained."""
+RELAXED_BY = "relaxation"
+"""The setting that names the relaxation of a record's alphas, where it is not the softmax."""
 
 
 @dataclass(frozen=True)

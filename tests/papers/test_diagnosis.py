@@ -40,6 +40,7 @@ from metadarts.papers.diagnosis.distances import (
 )
 from metadarts.papers.diagnosis.passes import DISCRETE, SOFT, measure, partners_of, second_support, spans
 from metadarts.papers.diagnosis.summary import summarised
+from metadarts.relaxations import PLAIN
 from metadarts.spaces import darts, random_genotype
 from metadarts.stats import Estimate, estimate, paired
 from metadarts.training import Config, RunFolder, build, discretised, with_settings
@@ -138,7 +139,7 @@ def test_alphas_that_move_give_tasks_cells_of_their_own(diagnosis):
 
 def test_a_swap_gives_every_task_the_architecture_of_its_partner(experiment, checkpoint, meta, monkeypatch):
     asked, given, adapted = [], [], []
-    real_cells, real_alphas, real_adapt = passes.with_choices, passes.with_alphas, passes.adapt_batch
+    real_cells, real_alphas, real_adapt = passes.with_choices, passes.with_fixed_alphas, passes.adapt_batch
 
     def cells(experiment, checkpoint, params, batch, choices):
         asked.extend(choices)
@@ -152,7 +153,7 @@ def test_a_swap_gives_every_task_the_architecture_of_its_partner(experiment, che
         adapted.append(real_adapt(experiment, checkpoint, batch))
         return adapted[-1]
 
-    for name, spy in (("with_choices", cells), ("with_alphas", alphas), ("adapt_batch", adapt)):
+    for name, spy in (("with_choices", cells), ("with_fixed_alphas", alphas), ("adapt_batch", adapt)):
         monkeypatch.setattr(passes, name, spy)
     batch = held_out(experiment, "test").batch(0, 3)
     found = measure(experiment, checkpoint, batch, meta, Key(("random",)), first=7)
@@ -216,7 +217,10 @@ def test_split_and_seed_choose_the_tasks(experiment, checkpoint, diagnosis):
 
 
 def test_a_task_that_left_the_finite_numbers_scores_0_and_has_no_architecture(experiment, checkpoint, meta):
-    batch, start = held_out(experiment, "test").batch(0, 4), shares_of({k: v[None] for k, v in meta_alphas(checkpoint)})
+    batch, start = (
+        held_out(experiment, "test").batch(0, 4),
+        shares_of({k: v[None] for k, v in meta_alphas(checkpoint)}, PLAIN),
+    )
     clean = measure(experiment, checkpoint, batch, meta, Key(("random",)), 0)
     images = batch.support_images.clone()
     images[1] = torch.nan
@@ -324,7 +328,7 @@ def test_a_second_support_set_looks_at_labels_and_masks():
 
 def test_shares_and_their_distances_by_hand():
     alphas = {"normal": torch.tensor([[[0.0, 0.0]], [[0.0, 2000.0]]]), "reduce": torch.tensor([[[0.0, 0.0]]] * 2)}
-    shares = shares_of(alphas)
+    shares = shares_of(alphas, PLAIN)
     assert shares.tolist() == [[[0.5, 0.5], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]
     assert largest_shares(shares).tolist() == [0.5, 0.75]
     assert variations(shares, shares).tolist() == [[0.0, 0.25], [0.25, 0.0]]

@@ -81,7 +81,7 @@ def test_nearness_is_that_to_the_tasks_own_architecture(experiment, checkpoint, 
     """The likelihood by hand, from the prediction of each task and the cell that it comes to."""
     batch = held_out(experiment, "test").batch(0, TASKS)
     adapted, _ = adapt_batch(experiment, checkpoint, batch)
-    cells = genotypes_of(adapted, model.space)
+    cells = genotypes_of(adapted, experiment.network)
     found = model.predict(batch).log_likelihood(choices_of(cells, model.space)) / (2 * 1 * 3)
     assert study.per_task["likelihood predicted"] == pytest.approx(found.tolist(), abs=1e-4)
     named = [a == b for a, b in zip(model.predict(batch).genotypes(), cells, strict=True)]
@@ -92,7 +92,7 @@ def test_a_shuffled_prediction_is_that_of_the_next_task(experiment, checkpoint, 
     """Passes are of 2 and of 3 tasks; within each, the next one in cyclic order."""
     batch = held_out(experiment, "test").batch(0, TASKS)
     adapted, _ = adapt_batch(experiment, checkpoint, batch)
-    cells, said = genotypes_of(adapted, model.space), model.predict(batch)
+    cells, said = genotypes_of(adapted, experiment.network), model.predict(batch)
     of = [1, 0, 3, 4, 2]
     found = said.log_likelihood(choices_of(cells, model.space, of)).tolist()
     # `of` tells which prediction each cell is held against: rows of `choices_of` are tasks of the prediction.
