@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from metadarts.store.files import is_there
 from . import common
 
 if TYPE_CHECKING:
+    from metadarts.core.variants import Variants
     from metadarts.predictor.archive_check import Data, Findings
     from metadarts.predictor.task_record import TaskRecord
     from metadarts.tasks import Source
@@ -130,11 +132,17 @@ def verify_archive(
     data_root: Annotated[
         Path | None, typer.Option(help="Also build every episode again from the data there, as far as they are.")
     ] = None,
+    plugin: common.Plugins = None,
 ) -> None:
-    """Check that every record is whole, named by its content and valid, and its architecture that of its alphas."""
+    """Check that every record is whole, named by its content and valid, and its architecture that of its alphas.
+
+    Under another relaxation than the softmax, whose code is the user's own, an architecture need only be of its space.
+    """
     from metadarts.predictor.archive import Archive
     from metadarts.predictor.archive_check import check_origins, check_records
+    from metadarts.training.catalogue import load_plugins
 
+    sources = load_plugins(plugin or ()).sources
     if data_root is not None and not is_there(data_root):
         raise ConfigError(f"--data-root {str(data_root)!r}: there is nothing at that place")
     with Archive.open(file) as opened:
@@ -144,7 +152,7 @@ def verify_archive(
         if data_root is None:
             return
         with common.bar("check tasks") as shown:
-            found = check_origins(opened, lambda data: open_data(data, data_root), shown.watch)
+            found = check_origins(opened, lambda data: open_data(data, data_root, sources), shown.watch)
         _say(file, found, "episodes can be built again", "give the data that they were recorded on")
         if found.unchecked:
             common.console.print(f"not looked at, as they are of no source: {found.unchecked} tasks", soft_wrap=True)
@@ -161,11 +169,12 @@ def _say(file: Path, found: Findings, good: str, advice: str) -> None:
     common.console.print(f"{file}: {found.checked} {good}", soft_wrap=True)
 
 
-def open_data(data: Data, root: Path | None) -> Source:
+def open_data(data: Data, root: Path | None, sources: Variants[Callable[..., Source]]) -> Source:
     """Open the data of episodes, as they were opened when they were recorded. Raises MetadartsError.
 
     Args:
         root: where they lie, or a folder with them in it; None for their usual place.
+        sources: the table of sources, with a user's own.
     """
     from metadarts.tasks import open_source
 
@@ -176,6 +185,7 @@ def open_data(data: Data, root: Path | None) -> Source:
             size=data.size,
             channels=data.channels,
             progress=shown.watch,
+            sources=sources,
         )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +19,11 @@ from . import common
 
 if TYPE_CHECKING:
     from metadarts.core.types import TaskBatch
-    from metadarts.predictor import MetaModel, Rebuilder, Stem, TaskRecord
+    from metadarts.predictor import MetaModel, Stem, TaskRecord
     from metadarts.predictor.meta_dataset import MetaDataset
     from metadarts.predictor.tuning import Tried
+    from metadarts.tasks import Source
+    from metadarts.training import OpenRun
 
 metamodel = typer.Typer(help="From a task to its architecture, learnt from an archive of tasks.", no_args_is_help=True)
 
@@ -43,6 +48,7 @@ def train(
         typer.Option(help="Learn from tasks of this checkpoint only: how its hash begins (archive ls)."),
     ] = None,
     data_root: common.DataRoot = None,
+    plugin: common.Plugins = None,
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
@@ -50,7 +56,7 @@ def train(
 
     Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
     """
-    from metadarts.predictor import Archive, MetaModel, PredictorSpec, Selection, save_model
+    from metadarts.predictor import Archive, MetaModel, PredictorSpec, Rebuilder, Selection, save_model
     from metadarts.predictor.meta_dataset import lessons_of
     from metadarts.predictor.task_record import ADAPTED, EPISODE
 
@@ -66,8 +72,9 @@ def train(
             f"not learnt from: {everything - len(experiences)} experiences of another kind, split, role or run",
             soft_wrap=True,
         )
-    stem, start_name = _stem(start, experiences)
-    rebuild = _rebuilder(experiences, data_root)
+    sources = _Sources(experiences, data_root, plugin or ())
+    stem, start_name = _stem(start, sources, plugin or ())
+    rebuild = Rebuilder(*sources.opened)
     model = MetaModel(experiences[0].space, stem, PredictorSpec(epochs=epochs, seed=seed))
     with common.bar(f"look at {len({each.origin.sha256 for each in experiences})} tasks") as shown:
         lessons = lessons_of(experiences, rebuild, stem, model.space, shown.watch)
@@ -126,34 +133,40 @@ def _require_free(out: Path, suffix: str) -> None:
         raise RunError(f"{out}: there is no folder {out.parent}; make it first")
 
 
-def _stem(start: str, experiences: list[TaskRecord]) -> tuple[Stem, str]:
+@dataclass(frozen=True)
+class _Sources:
+    """The data of some task records, read when they are first asked for."""
+
+    records: list[TaskRecord]
+    root: Path | None
+    plugins: Sequence[str]
+
+    @cached_property
+    def opened(self) -> list[Source]:
+        """One source for each way in which the records' data were opened. Raises MetadartsError."""
+        from metadarts.predictor.archive_check import data_of
+        from metadarts.training.catalogue import load_plugins
+
+        from .archive import open_data
+
+        sources = load_plugins(self.plugins).sources
+        return [open_data(data, self.root, sources) for data in dict.fromkeys(map(data_of, self.records))]
+
+
+def _stem(start: str, sources: _Sources, plugins: Sequence[str]) -> tuple[Stem, str]:
     """The stem of a run's best checkpoint or of a start; "auto" is the bundled one for the data's channels."""
     from metadarts.fewshot.start import AUTO, open_start, suited_start
     from metadarts.predictor import Stem
-    from metadarts.training import open_run
+    from metadarts.training import RunFolder
 
-    if is_there(Path(start)) and Path(start).is_dir():  # its data need not be opened
-        opened = open_run(Path(start))
-        return Stem.of_params(opened.checkpoint.params), opened.folder.path.name
+    if is_there(Path(start)) and Path(start).is_dir():  # neither its configuration nor its data are needed
+        folder = RunFolder.open(Path(start))
+        return Stem.of_params(folder.load("best").params), folder.path.name
     name = start
     if start == AUTO:
-        name = suited_start(3 if any(_in_colour(each) for each in experiences) else 1)
-    found = open_start(name)
+        name = suited_start(max(source.channels for source in sources.opened))
+    found = open_start(name, plugins)
     return Stem.of_params(found.params), found.name
-
-
-def _in_colour(experience: TaskRecord) -> bool:
-    """Whether a task's images are in colour, judged by its source's name."""
-    return not str(experience.origin.facts["source"]).startswith(("omniglot", "glyphs"))
-
-
-def _rebuilder(experiences: list[TaskRecord], root: Path | None) -> Rebuilder:
-    from metadarts.predictor import Rebuilder
-    from metadarts.predictor.archive_check import data_of
-
-    from .archive import open_data
-
-    return Rebuilder(*(open_data(data, root) for data in dict.fromkeys(map(data_of, experiences))))
 
 
 def _tuned(model: MetaModel, lessons: list[MetaDataset]) -> list[Tried]:
@@ -190,6 +203,7 @@ def predict(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the cell, and the alphas to start from, to this file.")
     ] = None,
+    plugin: common.Plugins = None,
     threads: common.Threads = 0,
 ) -> None:
     """Say which architecture a task's labelled images call for; no step is taken.
@@ -209,7 +223,7 @@ def predict(
     if json_file is not None:
         _require_free(json_file, ".json")
     opened, _ = open_model(model)
-    task = Adapter.open(start, read_labelled(images)).task
+    task = Adapter.open(start, read_labelled(images), plugins=plugin or ()).task
     for note in task.facts["notes"]:
         common.console.print(f"note: {note}", soft_wrap=True)
     support = task.support
@@ -253,6 +267,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=2, help="With --table: how often all is done.")] = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     data_root: common.DataRoot = None,
+    plugin: common.Plugins = None,
     device: common.Device = "auto",
     threads: common.Threads = 0,
     seed: common.Seed = 0,
@@ -262,6 +277,7 @@ def evaluate(
     Example: metadarts metamodel evaluate meta.safetensors --run runs/demo --json figures.json
     """
     from metadarts.store.files import write_atomically
+    from metadarts.training import open_run
 
     if json_file is not None:
         _require_free(json_file, ".json")
@@ -272,7 +288,8 @@ def evaluate(
     elif table is not None or model is None or run is None:
         raise ConfigError("give a meta-model and --run, or --table alone")
     else:
-        page, told = _evaluate_run(model, run, tasks, split, cells, data_root, resolved, seed)
+        opened = open_run(run, device=resolved, data_root=data_root, finished=split == "test", plugins=plugin or ())
+        page, told = _evaluate_run(model, opened, tasks, split, cells, seed)
     if json_file is not None:
         write_atomically(json_file, (json.dumps(told) + "\n").encode())
         write_atomically(json_file.with_suffix(".md"), page.encode())
@@ -296,23 +313,23 @@ def _evaluate_table(table: Path, seeds: int, json_file: Path | None) -> tuple[st
 
 
 def _evaluate_run(
-    path: Path, run: Path, tasks: int, split: str, cells: bool, root: Path | None, device: str, seed: int
+    path: Path, run: OpenRun, tasks: int, split: str, cells: bool, seed: int
 ) -> tuple[str, dict[str, Any]]:
     from metadarts.papers.prediction import study_prediction
     from metadarts.papers.prediction_page import as_markdown
     from metadarts.papers.recording import run_of
     from metadarts.predictor import open_model
-    from metadarts.training import open_run
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test, whose classes nothing was learnt from")
     model, facts = open_model(path)
     if facts.get("split") == split:
         raise ConfigError(f"{path} was fitted on tasks of split {split!r}: measure it on the other")
-    opened = open_run(run, device=device, data_root=root, finished=split == "test")
-    experiment, checkpoint = common.experiment_of(opened), opened.checkpoint
+    experiment, checkpoint = common.experiment_of(run), run.checkpoint
     if facts.get("run") != run_of(checkpoint):
-        raise ConfigError(f"{path} was fitted on tasks of another checkpoint than the best of {run}: give its own run")
+        raise ConfigError(
+            f"{path} was fitted on tasks of another checkpoint than the best of {run.folder.path}: give its own run"
+        )
     with common.bar(f"predict and adapt {tasks} tasks") as shown:
         study = study_prediction(experiment, checkpoint, model, tasks, split, seed, cells, progress=shown.watch)
     return as_markdown(study), study.as_json() | {"metamodel": facts}
