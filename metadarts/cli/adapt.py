@@ -53,7 +53,7 @@ def adapt(
     archive: Annotated[
         Path | None,
         typer.Option(
-            help="Also record the task in this archive of experience (the meta-model learns from episodes alone)."
+            help="Also record the task in this archive of task records (the meta-model learns from episodes alone)."
         ),
     ] = None,
     plugin: common.Plugins = None,
@@ -128,7 +128,7 @@ def _metamodel(begin: str, path: Path | None) -> MetaModel | None:
 def _recorder(archive: Path | None, images: Path, learnt: Labelled, looked_at: Labelled) -> Callable[[Adapter], None]:
     """What records the adapted task in ``archive``; whether it can is known before minutes go into adapting."""
     from metadarts.fewshot.task import SUPERNET
-    from metadarts.fewshot.task_record import experience_of, folder_origin
+    from metadarts.fewshot.task_record import folder_origin, record_of
     from metadarts.predictor.archive import Archive
 
     if archive is None:
@@ -141,8 +141,8 @@ def _recorder(archive: Path | None, images: Path, learnt: Labelled, looked_at: L
     def record(adapter: Adapter) -> None:
         task, adapted = adapter.task, adapter.task.solution(SUPERNET)
         with Archive.open(archive, write=True) as opened:
-            (name,) = opened.add([experience_of(origin, adapter.start, task.support, adapted, adapter.settings)])
-            common.console.print(f"recorded in {archive} as {name[:12]}, of {len(opened)} experiences", soft_wrap=True)
+            (name,) = opened.add([record_of(origin, adapter.start, task.support, adapted, adapter.settings)])
+            common.console.print(f"recorded in {archive} as {name[:12]}, of {len(opened)} records", soft_wrap=True)
 
     return record
 

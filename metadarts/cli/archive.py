@@ -1,4 +1,4 @@
-"""``metadarts archive``: experience of adapted tasks in one file, for the meta-model to learn from."""
+"""``metadarts archive``: records of adapted tasks in one file, for the meta-model to learn from."""
 
 from __future__ import annotations
 
@@ -68,39 +68,39 @@ def add_tasks(
     common.console.print(f"tasks recorded: {added}{gain}; there already: {found.known}", soft_wrap=True)
     if found.diverged:
         common.console.print(f"not recorded, as they left the finite numbers: {found.diverged}", soft_wrap=True)
-    common.console.print(f"{file}: {total} experiences", soft_wrap=True)
+    common.console.print(f"{file}: {total} records", soft_wrap=True)
 
 
 @archive.command("ls")
 def list_archive(
     file: File,
-    limit: Annotated[int, typer.Option(min=0, help="Also show so many experiences, one a line.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Also show so many records, one a line.")] = 0,
 ) -> None:
-    """Say what an archive holds: experiences by data, space, role and run, with their mean accuracies."""
+    """Say what an archive holds: records by data, space, role and run, with their mean accuracies."""
     from itertools import islice
 
     from metadarts.predictor.archive import Archive
 
     with Archive.open(file) as opened:
         groups = opened.groups()
-        common.console.print(f"{file}: {len(opened)} experiences, sha256 {opened.sha256}", soft_wrap=True)
+        common.console.print(f"{file}: {len(opened)} records, sha256 {opened.sha256}", soft_wrap=True)
         for group in groups:
             of = f"{group.source} {group.split}".strip()
             kind = "" if group.kind == "episode" else f" ({group.kind})"
             common.console.print(
-                f"  {of}{kind}: {group.experiences} {group.role} in space {group.space.name} of {group.space.nodes} "
+                f"  {of}{kind}: {group.records} {group.role} in space {group.space.name} of {group.space.nodes} "
                 f"nodes, {group.tasks} tasks, {group.genotypes} distinct genotypes, accuracy {group.before:.2%} before "
                 f"and {group.after:.2%} after; run {group.run[:12]}",
                 soft_wrap=True,
             )
-        for experience in islice(opened, limit):
-            common.console.print(_line(experience), soft_wrap=True)
+        for record in islice(opened, limit):
+            common.console.print(_line(record), soft_wrap=True)
 
 
-def _line(experience: TaskRecord) -> str:
+def _line(record: TaskRecord) -> str:
     return (
-        f"task {experience.origin.sha256[:12]}  {experience.role}  {experience.before:.2%} to {experience.after:.2%}  "
-        f"seed {experience.seed}  {experience.genotype}"
+        f"task {record.origin.sha256[:12]}  {record.role}  {record.before:.2%} to {record.after:.2%}  "
+        f"seed {record.seed}  {record.genotype}"
     )
 
 
@@ -123,7 +123,7 @@ def merge_archives(
             with Archive.open(path) as other:
                 total, added = len(other), opened.merge(other)
             common.console.print(f"{path}: {added} added, {total - added} were there already", soft_wrap=True)
-        common.console.print(f"{into}: {len(opened)} experiences", soft_wrap=True)
+        common.console.print(f"{into}: {len(opened)} records", soft_wrap=True)
 
 
 @archive.command("verify")
@@ -148,7 +148,7 @@ def verify_archive(
     with Archive.open(file) as opened:
         with common.bar("check records") as shown:
             found = check_records(opened, shown.watch)
-        _say(file, found, "experiences are whole", "restore it, or merge a copy that is whole into a new one")
+        _say(file, found, "records are whole", "restore it, or merge a copy that is whole into a new one")
         if data_root is None:
             return
         with common.bar("check tasks") as shown:

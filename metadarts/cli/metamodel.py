@@ -57,35 +57,35 @@ def train(
     Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
     """
     from metadarts.predictor import Archive, MetaModel, PredictorSpec, Rebuilder, Selection, save_model
-    from metadarts.predictor.meta_dataset import lessons_of
+    from metadarts.predictor.meta_dataset import meta_datasets
     from metadarts.predictor.task_record import ADAPTED, EPISODE
 
     _require_free(out, ".safetensors")
     common.prepare("cpu", threads)
     with Archive.open(archive) as opened:
-        known = list(opened.experiences(Selection(kind=EPISODE, split=split, role=ADAPTED)))
+        known = list(opened.records(Selection(kind=EPISODE, split=split, role=ADAPTED)))
         everything = len(opened)
-    experiences = [each for each in known if run is None or each.run.startswith(run)]
-    facts = _alike(archive, experiences, split)
-    if len(experiences) < everything:
+    records = [each for each in known if run is None or each.run.startswith(run)]
+    facts = _alike(archive, records, split)
+    if len(records) < everything:
         common.console.print(
-            f"not learnt from: {everything - len(experiences)} experiences of another kind, split, role or run",
+            f"not learnt from: {everything - len(records)} records of another kind, split, role or run",
             soft_wrap=True,
         )
-    sources = _Sources(experiences, data_root, plugin or ())
+    sources = _Sources(records, data_root, plugin or ())
     stem, start_name = _stem(start, sources, plugin or ())
     rebuild = Rebuilder(*sources.opened)
-    model = MetaModel(experiences[0].space, stem, PredictorSpec(epochs=epochs, seed=seed))
-    with common.bar(f"look at {len({each.origin.sha256 for each in experiences})} tasks") as shown:
-        lessons = lessons_of(experiences, rebuild, stem, model.space, shown.watch)
+    model = MetaModel(records[0].space, stem, PredictorSpec(epochs=epochs, seed=seed))
+    with common.bar(f"look at {len({each.origin.sha256 for each in records})} tasks") as shown:
+        datasets = meta_datasets(records, rebuild, stem, model.space, shown.watch)
     facts["start"] = start_name
     if tune:
-        tried = _tuned(model, lessons)
+        tried = _tuned(model, datasets)
         facts["tuned"] = [_setting(each) for each in tried]
         model = MetaModel(model.space, stem, tried[0].spec)
     with common.bar("train") as shown:
-        model.learn(lessons, shown.watch)
-    found = model.scores(lessons)
+        model.learn(datasets, shown.watch)
+    found = model.scores(datasets)
     sha256 = save_model(model, out, facts)
     common.console.print(
         f"on its {model.fitted} training tasks: {found.architecture:.3f} nats a choice; alphas at a squared distance "
@@ -95,29 +95,29 @@ def train(
     common.console.print(f"written to {out}, sha256 {sha256[:12]}", soft_wrap=True)
 
 
-def _alike(path: Path, experiences: list[TaskRecord], split: str) -> dict[str, Any]:
-    """What experiences to learn from have in common, and a name for all of them. Raises DataError where they differ.
+def _alike(path: Path, records: list[TaskRecord], split: str) -> dict[str, Any]:
+    """What records to learn from have in common, and a name for all of them. Raises DataError where they differ.
 
     Accuracies and alphas of two supernets, or after other numbers of steps, cannot be held against each other.
     """
     from metadarts.predictor.archive_rows import encode, json_text
 
-    if not experiences:
+    if not records:
         raise DataError(f"{path} holds no adapted task of split {split!r} to learn from (see archive ls, archive add)")
     for name, of in (
-        ("checkpoints", {each.run[:12] for each in experiences}),
-        ("settings", {json_text("settings", each.settings) for each in experiences}),
-        ("sources", {str(each.origin.facts["content_sha256"])[:12] for each in experiences}),
-        ("spaces", {each.space for each in experiences}),
+        ("checkpoints", {each.run[:12] for each in records}),
+        ("settings", {json_text("settings", each.settings) for each in records}),
+        ("sources", {str(each.origin.facts["content_sha256"])[:12] for each in records}),
+        ("spaces", {each.space for each in records}),
     ):
         if len(of) > 1:
             told = ", ".join(sorted(map(str, of)))[:300]
             raise DataError(f"{path} holds tasks of {len(of)} {name} ({told}): choose those of one with --run")
-    digest = hashlib.sha256("".join(sorted(encode(each).id for each in experiences)).encode()).hexdigest()
-    first = experiences[0]
+    digest = hashlib.sha256("".join(sorted(encode(each).id for each in records)).encode()).hexdigest()
+    first = records[0]
     return {
         "experiences_sha256": digest,
-        "experiences": len(experiences),
+        "experiences": len(records),
         "split": split,
         "run": first.run,
         "settings": dict(first.settings),
@@ -169,11 +169,11 @@ def _stem(start: str, sources: _Sources, plugins: Sequence[str]) -> tuple[Stem, 
     return Stem.of_params(found.params), found.name
 
 
-def _tuned(model: MetaModel, lessons: list[MetaDataset]) -> list[Tried]:
+def _tuned(model: MetaModel, datasets: list[MetaDataset]) -> list[Tried]:
     from metadarts.predictor import tune
 
     with common.bar("cross-validate") as shown:
-        tried = tune(model, lessons, progress=shown.watch)
+        tried = tune(model, datasets, progress=shown.watch)
     for each in tried[:SHOWN]:
         spec = each.spec
         common.console.print(
@@ -228,10 +228,10 @@ def predict(
         common.console.print(f"note: {note}", soft_wrap=True)
     support = task.support
     batch = support.batch(torch.arange(len(support.labels)))
-    if batch.support_images.shape[2] != opened.sight.in_channels:
+    channels, seen = batch.support_images.shape[2], opened.extractor.in_channels
+    if channels != seen:
         raise ConfigError(
-            f"{model} sees images of {opened.sight.in_channels} channels, {images} has {batch.support_images.shape[2]} "
-            f"as --start {start} takes them: give the start that it was trained with"
+            f"{model} sees images of {seen} channels, {images} has {channels} as --start {start} takes them: give the start that it was trained with"
         )
     said = opened.predict(batch)
     (genotype,) = said.genotypes()

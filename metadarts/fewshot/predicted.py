@@ -26,9 +26,9 @@ def predicted_start(start: Start, model: MetaModel, support: Support) -> Start:
             f"the meta-model predicts cells of {model.space.name!r} with {model.space.nodes} nodes, the start "
             f"{start.name} has {space.name!r} with {space.nodes}: give one that was trained on such a start's tasks"
         )
-    if model.sight.in_channels != start.form.channels:
+    if model.extractor.in_channels != start.form.channels:
         raise ConfigError(
-            f"the meta-model sees images of {model.sight.in_channels} channels, the start {start.name} takes "
+            f"the meta-model sees images of {model.extractor.in_channels} channels, the start {start.name} takes "
             f"{start.form.channels}: give the start that it was trained with"
         )
     everything = replace(support, device="cpu").batch(torch.arange(len(support.labels)))

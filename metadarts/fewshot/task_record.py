@@ -1,4 +1,4 @@
-"""A person's own task as an experience, for the archive that the meta-model learns from."""
+"""A person's own task as a record, for the archive that the meta-model learns from."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _sha256(image: Any) -> str:
         raise DataError(f"cannot read {image} ({error.strerror or error}); check its name and its rights") from error
 
 
-def experience_of(origin: Origin, start: Start, support: Support, soft: Solution, plan: AdaptSettings) -> TaskRecord:
+def record_of(origin: Origin, start: Start, support: Support, soft: Solution, plan: AdaptSettings) -> TaskRecord:
     """The adapted supernet of a task: its alphas, its cell, and its accuracy on the held-out images.
 
     Args:

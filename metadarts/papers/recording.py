@@ -1,4 +1,4 @@
-"""Tasks of a run's split, each adapted and recorded in an archive of experience."""
+"""Tasks of a run's split, each adapted and recorded in an archive of task records."""
 
 from __future__ import annotations
 
@@ -132,15 +132,15 @@ class _Work:
             self._names += self._archive.add(found)
             self._open = self._open[len(numbers) :]
             self._diverged += len(numbers) - len(found)
-            self._before += [experience.before for experience in found]
-            self._after += [experience.after for experience in found]
+            self._before += [record.before for record in found]
+            self._after += [record.after for record in found]
             tell_mean(self._progress, self._plan.tasks - len(self._open), self._plan.tasks, _mean(self._after))
 
     def recorded(self) -> Recorded:
         return Recorded(tuple(self._names), self._skipped, self._diverged, _mean(self._before), _mean(self._after))
 
     def _adapted(self, numbers: Sequence[int]) -> list[TaskRecord]:
-        """The experiences of the tasks ``numbers`` that stayed in the finite numbers."""
+        """The records of the tasks ``numbers`` that stayed in the finite numbers."""
         plan = self._plan
         rows = [array[numbers] for array in (plan.classes, plan.support_rows, plan.query_rows)]
         batch = self._sampler.load(EpisodePlan(*rows)).to(self._experiment.device)

@@ -42,7 +42,7 @@ class Origin:
 
     @property
     def sha256(self) -> str:
-        """Names the task: experiences of one task share it."""
+        """Names the task: records of one task share it."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 

@@ -56,7 +56,7 @@ def test_train_says_what_it_learnt_from(trained, archive, run):
     assert (facts["run"], facts["split"], facts["settings"]["steps"]) == (checkpoint.facts["sha256"], "train", 2)
     assert facts["experiences"] == model.fitted == 6
     stem = checkpoint.params["stem.conv1"]
-    assert bool((model.sight.params["stem.conv1"] == stem).all()), "images are seen by the run's stem"
+    assert bool((model.extractor.params["stem.conv1"] == stem).all()), "images are seen by the run's stem"
 
 
 def test_the_same_archive_gives_the_same_file(metadarts, trained, archive, run, data, tmp_path):

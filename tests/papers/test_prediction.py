@@ -183,6 +183,6 @@ def test_a_warm_start_is_said_to_help_only_where_its_interval_does(meta, said):
 def test_what_does_not_fit_is_refused(experiment, checkpoint, model):
     with pytest.raises(ConfigError, match="at least 2, whose architectures"):
         study_prediction(experiment, checkpoint, model, 1)
-    other = MetaModel(darts(2), model.sight, model.spec)
+    other = MetaModel(darts(2), model.extractor, model.spec)
     with pytest.raises(ConfigError, match="with 2 nodes, the run of 'darts' with 1"):
         study_prediction(experiment, checkpoint, other, 4)

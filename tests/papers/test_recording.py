@@ -92,7 +92,7 @@ def test_every_record_is_its_own_tasks_adaptation(experiment, checkpoint, full):
 
 def test_training_tasks_have_the_ways_of_the_test(experiment, full):
     with Archive.open(full[0]) as archive:
-        origins = [experience.origin for experience in archive]
+        origins = [record.origin for record in archive]
     allowed = set(experiment.source.class_numbers("train"))
     for origin in origins:
         assert origin.facts["split"] == "train"
@@ -105,7 +105,7 @@ def test_test_tasks_are_those_that_evaluate_measures(experiment, checkpoint, arc
     found = record_tasks(experiment, checkpoint, archive, 4, split="test", seed=3)
     expected = evaluate_run(experiment, checkpoint, "test", 4, seed=3).evaluation.accuracies
     assert found.after == pytest.approx(float(expected.mean()))
-    assert sorted(experience.after for experience in archive) == pytest.approx(sorted(expected.tolist()))
+    assert sorted(record.after for record in archive) == pytest.approx(sorted(expected.tolist()))
     batch = held_out(experiment, "test", 3).batch(0, 4)
     images = {
         tuple(rebuild([origin], experiment.source).support_images.flatten().tolist()) for origin, _ in archive.tasks()
