@@ -231,7 +231,8 @@ def predict(
     channels, seen = batch.support_images.shape[2], opened.extractor.in_channels
     if channels != seen:
         raise ConfigError(
-            f"{model} sees images of {seen} channels, {images} has {channels} as --start {start} takes them: give the start that it was trained with"
+            f"{model} sees images of {seen} channels, {images} has {channels} as --start {start} takes them: give the "
+            "start that it was trained with"
         )
     said = opened.predict(batch)
     (genotype,) = said.genotypes()
