@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
+from typer.testing import CliRunner
 
-from metadarts.core.errors import ConfigError
+from metadarts.cli.main import app
+from metadarts.core.errors import ConfigError, MetadartsError
 from metadarts.operations import OPERATIONS
 from metadarts.predictor import Archive
 from metadarts.testing import (
@@ -207,12 +209,22 @@ def test_the_objects_can_be_passed_in_python():
     assert "conv_1x5_5x1" not in OPERATIONS
 
 
+def here(*words: object, code: int = 0) -> str:
+    """What the verbs say in this process, which has imported torch already: for what needs no process of its own."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if code:
+        assert isinstance(done.exception, MetadartsError), done.output
+        return f"{done.output}{done.exception}"
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
 def test_report_draws_the_run(run, tmp_path):
     """The page has the cell that derive names, and one picture of mixing weights for each cell type."""
     out = tmp_path / "report.html"
-    metadarts("report", run, "--out", out, *WORDS)
+    here("report", run, "--out", out, *WORDS)
     page = out.read_text(encoding="utf-8")
-    cell = next(line for line in metadarts("derive", run, *WORDS).splitlines() if line.startswith("Genotype("))
+    cell = next(line for line in here("derive", run, *WORDS).splitlines() if line.startswith("Genotype("))
     assert cell in html.unescape(page)
     assert "Mixing weights over the run, normal cell" in page
     assert "No cell can be derived" not in page
@@ -220,26 +232,26 @@ def test_report_draws_the_run(run, tmp_path):
 
 
 def test_diagnose_says_why_it_cannot(run):
-    words = metadarts("diagnose", run, "--tasks", 2, "--split", "val", *WORDS, code=2)
+    words = here("diagnose", run, "--tasks", 2, "--split", "val", *WORDS, code=2)
     assert "a diagnosis swaps operations of edges; space 'pairs' has alphas for inputs too: diagnose the run" in words
     assert not (run / "diagnosis").exists()
 
 
 def test_an_archive_refuses_alphas_for_inputs_before_any_step(run, photos, tmp_path):
     archive, out = tmp_path / "a.sqlite", tmp_path / "task"
-    words = metadarts("archive", "add", archive, "--run", run, "--tasks", 2, *WORDS, code=2)
+    words = here("archive", "add", archive, "--run", run, "--tasks", 2, *WORDS, code=2)
     assert "has alphas for the inputs of its nodes, and an archive holds those of operations alone" in words
     assert not archive.exists()
-    words = metadarts("adapt", run, "--images", photos, "--out", out, "--archive", archive, *WORDS, code=2)
+    words = here("adapt", run, "--images", photos, "--out", out, "--archive", archive, *WORDS, code=2)
     assert "an archive holds those of operations alone" in words
     assert "step" not in words.split("an archive holds", maxsplit=1)[0]
     assert not out.exists()
 
 
 def test_predict_takes_a_task_folder(task, photos):
-    answers = metadarts("predict", task, photos, *WORDS)
+    answers = here("predict", task, photos, *WORDS)
     assert "accuracy" in answers
-    assert "uses the plug-in" in metadarts("predict", task, photos, code=2)
+    assert "uses the plug-in" in here("predict", task, photos, code=2)
 
 
 EDGES = """
@@ -265,14 +277,14 @@ def searched(out: Path, plugin: Path, text: str, settings: dict[str, object]) ->
     plugin.write_text(text, encoding="utf-8")
     words = ["--plugin", str(plugin), "--plugin", str(FOLDER / "stripes.py")]
     sets = [word for name, value in (TINY | settings).items() for word in ("--set", f"{name}={value}")]
-    metadarts("search", "--out", out, *words, *FIXED, *sets)
+    here("search", "--out", out, *words, *FIXED, *sets)
     return out, words
 
 
 def test_a_space_with_alphas_over_edges_is_derived_and_drawn(tmp_path):
     run, words = searched(tmp_path / "run", tmp_path / "edges.py", EDGES, {"space.name": "edges"})
-    assert "Genotype(" in metadarts("derive", run, *words)
-    metadarts("report", run, *words)
+    assert "Genotype(" in here("derive", run, *words)
+    here("report", run, *words)
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "No cell can be derived" not in page
     assert "Mixing weights over the run, reduction cell" in page
@@ -290,43 +302,41 @@ def relaxed(tmp_path_factory) -> tuple[Path, list[str]]:
 def archive(relaxed, tmp_path_factory) -> Path:
     run, words = relaxed
     path = tmp_path_factory.mktemp("archives") / "a.sqlite"
-    answer = metadarts("archive", "add", path, "--run", run, "--tasks", 6, "--device", "cpu", *words)
+    answer = here("archive", "add", path, "--run", run, "--tasks", 6, "--device", "cpu", *words)
     assert "tasks recorded: 6" in answer
     return path
 
 
 def test_diagnose_takes_a_relaxation_of_ones_own(relaxed):
     run, words = relaxed
-    assert "meta-learned" in metadarts("diagnose", run, "--tasks", 2, "--split", "val", "--device", "cpu", *words)
+    assert "meta-learned" in here("diagnose", run, "--tasks", 2, "--split", "val", "--device", "cpu", *words)
 
 
 def test_recorded_tasks_of_a_source_of_ones_own_can_be_built_again(relaxed, archive, tmp_path):
     words = relaxed[1]
-    answer = metadarts("archive", "verify", archive, "--data-root", tmp_path, *words)
+    answer = here("archive", "verify", archive, "--data-root", tmp_path, *words)
     assert "6 records are whole" in answer
     assert "6 episodes can be built again" in answer
-    assert "unknown source 'stripes'" in metadarts("archive", "verify", archive, "--data-root", tmp_path, code=2)
+    assert "unknown source 'stripes'" in here("archive", "verify", archive, "--data-root", tmp_path, code=2)
 
 
 def test_the_predictor_learns_from_them_and_is_measured_and_asked(relaxed, archive, photos, tmp_path):
     """The start is chosen by the images' own channels: stripes are grey, whatever their source is called."""
     (run, words), model = relaxed, tmp_path / "m.safetensors"
     short = ["--epochs", 1, "--threads", 1]
-    metadarts("metamodel", "train", archive, "--out", model, *short, *words)
-    metadarts("metamodel", "train", archive, "--out", tmp_path / "run.safetensors", "--start", run, *short, *words)
-    page = metadarts("metamodel", "evaluate", model, "--run", run, "--tasks", 2, "--device", "cpu", *words)
+    here("metamodel", "train", archive, "--out", model, *short, *words)
+    here("metamodel", "train", archive, "--out", tmp_path / "run.safetensors", "--start", run, *short, *words)
+    page = here("metamodel", "evaluate", model, "--run", run, "--tasks", 2, "--device", "cpu", *words)
     assert "# Is a task's architecture predictable?" in page
-    assert "Genotype(" in metadarts("metamodel", "predict", model, "--images", photos, "--start", run, *words)
-    assert "uses the plug-in" in metadarts("metamodel", "evaluate", model, "--run", run, code=2)
+    assert "Genotype(" in here("metamodel", "predict", model, "--images", photos, "--start", run, *words)
+    assert "uses the plug-in" in here("metamodel", "evaluate", model, "--run", run, code=2)
 
 
 def test_adapt_records_a_task_whose_relaxation_ranks_otherwise(relaxed, photos, tmp_path):
     (run, words), path = relaxed, tmp_path / "a.sqlite"
-    answer = metadarts(
-        "adapt", run, "--images", photos, "--steps", 2, "--out", tmp_path / "task", "--archive", path, *words
-    )
+    answer = here("adapt", run, "--images", photos, "--steps", 2, "--out", tmp_path / "task", "--archive", path, *words)
     assert f"recorded in {path}" in answer
     with Archive.open(path) as opened:
         (record,) = opened
     assert record.settings["relaxation"] == {"name": "sigmoid"}
-    assert "1 records are whole" in metadarts("archive", "verify", path)
+    assert "1 records are whole" in here("archive", "verify", path)
