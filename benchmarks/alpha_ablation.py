@@ -65,9 +65,10 @@ def variants(experiment: Experiment, checkpoint: Checkpoint, random_cells: int) 
     yield Variant("full adaptation", learner, params, inner)
     yield Variant("inner alpha steps off", learner, params, still)
     yield Variant("alphas uniform", replace(learner, weights=uniform), params, still)
-    derived = derive_genotype(alphas_of(params), space)
-    chosen = genotype_weights(derived, space)
-    soft = {kind: chosen[kind] * alphas.softmax(-1) for kind, alphas in alphas_of(params).items()}
+    network = experiment.network
+    derived = derive_genotype(alphas_of(params), space, network.relaxation)
+    chosen, mixed = genotype_weights(derived, space), network.weights_of(params)
+    soft = {kind: chosen[kind] * mixed[kind] for kind in chosen}
     yield Variant("derived cell at its mixing weights", replace(learner, weights=soft), params, still, derived)
     yield _discrete("derived cell, inherited weights", experiment, checkpoint, still, derived)
     for number in range(random_cells):

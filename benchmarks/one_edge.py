@@ -31,9 +31,17 @@ from metadarts.core.machine import commit, device_name, version
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
 from metadarts.predictor.footprints import Footprints
-from metadarts.predictor.meta_dataset import MetaDataset, lessons_of, seen_of
+from metadarts.predictor.meta_dataset import MetaDataset, meta_datasets, seen_of
 from metadarts.predictor.model import MetaModel, PredictorSpec
-from metadarts.predictor.synthetic import Family, Schedule, TeacherTasks, taught, teacher_tasks, train_each, warm_start
+from metadarts.predictor.synthetic import (
+    Family,
+    Schedule,
+    SyntheticTasks,
+    synthetic_tasks,
+    taught,
+    train_each,
+    warm_start,
+)
 from metadarts.predictor.synthetic.warm import INNER
 from metadarts.predictor.task_record import Origin
 from metadarts.spaces import darts
@@ -72,7 +80,7 @@ def train_all(folder: Path, tasks: int, family: Family) -> None:
     done = len(path.read_text().splitlines()) * PART if path.exists() else 0
     for first in range(done, tasks, PART):
         started = time.perf_counter()
-        part = teacher_tasks(JUDGED, first, PART, family)
+        part = synthetic_tasks(JUDGED, first, PART, family)
         trained = train_each(part, Key.from_seed(JUDGED).child("students", first), SCHEDULE)
         record = {
             "first": first,
@@ -85,16 +93,16 @@ def train_all(folder: Path, tasks: int, family: Family) -> None:
         print(f"{first + PART} tasks, right by loss: {int((trained.best == part.truth).sum())} of {PART}", flush=True)
 
 
-def lessons(count: int, family: Family, sight: Footprints) -> Iterator[MetaDataset]:
+def datasets(count: int, family: Family, extractor: Footprints) -> Iterator[MetaDataset]:
     """Tasks to learn from, part by part. They have no queries to speak of: nothing is measured on them."""
     short = replace(family, query=2)
     for first in range(0, count, 64):
-        part = teacher_tasks(TAUGHT, first, min(64, count - first), short)
-        yield from lessons_of(taught(part), partial(_support, part), sight, family.space)
+        part = synthetic_tasks(TAUGHT, first, min(64, count - first), short)
+        yield from meta_datasets(taught(part), partial(_support, part), extractor, family.space)
         print(f"{first + 64} tasks seen", file=sys.stderr, flush=True)
 
 
-def _support(part: TeacherTasks, origins: Sequence[Origin]) -> TaskBatch:
+def _support(part: SyntheticTasks, origins: Sequence[Origin]) -> TaskBatch:
     """The tasks asked for, where they are all of ``part`` in its order."""
     if tuple(origins) != part.origins:
         raise ValueError("expected the tasks of one part, in their order")
@@ -104,17 +112,19 @@ def _support(part: TeacherTasks, origins: Sequence[Origin]) -> TaskBatch:
 def name_all(folder: Path, train: int, test: int, family: Family) -> None:
     """Fit the meta-model, have it name the operations of ``test`` new tasks, and start from what it says."""
     started = time.perf_counter()
-    sight = Footprints(family.channels)
-    learnt = list(lessons(train, family, sight))
+    extractor = Footprints(family.channels)
+    learnt = list(datasets(train, family, extractor))
     seen_in = time.perf_counter() - started
-    model = MetaModel(family.space, sight, SPEC).learn(learnt, lambda now: print(now.done, now.value, file=sys.stderr))
+    model = MetaModel(family.space, extractor, SPEC).learn(
+        learnt, lambda now: print(now.done, now.value, file=sys.stderr)
+    )
     frequency = torch.bincount(
         torch.cat([part.best.operations["normal"][:, 0] for part in learnt]), minlength=len(family.operations)
     )
     rows: dict[str, list[Tensor]] = {"truth": [], "log": []}
     for first in range(0, test, PART):
-        part = teacher_tasks(JUDGED, first, PART, family)
-        said = model.predict_seen(seen_of(part.batch, sight)).log_operations("normal")[:, 0]
+        part = synthetic_tasks(JUDGED, first, PART, family)
+        said = model.predict_seen(seen_of(part.batch, extractor)).log_operations("normal")[:, 0]
         rows["truth"].append(part.truth)
         rows["log"].append(said)
         print(f"{first + PART} tasks named, right: {int((said.argmax(1) == part.truth).sum())} of {PART}", flush=True)
@@ -134,7 +144,7 @@ def warm_all(folder: Path, tasks: int, family: Family) -> None:
     prior, inner = (frequency / frequency.sum()).log(), replace(INNER, steps=STEPS[-1])
     done = len(path.read_text().splitlines()) * PART if path.exists() else 0
     for first in range(done, tasks, PART):
-        part = teacher_tasks(JUDGED, first, PART, family)
+        part = synthetic_tasks(JUDGED, first, PART, family)
         key = Key.from_seed(JUDGED).child("supernet", first)
         starts = {"prior": prior, "predicted": torch.tensor(record["log"][first : first + PART])}
         curves = {

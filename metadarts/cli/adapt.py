@@ -53,7 +53,7 @@ def adapt(
     archive: Annotated[
         Path | None,
         typer.Option(
-            help="Also record the task in this archive of experience (the meta-model learns from episodes alone)."
+            help="Also record the task in this archive of task records (the meta-model learns from episodes alone)."
         ),
     ] = None,
     plugin: common.Plugins = None,
@@ -70,6 +70,7 @@ def adapt(
     from metadarts.fewshot.labelled import hold_out, read_labelled
     from metadarts.fewshot.learn import AdaptSettings
     from metadarts.fewshot.task import FINISHES, SUPERNET, finish_named
+    from metadarts.predictor.archive_rows import space_text
     from metadarts.training import RunFolder
 
     finish = finish_named(finish, (*FINISHES, ALL))
@@ -88,6 +89,8 @@ def adapt(
     adapter = Adapter.open(
         start, learnt, settings=settings, held_out=looked_at, seed=seed, device=device, plugins=plugin or ()
     )
+    if archive is not None:
+        space_text(adapter.start.network.space)  # before the steps, whose result an archive cannot hold
     if model is not None:
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)
@@ -139,7 +142,7 @@ def _recorder(archive: Path | None, images: Path, learnt: Labelled, looked_at: L
         task, adapted = adapter.task, adapter.task.solution(SUPERNET)
         with Archive.open(archive, write=True) as opened:
             (name,) = opened.add([record_of(origin, adapter.start, task.support, adapted, adapter.settings)])
-            common.console.print(f"recorded in {archive} as {name[:12]}, of {len(opened)} experiences", soft_wrap=True)
+            common.console.print(f"recorded in {archive} as {name[:12]}, of {len(opened)} records", soft_wrap=True)
 
     return record
 

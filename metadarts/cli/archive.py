@@ -1,7 +1,8 @@
-"""``metadarts archive``: experience of adapted tasks in one file, for the meta-model to learn from."""
+"""``metadarts archive``: records of adapted tasks in one file, for the meta-model to learn from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from metadarts.store.files import is_there
 from . import common
 
 if TYPE_CHECKING:
+    from metadarts.core.variants import Variants
     from metadarts.predictor.archive_check import Data, Findings
     from metadarts.predictor.task_record import TaskRecord
     from metadarts.tasks import Source
@@ -66,39 +68,39 @@ def add_tasks(
     common.console.print(f"tasks recorded: {added}{gain}; there already: {found.known}", soft_wrap=True)
     if found.diverged:
         common.console.print(f"not recorded, as they left the finite numbers: {found.diverged}", soft_wrap=True)
-    common.console.print(f"{file}: {total} experiences", soft_wrap=True)
+    common.console.print(f"{file}: {total} records", soft_wrap=True)
 
 
 @archive.command("ls")
 def list_archive(
     file: File,
-    limit: Annotated[int, typer.Option(min=0, help="Also show so many experiences, one a line.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Also show so many records, one a line.")] = 0,
 ) -> None:
-    """Say what an archive holds: experiences by data, space, role and run, with their mean accuracies."""
+    """Say what an archive holds: records by data, space, role and run, with their mean accuracies."""
     from itertools import islice
 
     from metadarts.predictor.archive import Archive
 
     with Archive.open(file) as opened:
         groups = opened.groups()
-        common.console.print(f"{file}: {len(opened)} experiences, sha256 {opened.sha256}", soft_wrap=True)
+        common.console.print(f"{file}: {len(opened)} records, sha256 {opened.sha256}", soft_wrap=True)
         for group in groups:
             of = f"{group.source} {group.split}".strip()
             kind = "" if group.kind == "episode" else f" ({group.kind})"
             common.console.print(
-                f"  {of}{kind}: {group.experiences} {group.role} in space {group.space.name} of {group.space.nodes} "
+                f"  {of}{kind}: {group.records} {group.role} in space {group.space.name} of {group.space.nodes} "
                 f"nodes, {group.tasks} tasks, {group.genotypes} distinct genotypes, accuracy {group.before:.2%} before "
                 f"and {group.after:.2%} after; run {group.run[:12]}",
                 soft_wrap=True,
             )
-        for experience in islice(opened, limit):
-            common.console.print(_line(experience), soft_wrap=True)
+        for record in islice(opened, limit):
+            common.console.print(_line(record), soft_wrap=True)
 
 
-def _line(experience: TaskRecord) -> str:
+def _line(record: TaskRecord) -> str:
     return (
-        f"task {experience.origin.sha256[:12]}  {experience.role}  {experience.before:.2%} to {experience.after:.2%}  "
-        f"seed {experience.seed}  {experience.genotype}"
+        f"task {record.origin.sha256[:12]}  {record.role}  {record.before:.2%} to {record.after:.2%}  "
+        f"seed {record.seed}  {record.genotype}"
     )
 
 
@@ -121,7 +123,7 @@ def merge_archives(
             with Archive.open(path) as other:
                 total, added = len(other), opened.merge(other)
             common.console.print(f"{path}: {added} added, {total - added} were there already", soft_wrap=True)
-        common.console.print(f"{into}: {len(opened)} experiences", soft_wrap=True)
+        common.console.print(f"{into}: {len(opened)} records", soft_wrap=True)
 
 
 @archive.command("verify")
@@ -130,21 +132,27 @@ def verify_archive(
     data_root: Annotated[
         Path | None, typer.Option(help="Also build every episode again from the data there, as far as they are.")
     ] = None,
+    plugin: common.Plugins = None,
 ) -> None:
-    """Check that every record is whole, named by its content and valid, and its architecture that of its alphas."""
+    """Check that every record is whole, named by its content and valid, and its architecture that of its alphas.
+
+    Under another relaxation than the softmax, whose code is the user's own, an architecture need only be of its space.
+    """
     from metadarts.predictor.archive import Archive
     from metadarts.predictor.archive_check import check_origins, check_records
+    from metadarts.training.catalogue import load_plugins
 
+    sources = load_plugins(plugin or ()).sources
     if data_root is not None and not is_there(data_root):
         raise ConfigError(f"--data-root {str(data_root)!r}: there is nothing at that place")
     with Archive.open(file) as opened:
         with common.bar("check records") as shown:
             found = check_records(opened, shown.watch)
-        _say(file, found, "experiences are whole", "restore it, or merge a copy that is whole into a new one")
+        _say(file, found, "records are whole", "restore it, or merge a copy that is whole into a new one")
         if data_root is None:
             return
         with common.bar("check tasks") as shown:
-            found = check_origins(opened, lambda data: open_data(data, data_root), shown.watch)
+            found = check_origins(opened, lambda data: open_data(data, data_root, sources), shown.watch)
         _say(file, found, "episodes can be built again", "give the data that they were recorded on")
         if found.unchecked:
             common.console.print(f"not looked at, as they are of no source: {found.unchecked} tasks", soft_wrap=True)
@@ -161,11 +169,12 @@ def _say(file: Path, found: Findings, good: str, advice: str) -> None:
     common.console.print(f"{file}: {found.checked} {good}", soft_wrap=True)
 
 
-def open_data(data: Data, root: Path | None) -> Source:
+def open_data(data: Data, root: Path | None, sources: Variants[Callable[..., Source]]) -> Source:
     """Open the data of episodes, as they were opened when they were recorded. Raises MetadartsError.
 
     Args:
         root: where they lie, or a folder with them in it; None for their usual place.
+        sources: the table of sources, with a user's own.
     """
     from metadarts.tasks import open_source
 
@@ -176,6 +185,7 @@ def open_data(data: Data, root: Path | None) -> Source:
             size=data.size,
             channels=data.channels,
             progress=shown.watch,
+            sources=sources,
         )
 
 

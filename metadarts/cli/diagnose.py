@@ -36,8 +36,7 @@ def diagnose(
     Example: metadarts diagnose runs/demo --tasks 100
     """
     from metadarts.core.errors import ConfigError
-    from metadarts.papers.cells import require_supernet
-    from metadarts.papers.diagnosis import as_text
+    from metadarts.papers.diagnosis import as_text, require_diagnosable
     from metadarts.papers.diagnosis import diagnose as measure
     from metadarts.training import open_run
 
@@ -50,7 +49,7 @@ def diagnose(
         plugins=plugin or (),
     )  # fmt: skip
     experiment = common.experiment_of(opened)
-    require_supernet(experiment)
+    require_diagnosable(experiment)
     place = _made(out or run / "diagnosis")
     with common.bar(f"diagnose on {tasks} {split} tasks") as shown:
         found = measure(experiment, opened.checkpoint, tasks, split, seed, shown.watch)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +19,11 @@ from . import common
 
 if TYPE_CHECKING:
     from metadarts.core.types import TaskBatch
-    from metadarts.predictor import MetaModel, Rebuilder, Stem, TaskRecord
+    from metadarts.predictor import MetaModel, Stem, TaskRecord
     from metadarts.predictor.meta_dataset import MetaDataset
     from metadarts.predictor.tuning import Tried
+    from metadarts.tasks import Source
+    from metadarts.training import OpenRun
 
 metamodel = typer.Typer(help="From a task to its architecture, learnt from an archive of tasks.", no_args_is_help=True)
 
@@ -43,6 +48,7 @@ def train(
         typer.Option(help="Learn from tasks of this checkpoint only: how its hash begins (archive ls)."),
     ] = None,
     data_root: common.DataRoot = None,
+    plugin: common.Plugins = None,
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
@@ -50,35 +56,36 @@ def train(
 
     Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
     """
-    from metadarts.predictor import Archive, MetaModel, PredictorSpec, Selection, save_model
-    from metadarts.predictor.meta_dataset import lessons_of
+    from metadarts.predictor import Archive, MetaModel, PredictorSpec, Rebuilder, Selection, save_model
+    from metadarts.predictor.meta_dataset import meta_datasets
     from metadarts.predictor.task_record import ADAPTED, EPISODE
 
     _require_free(out, ".safetensors")
     common.prepare("cpu", threads)
     with Archive.open(archive) as opened:
-        known = list(opened.experiences(Selection(kind=EPISODE, split=split, role=ADAPTED)))
+        known = list(opened.records(Selection(kind=EPISODE, split=split, role=ADAPTED)))
         everything = len(opened)
-    experiences = [each for each in known if run is None or each.run.startswith(run)]
-    facts = _alike(archive, experiences, split)
-    if len(experiences) < everything:
+    records = [each for each in known if run is None or each.run.startswith(run)]
+    facts = _alike(archive, records, split)
+    if len(records) < everything:
         common.console.print(
-            f"not learnt from: {everything - len(experiences)} experiences of another kind, split, role or run",
+            f"not learnt from: {everything - len(records)} records of another kind, split, role or run",
             soft_wrap=True,
         )
-    stem, start_name = _stem(start, experiences)
-    rebuild = _rebuilder(experiences, data_root)
-    model = MetaModel(experiences[0].space, stem, PredictorSpec(epochs=epochs, seed=seed))
-    with common.bar(f"look at {len({each.origin.sha256 for each in experiences})} tasks") as shown:
-        lessons = lessons_of(experiences, rebuild, stem, model.space, shown.watch)
+    sources = _Sources(records, data_root, plugin or ())
+    stem, start_name = _stem(start, sources, plugin or ())
+    rebuild = Rebuilder(*sources.opened)
+    model = MetaModel(records[0].space, stem, PredictorSpec(epochs=epochs, seed=seed))
+    with common.bar(f"look at {len({each.origin.sha256 for each in records})} tasks") as shown:
+        datasets = meta_datasets(records, rebuild, stem, model.space, shown.watch)
     facts["start"] = start_name
     if tune:
-        tried = _tuned(model, lessons)
+        tried = _tuned(model, datasets)
         facts["tuned"] = [_setting(each) for each in tried]
         model = MetaModel(model.space, stem, tried[0].spec)
     with common.bar("train") as shown:
-        model.learn(lessons, shown.watch)
-    found = model.scores(lessons)
+        model.learn(datasets, shown.watch)
+    found = model.scores(datasets)
     sha256 = save_model(model, out, facts)
     common.console.print(
         f"on its {model.fitted} training tasks: {found.architecture:.3f} nats a choice; alphas at a squared distance "
@@ -88,29 +95,29 @@ def train(
     common.console.print(f"written to {out}, sha256 {sha256[:12]}", soft_wrap=True)
 
 
-def _alike(path: Path, experiences: list[TaskRecord], split: str) -> dict[str, Any]:
-    """What experiences to learn from have in common, and a name for all of them. Raises DataError where they differ.
+def _alike(path: Path, records: list[TaskRecord], split: str) -> dict[str, Any]:
+    """What records to learn from have in common, and a name for all of them. Raises DataError where they differ.
 
     Accuracies and alphas of two supernets, or after other numbers of steps, cannot be held against each other.
     """
     from metadarts.predictor.archive_rows import encode, json_text
 
-    if not experiences:
+    if not records:
         raise DataError(f"{path} holds no adapted task of split {split!r} to learn from (see archive ls, archive add)")
     for name, of in (
-        ("checkpoints", {each.run[:12] for each in experiences}),
-        ("settings", {json_text("settings", each.settings) for each in experiences}),
-        ("sources", {str(each.origin.facts["content_sha256"])[:12] for each in experiences}),
-        ("spaces", {each.space for each in experiences}),
+        ("checkpoints", {each.run[:12] for each in records}),
+        ("settings", {json_text("settings", each.settings) for each in records}),
+        ("sources", {str(each.origin.facts["content_sha256"])[:12] for each in records}),
+        ("spaces", {each.space for each in records}),
     ):
         if len(of) > 1:
             told = ", ".join(sorted(map(str, of)))[:300]
             raise DataError(f"{path} holds tasks of {len(of)} {name} ({told}): choose those of one with --run")
-    digest = hashlib.sha256("".join(sorted(encode(each).id for each in experiences)).encode()).hexdigest()
-    first = experiences[0]
+    digest = hashlib.sha256("".join(sorted(encode(each).id for each in records)).encode()).hexdigest()
+    first = records[0]
     return {
         "experiences_sha256": digest,
-        "experiences": len(experiences),
+        "experiences": len(records),
         "split": split,
         "run": first.run,
         "settings": dict(first.settings),
@@ -126,41 +133,47 @@ def _require_free(out: Path, suffix: str) -> None:
         raise RunError(f"{out}: there is no folder {out.parent}; make it first")
 
 
-def _stem(start: str, experiences: list[TaskRecord]) -> tuple[Stem, str]:
+@dataclass(frozen=True)
+class _Sources:
+    """The data of some task records, read when they are first asked for."""
+
+    records: list[TaskRecord]
+    root: Path | None
+    plugins: Sequence[str]
+
+    @cached_property
+    def opened(self) -> list[Source]:
+        """One source for each way in which the records' data were opened. Raises MetadartsError."""
+        from metadarts.predictor.archive_check import data_of
+        from metadarts.training.catalogue import load_plugins
+
+        from .archive import open_data
+
+        sources = load_plugins(self.plugins).sources
+        return [open_data(data, self.root, sources) for data in dict.fromkeys(map(data_of, self.records))]
+
+
+def _stem(start: str, sources: _Sources, plugins: Sequence[str]) -> tuple[Stem, str]:
     """The stem of a run's best checkpoint or of a start; "auto" is the bundled one for the data's channels."""
     from metadarts.fewshot.start import AUTO, open_start, suited_start
     from metadarts.predictor import Stem
-    from metadarts.training import open_run
+    from metadarts.training import RunFolder
 
-    if is_there(Path(start)) and Path(start).is_dir():  # its data need not be opened
-        opened = open_run(Path(start))
-        return Stem.of_params(opened.checkpoint.params), opened.folder.path.name
+    if is_there(Path(start)) and Path(start).is_dir():  # neither its configuration nor its data are needed
+        folder = RunFolder.open(Path(start))
+        return Stem.of_params(folder.load("best").params), folder.path.name
     name = start
     if start == AUTO:
-        name = suited_start(3 if any(_in_colour(each) for each in experiences) else 1)
-    found = open_start(name)
+        name = suited_start(max(source.channels for source in sources.opened))
+    found = open_start(name, plugins)
     return Stem.of_params(found.params), found.name
 
 
-def _in_colour(experience: TaskRecord) -> bool:
-    """Whether a task's images are in colour, judged by its source's name."""
-    return not str(experience.origin.facts["source"]).startswith(("omniglot", "glyphs"))
-
-
-def _rebuilder(experiences: list[TaskRecord], root: Path | None) -> Rebuilder:
-    from metadarts.predictor import Rebuilder
-    from metadarts.predictor.archive_check import data_of
-
-    from .archive import open_data
-
-    return Rebuilder(*(open_data(data, root) for data in dict.fromkeys(map(data_of, experiences))))
-
-
-def _tuned(model: MetaModel, lessons: list[MetaDataset]) -> list[Tried]:
+def _tuned(model: MetaModel, datasets: list[MetaDataset]) -> list[Tried]:
     from metadarts.predictor import tune
 
     with common.bar("cross-validate") as shown:
-        tried = tune(model, lessons, progress=shown.watch)
+        tried = tune(model, datasets, progress=shown.watch)
     for each in tried[:SHOWN]:
         spec = each.spec
         common.console.print(
@@ -190,6 +203,7 @@ def predict(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the cell, and the alphas to start from, to this file.")
     ] = None,
+    plugin: common.Plugins = None,
     threads: common.Threads = 0,
 ) -> None:
     """Say which architecture a task's labelled images call for; no step is taken.
@@ -209,15 +223,16 @@ def predict(
     if json_file is not None:
         _require_free(json_file, ".json")
     opened, _ = open_model(model)
-    task = Adapter.open(start, read_labelled(images)).task
+    task = Adapter.open(start, read_labelled(images), plugins=plugin or ()).task
     for note in task.facts["notes"]:
         common.console.print(f"note: {note}", soft_wrap=True)
     support = task.support
     batch = support.batch(torch.arange(len(support.labels)))
-    if batch.support_images.shape[2] != opened.sight.in_channels:
+    channels, seen = batch.support_images.shape[2], opened.extractor.in_channels
+    if channels != seen:
         raise ConfigError(
-            f"{model} sees images of {opened.sight.in_channels} channels, {images} has {batch.support_images.shape[2]} "
-            f"as --start {start} takes them: give the start that it was trained with"
+            f"{model} sees images of {seen} channels, {images} has {channels} as --start {start} takes them: give the "
+            "start that it was trained with"
         )
     said = opened.predict(batch)
     (genotype,) = said.genotypes()
@@ -253,6 +268,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=2, help="With --table: how often all is done.")] = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     data_root: common.DataRoot = None,
+    plugin: common.Plugins = None,
     device: common.Device = "auto",
     threads: common.Threads = 0,
     seed: common.Seed = 0,
@@ -262,6 +278,7 @@ def evaluate(
     Example: metadarts metamodel evaluate meta.safetensors --run runs/demo --json figures.json
     """
     from metadarts.store.files import write_atomically
+    from metadarts.training import open_run
 
     if json_file is not None:
         _require_free(json_file, ".json")
@@ -272,7 +289,8 @@ def evaluate(
     elif table is not None or model is None or run is None:
         raise ConfigError("give a meta-model and --run, or --table alone")
     else:
-        page, told = _evaluate_run(model, run, tasks, split, cells, data_root, resolved, seed)
+        opened = open_run(run, device=resolved, data_root=data_root, finished=split == "test", plugins=plugin or ())
+        page, told = _evaluate_run(model, opened, tasks, split, cells, seed)
     if json_file is not None:
         write_atomically(json_file, (json.dumps(told) + "\n").encode())
         write_atomically(json_file.with_suffix(".md"), page.encode())
@@ -296,23 +314,23 @@ def _evaluate_table(table: Path, seeds: int, json_file: Path | None) -> tuple[st
 
 
 def _evaluate_run(
-    path: Path, run: Path, tasks: int, split: str, cells: bool, root: Path | None, device: str, seed: int
+    path: Path, run: OpenRun, tasks: int, split: str, cells: bool, seed: int
 ) -> tuple[str, dict[str, Any]]:
     from metadarts.papers.prediction import study_prediction
     from metadarts.papers.prediction_page import as_markdown
     from metadarts.papers.recording import run_of
     from metadarts.predictor import open_model
-    from metadarts.training import open_run
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test, whose classes nothing was learnt from")
     model, facts = open_model(path)
     if facts.get("split") == split:
         raise ConfigError(f"{path} was fitted on tasks of split {split!r}: measure it on the other")
-    opened = open_run(run, device=device, data_root=root, finished=split == "test")
-    experiment, checkpoint = common.experiment_of(opened), opened.checkpoint
+    experiment, checkpoint = common.experiment_of(run), run.checkpoint
     if facts.get("run") != run_of(checkpoint):
-        raise ConfigError(f"{path} was fitted on tasks of another checkpoint than the best of {run}: give its own run")
+        raise ConfigError(
+            f"{path} was fitted on tasks of another checkpoint than the best of {run.folder.path}: give its own run"
+        )
     with common.bar(f"predict and adapt {tasks} tasks") as shown:
         study = study_prediction(experiment, checkpoint, model, tasks, split, seed, cells, progress=shown.watch)
     return as_markdown(study), study.as_json() | {"metamodel": facts}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import ALPHA_PREFIX
+from metadarts.core.types import with_alphas
 from metadarts.predictor import MetaModel
 
 from .start import Start
@@ -26,12 +26,12 @@ def predicted_start(start: Start, model: MetaModel, support: Support) -> Start:
             f"the meta-model predicts cells of {model.space.name!r} with {model.space.nodes} nodes, the start "
             f"{start.name} has {space.name!r} with {space.nodes}: give one that was trained on such a start's tasks"
         )
-    if model.sight.in_channels != start.form.channels:
+    if model.extractor.in_channels != start.form.channels:
         raise ConfigError(
-            f"the meta-model sees images of {model.sight.in_channels} channels, the start {start.name} takes "
+            f"the meta-model sees images of {model.extractor.in_channels} channels, the start {start.name} takes "
             f"{start.form.channels}: give the start that it was trained with"
         )
     everything = replace(support, device="cpu").batch(torch.arange(len(support.labels)))
     alphas = model.predict(everything).alphas
-    params = {ALPHA_PREFIX + kind: table[0].clone() for kind, table in alphas.items()}
-    return replace(start, name=f"{start.name}, alphas predicted", params=start.params | params)
+    params = with_alphas(start.params, {kind: table[0].clone() for kind, table in alphas.items()})
+    return replace(start, name=f"{start.name}, alphas predicted", params=params)

@@ -11,7 +11,7 @@ import numpy as np
 
 from metadarts.core.errors import DataError
 from metadarts.core.types import alphas_of
-from metadarts.papers.recording import tensors_sha256
+from metadarts.papers.recording import relaxation_facts, tensors_sha256
 from metadarts.predictor.task_record import ADAPTED, FOLDER, Origin, TaskRecord
 
 from .labelled import Labelled
@@ -93,4 +93,5 @@ def _facts(start: Start, support: Support, adapted: Solution, settings: AdaptSet
         "bn": start.learner.bn,
         "precision": start.learner.precision,
         "image": {"channels": form.channels, "height": form.height, "width": form.width, "invert": form.invert},
+        **relaxation_facts(start.config),
     }

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import ALPHA_PREFIX, SIDES, Params, TaskBatch, alphas_of, group_of, is_alpha
+from metadarts.core.types import SIDES, Params, TaskBatch, alphas_of, batched, group_of, is_alpha, with_alphas
 from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, inherit
-from metadarts.spaces import Genotype, SearchSpace
+from metadarts.spaces import Genotype
 from metadarts.stats import Values
 from metadarts.training import Experiment
 from metadarts.training.build import HeldOutTasks
@@ -76,42 +76,43 @@ def adapt_batch(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch
         ConfigError: when the network has no alphas.
     """
     require_supernet(experiment)
-    shared = _expanded(on_device(experiment, checkpoint.params) or {}, batch.tasks)
+    shared = batched(on_device(experiment, checkpoint.params) or {}, batch.tasks)
     return _learnt(experiment.learner, shared, batch, evaluation_inner(experiment.config), checkpoint.rates)
 
 
-def with_alphas(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch, alphas: Params) -> Tensor:
+def with_fixed_alphas(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch, alphas: Params) -> Tensor:
     """Query accuracies [T] when the alphas are given and stand still while the weights take their inner steps.
 
     Args:
-        alphas: cell kind -> raw alphas, [T, E, P] or [E, P] for all tasks alike.
+        alphas: decision -> raw alphas, [T, rows, candidates] or [rows, candidates] for all tasks alike.
 
     Raises:
         ConfigError: when the network has no alphas.
     """
     require_supernet(experiment)
-    given = {ALPHA_PREFIX + kind: tensor.to(experiment.device) for kind, tensor in alphas.items()}
-    shared = _expanded(on_device(experiment, checkpoint.params) or {}, batch.tasks)
-    shared |= {name: tensor.expand(batch.tasks, *tensor.shape[-2:]) for name, tensor in given.items()}
+    given = {name: t.to(experiment.device).expand(batch.tasks, *t.shape[-2:]) for name, t in alphas.items()}
+    shared = with_alphas(batched(on_device(experiment, checkpoint.params) or {}, batch.tasks), given)
     inner = replace(evaluation_inner(experiment.config), alpha_rate=0.0)
     return _learnt(experiment.learner, shared, batch, inner, checkpoint.rates)[1]
 
 
-def genotypes_of(params: Params, space: SearchSpace) -> list[Genotype]:
-    """The cell that every task's alphas stand for, in canonical form, so that equal cells compare equal.
+def genotypes_of(params: Params, network: Network) -> list[Genotype]:
+    """The cell that every task's alphas stand for under the network's relaxation, in canonical form, so that equal
+    cells compare equal.
 
     A task with an alpha that is not finite has nothing to choose by: its alphas count as all equal. `with_cells` scores
     it 0 whatever its cell.
 
     Args:
-        params: task parameters; the alphas among them are [T, E, P].
+        params: task parameters; the alphas among them are [T, rows, candidates].
+        network: the supernet that they are parameters of.
     """
     tables = {kind: tensor.detach().cpu() for kind, tensor in alphas_of(params).items()}
     finite = _finite_rows(tables).tolist()
     found = []
     for task, usable in enumerate(finite):
         own = {kind: table[task] if usable else torch.zeros_like(table[task]) for kind, table in tables.items()}
-        found.append(derive_genotype(own, space).canonical())
+        found.append(derive_genotype(own, network.space, network.relaxation).canonical())
     return found
 
 
@@ -185,7 +186,7 @@ def inherited_start(
     The body is cut out of the adapted supernet. The head is new: made of the support set's class means where it is a
     prototype head; a shared head keeps its adapted rows, which know the classes as a copied row does not.
     """
-    fresh = _expanded(on_device(experiment, checkpoint.params) or {}, batch.tasks)
+    fresh = batched(on_device(experiment, checkpoint.params) or {}, batch.tasks)
     shared = {name: tensor for name, tensor in adapted.items() if not _of_head(name)}
     shared |= {name: tensor for name, tensor in fresh.items() if _of_head(name)}
     learner = replace(experiment.learner, network=network)
@@ -219,7 +220,7 @@ def _learnt(
     with torch.no_grad():
         start = learner.start(shared, batch)
     device = batch.support_images.device
-    own = None if rates is None else _expanded({n: rate.to(device) for n, rate in rates.items()}, batch.tasks)
+    own = None if rates is None else batched({n: rate.to(device) for n, rate in rates.items()}, batch.tasks)
     return _stepped(learner, start, batch, inner, own)
 
 
@@ -231,10 +232,6 @@ def _stepped(
         loss, accuracy = learner.query_loss(moved, batch)
     params = {name: tensor.detach() for name, tensor in moved.items()}
     return params, torch.where(torch.isfinite(loss), accuracy, 0.0)
-
-
-def _expanded(params: Params, tasks: int) -> Params:
-    return {name: tensor.detach().expand(tasks, *tensor.shape) for name, tensor in params.items()}
 
 
 def _grouped(choices: Sequence[Choice]) -> dict[Genotype, list[int]]:

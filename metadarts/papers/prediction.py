@@ -12,12 +12,11 @@ import torch
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.progress import Watch, tell_mean
 from metadarts.core.rng import Key
-from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch, alphas_of
+from metadarts.core.types import Params, TaskBatch, alphas_of, batched, with_alphas
 from metadarts.derive import derive_genotype, genotype_distance
 from metadarts.inner import adapt
 from metadarts.predictor import MetaModel, Prediction
 from metadarts.predictor.head import choice_count, choices_of, of_alphas
-from metadarts.spaces import Genotype
 from metadarts.stats import Estimate, Values, estimate, paired
 from metadarts.training import Experiment
 from metadarts.training.build import held_out
@@ -157,15 +156,15 @@ def _measured(
     cells: bool,
 ) -> dict[str, Values]:
     """Everything about the tasks of one batch, each [T]."""
-    space, count = model.space, batch.tasks
-    meta = {kind: t.expand(count, *t.shape) for kind, t in alphas_of(checkpoint.params).items()}
+    space, count, network = model.space, batch.tasks, experiment.network
+    meta = {kind: t.cpu() for kind, t in alphas_of(checkpoint.params).items()}
     with torch.no_grad():
         own = model.predict(batch.to("cpu"))
         predictions = {
             "predicted": own,
             "shuffled": _turned(own),
             "overall": model.head.overall(count),
-            "meta": of_alphas({kind: t.cpu() for kind, t in meta.items()}, space),
+            "meta": of_alphas(batched(meta, count), space, network.relaxation),
         }
     found: dict[str, Values] = {}
     adapted: Params = {}
@@ -176,35 +175,27 @@ def _measured(
             adapted, unadapted = params, start
         found |= {f"accuracy {step} {name}": curve[step] for step in steps}
     target = {kind: t.detach().cpu().float() for kind, t in alphas_of(adapted).items()}
-    genotypes = genotypes_of(adapted, space)
+    genotypes = genotypes_of(adapted, network)
     chosen = choices_of(genotypes, space)
     found["finite"] = np.asarray(finite_tasks(adapted).double())
     choices = choice_count(space)
     most = len(space.cell_types) * space.nodes * space.edges_per_node
+    derived = derive_genotype(meta, space, network.relaxation).canonical()
+    said_cells = {name: each.genotypes() for name, each in predictions.items()} | {"meta": [derived] * count}
     for name, prediction in predictions.items():
         found[f"likelihood {name}"] = as_values(prediction.log_likelihood(chosen) / choices)
-        cell = _genotypes(prediction, name)
         found[f"agreement {name}"] = np.array(
-            [1.0 - genotype_distance(a, b) / most for a, b in zip(cell, genotypes, strict=True)]
+            [1.0 - genotype_distance(a, b) / most for a, b in zip(said_cells[name], genotypes, strict=True)]
         )
         said, wanted = model.head.standardised(prediction.alphas), model.head.standardised(target)
         distances = [(said[kind] - wanted[kind]).square().flatten(1).mean(1) for kind in wanted]
         found[f"distance {name}"] = as_values(torch.stack(distances).mean(0))
     if cells:
-        tried = {"own": genotypes} | {n: _genotypes(predictions[n], n) for n in CELLS if n != "own"}
+        tried = {"own": genotypes} | {n: said_cells[n] for n in CELLS if n != "own"}
         pairs = [(task, cell) for name in CELLS for task, cell in enumerate(tried[name])]
         accuracies = with_choices(experiment, checkpoint, unadapted, batch, pairs).view(len(CELLS), count)
         found |= {f"cells {name}": as_values(row) for name, row in zip(CELLS, accuracies, strict=True)}
     return found
-
-
-def _genotypes(prediction: Prediction, name: str) -> list[Genotype]:
-    """The most probable cell of each task; of the meta-learned alphas, the one that `metadarts derive` gives."""
-    if name != "meta":
-        return prediction.genotypes()
-    tables = {kind: table[0] for kind, table in prediction.alphas.items()}
-    cell = derive_genotype(tables, prediction.space).canonical()
-    return [cell] * len(next(iter(prediction.alphas.values())))
 
 
 def _turned(prediction: Prediction) -> Prediction:
@@ -221,10 +212,10 @@ def _curve(
 ) -> tuple[dict[int, Values], Params, Params]:
     """Query accuracies [T] after each of ``steps`` from ``alphas``, the parameters after the last, and the first."""
     learner, device = experiment.learner, experiment.device
-    shared = {n: t.expand(batch.tasks, *t.shape) for n, t in (on_device(experiment, checkpoint.params) or {}).items()}
-    shared |= {ALPHA_PREFIX + kind: table.to(device).contiguous() for kind, table in alphas.items()}
-    rates = checkpoint.rates
-    own = None if rates is None else {n: t.to(device).expand(batch.tasks, *t.shape) for n, t in rates.items()}
+    given = {kind: table.to(device).contiguous() for kind, table in alphas.items()}
+    shared = with_alphas(batched(on_device(experiment, checkpoint.params) or {}, batch.tasks), given)
+    rates = on_device(experiment, checkpoint.rates)
+    own = None if rates is None else batched(rates, batch.tasks)
     inner = replace(evaluation_inner(experiment.config), steps=max(steps))
     curve: dict[int, Values] = {}
 

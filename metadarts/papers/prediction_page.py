@@ -22,7 +22,8 @@ def as_markdown(study: PredictionStudy) -> str:
         "training and one fit, none corrected for the number of comparisons; differences are of the prediction from "
         "the row, on the same tasks. `shuffled` is what the same model says of another task: only a prediction that "
         "beats it carries something of the task. `overall` is what all tasks of the archive have in common. `meta` as "
-        "a distribution is the plain softmax of the meta-learned alphas, which nobody calibrated to choices.",
+        "a distribution is the meta-learned alphas as the run relaxes them (by default their softmax), which nobody "
+        "calibrated to choices.",
         "## Nearness to the architecture that the task comes to",
         f"Log-likelihood of the task's own cell after {facts['steps']} steps, nats for one choice; higher is nearer.",
         _grid(study.likelihood, "likelihood", 4),

@@ -1,4 +1,4 @@
-"""Tasks of a run's split, each adapted and recorded in an archive of experience."""
+"""Tasks of a run's split, each adapted and recorded in an archive of task records."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, alphas_of
 from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, require_supernet
 from metadarts.predictor.archive import Archive
-from metadarts.predictor.archive_rows import json_text
+from metadarts.predictor.archive_rows import json_text, space_text
 from metadarts.predictor.rebuild import episode_origins
-from metadarts.predictor.task_record import ADAPTED, TaskRecord
+from metadarts.predictor.task_record import ADAPTED, RELAXED_BY, TaskRecord
+from metadarts.relaxations import PLAIN
 from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
-from metadarts.training import Experiment, with_settings
+from metadarts.training import Config, Experiment, with_settings
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.training.evaluation import VALIDATION_ADVICE, evaluation_inner
 from metadarts.training.memory import fitted
@@ -70,7 +71,7 @@ def record_tasks(
 
     Raises:
         ConfigError: when the network has no alphas, or the source keeps no rows (learn2learn's).
-        DataError: when the split is too small, or the archive cannot be written.
+        DataError: when the split is too small, or the archive cannot be written or cannot hold the network's space.
         ResourceError: when memory runs out.
     """
     require_supernet(experiment)
@@ -87,9 +88,10 @@ def recorded_episodes(experiment: Experiment, split: str) -> EpisodeSampler:
 
     Raises:
         ConfigError: when the source keeps no rows.
-        DataError: when the split is too small.
+        DataError: when the split is too small, or an archive cannot hold the network's space.
     """
     config = experiment.config
+    space_text(experiment.network.space)
     if not isinstance(experiment.source, Source):
         raise ConfigError(
             f"{config.tasks.source} keeps no rows to build a task again from: record the run of another --data"
@@ -130,27 +132,27 @@ class _Work:
             self._names += self._archive.add(found)
             self._open = self._open[len(numbers) :]
             self._diverged += len(numbers) - len(found)
-            self._before += [experience.before for experience in found]
-            self._after += [experience.after for experience in found]
+            self._before += [record.before for record in found]
+            self._after += [record.after for record in found]
             tell_mean(self._progress, self._plan.tasks - len(self._open), self._plan.tasks, _mean(self._after))
 
     def recorded(self) -> Recorded:
         return Recorded(tuple(self._names), self._skipped, self._diverged, _mean(self._before), _mean(self._after))
 
     def _adapted(self, numbers: Sequence[int]) -> list[TaskRecord]:
-        """The experiences of the tasks ``numbers`` that stayed in the finite numbers."""
+        """The records of the tasks ``numbers`` that stayed in the finite numbers."""
         plan = self._plan
         rows = [array[numbers] for array in (plan.classes, plan.support_rows, plan.query_rows)]
         batch = self._sampler.load(EpisodePlan(*rows)).to(self._experiment.device)
-        space = self._experiment.network.space
+        network = self._experiment.network
         before = before_adaptation(self._experiment, self._checkpoint, batch).tolist()
         params, accuracies = adapt_batch(self._experiment, self._checkpoint, batch)
-        finite, after, genotypes = finite_tasks(params).tolist(), accuracies.tolist(), genotypes_of(params, space)
+        finite, after, genotypes = finite_tasks(params).tolist(), accuracies.tolist(), genotypes_of(params, network)
         tables = {kind: table.detach().cpu().float().numpy() for kind, table in alphas_of(params).items()}
         return [
             TaskRecord(
                 self._origins[number],
-                space,
+                network.space,
                 {kind: table[task].copy() for kind, table in tables.items()},
                 genotypes[task],
                 before[task],
@@ -197,7 +199,15 @@ def settings_of(experiment: Experiment, checkpoint: Checkpoint) -> Mapping[str, 
         "bn": config.model.bn,
         "precision": config.model.precision,
         "data": {"source": config.tasks.source, "size": config.tasks.size, "channels": config.tasks.channels},
+        **relaxation_facts(config),
     }
+
+
+def relaxation_facts(config: Config) -> dict[str, Any]:
+    """What a record's settings say of the run's relaxation: nothing of the softmax, else its name and all options."""
+    if config.build_relaxation() == PLAIN:
+        return {}
+    return {RELAXED_BY: config.relaxation.settings(config.catalogue.relaxations, 0)}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""The archive of experience: adapted tasks in one SQLite file, to which several processes append at once.
+"""The archive of task records: adapted tasks in one SQLite file, to which several processes append at once.
 
 A record that `Archive.add` has returned is on disk: it is written in one transaction with all that were added with it,
 and the call returns after the commit (synchronous=FULL; a write-ahead log, so that readers do not wait). A process that
@@ -60,7 +60,7 @@ CLOSED = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which experiences are meant; None is any.
+    """Which records are meant; None is any.
 
     Args:
         role: "adapted" or "trained".
@@ -100,10 +100,10 @@ EVERYTHING = Selection()
 
 @dataclass(frozen=True)
 class Group:
-    """Experiences alike in the first six fields, as `Archive.groups` counts them.
+    """Records alike in the first six fields, as `Archive.groups` counts them.
 
     Args:
-        experiences: how many.
+        records: how many.
         tasks: how many different tasks among them.
         genotypes: how many different architectures.
         before: mean accuracy before the first step.
@@ -116,7 +116,7 @@ class Group:
     space: SearchSpace
     role: str
     run: str
-    experiences: int
+    records: int
     tasks: int
     genotypes: int
     before: float
@@ -168,16 +168,16 @@ class Archive:
         """Let go of the file."""
         self._connection.close()
 
-    def add(self, experiences: Iterable[TaskRecord]) -> list[str]:
+    def add(self, records: Iterable[TaskRecord]) -> list[str]:
         """Record all of them or, where one is refused or the process dies, none; returns when they are on disk.
 
         Returns:
             Their names, in order; one that is there already keeps its name and is not written twice.
 
         Raises:
-            DataError: for an experience that `archive_rows.check` refuses, or when it cannot be written.
+            DataError: for a record that `archive_rows.check` refuses, or when it cannot be written.
         """
-        rows = [encode(experience) for experience in experiences]
+        rows = [encode(record) for record in records]
         self._insert(rows)
         return [row.id for row in rows]
 
@@ -187,7 +187,7 @@ class Archive:
         Returns:
             How many were not here before.
         """
-        return self._insert([encode(experience) for experience in other])
+        return self._insert([encode(record) for record in other])
 
     def _insert(self, rows: list[Row]) -> int:
         if not self._writable:
@@ -204,17 +204,17 @@ class Archive:
         return self.count()
 
     def __iter__(self) -> Iterator[TaskRecord]:
-        return self.experiences()
+        return self.records()
 
     def count(self, chosen: Selection = EVERYTHING) -> int:
-        """How many experiences there are."""
+        """How many records there are."""
         where, values = chosen.where
         with _explained(self.path):
             (number,) = self._connection.execute(f"SELECT count(*) FROM experience {where}", values).fetchone()
         return int(number)
 
-    def experiences(self, chosen: Selection = EVERYTHING) -> Iterator[TaskRecord]:
-        """Experiences in the order of their tasks' hashes and their own. Raises DataError at a damaged one."""
+    def records(self, chosen: Selection = EVERYTHING) -> Iterator[TaskRecord]:
+        """Records in the order of their tasks' hashes and their own. Raises DataError at a damaged one."""
         return map(decode, self.rows(chosen))
 
     def rows(self, chosen: Selection = EVERYTHING) -> Iterator[Row]:
@@ -225,7 +225,7 @@ class Archive:
                 yield Row(*found)
 
     def tasks(self, chosen: Selection = EVERYTHING) -> Iterator[tuple[Origin, tuple[TaskRecord, ...]]]:
-        """Each task with its experiences, in the same order. Raises DataError at a damaged record."""
+        """Each task with its records, in the same order. Raises DataError at a damaged record."""
         for _, group in itertools.groupby(self.rows(chosen), lambda row: row.origin_sha256):
             found = tuple(map(decode, group))
             yield found[0].origin, found
@@ -256,7 +256,7 @@ class Archive:
         return self.digest()
 
     def digest(self, chosen: Selection = EVERYTHING) -> str:
-        """`sha256` of a part: over the sorted names of its experiences."""
+        """`sha256` of a part: over the sorted names of its records."""
         where, values = chosen.where
         digest = hashlib.sha256(b"metadarts archive 1")
         with _explained(self.path):
@@ -299,7 +299,7 @@ def _require_ours(path: Path, connection: sqlite3.Connection, write: bool) -> No
                 connection.execute(f"PRAGMA user_version = {VERSION}")
     if _pragma(connection, "application_id") != APPLICATION:
         raise DataError(
-            f"{path} is not an archive of experience: give what `metadarts archive add` made, or a new name"
+            f"{path} is not an archive of task records: give what `metadarts archive add` made, or a new name"
         )
     version = _pragma(connection, "user_version")
     if version != VERSION:
@@ -362,7 +362,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 ADVICE = {
     BUSY: "another process is writing: wait for it, or stop it",
-    FOREIGN: "it is not an archive of experience: give what `metadarts archive add` made, or a new name",
+    FOREIGN: "it is not an archive of task records: give what `metadarts archive add` made, or a new name",
     DAMAGED: "it is damaged: restore it, or merge what is whole into a new one",
     FULL: "free some space, or mend the disk; what was acknowledged before is kept",
     CLOSED: "its folder must be there, and both must be readable and writable",

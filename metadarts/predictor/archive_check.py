@@ -67,13 +67,13 @@ def check_records(archive: Archive, progress: Watch | None = None) -> Findings:
 
 def _faults(row: Row) -> list[str]:
     try:
-        experience = decode(row)
+        record = decode(row)
     except DataError as error:
         return [str(error)]
     try:
-        check(experience)
+        check(record)
     except MetadartsError as error:
-        return [f"experience {row.id[:12]}: {error}"]
+        return [f"record {row.id[:12]}: {error}"]
     return []
 
 
@@ -84,8 +84,7 @@ def check_origins(archive: Archive, open_source: OpenSource, progress: Watch | N
         open_source: opens what a `Data` names; raises MetadartsError where it cannot. Called once for each.
     """
     origins = {
-        experience.origin.sha256: (data_of(experience), experience.origin)
-        for experience in archive.experiences(Selection(kind=EPISODE))
+        record.origin.sha256: (data_of(record), record.origin) for record in archive.records(Selection(kind=EPISODE))
     }
     everyone = sum(1 for _ in archive.tasks())
     faults: list[str] = []
@@ -107,10 +106,10 @@ def check_origins(archive: Archive, open_source: OpenSource, progress: Watch | N
     return Findings(done, tuple(faults), everyone - len(origins))
 
 
-def data_of(experience: TaskRecord) -> Data:
+def data_of(record: TaskRecord) -> Data:
     """The data of an episode, as far as its record says."""
-    name = str(experience.origin.facts.get("source"))
-    told: Any = experience.settings.get("data")
+    name = str(record.origin.facts.get("source"))
+    told: Any = record.settings.get("data")
     known = told if isinstance(told, dict) else {}
     size, channels = known.get("size"), known.get("channels")
     return Data(

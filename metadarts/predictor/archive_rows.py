@@ -1,4 +1,4 @@
-"""An experience as one row of the archive, and back: what is checked, how it is written, and its name."""
+"""A record as one row of the archive, and back: what is checked, how it is written, and its name."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from metadarts.store.fields import Fraction, Text, Whole
 from metadarts.store.schema import Schema, fitting, loads
 
 from .rebuild import read_episode
-from .task_record import ADAPTED, EPISODE, FOLDER, TEACHER, TRAINED, Alphas, Origin, TaskRecord
+from .task_record import ADAPTED, EPISODE, FOLDER, RELAXED_BY, TEACHER, TRAINED, Alphas, Origin, TaskRecord
 
 KINDS = (EPISODE, FOLDER, TEACHER)
 ROLES = (ADAPTED, TRAINED)
 
 
 class Row(NamedTuple):
-    """One experience as the table holds it; `origin_sha256`, `kind`, `source` and `split` follow from ``origin``.
+    """One record as the table holds it; `origin_sha256`, `kind`, `source` and `split` follow from ``origin``.
 
     Args:
         id: SHA-256 of everything that does not follow from something else, see `identity`.
@@ -58,10 +58,10 @@ class Row(NamedTuple):
     settings: str
 
 
-def encode(experience: TaskRecord) -> Row:
-    """The row of ``experience``. Raises DataError for what is not an experience, see `check`."""
-    check(experience)
-    origin, space = experience.origin, experience.space
+def encode(record: TaskRecord) -> Row:
+    """The row of ``record``. Raises DataError for what is not a record, see `check`."""
+    check(record)
+    origin, space = record.origin, record.space
     row = Row(
         "",
         origin.sha256,
@@ -70,14 +70,14 @@ def encode(experience: TaskRecord) -> Row:
         split_of(origin),
         origin.to_json(),
         space_text(space),
-        b"".join(np.ascontiguousarray(experience.alphas[cell], dtype="<f4").tobytes() for cell in space.cell_types),
-        str(experience.genotype.canonical()),
-        float(experience.before),
-        float(experience.after),
-        experience.role,
-        int(experience.seed),
-        experience.run,
-        json_text("settings", experience.settings),
+        b"".join(np.ascontiguousarray(record.alphas[cell], dtype="<f4").tobytes() for cell in space.cell_types),
+        str(record.genotype.canonical()),
+        float(record.before),
+        float(record.after),
+        record.role,
+        int(record.seed),
+        record.run,
+        json_text("settings", record.settings),
     )
     return row._replace(id=identity(row))
 
@@ -102,7 +102,7 @@ def identity(row: Row) -> str:
 
 
 def decode(row: Row) -> TaskRecord:
-    """The experience of a row that hashes to its name. Raises DataError when the row was damaged or changed.
+    """The record of a row that hashes to its name. Raises DataError when the row was damaged or changed.
 
     What `check` requires is not checked again: the name vouches for it, unless another hand wrote both.
     """
@@ -110,8 +110,7 @@ def decode(row: Row) -> TaskRecord:
         return _decoded(row)
     except (ValueError, MetadartsError) as error:
         raise DataError(
-            f"experience {str(row.id)[:12]} is damaged: {error}; restore the archive, or merge what is whole into "
-            "a new one"
+            f"record {str(row.id)[:12]} is damaged: {error}; restore the archive, or merge what is whole into a new one"
         ) from error
 
 
@@ -151,30 +150,30 @@ def _fact(origin: Origin, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def check(experience: TaskRecord) -> None:
+def check(record: TaskRecord) -> None:
     """Require what an archive may hold, the same for everyone who reads it later.
 
     Raises:
         DataError: for an unknown kind or role, facts or settings that are not JSON, an episode of another form, alphas
-            that are not finite float32 of the space's shape, a genotype that is no point of the space (or, of adapted
-            alphas, not theirs), or an accuracy outside 0 to 1.
+            that are not finite float32 of the space's shape, a genotype that is no point of the space (or, of alphas
+            adapted under the softmax, not theirs), or an accuracy outside 0 to 1.
     """
-    origin = experience.origin
+    origin = record.origin
     if origin.kind not in KINDS:
         raise DataError(f"unknown kind of origin {origin.kind!r}: {nearest(str(origin.kind), KINDS)}")
-    if experience.role not in ROLES:
-        raise DataError(f"unknown role {experience.role!r}: {nearest(str(experience.role), ROLES)}")
+    if record.role not in ROLES:
+        raise DataError(f"unknown role {record.role!r}: {nearest(str(record.role), ROLES)}")
     json_text("the origin's facts", origin.facts)
-    json_text("settings", experience.settings)
+    json_text("settings", record.settings)
     if origin.kind == EPISODE:
         read_episode(origin)
-    _check_architecture(experience)
+    _check_architecture(record)
     for name in ("before", "after"):
-        _check_accuracy(name, getattr(experience, name))
-    if fitting(experience.seed, Whole) is None:
-        raise DataError(f"seed: expected a whole number of 64 bits, got {experience.seed!r:.80}")
-    if not isinstance(experience.run, str) or not experience.run or not experience.run.isprintable():
-        raise DataError(f"run: expected the hash of a checkpoint or a word, got {experience.run!r:.80}")
+        _check_accuracy(name, getattr(record, name))
+    if fitting(record.seed, Whole) is None:
+        raise DataError(f"seed: expected a whole number of 64 bits, got {record.seed!r:.80}")
+    if not isinstance(record.run, str) or not record.run or not record.run.isprintable():
+        raise DataError(f"run: expected the hash of a checkpoint or a word, got {record.run!r:.80}")
 
 
 def _check_accuracy(name: str, value: Any) -> None:
@@ -184,8 +183,8 @@ def _check_accuracy(name: str, value: Any) -> None:
         )
 
 
-def _check_architecture(experience: TaskRecord) -> None:
-    space, alphas, genotype = experience.space, experience.alphas, experience.genotype
+def _check_architecture(record: TaskRecord) -> None:
+    space, alphas, genotype = record.space, record.alphas, record.genotype
     if set(alphas) != set(space.cell_types):
         raise DataError(
             f"expected alphas of the cells {', '.join(space.cell_types)}, got {', '.join(alphas) or 'none'}"
@@ -196,8 +195,8 @@ def _check_architecture(experience: TaskRecord) -> None:
         genotype.validate(space)
     except MetadartsError as error:
         raise DataError(str(error)) from error
-    if experience.role != ADAPTED:
-        return
+    if record.role != ADAPTED or RELAXED_BY in record.settings:
+        return  # another relaxation ranks by scores of its own, and its code is not in the archive
     derived = derive_genotype({cell: torch.tensor(table) for cell, table in alphas.items()}, space).canonical()
     if derived != genotype.canonical():
         raise DataError(f"the alphas are not those of the genotype: expected {derived}, got {genotype.canonical()}")

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from metadarts.core.errors import GenotypeError
+from metadarts.core.types import batched
+from metadarts.relaxations import PLAIN, Relaxation
 from metadarts.spaces import Genotype, SearchSpace
 
 Tables = Mapping[str, Tensor]
@@ -212,8 +214,7 @@ class ArchitectureHead(nn.Module):
         """What was seen of all tasks together, for each of ``tasks``: the prediction before anything was learnt."""
 
         def of(name: str) -> dict[str, Tensor]:
-            tables = {cell: self.get_buffer(f"{name}_{cell}") for cell in self.space.cell_types}
-            return {cell: table.expand(tasks, *table.shape) for cell, table in tables.items()}
+            return batched({cell: self.get_buffer(f"{name}_{cell}") for cell in self.space.cell_types}, tasks)
 
         return Prediction(self.space, of("middle"), of("operations"), of("edges"))
 
@@ -260,12 +261,20 @@ def choice_count(space: SearchSpace) -> int:
     return len(space.cell_types) * space.nodes * (space.edges_per_node + 1)
 
 
-def of_alphas(alphas: Tables, space: SearchSpace) -> Prediction:
-    """Alphas by cell type [B, E, P] as a distribution: an operation's probability is its share (softmax), a set's is
-    proportional to the product of its edges' strengths, the largest share but for "none" (DARTS, section 2.4).
+def of_alphas(alphas: Tables, space: SearchSpace, relaxation: Relaxation = PLAIN) -> Prediction:
+    """Alphas by cell type [B, E, P] as a distribution: an operation's probability is its share under ``relaxation``, a
+    set's is proportional to the product of its edges' strengths, the largest score but for "none" (DARTS, section 2.4).
     """
-    operations = {cell: table.log_softmax(-1) for cell, table in alphas.items()}
+    operations = {cell: _log_scores(table, relaxation) for cell, table in alphas.items()}
     edges = {
         cell: table.masked_fill(_is_none(space, table.device), NEVER).amax(-1) for cell, table in operations.items()
     }
     return Prediction(space, alphas, operations, edges)
+
+
+def _log_scores(alphas: Tensor, relaxation: Relaxation) -> Tensor:
+    """The logarithms of the scores [B, E, P]; of the softmax without the exponential, which can underflow."""
+    if relaxation == PLAIN:
+        return alphas.log_softmax(-1)
+    least = torch.finfo(torch.float64).tiny
+    return relaxation.scores(alphas).clamp(min=least).log().to(alphas.dtype)

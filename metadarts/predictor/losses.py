@@ -10,9 +10,9 @@ from .head import Prediction, Tables, choice_count
 from .meta_dataset import MetaDataset
 
 
-def architecture_loss(prediction: Prediction, lessons: MetaDataset) -> Tensor:
+def architecture_loss(prediction: Prediction, dataset: MetaDataset) -> Tensor:
     """[B] cross-entropy to each task's best architecture, in nats for one choice of a cell (edges and operations)."""
-    return -prediction.log_likelihood(lessons.best) / choice_count(prediction.space)
+    return -prediction.log_likelihood(dataset.best) / choice_count(prediction.space)
 
 
 def alphas_loss(prediction: Tables, target: Tables) -> Tensor:
@@ -21,12 +21,12 @@ def alphas_loss(prediction: Tables, target: Tables) -> Tensor:
     return torch.stack(distances).mean(0)
 
 
-def ranking_loss(prediction: Prediction, lessons: MetaDataset) -> Tensor | None:
+def ranking_loss(prediction: Prediction, dataset: MetaDataset) -> Tensor | None:
     """Mean over pairs of one task of log(1 + exp(worse - better)), scores the log-likelihoods (RankNet: Burges et al.,
     2005, equation 3, with certain targets); None where no two architectures of a task were worth differently.
     """
-    better, worse = lessons.pairs()
+    better, worse = dataset.pairs()
     if not len(better):
         return None
-    scores = prediction.log_likelihood(lessons.tried)
+    scores = prediction.log_likelihood(dataset.tried)
     return F.softplus(scores[worse] - scores[better]).mean()

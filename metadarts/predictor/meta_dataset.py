@@ -48,9 +48,9 @@ class MetaDataset:
 
     Args:
         seen: the tasks.
-        alphas: by cell type [N, E, P] of the best experience of each.
+        alphas: by cell type [N, E, P] of the best record of each.
         best: their N genotypes as numbers, row i for task i.
-        tried: M genotypes of all experiences as numbers, with the task of each.
+        tried: M genotypes of all records as numbers, with the task of each.
         worth: [M] query accuracies after adaptation or training.
         origins: of the N tasks.
     """
@@ -89,64 +89,64 @@ class MetaDataset:
         return better, worse
 
 
-def lessons_of(
-    experiences: Iterable[TaskRecord],
+def meta_datasets(
+    records: Iterable[TaskRecord],
     support: Support,
-    sight: FeatureExtractor,
+    extractor: FeatureExtractor,
     space: SearchSpace,
     progress: Watch | None = None,
 ) -> list[MetaDataset]:
-    """The lessons of ``experiences``, one for each size of task.
+    """The datasets of ``records``, one for each size of task.
 
-    The best experience of a task is its most accurate one; of equals, the one adapted, then the one given first.
+    The best record of a task is its most accurate one; of equals, the one adapted, then the one given first.
 
     Args:
         progress: told of the tasks read.
 
     Raises:
-        DataError: without an experience, or when one is of another space.
+        DataError: without a record, or when one is of another space.
     """
     by_task: dict[str, list[TaskRecord]] = {}
-    for each in experiences:
+    for each in records:
         if each.space != space:
             raise DataError(
-                f"the archive holds experiences of the space {each.space.name!r} with {each.space.nodes} nodes, "
+                f"the archive holds records of the space {each.space.name!r} with {each.space.nodes} nodes, "
                 f"expected {space.name!r} with {space.nodes}: choose those of one space"
             )
         by_task.setdefault(each.origin.sha256, []).append(each)
     if not by_task:
-        raise DataError("the archive holds no experience to learn from: add some first (metadarts archive add)")
+        raise DataError("the archive holds no record to learn from: add some first (metadarts archive add)")
     groups: dict[tuple[object, ...], list[list[TaskRecord]]] = {}
     for found in by_task.values():
         groups.setdefault(_size(found[0].origin), []).append(found)
-    done, lessons = 0, []
+    done, datasets = 0, []
     for group in groups.values():
         parts = []
         for first in range(0, len(group), AT_ONCE):
             part = group[first : first + AT_ONCE]
-            parts.append(seen_of(support([each[0].origin for each in part]), sight))
+            parts.append(seen_of(support([each[0].origin for each in part]), extractor))
             done += len(part)
             tell(progress, done, len(by_task), figures=f"{done}/{len(by_task)} tasks")
-        lessons.append(_lessons(group, Seen.joined(parts), space))
-    return lessons
+        datasets.append(_meta_dataset(group, Seen.joined(parts), space))
+    return datasets
 
 
-def seen_of(batch: TaskBatch, sight: FeatureExtractor) -> Seen:
+def seen_of(batch: TaskBatch, extractor: FeatureExtractor) -> Seen:
     """What is seen of T tasks: their support sets, no query.
 
     Raises:
-        DataError: for images of other channels than ``sight`` takes, or tasks of a single class.
+        DataError: for images of other channels than ``extractor`` takes, or tasks of a single class.
     """
     channels = batch.support_images.shape[2]
-    if channels != sight.in_channels:
+    if channels != extractor.in_channels:
         raise DataError(
-            f"the meta-model sees images of {sight.in_channels} channels, the tasks have {channels}: give the start "
-            "(or the run) whose stem takes them"
+            f"the meta-model sees images of {extractor.in_channels} channels, the tasks have {channels}: give the "
+            "start (or the run) whose stem takes them"
         )
     if batch.ways < 2:
         raise DataError("expected tasks of at least 2 classes, which an architecture has to tell apart, got 1")
     with torch.no_grad():
-        return class_moments(sight.describe(batch), batch.support_labels, batch.support_mask, batch.ways)
+        return class_moments(extractor.describe(batch), batch.support_labels, batch.support_mask, batch.ways)
 
 
 def _size(origin: Origin) -> tuple[object, ...]:
@@ -158,7 +158,7 @@ def _size(origin: Origin) -> tuple[object, ...]:
     return facts.get("content_sha256"), *(tuple(map(len, side)) for side in sides if isinstance(side, list))
 
 
-def _lessons(group: list[list[TaskRecord]], seen: Seen, space: SearchSpace) -> MetaDataset:
+def _meta_dataset(group: list[list[TaskRecord]], seen: Seen, space: SearchSpace) -> MetaDataset:
     best = [max(found, key=lambda each: (each.after, each.role == ADAPTED)) for found in group]
     tried = [(row, each) for row, found in enumerate(group) for each in found]
     tables = {

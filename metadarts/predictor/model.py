@@ -18,7 +18,7 @@ from metadarts.spaces import Genotype, SearchSpace
 from .encoder import Seen, TaskEncoder
 from .head import ArchitectureHead, Prediction, choices_of
 from .losses import alphas_loss, architecture_loss, ranking_loss
-from .meta_dataset import FeatureExtractor, MetaDataset, Support, lessons_of, seen_of
+from .meta_dataset import FeatureExtractor, MetaDataset, Support, meta_datasets, seen_of
 from .task_record import TaskRecord
 
 """Told of (epochs done, training loss)."""
@@ -98,14 +98,14 @@ class MetaModel:
 
     Args:
         space: of the architectures.
-        sight: through which images are seen.
+        extractor: through which images are seen.
         spec: how it is made.
     """
 
-    def __init__(self, space: SearchSpace, sight: FeatureExtractor, spec: PredictorSpec | None = None) -> None:
-        self.space, self.sight, self.spec = space, sight, spec or PredictorSpec()
+    def __init__(self, space: SearchSpace, extractor: FeatureExtractor, spec: PredictorSpec | None = None) -> None:
+        self.space, self.extractor, self.spec = space, extractor, spec or PredictorSpec()
         key = Key.from_seed(self.spec.seed).child("metamodel")
-        self.encoder = TaskEncoder(sight.features, self.spec.width, self.spec.embedding, key.child("encoder"))
+        self.encoder = TaskEncoder(extractor.features, self.spec.width, self.spec.embedding, key.child("encoder"))
         self.head = ArchitectureHead(space, self.spec.embedding)
         self.fitted = 0
         """Tasks that it was fitted on; 0 before."""
@@ -122,10 +122,10 @@ class MetaModel:
         progress: Watch | None = None,
         told: Watch | None = None,
     ) -> MetaModel:
-        """Learn from experiences: theta <- theta - rate * grad of the mean loss over their tasks.
+        """Learn from records: theta <- theta - rate * grad of the mean loss over their tasks.
 
         Args:
-            archive: experiences of one space; a task may have several.
+            archive: records of one space; a task may have several.
             support: builds the support sets of origins again, see `Rebuilder`.
             progress: told of the tasks read.
             told: told of the epochs done and the mean training loss.
@@ -134,27 +134,27 @@ class MetaModel:
             Itself.
 
         Raises:
-            DataError: without experiences, or with some of another space.
+            DataError: without records, or with some of another space.
             NumericsError: when the loss leaves the finite numbers.
         """
-        return self.learn(lessons_of(archive, support, self.sight, self.space, progress), told)
+        return self.learn(meta_datasets(archive, support, self.extractor, self.space, progress), told)
 
-    def learn(self, lessons: Sequence[MetaDataset], told: Watch | None = None) -> MetaModel:
-        """`fit` on lessons that are there already."""
-        for _ in self.epochs(lessons, told):
+    def learn(self, datasets: Sequence[MetaDataset], told: Watch | None = None) -> MetaModel:
+        """`fit` on datasets that are there already."""
+        for _ in self.epochs(datasets, told):
             pass
         return self
 
-    def epochs(self, lessons: Sequence[MetaDataset], told: Watch | None = None) -> Iterator[int]:
+    def epochs(self, datasets: Sequence[MetaDataset], told: Watch | None = None) -> Iterator[int]:
         """Learn, and hand control back after every epoch with its number, from 1 on. Raises as `fit`."""
-        self._centre(lessons)
+        self._centre(datasets)
         key = Key.from_seed(self.spec.seed).child("metamodel", "order")
         parameters = list(self.modules.parameters())
         optimiser = torch.optim.AdamW(parameters, self.spec.rate, weight_decay=self.spec.decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.spec.epochs)
         for epoch in range(self.spec.length):
             total = count = 0.0
-            for part in _batches(lessons, self.spec.batch, key.child(epoch)):
+            for part in _batches(datasets, self.spec.batch, key.child(epoch)):
                 optimiser.zero_grad(set_to_none=True)
                 loss = self._losses(part)[-1]
                 loss.backward()
@@ -167,20 +167,20 @@ class MetaModel:
             tell(told, epoch + 1, self.spec.length, total / count, f"loss {total / count:.4f}")
             yield epoch + 1
 
-    def _centre(self, lessons: Sequence[MetaDataset]) -> None:
-        if not lessons:
-            raise DataError("expected lessons to learn from, got none")
-        self.encoder.standardise([each.seen for each in lessons])
-        alphas = {cell: torch.cat([each.alphas[cell] for each in lessons]) for cell in self.space.cell_types}
-        genotypes = [each.best for each in lessons]
+    def _centre(self, datasets: Sequence[MetaDataset]) -> None:
+        if not datasets:
+            raise DataError("expected datasets to learn from, got none")
+        self.encoder.standardise([each.seen for each in datasets])
+        alphas = {cell: torch.cat([each.alphas[cell] for each in datasets]) for cell in self.space.cell_types}
+        genotypes = [each.best for each in datasets]
         self.head.centre(alphas, genotypes)
 
-    def _losses(self, lessons: MetaDataset) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        prediction, spec = self._forward(lessons.seen), self.spec
-        architecture = architecture_loss(prediction, lessons).mean()
-        said, target = self.head.standardised(prediction.alphas), self.head.standardised(lessons.alphas)
+    def _losses(self, dataset: MetaDataset) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        prediction, spec = self._forward(dataset.seen), self.spec
+        architecture = architecture_loss(prediction, dataset).mean()
+        said, target = self.head.standardised(prediction.alphas), self.head.standardised(dataset.alphas)
         alphas = alphas_loss(said, target).mean()
-        ranking = ranking_loss(prediction, lessons)
+        ranking = ranking_loss(prediction, dataset)
         total = spec.architecture * architecture + spec.alphas * alphas
         return architecture, alphas, ranking, total if ranking is None else total + spec.ranking * ranking
 
@@ -188,11 +188,11 @@ class MetaModel:
         prediction: Prediction = self.head(self.encoder(seen))
         return prediction
 
-    def scores(self, lessons: Sequence[MetaDataset]) -> Scores:
-        """How well it does on ``lessons``, without learning from them."""
+    def scores(self, datasets: Sequence[MetaDataset]) -> Scores:
+        """How well it does on ``datasets``, without learning from them."""
         found, sizes = [], []
         with torch.no_grad():
-            for part in _batches(lessons, self.spec.batch, None):
+            for part in _batches(datasets, self.spec.batch, None):
                 found.append(self._losses(part))
                 sizes.append(len(part))
         means = [
@@ -209,7 +209,7 @@ class MetaModel:
             ConfigError: when it was never fitted.
         """
         self._require_fitted()
-        return self.predict_seen(seen_of(batch, self.sight))
+        return self.predict_seen(seen_of(batch, self.extractor))
 
     def predict_seen(self, seen: Seen) -> Prediction:
         """`predict` of tasks whose features are there already."""
@@ -229,18 +229,18 @@ class MetaModel:
         return prediction.log_likelihood(chosen).view(batch.tasks, len(candidates))
 
     def with_spec(self, **changes: object) -> MetaModel:
-        """A fresh one of the same space and sight, not fitted."""
-        return MetaModel(self.space, self.sight, dataclasses.replace(self.spec, **changes))  # type: ignore[arg-type]
+        """A fresh one of the same space and extractor, not fitted."""
+        return MetaModel(self.space, self.extractor, dataclasses.replace(self.spec, **changes))  # type: ignore[arg-type]
 
     def _require_fitted(self) -> None:
         if not self.fitted:
             raise ConfigError("this meta-model has learnt from nothing yet: fit it on an archive first")
 
 
-def _batches(lessons: Sequence[MetaDataset], size: int, key: Key | None) -> Iterator[MetaDataset]:
+def _batches(datasets: Sequence[MetaDataset], size: int, key: Key | None) -> Iterator[MetaDataset]:
     """Parts of at most ``size`` tasks of one kind; in random order where there is a key."""
     parts: list[tuple[MetaDataset, Tensor]] = []
-    for number, each in enumerate(lessons):
+    for number, each in enumerate(datasets):
         rows = torch.arange(len(each)) if key is None else torch.from_numpy(key.child(number).permutation(len(each)))
         parts += [(each, part) for part in rows.split(size)]
     order = range(len(parts)) if key is None else key.child("parts").permutation(len(parts)).tolist()

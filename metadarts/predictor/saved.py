@@ -34,7 +34,7 @@ Width = Annotated[int, Meta(ge=1, le=WIDEST)]
 
 
 @dataclass(frozen=True)
-class SightFacts:
+class ExtractorFacts:
     """What the model sees images through: a `Stem` with its channels, or `Footprints` with their reach."""
 
     kind: Literal["stem", "footprints"]
@@ -49,7 +49,7 @@ class Description:
 
     space: SpaceFacts
     spec: PredictorSpec
-    sight: SightFacts
+    sight: ExtractorFacts
     fitted: Annotated[int, Meta(ge=1, le=2**62)]
     facts: dict[str, Any]
 
@@ -81,11 +81,11 @@ def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
         "version": VERSION,
         "space": json.loads(space_text(model.space)),
         "spec": dataclasses.asdict(model.spec),
-        "sight": _told(model.sight),
+        "sight": _told(model.extractor),
         "fitted": model.fitted,
         "facts": dict(facts),
     }
-    stem = model.sight.params if isinstance(model.sight, Stem) else {}
+    stem = model.extractor.params if isinstance(model.extractor, Stem) else {}
     tensors = {STEM + name: tensor.contiguous() for name, tensor in stem.items()}
     tensors |= {MODEL + name: tensor.contiguous() for name, tensor in model.modules.state_dict().items()}
     content = save_tensors(tensors, metadata={KEY: json.dumps(told)})
@@ -103,7 +103,7 @@ def open_model(path: Path) -> tuple[MetaModel, dict[str, Any]]:
 
 def _built(told: Description, tensors: Params) -> MetaModel:
     own = {name[len(STEM) :]: tensor for name, tensor in tensors.items() if name.startswith(STEM)}
-    model = MetaModel(space_of(told.space), _sight(told.sight, own), told.spec)
+    model = MetaModel(space_of(told.space), _extractor(told.sight, own), told.spec)
     expected = {MODEL + name: tensor.shape for name, tensor in model.modules.state_dict().items()}
     require_tensors(tensors, expected | {STEM + name: tensor.shape for name, tensor in own.items()})
     model.modules.load_state_dict({n[len(MODEL) :]: t for n, t in tensors.items() if n.startswith(MODEL)})
@@ -111,15 +111,15 @@ def _built(told: Description, tensors: Params) -> MetaModel:
     return model
 
 
-def _told(sight: FeatureExtractor) -> dict[str, Any]:
-    if isinstance(sight, Stem):
-        return {"kind": "stem", "in_channels": sight.in_channels, "channels": list(sight.channels)}
-    if isinstance(sight, Footprints):
-        return {"kind": "footprints", "in_channels": sight.in_channels, "reach": sight.reach}
-    raise RunError(f"a meta-model that sees through {type(sight).__name__} cannot be saved: use Stem or Footprints")
+def _told(extractor: FeatureExtractor) -> dict[str, Any]:
+    if isinstance(extractor, Stem):
+        return {"kind": "stem", "in_channels": extractor.in_channels, "channels": list(extractor.channels)}
+    if isinstance(extractor, Footprints):
+        return {"kind": "footprints", "in_channels": extractor.in_channels, "reach": extractor.reach}
+    raise RunError(f"a meta-model that sees through {type(extractor).__name__} cannot be saved: use Stem or Footprints")
 
 
-def _sight(told: SightFacts, own: Params) -> FeatureExtractor:
+def _extractor(told: ExtractorFacts, own: Params) -> FeatureExtractor:
     if told.kind == "stem":
         return Stem(told.in_channels, told.channels, own)
     return Footprints(told.in_channels, told.reach)

@@ -18,6 +18,8 @@ EPISODE, FOLDER, TEACHER = "episode", "folder", "one-edge teacher"
 """Kinds of an `Origin`: an episode of a source, a person's own images, a task of the synthetic family."""
 ADAPTED, TRAINED = "adapted", "trained"
 """Roles of a `TaskRecord`: alphas and weights adapted together, or the weights of one fixed architecture trained."""
+RELAXED_BY = "relaxation"
+"""The setting that names the relaxation of a record's alphas, where it is not the softmax."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Origin:
 
     @property
     def sha256(self) -> str:
-        """Names the task: experiences of one task share it."""
+        """Names the task: records of one task share it."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 

@@ -38,7 +38,7 @@ class Tried:
 
 def tune(
     model: MetaModel,
-    lessons: Sequence[MetaDataset],
+    datasets: Sequence[MetaDataset],
     folds: int = FOLDS,
     progress: Watch | None = None,
 ) -> list[Tried]:
@@ -56,7 +56,7 @@ def tune(
     Raises:
         ConfigError: with fewer tasks than folds.
     """
-    parts = _folds(lessons, folds, Key.from_seed(model.spec.seed).child("metamodel", "folds"))
+    parts = _folds(datasets, folds, Key.from_seed(model.spec.seed).child("metamodel", "folds"))
     found: list[Tried] = []
     for number, setting in enumerate(GRID):
         curves = []
@@ -86,9 +86,9 @@ def _curve(fresh: MetaModel, train: list[MetaDataset], held: list[MetaDataset]) 
     return losses + [math.inf] * (fresh.spec.length - len(losses))
 
 
-def _folds(lessons: Sequence[MetaDataset], folds: int, key: Key) -> list[tuple[list[MetaDataset], list[MetaDataset]]]:
-    """(lessons to learn from, lessons held out) of each fold; a fold has tasks of any size."""
-    sizes = list(map(len, lessons))
+def _folds(datasets: Sequence[MetaDataset], folds: int, key: Key) -> list[tuple[list[MetaDataset], list[MetaDataset]]]:
+    """(datasets to learn from, datasets held out) of each fold; a fold has tasks of any size."""
+    sizes = list(map(len, datasets))
     if not 2 <= folds <= sum(sizes):
         raise ConfigError(f"folds: expected 2 to {sum(sizes)}, one task each, got {folds}")
     fold_of = torch.empty(sum(sizes), dtype=torch.int64)
@@ -98,13 +98,13 @@ def _folds(lessons: Sequence[MetaDataset], folds: int, key: Key) -> list[tuple[l
     for fold in range(folds):
         inside = [(of == fold).nonzero().flatten() for of in by_part]
         outside = [(of != fold).nonzero().flatten() for of in by_part]
-        found.append((_some(lessons, outside), _some(lessons, inside)))
+        found.append((_some(datasets, outside), _some(datasets, inside)))
     return found
 
 
-def _some(lessons: Sequence[MetaDataset], rows: Sequence[Tensor]) -> list[MetaDataset]:
-    """Of each of ``lessons`` the tasks that are named; those of which none are, left out."""
-    return [each.take(chosen) for each, chosen in zip(lessons, rows, strict=True) if len(chosen)]
+def _some(datasets: Sequence[MetaDataset], rows: Sequence[Tensor]) -> list[MetaDataset]:
+    """Of each of ``datasets`` the tasks that are named; those of which none are, left out."""
+    return [each.take(chosen) for each, chosen in zip(datasets, rows, strict=True) if len(chosen)]
 
 
 def as_row(tried: Tried) -> dict[str, float]:

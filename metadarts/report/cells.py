@@ -38,9 +38,8 @@ def derived(genotype: Genotype, alphas: Mapping[str, Tensor], searched: Searched
     yield Plate(
         picture,
         "The derived cell",
-        "Left to right: the outputs of the two cells before, the nodes in the order of computation, and the output, "
-        "which concatenates all nodes. A node adds the two operations that enter it; a wire has the colour of the "
-        "state that it carries.",
+        f"Left to right: {_inputs(space)}, the nodes in the order of computation, and the output, which concatenates "
+        f"all nodes. {_node(space)}; a wire has the colour of the state that it carries.",
     )
     picture = Picture(".svg")
     draw_alphas(alphas, space, picture, relaxation=relaxation)
@@ -48,8 +47,29 @@ def derived(genotype: Genotype, alphas: Mapping[str, Tensor], searched: Searched
         picture,
         "Alphas of that step",
         "Mixing weights: one row per edge, which sums to 1; one column per operation. Outlined are the choices that "
-        "derivation keeps: per node the two edges whose best operation (other than none) weighs most.",
+        f"derivation keeps: {_rule(space)}.",
     )
+
+
+def _inputs(space: SearchSpace) -> str:
+    """The inputs of a cell in words."""
+    counts = {1: "the output of the cell before", 2: "the outputs of the two cells before"}
+    return counts.get(space.inputs, f"the outputs of the {space.inputs} cells before")
+
+
+def _node(space: SearchSpace) -> str:
+    """What a node does, in words."""
+    two = "A node adds the two operations that enter it"
+    return two if space.edges_per_node > 1 else "A node is the one operation that enters it"
+
+
+def _rule(space: SearchSpace) -> str:
+    """Which edges derivation keeps, see `metadarts.spaces.decode`."""
+    edges = "two edges" if space.edges_per_node > 1 else "edge"
+    rule = f"per node the {edges} whose best operation (other than none) weighs most"
+    if space.inputs_by == "pairs":
+        return "per node the pair of edges that weighs most by alphas of its own, which are not drawn"
+    return f"{rule}, times the edge's own weight, which is not drawn" if space.inputs_by == "edges" else rule
 
 
 def alpha_traces(records: Records, searched: Searched) -> Iterator[Plate]:
@@ -60,7 +80,10 @@ def alpha_traces(records: Records, searched: Searched) -> Iterator[Plate]:
     steps = [record.step for record in recorded]
     for cell in space.cell_types:
         picture = Picture(".svg")
-        draw_alpha_history(steps, [record.alphas[cell] for record in recorded], cell, space, picture)
+        tables = [record.alphas[cell] for record in recorded]
+        draw_alpha_history(
+            steps, tables, cell, space, picture, relaxation=searched.relaxation, kept=recorded[-1].genotype
+        )
         yield Plate(
             picture,
             f"Mixing weights over the run, {KINDS[cell]}",
@@ -75,8 +98,9 @@ def alpha_traces(records: Records, searched: Searched) -> Iterator[Plate]:
         yield Plate(
             picture,
             "What derivation would have kept",
-            "One row per edge; a bar while derivation would keep the edge, in the colour of its operation; two bars "
-            "per node at any time. Long bars of one colour are decisions; flicker means that near-ties change places.",
+            "One row per edge; a bar while derivation would keep the edge, in the colour of its operation; "
+            f"{'two bars' if space.edges_per_node > 1 else 'one bar'} per node at any time. Long bars of one colour "
+            "are decisions; flicker means that near-ties change places.",
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.progress import Watch
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, TaskBatch, batched
 from metadarts.stats import interval95
 from metadarts.tasks import nearest_class_mean
 
@@ -62,10 +62,8 @@ def _row(method: str, accuracies: Tensor, adapted: Tensor) -> dict[str, Any]:
 
 
 def _expanded(params: Params, batch: TaskBatch) -> Params:
-    return {
-        name: tensor.expand(batch.tasks, *tensor.shape).to(batch.support_images.device)
-        for name, tensor in params.items()
-    }
+    device = batch.support_images.device
+    return batched({name: tensor.to(device) for name, tensor in params.items()}, batch.tasks)
 
 
 def _unadapted(experiment: Experiment, params: Params, batch: TaskBatch) -> Tensor:

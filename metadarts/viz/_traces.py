@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import GenotypeError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from metadarts.relaxations import Relaxation
+
 COLUMNS = 160
 """Time is drawn in at most so many columns; each shows the last alphas recorded until then."""
 LAST = 40
@@ -26,43 +29,66 @@ LEAST_LIMIT = 0.07
 
 
 def draw_alpha_history(
-    steps: Sequence[int], alphas: Sequence[Any], cell: str, space: SearchSpace, path: Target, title: str = ""
+    steps: Sequence[int],
+    alphas: Sequence[Any],
+    cell: str,
+    space: SearchSpace,
+    path: Target,
+    title: str = "",
+    relaxation: Relaxation | None = None,
+    *,
+    kept: Genotype | None = None,
 ) -> None:
     """Write one small heat map per edge of ``cell``: operations as rows, time to the right, colour the mixing weight.
 
-    The panels stand as in the upper triangle of the cell: a row per node, a column per source. Colour is the softmax
+    The panels stand as in the upper triangle of the cell: a row per node, a column per source. Colour is the mixing
     weight against the even weight 1/P, by doublings: white is even. The operation on the right edge marked with a dot
     is the one that derivation keeps at the end.
 
     Args:
         steps: when the alphas were recorded, in ascending order.
-        alphas: the raw alphas at each of them, array-like [E, P].
+        alphas: the raw alphas over operations at each of them, array-like [E, P].
         cell: "normal" or "reduce".
         space: names edges and operations.
         path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
         title: printed on top, before the name of the cell.
+        relaxation: from alphas to weights; None is the softmax.
+        kept: what derivation keeps at the end; None derives it from the last alphas, which takes a space whose alphas
+            choose operations alone.
 
     Raises:
-        GenotypeError: when there are no alphas, not as many as steps, or a shape is not [E, P].
+        GenotypeError: when there are no alphas, not as many as steps, a shape is not [E, P], ``kept`` is no genotype of
+            ``space``, or it is missing in a space that has alphas for inputs.
         NumericsError: when an alpha is NaN or infinite.
     """
     import torch
 
     from metadarts.derive import derive_genotype
+    from metadarts.relaxations import PLAIN
 
+    relaxation = relaxation or PLAIN
     if len(alphas) == 0 or len(alphas) != len(steps):
         raise GenotypeError(f"expected alphas at each of the steps, got {len(alphas)} for {len(steps)} steps")
+    if kept is None and space.inputs_by != "rule":
+        raise GenotypeError(
+            f"space {space.name!r} has alphas for inputs too, which decide what is kept: give the genotype as `kept`"
+        )
     tables = [as_table(cell, values) for values in alphas]
-    alone = SearchSpace(space.name, space.primitives, space.nodes, space.inputs, (cell,), none=space.none)
-    genotypes = [derive_genotype({cell: table}, alone) for table in tables]  # which checks every table
-    doublings = torch.stack(tables).softmax(-1).mul(len(space.primitives)).log2()  # [T, E, P]
+    alone = replace(space, cell_types=(cell,), inputs_by="rule")
+    derived = [derive_genotype({cell: table}, alone, relaxation) for table in tables]  # which checks every table
+    if kept is None:
+        kept = derived[-1]
+    else:
+        kept.validate(space)
+    weights = relaxation.scores(torch.stack(tables)).clamp(min=torch.finfo(torch.float64).tiny)  # 0 has no logarithm
+    doublings = weights.mul(len(space.primitives)).log2()  # [T, E, P]
     limit = max(float(doublings.abs().max().clamp(max=6.0)), LEAST_LIMIT)
     edges = (float(steps[0]), end_of(steps))
     columns = [bisect_right(steps, x) - 1 for x in _middles(edges)]
     shown = doublings[[max(0, column) for column in columns]]  # [columns, E, P]
     with figure(path, max(6.8, 2.0 + 1.75 * (space.inputs + space.nodes - 1)), 1.45 + 1.25 * space.nodes) as sheet:
         sheet.suptitle(", ".join(filter(None, (title, HEADINGS[cell]))), fontsize=11, fontweight="bold")
-        _draw_panels(sheet, shown, limit, edges, genotypes[-1], cell, space)
+        _draw_panels(sheet, shown, limit, edges, kept, cell, space)
 
 
 def end_of(steps: Sequence[int]) -> float:

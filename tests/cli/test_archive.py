@@ -53,7 +53,7 @@ def test_add_says_what_it_records_and_goes_on(metadarts, archive, run, tmp_path)
     assert "adapt 4 train tasks" in answer.out
     assert "100%  4 tasks" in answer.out
     assert "tasks recorded: 4, accuracy " in answer.out
-    assert answer.out.endswith(f"{path}: 4 experiences\n")
+    assert answer.out.endswith(f"{path}: 4 records\n")
     own = tmp_path / "a.sqlite"
     shutil.copy(path, own)
     again = metadarts("archive", "add", own, "--run", run, "--tasks", 5, "--device", "cpu")
@@ -62,8 +62,8 @@ def test_add_says_what_it_records_and_goes_on(metadarts, archive, run, tmp_path)
     assert "; there already: 4" in again.out
     checkpoint = RunFolder.open(run).load("best")
     with Archive.open(own) as opened:
-        assert {experience.run for experience in opened} == {checkpoint.facts["sha256"]}
-        assert {len(experience.origin.facts["classes"]) for experience in opened} == {3}
+        assert {record.run for record in opened} == {checkpoint.facts["sha256"]}
+        assert {len(record.origin.facts["classes"]) for record in opened} == {3}
 
 
 def test_steps_seed_and_split_are_those_asked_for(metadarts, run, tmp_path):
@@ -81,7 +81,7 @@ def test_ls_counts(metadarts, archive):
     answer = metadarts("archive", "ls", path, "--limit", 1)
     assert answer.code == 0, answer.err
     head, group, line = answer.out.splitlines()
-    assert head == f"{path}: 4 experiences, sha256 {digest}"
+    assert head == f"{path}: 4 records, sha256 {digest}"
     assert group.startswith("  omniglot train: 4 adapted in space darts of 2 nodes, 4 tasks, ")
     assert group.endswith(f"run {first.run[:12]}")
     assert line.startswith(f"task {first.origin.sha256[:12]}  adapted  ")
@@ -95,14 +95,14 @@ def test_merge_adds_once(metadarts, archive, tmp_path):
         answer = metadarts("archive", "merge", into, path)
         assert answer.code == 0, answer.err
         assert f"{path}: {added} added, {4 - added} were there already" in answer.out
-        assert answer.out.endswith(f"{into}: 4 experiences\n")
+        assert answer.out.endswith(f"{into}: 4 records\n")
 
 
 def test_verify_finds_the_archive_whole_and_builds_its_tasks(metadarts, archive, data):
     path, _ = archive
     answer = metadarts("archive", "verify", path, "--data-root", data)
     assert answer.code == 0, answer.err
-    assert f"{path}: 4 experiences are whole" in answer.out
+    assert f"{path}: 4 records are whole" in answer.out
     assert f"{path}: 4 episodes can be built again" in answer.out
 
 
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_one_line(refused, archive, run, tmp_path, data):
     assert "is not a run folder" in refused(*add, "--run", tmp_path)
     assert "--split 'tset': did you mean 'test'" in refused(*add, "--run", run, "--split", "tset")
     assert not new.exists()
-    assert "not an archive of experience" in refused("archive", "add", data, "--run", run, "--tasks", 2)
+    assert "not an archive of task records" in refused("archive", "add", data, "--run", run, "--tasks", 2)
     assert "there is no archive" in refused("archive", "ls", new)
     assert "there is no archive" in refused("archive", "merge", new, tmp_path / "other")
     assert "is the archive to add to" in refused("archive", "merge", path, path)
@@ -150,7 +150,7 @@ def test_a_persons_own_task_is_recorded(metadarts, grey, zoo, tmp_path):
     answer = metadarts("adapt", grey, "--out", out, *words)
     assert answer.code == 0, answer.err
     assert f"recorded in {path} as " in answer.out
-    assert ", of 1 experiences" in answer.out
+    assert ", of 1 records" in answer.out
     with Archive.open(path) as opened:
         (found,) = opened
     told = json.loads((out / "task.json").read_text())
@@ -187,7 +187,7 @@ def test_a_csv_file_and_an_npz_file_are_recorded_too(metadarts, grey, zoo, tmp_p
         answer = metadarts("adapt", grey, *words)
         assert answer.code == 0, answer.err
     with Archive.open(path) as opened:
-        found = {experience.origin.facts["source"]: experience.origin.facts["images"] for experience in opened}
+        found = {record.origin.facts["source"]: record.origin.facts["images"] for record in opened}
     assert {len(images) for images in found.values()} == {9, 10}
     assert all(image["path"].startswith("../") for image in found["list.csv"])
     assert {image["path"] for image in found["mine.npz"]} == {f"image {number}" for number in range(9)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_train_says_what_it_learnt_from(trained, archive, run):
     assert (facts["run"], facts["split"], facts["settings"]["steps"]) == (checkpoint.facts["sha256"], "train", 2)
     assert facts["experiences"] == model.fitted == 6
     stem = checkpoint.params["stem.conv1"]
-    assert bool((model.sight.params["stem.conv1"] == stem).all()), "images are seen by the run's stem"
+    assert bool((model.extractor.params["stem.conv1"] == stem).all()), "images are seen by the run's stem"
 
 
 def test_the_same_archive_gives_the_same_file(metadarts, trained, archive, run, data, tmp_path):
@@ -65,6 +66,16 @@ def test_the_same_archive_gives_the_same_file(metadarts, trained, archive, run, 
     words = ["--out", out, "--start", run, "--epochs", 2, "--data-root", data, "--threads", 1]
     assert metadarts("metamodel", "train", archive, *words).code == 0
     assert out.read_bytes() == path.read_bytes()
+
+
+def test_a_runs_stem_needs_neither_its_configuration_nor_its_data(metadarts, trained, archive, run, data, tmp_path):
+    moved, out = tmp_path / "run", tmp_path / "m.safetensors"
+    shutil.copytree(run, moved)
+    (moved / "config.yaml").write_text("plugins: {unknown: 00}\n", encoding="utf-8")
+    words = ["--out", out, "--start", moved, "--epochs", 2, "--data-root", data, "--threads", 1]
+    answer = metadarts("metamodel", "train", archive, *words)
+    assert answer.code == 0, answer.err
+    assert open_model(out)[0].extractor.params.keys() == open_model(trained[0])[0].extractor.params.keys()
 
 
 def test_tune_tells_what_it_tried(metadarts, monkeypatch, archive, run, data, tmp_path):

@@ -230,3 +230,27 @@ def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
         assert str(out / name) in listed
         assert (out / name).is_file()
     assert RunFolder.open(out).config().training.minutes == 0.05
+
+
+def commands(group=None, name=""):
+    """Every verb with its words, "archive add" among them."""
+    from metadarts.cli.main import app
+
+    for own, command in (group or typer.main.get_command(app)).commands.items():
+        words = f"{name} {own}".strip()
+        if hasattr(command, "commands"):
+            yield from commands(command, words)
+        else:
+            yield words, command
+
+
+def test_every_verb_that_opens_what_a_plugin_may_have_made_takes_it():
+    """Runs, starts, task folders and recorded data may name a plug-in; these verbs open none of a user's own."""
+    closed = {
+        "demo",  # the built-in source and its own run
+        "info",
+        "reproduce", "results",  # tables of papers, from named data
+        "archive ls", "archive merge",  # records alone
+    }  # fmt: skip
+    taking = {words for words, command in commands() if any("--plugin" in each.opts for each in command.params)}
+    assert {words for words, _ in commands()} - taking == closed

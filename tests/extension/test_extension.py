@@ -5,6 +5,7 @@ The verbs: search and search --resume, evaluate, derive, adapt, export; predict 
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import os
 import re
@@ -16,9 +17,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
+from typer.testing import CliRunner
 
-from metadarts.core.errors import ConfigError
+from metadarts.cli.main import app
+from metadarts.core.errors import ConfigError, MetadartsError
 from metadarts.operations import OPERATIONS
+from metadarts.predictor import Archive
 from metadarts.testing import (
     check_cost,
     check_meta_rule,
@@ -30,6 +34,7 @@ from metadarts.testing import (
 from metadarts.training import Config, RunFolder, build, load_config, search
 from metadarts.training.catalogue import BUILT_IN, load_plugins
 from metadarts.training.search import SearchStopped
+from tests.papers.cases import SIGMOID
 
 FOLDER = Path(__file__).parent / "plugins"
 FILES = tuple(sorted(FOLDER.glob("*.py")))
@@ -232,3 +237,136 @@ def test_a_search_goes_on_with_the_same_text_alone_and_to_the_same_bits(run, tmp
     last, expected = (folder.load("last") for folder in (stopped, whole))
     assert (last.facts["step"], last.facts["progress"]) == (expected.facts["step"], expected.facts["progress"])
     assert last.facts["sha256"] == expected.facts["sha256"], "parameters and the optimiser's memory"
+
+
+def here(*words: object, code: int = 0) -> str:
+    """What the verbs say in this process, which has imported torch already: for what needs no process of its own."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if code:
+        assert isinstance(done.exception, MetadartsError), done.output
+        return f"{done.output}{done.exception}"
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_report_draws_the_run(run, tmp_path):
+    """The page has the cell that derive names, and one picture of mixing weights for each cell type."""
+    out = tmp_path / "report.html"
+    here("report", run, "--out", out, *WORDS)
+    page = out.read_text(encoding="utf-8")
+    cell = next(line for line in here("derive", run, *WORDS).splitlines() if line.startswith("Genotype("))
+    assert cell in html.unescape(page)
+    assert "Mixing weights over the run, normal cell" in page
+    assert "No cell can be derived" not in page
+    assert "pair of edges that weighs most by alphas of its own" in page
+
+
+def test_diagnose_says_why_it_cannot(run):
+    words = here("diagnose", run, "--tasks", 2, "--split", "val", *WORDS, code=2)
+    assert "a diagnosis swaps operations of edges; space 'pairs' has alphas for inputs too: diagnose the run" in words
+    assert not (run / "diagnosis").exists()
+
+
+def test_an_archive_refuses_alphas_for_inputs_before_any_step(run, photos, tmp_path):
+    archive, out = tmp_path / "a.sqlite", tmp_path / "task"
+    words = here("archive", "add", archive, "--run", run, "--tasks", 2, *WORDS, code=2)
+    assert "has alphas for the inputs of its nodes, and an archive holds those of operations alone" in words
+    assert not archive.exists()
+    words = here("adapt", run, "--images", photos, "--out", out, "--archive", archive, *WORDS, code=2)
+    assert "an archive holds those of operations alone" in words
+    assert "step" not in words.split("an archive holds", maxsplit=1)[0]
+    assert not out.exists()
+
+
+def test_predict_takes_a_task_folder(task, photos):
+    answers = here("predict", task, photos, *WORDS)
+    assert "accuracy" in answers
+    assert "uses the plug-in" in here("predict", task, photos, code=2)
+
+
+EDGES = """
+from metadarts.spaces import SearchSpace
+
+
+def edges() -> SearchSpace:
+    return SearchSpace("edges", ("none", "skip_connect", "max_pool_3x3"), 2, inputs_by="edges")
+
+
+SPACE = edges
+"""
+FIXED = ["--data", "stripes", "--ways", 3, "--shots", 2, "--meta-steps", 2, "--device", "cpu", "--threads", 1]
+TINY = {
+    "macro.channels": 4, "macro.stem": "[4, 6]", "model.bn": "support", "model.head": "prototype",
+    "inner.steps": 1, "inner.order": "first", "training.tasks": 2, "tasks.queries": 2, "training.validations": 1,
+    "training.validation_tasks": 4, "evaluate.steps": 2, "evaluate.queries": 3,
+}  # fmt: skip
+
+
+def searched(out: Path, plugin: Path, text: str, settings: dict[str, object]) -> tuple[Path, list[str]]:
+    """A run on stripes with the plug-in ``text``, and the words that name both plug-ins."""
+    plugin.write_text(text, encoding="utf-8")
+    words = ["--plugin", str(plugin), "--plugin", str(FOLDER / "stripes.py")]
+    sets = [word for name, value in (TINY | settings).items() for word in ("--set", f"{name}={value}")]
+    here("search", "--out", out, *words, *FIXED, *sets)
+    return out, words
+
+
+def test_a_space_with_alphas_over_edges_is_derived_and_drawn(tmp_path):
+    run, words = searched(tmp_path / "run", tmp_path / "edges.py", EDGES, {"space.name": "edges"})
+    assert "Genotype(" in here("derive", run, *words)
+    here("report", run, *words)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "No cell can be derived" not in page
+    assert "Mixing weights over the run, reduction cell" in page
+
+
+@pytest.fixture(scope="module")
+def relaxed(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A run under a relaxation that ranks otherwise than the softmax, and the words that name its plug-ins."""
+    folder = tmp_path_factory.mktemp("relaxed")
+    sets = {"relaxation.name": "sigmoid", "space.nodes": 2, "inner.alpha_rate": 30.0}
+    return searched(folder / "run", folder / "sigmoid.py", SIGMOID, sets)
+
+
+@pytest.fixture(scope="module")
+def archive(relaxed, tmp_path_factory) -> Path:
+    run, words = relaxed
+    path = tmp_path_factory.mktemp("archives") / "a.sqlite"
+    answer = here("archive", "add", path, "--run", run, "--tasks", 6, "--device", "cpu", *words)
+    assert "tasks recorded: 6" in answer
+    return path
+
+
+def test_diagnose_takes_a_relaxation_of_ones_own(relaxed):
+    run, words = relaxed
+    assert "meta-learned" in here("diagnose", run, "--tasks", 2, "--split", "val", "--device", "cpu", *words)
+
+
+def test_recorded_tasks_of_a_source_of_ones_own_can_be_built_again(relaxed, archive, tmp_path):
+    words = relaxed[1]
+    answer = here("archive", "verify", archive, "--data-root", tmp_path, *words)
+    assert "6 records are whole" in answer
+    assert "6 episodes can be built again" in answer
+    assert "unknown source 'stripes'" in here("archive", "verify", archive, "--data-root", tmp_path, code=2)
+
+
+def test_the_predictor_learns_from_them_and_is_measured_and_asked(relaxed, archive, photos, tmp_path):
+    """The start is chosen by the images' own channels: stripes are grey, whatever their source is called."""
+    (run, words), model = relaxed, tmp_path / "m.safetensors"
+    short = ["--epochs", 1, "--threads", 1]
+    here("metamodel", "train", archive, "--out", model, *short, *words)
+    here("metamodel", "train", archive, "--out", tmp_path / "run.safetensors", "--start", run, *short, *words)
+    page = here("metamodel", "evaluate", model, "--run", run, "--tasks", 2, "--device", "cpu", *words)
+    assert "# Is a task's architecture predictable?" in page
+    assert "Genotype(" in here("metamodel", "predict", model, "--images", photos, "--start", run, *words)
+    assert "uses the plug-in" in here("metamodel", "evaluate", model, "--run", run, code=2)
+
+
+def test_adapt_records_a_task_whose_relaxation_ranks_otherwise(relaxed, photos, tmp_path):
+    (run, words), path = relaxed, tmp_path / "a.sqlite"
+    answer = here("adapt", run, "--images", photos, "--steps", 2, "--out", tmp_path / "task", "--archive", path, *words)
+    assert f"recorded in {path}" in answer
+    with Archive.open(path) as opened:
+        (record,) = opened
+    assert record.settings["relaxation"] == {"name": "sigmoid"}
+    assert "1 records are whole" in here("archive", "verify", path)

@@ -19,9 +19,9 @@ from metadarts.papers.cells import (
     finite_tasks,
     genotypes_of,
     inherited_start,
-    with_alphas,
     with_cells,
     with_choices,
+    with_fixed_alphas,
 )
 from metadarts.spaces import darts, random_genotype
 from metadarts.training import Config, build, discretised, evaluate_run, with_settings
@@ -65,7 +65,7 @@ def adapted(experiment, checkpoint, batch):
 
 @pytest.fixture(scope="module")
 def genotypes(adapted, experiment):
-    return genotypes_of(adapted, experiment.network.space)
+    return genotypes_of(adapted, experiment.network)
 
 
 def test_the_supernet_is_measured_as_evaluate_measures_it(experiment, checkpoint, batch):
@@ -157,8 +157,8 @@ def test_a_task_that_left_the_finite_numbers_scores_0_and_harms_no_other(experim
     for tensor in broken.values():
         tensor[1] = torch.nan
     assert finite_tasks(broken).tolist() == [True, False, True]
-    genotypes = genotypes_of(broken, experiment.network.space)
-    assert [genotypes[i] for i in (0, 2)] == [genotypes_of(adapted, experiment.network.space)[i] for i in (0, 2)]
+    genotypes = genotypes_of(broken, experiment.network)
+    assert [genotypes[i] for i in (0, 2)] == [genotypes_of(adapted, experiment.network)[i] for i in (0, 2)]
     shared = [genotypes[0]] * TASKS
     found = with_cells(experiment, checkpoint, broken, batch, shared)
     clean = with_cells(experiment, checkpoint, adapted, batch, shared)
@@ -191,27 +191,27 @@ def test_cells_are_in_canonical_form_and_tell_tasks_apart(genotypes, experiment)
 
 def test_alphas_held_at_the_start_are_an_adaptation_without_alpha_steps(experiment, checkpoint, batch):
     still = replace(experiment, config=with_settings(experiment.config, {"inner.alpha_rate": 0.0}))
-    held = with_alphas(experiment, checkpoint, batch, alphas_of(checkpoint.params))
+    held = with_fixed_alphas(experiment, checkpoint, batch, alphas_of(checkpoint.params))
     assert torch.equal(held, adapt_batch(still, checkpoint, batch)[1])
 
 
 def test_alphas_are_given_task_by_task(experiment, checkpoint, batch):
     shape = (TASKS, *experiment.network.space.alpha_shape)
     noise = {kind: 9 * torch.randn(shape, generator=Key((kind,)).torch()) for kind in ("normal", "reduce")}
-    together = with_alphas(experiment, checkpoint, batch, noise)
+    together = with_fixed_alphas(experiment, checkpoint, batch, noise)
     alone = [
-        with_alphas(experiment, checkpoint, batch.task(i), {kind: table[i] for kind, table in noise.items()})[0]
+        with_fixed_alphas(experiment, checkpoint, batch.task(i), {kind: table[i] for kind, table in noise.items()})[0]
         for i in range(TASKS)
     ]
     assert together.tolist() == alone
-    assert not torch.equal(together, with_alphas(experiment, checkpoint, batch, alphas_of(checkpoint.params)))
+    assert not torch.equal(together, with_fixed_alphas(experiment, checkpoint, batch, alphas_of(checkpoint.params)))
 
 
 def test_a_network_without_alphas_is_refused(experiment, checkpoint, batch, adapted, genotypes):
     discrete, inherited = discretised(experiment, checkpoint, genotypes[0])
     for attempt in (
         lambda: adapt_batch(discrete, inherited, batch),
-        lambda: with_alphas(discrete, inherited, batch, {}),
+        lambda: with_fixed_alphas(discrete, inherited, batch, {}),
         lambda: with_cells(discrete, inherited, adapted, batch, genotypes),
     ):
         with pytest.raises(ConfigError, match=r"supernet.*discrete cell.*run folder of a search"):

@@ -18,6 +18,8 @@ from metadarts.core.errors import ConfigError, NumericsError, RunError
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch, alphas_of
 from metadarts.derive import derive_genotype, genotype_distance
+from metadarts.networks import Network
+from metadarts.papers.cells import adapt_batch
 from metadarts.papers.diagnosis import (
     Contrast,
     Evidence,
@@ -40,12 +42,14 @@ from metadarts.papers.diagnosis.distances import (
 )
 from metadarts.papers.diagnosis.passes import DISCRETE, SOFT, measure, partners_of, second_support, spans
 from metadarts.papers.diagnosis.summary import summarised
+from metadarts.relaxations import PLAIN, Softmax
 from metadarts.spaces import darts, random_genotype
 from metadarts.stats import Estimate, estimate, paired
 from metadarts.training import Config, RunFolder, build, discretised, with_settings
 from metadarts.training.build import HeldOutTasks, held_out
 from metadarts.training.checkpoints import Checkpoint
 from metadarts.viz import Picture, Ranges, draw_ranges
+from tests.papers.cases import relaxed
 
 TASKS = 5
 TINY = {
@@ -138,7 +142,7 @@ def test_alphas_that_move_give_tasks_cells_of_their_own(diagnosis):
 
 def test_a_swap_gives_every_task_the_architecture_of_its_partner(experiment, checkpoint, meta, monkeypatch):
     asked, given, adapted = [], [], []
-    real_cells, real_alphas, real_adapt = passes.with_choices, passes.with_alphas, passes.adapt_batch
+    real_cells, real_alphas, real_adapt = passes.with_choices, passes.with_fixed_alphas, passes.adapt_batch
 
     def cells(experiment, checkpoint, params, batch, choices):
         asked.extend(choices)
@@ -152,7 +156,7 @@ def test_a_swap_gives_every_task_the_architecture_of_its_partner(experiment, che
         adapted.append(real_adapt(experiment, checkpoint, batch))
         return adapted[-1]
 
-    for name, spy in (("with_choices", cells), ("with_alphas", alphas), ("adapt_batch", adapt)):
+    for name, spy in (("with_choices", cells), ("with_fixed_alphas", alphas), ("adapt_batch", adapt)):
         monkeypatch.setattr(passes, name, spy)
     batch = held_out(experiment, "test").batch(0, 3)
     found = measure(experiment, checkpoint, batch, meta, Key(("random",)), first=7)
@@ -216,7 +220,10 @@ def test_split_and_seed_choose_the_tasks(experiment, checkpoint, diagnosis):
 
 
 def test_a_task_that_left_the_finite_numbers_scores_0_and_has_no_architecture(experiment, checkpoint, meta):
-    batch, start = held_out(experiment, "test").batch(0, 4), shares_of({k: v[None] for k, v in meta_alphas(checkpoint)})
+    batch, start = (
+        held_out(experiment, "test").batch(0, 4),
+        shares_of({k: v[None] for k, v in meta_alphas(checkpoint)}, PLAIN),
+    )
     clean = measure(experiment, checkpoint, batch, meta, Key(("random",)), 0)
     images = batch.support_images.clone()
     images[1] = torch.nan
@@ -319,12 +326,45 @@ def test_a_second_support_set_looks_at_labels_and_masks():
         second_support(batch, 3)
 
 
+def test_cells_and_shares_are_those_of_the_runs_relaxation(tmp_path):
+    """What `metadarts derive` names, and not the softmax's; shares are its scores, brought to a sum of 1."""
+    experiment, checkpoint = relaxed(tmp_path, inner__alpha_rate=20.0, evaluate__steps=1)
+    space, relaxation, alphas = experiment.network.space, experiment.network.relaxation, alphas_of(checkpoint.params)
+    found = diagnose(experiment, checkpoint, 2)
+    derived, plain = (derive_genotype(alphas, space, each).canonical() for each in (relaxation, PLAIN))
+    assert found.architecture.meta == str(derived) != str(plain)
+    adapted = adapt_batch(experiment, checkpoint, held_out(experiment, "test").batch(0, 2))[0]
+    tasks = [{kind: table[task] for kind, table in alphas_of(adapted).items()} for task in range(2)]
+    own = [str(derive_genotype(each, space, relaxation).canonical()) for each in tasks]
+    assert [found.per_task["genotypes"][number] for number in found.per_task["genotype"]] == own
+    scores = torch.cat([alphas[kind].double().sigmoid() for kind in ("normal", "reduce")])
+    shares = scores / scores.sum(-1, keepdim=True)
+    assert found.architecture.meta_share == pytest.approx(float(shares.amax(-1).mean()))
+
+
+def test_edges_whose_candidates_all_score_0_have_even_shares():
+    class Nothing(Softmax):
+        def scores(self, alpha):
+            return torch.zeros_like(alpha, dtype=torch.float64)
+
+    assert shares_of({"normal": torch.randn(1, 2, 4)}, Nothing()).tolist() == [[[0.25] * 4] * 2]
+
+
+@pytest.mark.parametrize("inputs_by", ["pairs", "edges"])
+def test_alphas_for_inputs_are_refused_before_anything_is_measured(experiment, checkpoint, inputs_by, monkeypatch):
+    network = experiment.network
+    own = Network(network.spec, replace(network.space, inputs_by=inputs_by))
+    monkeypatch.setattr("metadarts.papers.diagnosis.study.held_out", None)
+    with pytest.raises(ConfigError, match=r"has alphas for inputs too: diagnose the run of a space whose inputs_by"):
+        diagnose(replace(experiment, learner=replace(experiment.learner, network=own)), checkpoint, TASKS)
+
+
 # Distances
 
 
 def test_shares_and_their_distances_by_hand():
     alphas = {"normal": torch.tensor([[[0.0, 0.0]], [[0.0, 2000.0]]]), "reduce": torch.tensor([[[0.0, 0.0]]] * 2)}
-    shares = shares_of(alphas)
+    shares = shares_of(alphas, PLAIN)
     assert shares.tolist() == [[[0.5, 0.5], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]
     assert largest_shares(shares).tolist() == [0.5, 0.75]
     assert variations(shares, shares).tolist() == [[0.0, 0.25], [0.25, 0.0]]

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import pytest
 
 from metadarts.core.errors import DataError, RunError
-from metadarts.papers.reproduction import Job, Stopped, carry_out, tabulate
+from metadarts.papers.reproduction import Job, Stopped, carry_out, tabulate, trainings
 from metadarts.papers.reproduction.job import Findings
 from metadarts.papers.reproduction.place import locked
+from metadarts.training import Config, RunFolder, with_settings
+from metadarts.training.config import to_settings
 from tests.papers.tiny_tables import job, shrink, source, spec
 
 FEW = ("headline", "maml")
@@ -141,6 +143,15 @@ def test_trainings_of_other_settings_are_refused(copy, counted, change, words):
     with pytest.raises(RunError, match=words):
         carry_out(work)
     assert counted["search"] == []
+
+
+def test_a_training_with_another_variant_is_refused_whose_options_have_other_names(tmp_path):
+    configs = {name: with_settings(Config(), {"macro.name": name}) for name in ("conv4", "tnas")}
+    assert len({frozenset(to_settings(config)["macro"]) for config in configs.values()}) == 2
+    for found, wanted in (("conv4", "tnas"), ("tnas", "conv4")):
+        folder = RunFolder.create(tmp_path / found, configs[found], {})
+        with pytest.raises(RunError, match=f"other settings: macro.name is '{found}', this table wants '{wanted}'"):
+            trainings._require_same(folder, configs[wanted], None)
 
 
 def test_trainings_of_another_length_are_refused(copy):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.rng import Key
-from metadarts.core.types import ALPHA_PREFIX
+from metadarts.core.types import ALPHA_PREFIX, alphas_of
+from metadarts.derive import derive_genotype, genotype_distance
 from metadarts.papers import prediction
 from metadarts.papers.cells import adapt_batch, finite_tasks, genotypes_of, with_cells
 from metadarts.papers.prediction import STARTS, Figure, PredictionStudy, study_prediction
@@ -19,39 +19,24 @@ from metadarts.papers.prediction_page import answers, as_markdown
 from metadarts.papers.recording import before_adaptation, record_tasks
 from metadarts.predictor import Archive, MetaModel, PredictorSpec, Rebuilder, Stem
 from metadarts.predictor.head import choices_of
+from metadarts.relaxations import PLAIN
 from metadarts.spaces import darts
 from metadarts.stats import Estimate
-from metadarts.training import Config, build, with_settings
+from metadarts.training import with_settings
 from metadarts.training.build import held_out
-from metadarts.training.checkpoints import Checkpoint
+from tests.papers.cases import relaxed, scattered, tiny
 
 TASKS = 5
-TINY = {
-    "tasks.ways": 3,
-    "macro.channels": 4,
-    "space.nodes": 1,
-    "macro.stem": (4, 6),
-    "model.head": "prototype",
-    "inner.alpha_rate": 200.0,
-    "training.meta_steps": 1,
-    "evaluate.steps": 3,
-    "evaluate.queries": 4,
-    "evaluate.batch": 2,
-}
 
 
 @pytest.fixture(scope="module")
 def experiment():
-    return build(with_settings(Config(), TINY).check())
+    return tiny(inner__alpha_rate=200.0, evaluate__steps=3)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(experiment):
-    params = experiment.fresh_state().params
-    draw = Key.from_seed(5).torch()
-    # Alphas that matter: with those of a fresh state all starts would be worth the same.
-    params |= {n: torch.randn(t.shape, generator=draw) for n, t in params.items() if n.startswith(ALPHA_PREFIX)}
-    return Checkpoint(params, {}, {"step": 0, "sha256": "c" * 64})
+    return scattered(experiment)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +66,7 @@ def test_nearness_is_that_to_the_tasks_own_architecture(experiment, checkpoint, 
     """The likelihood by hand, from the prediction of each task and the cell that it comes to."""
     batch = held_out(experiment, "test").batch(0, TASKS)
     adapted, _ = adapt_batch(experiment, checkpoint, batch)
-    cells = genotypes_of(adapted, model.space)
+    cells = genotypes_of(adapted, experiment.network)
     found = model.predict(batch).log_likelihood(choices_of(cells, model.space)) / (2 * 1 * 3)
     assert study.per_task["likelihood predicted"] == pytest.approx(found.tolist(), abs=1e-4)
     named = [a == b for a, b in zip(model.predict(batch).genotypes(), cells, strict=True)]
@@ -92,11 +77,28 @@ def test_a_shuffled_prediction_is_that_of_the_next_task(experiment, checkpoint, 
     """Passes are of 2 and of 3 tasks; within each, the next one in cyclic order."""
     batch = held_out(experiment, "test").batch(0, TASKS)
     adapted, _ = adapt_batch(experiment, checkpoint, batch)
-    cells, said = genotypes_of(adapted, model.space), model.predict(batch)
+    cells, said = genotypes_of(adapted, experiment.network), model.predict(batch)
     of = [1, 0, 3, 4, 2]
     found = said.log_likelihood(choices_of(cells, model.space, of)).tolist()
     # `of` tells which prediction each cell is held against: rows of `choices_of` are tasks of the prediction.
     assert study.per_task["likelihood shuffled"] == pytest.approx([value / 6 for value in found], abs=1e-4)
+
+
+def test_the_meta_learned_cell_is_that_of_the_runs_relaxation(tmp_path):
+    experiment, checkpoint = relaxed(tmp_path, evaluate__steps=1, inner__alpha_rate=20.0)
+    space, relaxation, path = experiment.network.space, experiment.network.relaxation, tmp_path / "a.sqlite"
+    with Archive.open(path, write=True) as archive:
+        record_tasks(experiment, checkpoint, archive, 4)
+        fresh = MetaModel(space, Stem.of_params(checkpoint.params), PredictorSpec(width=8, epochs=1))
+        fitted = fresh.fit(archive, Rebuilder(experiment.source))
+    found = study_prediction(experiment, checkpoint, fitted, 2, cells=False, steps=(1,))
+    adapted, _ = adapt_batch(experiment, checkpoint, held_out(experiment, "test").batch(0, 2))
+    alphas, own = alphas_of(checkpoint.params), genotypes_of(adapted, experiment.network)
+    cells = [derive_genotype(alphas, space, each).canonical() for each in (relaxation, PLAIN)]
+    assert cells[0] != cells[1], "the relaxation matters here"
+    choices = len(own[0].normal) + len(own[0].reduce)
+    expected = [1 - genotype_distance(cells[0], cell) / choices for cell in own]
+    assert found.per_task["agreement meta"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_model_that_knows_is_found_out_and_one_that_does_not_is_too(experiment, checkpoint, model, monkeypatch):
@@ -183,6 +185,6 @@ def test_a_warm_start_is_said_to_help_only_where_its_interval_does(meta, said):
 def test_what_does_not_fit_is_refused(experiment, checkpoint, model):
     with pytest.raises(ConfigError, match="at least 2, whose architectures"):
         study_prediction(experiment, checkpoint, model, 1)
-    other = MetaModel(darts(2), model.sight, model.spec)
+    other = MetaModel(darts(2), model.extractor, model.spec)
     with pytest.raises(ConfigError, match="with 2 nodes, the run of 'darts' with 1"):
         study_prediction(experiment, checkpoint, other, 4)

@@ -20,29 +20,17 @@ from metadarts.predictor.archive_check import check_origins, check_records
 from metadarts.predictor.rebuild import rebuild
 from metadarts.predictor.task_record import ADAPTED, EPISODE
 from metadarts.spaces import darts, random_genotype
-from metadarts.training import Config, build, discretised, evaluate_run, with_settings
+from metadarts.training import discretised, evaluate_run, with_settings
 from metadarts.training.build import held_out
 from metadarts.training.checkpoints import Checkpoint
+from tests.papers.cases import relaxed, tiny
 
 TASKS = 5
-TINY = {
-    "tasks.ways": 3,
-    "tasks.train_ways": 6,
-    "macro.channels": 4,
-    "space.nodes": 1,
-    "macro.stem": (4, 6),
-    "model.head": "prototype",
-    "inner.alpha_rate": 20.0,
-    "training.meta_steps": 1,
-    "evaluate.steps": 2,
-    "evaluate.queries": 4,
-    "evaluate.batch": 2,
-}
 
 
 @pytest.fixture(scope="module")
 def experiment():
-    return build(with_settings(Config(), TINY).check())
+    return tiny(tasks__train_ways=6, inner__alpha_rate=20.0, evaluate__steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +78,28 @@ def test_every_record_is_its_own_tasks_adaptation(experiment, checkpoint, full):
     assert len({record.before for record in records}) > 1
 
 
+def test_the_cell_recorded_is_that_of_the_runs_relaxation(experiment, checkpoint, archive, tmp_path):
+    """Its settings name the relaxation; without that name the record would be refused, as its cell is not softmax's."""
+    own, start = relaxed(tmp_path, inner__alpha_rate=20.0, evaluate__steps=1)
+    space, relaxation = own.network.space, own.network.relaxation
+    record_tasks(own, start, archive, 3)
+    records = list(archive)
+    tables = [{kind: torch.tensor(table) for kind, table in record.alphas.items()} for record in records]
+    assert [r.genotype for r in records] == [derive_genotype(each, space, relaxation).canonical() for each in tables]
+    assert all(record.settings["relaxation"] == {"name": "sigmoid"} for record in records)
+    assert check_records(archive).faults == ()
+    other = next(
+        r for r, each in zip(records, tables, strict=True) if r.genotype != derive_genotype(each, space).canonical()
+    )
+    settings = {name: value for name, value in other.settings.items() if name != "relaxation"}
+    with pytest.raises(DataError, match="not those of the genotype"):
+        archive.add([replace(other, settings=settings)])
+    assert "relaxation" not in settings_of(experiment, checkpoint)
+
+
 def test_training_tasks_have_the_ways_of_the_test(experiment, full):
     with Archive.open(full[0]) as archive:
-        origins = [experience.origin for experience in archive]
+        origins = [record.origin for record in archive]
     allowed = set(experiment.source.class_numbers("train"))
     for origin in origins:
         assert origin.facts["split"] == "train"
@@ -105,7 +112,7 @@ def test_test_tasks_are_those_that_evaluate_measures(experiment, checkpoint, arc
     found = record_tasks(experiment, checkpoint, archive, 4, split="test", seed=3)
     expected = evaluate_run(experiment, checkpoint, "test", 4, seed=3).evaluation.accuracies
     assert found.after == pytest.approx(float(expected.mean()))
-    assert sorted(experience.after for experience in archive) == pytest.approx(sorted(expected.tolist()))
+    assert sorted(record.after for record in archive) == pytest.approx(sorted(expected.tolist()))
     batch = held_out(experiment, "test", 3).batch(0, 4)
     images = {
         tuple(rebuild([origin], experiment.source).support_images.flatten().tolist()) for origin, _ in archive.tasks()

@@ -1,4 +1,4 @@
-"""Made-up experiences, and a process that appends them until it is killed.
+"""Made-up records, and a process that appends them until it is killed.
 
 python appender.py ARCHIVE ACKNOWLEDGED SEED PAUSE: each batch is added in one call; then the batch's number is written
 to ACKNOWLEDGED and synced; then it rests for PAUSE seconds.
@@ -57,7 +57,7 @@ def made(seed: int, number: int, space: SearchSpace = SPACE, /, **changes: objec
 
 
 def batch(seed: int, number: int) -> list[TaskRecord]:
-    """Experiences that are quickly made, so that most of the time goes into writing them."""
+    """Records that are quickly made, so that most of the time goes into writing them."""
     first = made(seed, 0, role=TRAINED)
     return [replace(first, settings={"number": number, "place": place}) for place in range(BATCH)]
 

@@ -1,4 +1,4 @@
-"""The archive: what is read is what was added, to the bit; what is no experience or no archive is refused."""
+"""The archive: what is read is what was added, to the bit; what is no record or no archive is refused."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def copy(full, place):
     return place
 
 
-def names_of(experiences):
-    return [encode(experience).id for experience in experiences]
+def names_of(records):
+    return [encode(record).id for record in records]
 
 
 def change(path, statement, *values):
@@ -65,22 +65,22 @@ def refused(call, match):
 # What is read is what was added
 
 
-def test_an_experience_comes_back_to_the_bit(some, full):
+def test_a_record_comes_back_to_the_bit(some, full):
     by_name = dict(zip(names_of(some), some, strict=True))
     with Archive.open(full) as opened:
         found = list(opened)
     assert sorted(names_of(found)) == sorted(by_name)
-    for experience in found:
-        before = by_name[encode(experience).id]
-        assert list(experience.alphas) == ["normal", "reduce"]
-        for cell, table in experience.alphas.items():
+    for record in found:
+        before = by_name[encode(record).id]
+        assert list(record.alphas) == ["normal", "reduce"]
+        for cell, table in record.alphas.items():
             assert table.dtype == np.float32
             assert table.tobytes() == before.alphas[cell].tobytes()
             table[0, 0] = 0  # one's own to change
         for name in ("space", "genotype", "before", "after", "role", "seed", "run"):
-            assert getattr(experience, name) == getattr(before, name)
-        assert dict(experience.settings) == dict(before.settings)
-        assert experience.origin.to_json() == before.origin.to_json()
+            assert getattr(record, name) == getattr(before, name)
+        assert dict(record.settings) == dict(before.settings)
+        assert record.origin.to_json() == before.origin.to_json()
 
 
 def test_numbers_at_the_edge_of_float32_come_back(place):
@@ -103,8 +103,8 @@ def test_a_space_of_one_cell_and_other_kinds_come_back(place):
     ]
     with Archive.open(place, write=True) as opened:
         opened.add(given)
-        assert {experience.origin.kind for experience in opened} == {TEACHER, FOLDER}
-        assert {experience.space for experience in opened} == {ONE_CELL}
+        assert {record.origin.kind for record in opened} == {TEACHER, FOLDER}
+        assert {record.space for record in opened} == {ONE_CELL}
         assert opened.count(Selection(source="zoo")) == 1
         assert check_records(opened).faults == ()
 
@@ -120,8 +120,8 @@ def test_the_order_of_a_genotypes_pairs_is_no_difference(place):
 @pytest.mark.parametrize("turn", [1, -1])
 def test_order_and_digest_do_not_depend_on_the_order_of_adding(some, full, place, turn):
     with Archive.open(place, write=True) as opened, Archive.open(full) as other:
-        for experience in some[::turn]:
-            opened.add([experience])
+        for record in some[::turn]:
+            opened.add([record])
         assert names_of(opened) == names_of(other)
         assert opened.sha256 == other.sha256
         opened.add([made(1, 0)])
@@ -137,7 +137,7 @@ def test_adding_twice_is_adding_once(some, copy):
         assert opened.add([]) == []
 
 
-def test_any_difference_is_another_experience(some):
+def test_any_difference_is_another_record(some):
     first = some[0]
     alphas = {cell: table.copy() for cell, table in first.alphas.items()}
     alphas["normal"][0, 0] = np.nextafter(alphas["normal"][0, 0], np.float32(9))
@@ -162,7 +162,7 @@ def test_selections_and_tasks(place):
             Selection(kind=TEACHER): 0, Selection(role=TRAINED, space=other.space): 0,
         }  # fmt: skip
         for chosen, count in counts.items():
-            assert opened.count(chosen) == len(list(opened.experiences(chosen))) == count
+            assert opened.count(chosen) == len(list(opened.records(chosen))) == count
         tasks = list(opened.tasks())
         assert sorted((origin.sha256, len(found)) for origin, found in tasks) == sorted(
             [(first.origin.sha256, 2), (other.origin.sha256, 1)]
@@ -171,7 +171,7 @@ def test_selections_and_tasks(place):
         groups = {(group.space.name, group.role): group for group in opened.groups()}
         assert len(groups) == 3
         group = groups["darts", "trained"]
-        assert (group.experiences, group.tasks, group.genotypes, group.before) == (1, 1, 1, first.before)
+        assert (group.records, group.tasks, group.genotypes, group.before) == (1, 1, 1, first.before)
 
 
 def test_reading_goes_on_while_another_adds(some, copy):
@@ -213,7 +213,7 @@ def test_a_damaged_record_is_not_merged_and_nothing_beside_it(copy, tmp_path):
         assert len(into) == 0
 
 
-# What is no experience
+# What is no record
 
 
 def wrong_alphas(change):
@@ -256,7 +256,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_experience_is_refused_and_nothing_beside_it_is_kept(place, some, name):
+def test_what_is_no_record_is_refused_and_nothing_beside_it_is_kept(place, some, name):
     changes, message = WRONG[name]
     with Archive.open(place, write=True) as opened:
         refused(lambda: opened.add([some[0], made(0, 1, **changes)]), message)
@@ -266,9 +266,9 @@ def test_what_is_no_experience_is_refused_and_nothing_beside_it_is_kept(place, s
 
 
 def test_an_error_in_the_middle_of_a_transaction_leaves_nothing(place, some, monkeypatch):
-    rows = [encode(experience) for experience in some]
+    rows = [encode(record) for record in some]
     with Archive.open(place, write=True) as opened:
-        monkeypatch.setattr(archive_file, "encode", lambda experience: rows.pop(0) if len(rows) > 1 else None)
+        monkeypatch.setattr(archive_file, "encode", lambda record: rows.pop(0) if len(rows) > 1 else None)
         with pytest.raises((DataError, TypeError)):
             opened.add([*some])
         assert len(opened) == 0
@@ -285,9 +285,9 @@ def test_files_that_are_no_archive(tmp_path, some):
     for path in (text, other):
         before = path.read_bytes()
         for write in (False, True):
-            refused(lambda path=path, write=write: Archive.open(path, write), "not an archive of experience")
+            refused(lambda path=path, write=write: Archive.open(path, write), "not an archive of task records")
         assert path.read_bytes() == before
-    refused(lambda: Archive.open(empty), "not an archive of experience")
+    refused(lambda: Archive.open(empty), "not an archive of task records")
     refused(lambda: Archive.open(tmp_path / "none"), "there is no archive")
     refused(lambda: Archive.open(tmp_path), "there is no archive")
     refused(lambda: Archive.open(tmp_path, write=True), "unable to open")
@@ -315,7 +315,7 @@ def test_another_version_is_refused_and_kept(copy, some):
     change(copy, "PRAGMA user_version = 0")
     refused(lambda: Archive.open(copy), "it was damaged")
     change(copy, f"PRAGMA application_id = {APPLICATION + 1}")
-    refused(lambda: Archive.open(copy), "not an archive of experience")
+    refused(lambda: Archive.open(copy), "not an archive of task records")
 
 
 def test_other_columns_are_refused(copy):
@@ -386,7 +386,7 @@ def forged(row, **changes):
 
 
 def test_a_forged_record_is_found(copy, some):
-    first, second = (encode(experience) for experience in some[:2])
+    first, second = (encode(record) for record in some[:2])
     nan = np.full(SPACE.alphas_total, np.nan, "<f4").tobytes()
     rows = {
         "its alphas have 4 bytes": forged(first, alphas=b"1234"),
@@ -418,7 +418,7 @@ def test_a_space_is_read_as_it_was_written():
         assert read_space(space_text(space)) == space
 
 
-def test_the_name_of_an_experience_stays():
+def test_the_name_of_an_record_stays():
     """Archives of today must be read tomorrow: a name is for ever."""
     table = np.arange(6, dtype=np.float32).reshape(2, 3)
     space = SearchSpace("one", ("none", "skip_connect", "sep_conv_3x3"), nodes=1, cell_types=("normal",))

@@ -87,7 +87,7 @@ def require_kept(archive, seed, numbers):
     with Archive.open(archive) as opened:
         there = {row.id for row in opened.rows()}
     for number in (*numbers, len(numbers)):
-        kept = [encode(experience).id in there for experience in batch(seed, number)]
+        kept = [encode(record).id in there for record in batch(seed, number)]
         assert all(kept) or (number == len(numbers) and not any(kept)), (seed, number, kept)
 
 

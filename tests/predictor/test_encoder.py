@@ -22,7 +22,7 @@ def stem() -> Stem:
     return Stem.of_params(network.init(Key.from_seed(0)))
 
 
-SIGHTS = {"stem": stem(), "footprints": Footprints(1, 3)}
+EXTRACTORS = {"stem": stem(), "footprints": Footprints(1, 3)}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def encoder(features: int) -> TaskEncoder:
     return TaskEncoder(features, 16, 8, Key.from_seed(1)).double()
 
 
-@pytest.mark.parametrize("name", SIGHTS)
+@pytest.mark.parametrize("name", EXTRACTORS)
 def test_the_order_of_images_and_of_classes_does_not_matter(batch, name):
-    sight, key = SIGHTS[name], Key.from_seed(2)
+    extractor, key = EXTRACTORS[name], Key.from_seed(2)
     rows = torch.from_numpy(key.child("rows").permutation(batch.support_labels.shape[1]))
     labels = torch.from_numpy(key.child("labels").permutation(batch.ways))
-    one, other = (seen_of(each, sight) for each in (batch, reordered(batch, rows, labels)))
-    own = encoder(sight.features)
+    one, other = (seen_of(each, extractor) for each in (batch, reordered(batch, rows, labels)))
+    own = encoder(extractor.features)
     own.standardise([type(one)(one.means.double(), one.deviations.double(), one.counts.double())])
     vectors = [own(type(s)(s.means.double(), s.deviations.double(), s.counts.double())) for s in (one, other)]
     vectors = [each.detach() for each in vectors]
@@ -56,23 +56,23 @@ def test_the_order_of_images_and_of_classes_does_not_matter(batch, name):
     assert float((vectors[0][0] - vectors[0][1]).abs().max()) > 1e-2, "two tasks look different"
 
 
-@pytest.mark.parametrize("name", SIGHTS)
+@pytest.mark.parametrize("name", EXTRACTORS)
 def test_which_images_are_of_one_class_does_matter(batch, name):
     mixed = TaskBatch(
         batch.support_images, batch.support_labels.roll(1, 1), batch.support_mask, batch.query_images,
         batch.query_labels, batch.query_mask, batch.ways,
     )  # fmt: skip
-    one, other = (seen_of(each, SIGHTS[name]) for each in (batch, mixed))
+    one, other = (seen_of(each, EXTRACTORS[name]) for each in (batch, mixed))
     assert not torch.allclose(one.means.sort(1).values, other.means.sort(1).values, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", SIGHTS)
+@pytest.mark.parametrize("name", EXTRACTORS)
 def test_queries_are_not_looked_at(batch, name):
     blind = TaskBatch(
         batch.support_images, batch.support_labels, batch.support_mask,
         torch.full_like(batch.query_images, torch.nan), batch.query_labels, batch.query_mask, batch.ways,
     )  # fmt: skip
-    assert torch.equal(seen_of(batch, SIGHTS[name]).means, seen_of(blind, SIGHTS[name]).means)
+    assert torch.equal(seen_of(batch, EXTRACTORS[name]).means, seen_of(blind, EXTRACTORS[name]).means)
 
 
 def test_moments_are_those_of_each_class_and_padding_does_not_count():

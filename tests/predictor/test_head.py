@@ -11,6 +11,7 @@ from metadarts.core.errors import GenotypeError
 from metadarts.core.rng import Key
 from metadarts.derive import derive_genotype
 from metadarts.predictor.head import ArchitectureHead, Choices, Prediction, choices_of, edge_sets, of_alphas
+from metadarts.relaxations import Softmax
 from metadarts.spaces import Genotype, SearchSpace, darts, random_genotype
 
 SMALL = SearchSpace("small", ("none", "skip_connect", "max_pool_3x3"), nodes=2, cell_types=("normal",))
@@ -70,6 +71,22 @@ def test_alphas_as_a_distribution_have_the_cell_that_darts_derives():
         derive_genotype({cell: table[task] for cell, table in alphas.items()}, space).canonical() for task in range(20)
     ]
     assert of_alphas(alphas, space).genotypes() == derived
+
+
+def test_alphas_under_another_relaxation_have_the_cell_that_it_derives():
+    class Sigmoid(Softmax):
+        def scores(self, alpha):
+            return alpha.double().sigmoid()
+
+    space, draw = darts(3), Key.from_seed(3).torch()
+    alphas = {cell: torch.randn(20, *space.alpha_shape, generator=draw) for cell in space.cell_types}
+    alphas["normal"][0, 0] = -2000.0  # scores of 0
+    tasks = [{cell: table[task] for cell, table in alphas.items()} for task in range(20)]
+    derived = [derive_genotype(own, space, Sigmoid()).canonical() for own in tasks]
+    assert derived != [derive_genotype(own, space).canonical() for own in tasks]
+    said = of_alphas(alphas, space, Sigmoid())
+    assert said.genotypes() == derived
+    assert bool(torch.isfinite(said.log_likelihood(choices_of(derived, space))).all())
 
 
 def test_the_gradient_of_a_likelihood_is_true():

@@ -16,13 +16,13 @@ from metadarts.core.types import TaskBatch
 from metadarts.predictor import Footprints, MetaModel, Origin, PredictorSpec, TaskRecord, open_model, save_model, tune
 from metadarts.predictor.head import choices_of
 from metadarts.predictor.losses import alphas_loss, architecture_loss, ranking_loss
-from metadarts.predictor.meta_dataset import lessons_of
+from metadarts.predictor.meta_dataset import meta_datasets
 from metadarts.predictor.task_record import ADAPTED, TRAINED
 from metadarts.predictor.tuning import _folds
 from metadarts.spaces import Genotype, SearchSpace
 
 SPACE = SearchSpace("toy", ("skip_connect", "max_pool_3x3"), nodes=1, cell_types=("normal",))
-SIGHT = Footprints(1, 1)
+EXTRACTOR = Footprints(1, 1)
 KEY = Key.from_seed(0).child("tests", "model")
 SHOTS, SIDE = 3, 5
 
@@ -54,7 +54,7 @@ def cell(operation: str) -> Genotype:
     return Genotype([(operation, 0), (operation, 1)], [2], [], [])
 
 
-def experience(number: int, operation: str, after: float, role: str = ADAPTED) -> TaskRecord:
+def record(number: int, operation: str, after: float, role: str = ADAPTED) -> TaskRecord:
     table = np.zeros(SPACE.alpha_shape, np.float32)
     table[:, SPACE.primitives.index(operation)] = 1.0
     return TaskRecord(
@@ -68,9 +68,9 @@ def archive(tasks: range, both: bool = False) -> list[TaskRecord]:
     found = []
     for number in tasks:
         best, worse = SPACE.primitives if is_bright(number) else reversed(SPACE.primitives)
-        found.append(experience(number, best, 0.9))
+        found.append(record(number, best, 0.9))
         if both:
-            found.append(experience(number, worse, 0.6, TRAINED))
+            found.append(record(number, worse, 0.6, TRAINED))
     return found
 
 
@@ -88,7 +88,7 @@ TRAIN, NEW = range(120), range(1000, 1100)
 
 @pytest.fixture(scope="module")
 def model() -> MetaModel:
-    return MetaModel(SPACE, SIGHT, PredictorSpec(width=16, embedding=8, rate=1e-2, epochs=15)).fit(
+    return MetaModel(SPACE, EXTRACTOR, PredictorSpec(width=16, embedding=8, rate=1e-2, epochs=15)).fit(
         archive(TRAIN), support
     )
 
@@ -105,9 +105,9 @@ def test_with_architectures_dealt_out_at_random_nothing_is_found():
     own = archive(TRAIN)
     order = KEY.child("deal").permutation(len(own)).tolist()
     dealt = [replace(own[at], alphas=own[to].alphas, genotype=own[to].genotype) for at, to in enumerate(order)]
-    fitted = MetaModel(SPACE, SIGHT, PredictorSpec(width=16, embedding=8, rate=1e-2, epochs=15)).fit(dealt, support)
+    fitted = MetaModel(SPACE, EXTRACTOR, PredictorSpec(width=16, embedding=8, rate=1e-2, epochs=15)).fit(dealt, support)
     assert 0.25 < named(fitted, NEW) < 0.75
-    held = lessons_of(archive(NEW), support, SIGHT, SPACE)
+    held = meta_datasets(archive(NEW), support, EXTRACTOR, SPACE)
     assert fitted.scores(held).architecture > np.log(2) / 3 - 0.02, (
         "one of two operations on two edges, no set: 3 choices"
     )
@@ -115,7 +115,7 @@ def test_with_architectures_dealt_out_at_random_nothing_is_found():
 
 def test_ranking_alone_orders_candidates():
     spec = PredictorSpec(width=16, embedding=8, rate=1e-2, epochs=15, architecture=0.0, alphas=0.0)
-    fitted = MetaModel(SPACE, SIGHT, spec).fit(archive(TRAIN, both=True), support)
+    fitted = MetaModel(SPACE, EXTRACTOR, spec).fit(archive(TRAIN, both=True), support)
     scores = fitted.rank(
         support([Origin("one-edge teacher", {"number": n}) for n in NEW]), [cell(op) for op in SPACE.primitives]
     )
@@ -123,44 +123,44 @@ def test_ranking_alone_orders_candidates():
     assert sum(a == is_bright(n) for a, n in zip(first, NEW, strict=True)) > 95
 
 
-def test_the_best_of_a_tasks_experiences_is_its_target():
-    (lessons,) = lessons_of(archive(range(6), both=True), support, SIGHT, SPACE)
-    assert (len(lessons), len(lessons.worth)) == (6, 12)
+def test_the_best_of_a_tasks_records_is_its_target():
+    (datasets,) = meta_datasets(archive(range(6), both=True), support, EXTRACTOR, SPACE)
+    assert (len(datasets), len(datasets.worth)) == (6, 12)
     for task in range(6):
         best = SPACE.primitives[0] if is_bright(task) else SPACE.primitives[1]
-        at = [int(origin.facts["number"]) for origin in lessons.origins].index(task)
-        assert lessons.best.operations["normal"][at].tolist() == [SPACE.primitives.index(best)] * 2
-    better, worse = lessons.pairs()
+        at = [int(origin.facts["number"]) for origin in datasets.origins].index(task)
+        assert datasets.best.operations["normal"][at].tolist() == [SPACE.primitives.index(best)] * 2
+    better, worse = datasets.pairs()
     assert len(better) == 6
-    assert bool((lessons.worth[better] > lessons.worth[worse]).all())
-    part = lessons.take(torch.tensor([4, 1]))
+    assert bool((datasets.worth[better] > datasets.worth[worse]).all())
+    part = datasets.take(torch.tensor([4, 1]))
     assert [int(origin.facts["number"]) for origin in part.origins] == [
-        int(lessons.origins[row].facts["number"]) for row in (4, 1)
+        int(datasets.origins[row].facts["number"]) for row in (4, 1)
     ]
     assert part.tried.rows.tolist().count(0) == part.tried.rows.tolist().count(1) == 2
     assert len(part.pairs()[0]) == 2
 
 
 def test_losses_are_what_they_say(model):
-    (lessons,) = lessons_of(archive(range(8), both=True), support, SIGHT, SPACE)
-    said = model.predict_seen(lessons.seen)
-    by_hand = -said.log_likelihood(lessons.best) / (SPACE.nodes * 3)
-    torch.testing.assert_close(architecture_loss(said, lessons), by_hand)
-    target = model.head.standardised(lessons.alphas)
+    (datasets,) = meta_datasets(archive(range(8), both=True), support, EXTRACTOR, SPACE)
+    said = model.predict_seen(datasets.seen)
+    by_hand = -said.log_likelihood(datasets.best) / (SPACE.nodes * 3)
+    torch.testing.assert_close(architecture_loss(said, datasets), by_hand)
+    target = model.head.standardised(datasets.alphas)
     torch.testing.assert_close(
         alphas_loss({c: torch.zeros_like(t) for c, t in target.items()}, target), target["normal"].square().mean((1, 2))
     )
-    better, worse = lessons.pairs()
-    scores = said.log_likelihood(lessons.tried)
+    better, worse = datasets.pairs()
+    scores = said.log_likelihood(datasets.tried)
     expected = (1 + (scores[worse] - scores[better]).exp()).log().mean()
-    torch.testing.assert_close(ranking_loss(said, lessons), expected)
-    (alone,) = lessons_of(archive(range(3)), support, SIGHT, SPACE)
+    torch.testing.assert_close(ranking_loss(said, datasets), expected)
+    (alone,) = meta_datasets(archive(range(3)), support, EXTRACTOR, SPACE)
     assert ranking_loss(model.predict_seen(alone.seen), alone) is None
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another(model):
-    again = MetaModel(SPACE, SIGHT, model.spec).fit(archive(TRAIN), support)
-    other = MetaModel(SPACE, SIGHT, replace(model.spec, seed=1)).fit(archive(TRAIN), support)
+    again = MetaModel(SPACE, EXTRACTOR, model.spec).fit(archive(TRAIN), support)
+    other = MetaModel(SPACE, EXTRACTOR, replace(model.spec, seed=1)).fit(archive(TRAIN), support)
     batch = support([Origin("one-edge teacher", {"number": 7})])
     assert torch.equal(*(each.predict(batch).alphas["normal"] for each in (model, again)))
     assert not torch.equal(*(each.predict(batch).alphas["normal"] for each in (model, other)))
@@ -200,18 +200,16 @@ def test_a_file_that_was_changed_is_refused(model, tmp_path):
 
 
 def test_what_cannot_be_learnt_from_is_refused(model):
-    with pytest.raises(DataError, match="no experience to learn from"):
-        MetaModel(SPACE, SIGHT).fit([], support)
-    other = replace(experience(0, "skip_connect", 0.5), space=replace(SPACE, name="another"))
+    with pytest.raises(DataError, match="no record to learn from"):
+        MetaModel(SPACE, EXTRACTOR).fit([], support)
+    other = replace(record(0, "skip_connect", 0.5), space=replace(SPACE, name="another"))
     with pytest.raises(DataError, match="'another' with 1 nodes, expected 'toy'"):
-        MetaModel(SPACE, SIGHT).fit([other], support)
+        MetaModel(SPACE, EXTRACTOR).fit([other], support)
     with pytest.raises(ConfigError, match="learnt from nothing yet"):
-        MetaModel(SPACE, SIGHT).predict(support([Origin("one-edge teacher", {"number": 0})]))
-    broken = replace(
-        experience(0, "skip_connect", 0.5), alphas={"normal": np.full(SPACE.alpha_shape, np.nan, np.float32)}
-    )
+        MetaModel(SPACE, EXTRACTOR).predict(support([Origin("one-edge teacher", {"number": 0})]))
+    broken = replace(record(0, "skip_connect", 0.5), alphas={"normal": np.full(SPACE.alpha_shape, np.nan, np.float32)})
     with pytest.raises(NumericsError, match="not finite after epoch 1"):
-        MetaModel(SPACE, SIGHT).fit([broken, experience(1, "skip_connect", 0.5)], support)
+        MetaModel(SPACE, EXTRACTOR).fit([broken, record(1, "skip_connect", 0.5)], support)
 
 
 @pytest.mark.parametrize("change", [{"rate": 0.0}, {"epochs": 0}, {"width": 0}, {"decay": float("nan")},
@@ -222,9 +220,9 @@ def test_numbers_out_of_range_are_refused(change):
 
 
 def test_folds_hold_out_every_task_once_with_all_that_was_tried_on_it():
-    lessons = lessons_of(archive(range(11), both=True), support, SIGHT, SPACE)
+    datasets = meta_datasets(archive(range(11), both=True), support, EXTRACTOR, SPACE)
     held_out: list[int] = []
-    for train, held in _folds(lessons, 3, KEY):
+    for train, held in _folds(datasets, 3, KEY):
         names = [{int(o.facts["number"]) for part in side for o in part.origins} for side in (train, held)]
         assert not names[0] & names[1]
         assert names[0] | names[1] == set(range(11))
@@ -232,16 +230,18 @@ def test_folds_hold_out_every_task_once_with_all_that_was_tried_on_it():
         held_out += sorted(names[1])
     assert sorted(held_out) == list(range(11))
     with pytest.raises(ConfigError, match="folds: expected 2 to 11"):
-        _folds(lessons, 12, KEY)
+        _folds(datasets, 12, KEY)
 
 
 def test_tuning_tells_its_settings_apart_by_held_out_tasks(monkeypatch):
     from metadarts.predictor import tuning
 
     monkeypatch.setattr(tuning, "GRID", ({"rate": 1e-2, "width": 16}, {"rate": 1e-9, "width": 16}))
-    model = MetaModel(SPACE, SIGHT, PredictorSpec(embedding=8, epochs=8))
+    model = MetaModel(SPACE, EXTRACTOR, PredictorSpec(embedding=8, epochs=8))
     told: list[int] = []
-    tried = tune(model, lessons_of(archive(range(60)), support, SIGHT, SPACE), 2, lambda now: told.append(now.done))
+    tried = tune(
+        model, meta_datasets(archive(range(60)), support, EXTRACTOR, SPACE), 2, lambda now: told.append(now.done)
+    )
     assert [each.spec.rate for each in tried] == [1e-2, 1e-9]
     assert tried[0].loss < tried[1].loss - 0.1
     assert told == [1, 2, 3, 4]
@@ -250,22 +250,22 @@ def test_tuning_tells_its_settings_apart_by_held_out_tasks(monkeypatch):
 
 def test_what_tuning_chose_is_trained_as_it_was_tried():
     """To stop after 2 of 8 epochs is to be where the whole course is after 2, its rate not yet fallen."""
-    lessons = lessons_of(archive(range(20)), support, SIGHT, SPACE)
-    course = MetaModel(SPACE, SIGHT, PredictorSpec(width=8, epochs=8))
-    looks = [course.scores(lessons).loss for _ in course.epochs(lessons)]
-    stopped = MetaModel(SPACE, SIGHT, PredictorSpec(width=8, epochs=8, stop=2)).learn(lessons)
-    assert stopped.scores(lessons).loss == looks[1] != looks[-1]
+    datasets = meta_datasets(archive(range(20)), support, EXTRACTOR, SPACE)
+    course = MetaModel(SPACE, EXTRACTOR, PredictorSpec(width=8, epochs=8))
+    looks = [course.scores(datasets).loss for _ in course.epochs(datasets)]
+    stopped = MetaModel(SPACE, EXTRACTOR, PredictorSpec(width=8, epochs=8, stop=2)).learn(datasets)
+    assert stopped.scores(datasets).loss == looks[1] != looks[-1]
 
 
 def test_folds_of_tasks_of_several_sizes_have_none_empty_and_divergence_comes_last(monkeypatch):
     from metadarts.predictor import tuning
 
-    (whole,) = lessons_of(archive(range(4)), support, SIGHT, SPACE)
+    (whole,) = meta_datasets(archive(range(4)), support, EXTRACTOR, SPACE)
     parts = [whole.take(torch.tensor(rows)) for rows in ([0, 1], [2], [3])]
     for train, held in _folds(parts, 4, KEY):
         assert (sum(map(len, train)), sum(map(len, held))) == (3, 1)
     monkeypatch.setattr(tuning, "GRID", ({"rate": 1e30, "width": 8}, {"rate": 1e-3, "width": 8}))
-    tried = tune(MetaModel(SPACE, SIGHT, PredictorSpec(embedding=4, epochs=2)), parts, 2)
+    tried = tune(MetaModel(SPACE, EXTRACTOR, PredictorSpec(embedding=4, epochs=2)), parts, 2)
     assert [each.spec.rate for each in tried] == [1e-3, 1e30]
     assert tried[1].loss == float("inf")
 
@@ -287,11 +287,11 @@ def test_images_of_other_channels_and_single_classes_are_refused(model):
 
 
 def test_without_a_word_from_the_vector_scores_are_those_of_all_tasks_together():
-    lessons = lessons_of(archive(TRAIN), support, SIGHT, SPACE)
-    fresh = MetaModel(SPACE, SIGHT, PredictorSpec(rate=1e-9, epochs=1)).learn(lessons)
-    assert fresh.scores(lessons).alphas == pytest.approx(1.0, abs=1e-3)
+    datasets = meta_datasets(archive(TRAIN), support, EXTRACTOR, SPACE)
+    fresh = MetaModel(SPACE, EXTRACTOR, PredictorSpec(rate=1e-9, epochs=1)).learn(datasets)
+    assert fresh.scores(datasets).alphas == pytest.approx(1.0, abs=1e-3)
     overall = fresh.head.overall(1).log_likelihood(choices_of([cell("skip_connect")], SPACE))
-    said = fresh.predict_seen(lessons[0].seen.take(torch.tensor([0]))).log_likelihood(
+    said = fresh.predict_seen(datasets[0].seen.take(torch.tensor([0]))).log_likelihood(
         choices_of([cell("skip_connect")], SPACE)
     )
     torch.testing.assert_close(overall, said, atol=1e-4, rtol=1e-4)

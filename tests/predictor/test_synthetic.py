@@ -15,11 +15,11 @@ from metadarts.predictor.synthetic import (
     OPERATIONS,
     Family,
     Schedule,
-    TeacherTasks,
-    experiences,
+    SyntheticTasks,
     rebuild,
+    records_of,
+    synthetic_tasks,
     taught,
-    teacher_tasks,
     train_each,
     warm_start,
 )
@@ -37,8 +37,8 @@ EASY = ("max_pool_3x3", "avg_pool_3x3", "skip_connect")
 """Operations without parameters, which need few images to be told apart."""
 
 
-def some(count: int = 6, family: Family = SMALL) -> TeacherTasks:
-    return teacher_tasks(3, 0, count, family)
+def some(count: int = 6, family: Family = SMALL) -> SyntheticTasks:
+    return synthetic_tasks(3, 0, count, family)
 
 
 def test_the_space_is_one_edge_with_operations_of_darts():
@@ -48,12 +48,12 @@ def test_the_space_is_one_edge_with_operations_of_darts():
 
 
 def test_a_task_depends_on_its_number_alone():
-    tasks, later = some(), teacher_tasks(3, 4, 2, SMALL)
+    tasks, later = some(), synthetic_tasks(3, 4, 2, SMALL)
     for ours, theirs in zip(tasks.batch.slice(4, 6).tensors(), later.batch.tensors(), strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(tasks.truth[4:6], later.truth)
     assert not torch.equal(tasks.batch.support_images[0], tasks.batch.support_images[1])
-    assert not torch.equal(tasks.batch.support_images, teacher_tasks(4, 0, 6, SMALL).batch.support_images)
+    assert not torch.equal(tasks.batch.support_images, synthetic_tasks(4, 0, 6, SMALL).batch.support_images)
 
 
 def test_images_have_no_mean_that_could_tell_and_classes_are_of_one_size():
@@ -67,13 +67,13 @@ def test_images_have_no_mean_that_could_tell_and_classes_are_of_one_size():
 
 
 def test_every_operation_is_drawn():
-    drawn = teacher_tasks(0, 0, 60, replace(SMALL, support=2, query=2)).truth
+    drawn = synthetic_tasks(0, 0, 60, replace(SMALL, support=2, query=2)).truth
     assert set(drawn.tolist()) == set(range(len(OPERATIONS)))
 
 
 def test_labels_are_the_teachers():
     """The identity's teacher ranks images by one channel's average of relu, which nothing else knows."""
-    tasks = teacher_tasks(0, 0, 30, SMALL)
+    tasks = synthetic_tasks(0, 0, 30, SMALL)
     chosen = [i for i, op in enumerate(tasks.truth.tolist()) if OPERATIONS[op] == "skip_connect"]
     assert chosen
     for task in chosen:
@@ -118,7 +118,7 @@ def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="schedule"):
         Schedule(starts=0)
     with pytest.raises(ConfigError, match="at least one task"):
-        teacher_tasks(0, 0, 0)
+        synthetic_tasks(0, 0, 0)
 
 
 @pytest.mark.parametrize("kernel", APART)
@@ -131,7 +131,7 @@ def test_a_teachers_filter_needs_its_kernel(kernel):
 
 def test_operations_are_named_by_training_each_alone():
     """Of few images, operations without parameters: the others need more, see benchmarks/one_edge.py."""
-    tasks = teacher_tasks(0, 0, 12, replace(SMALL, support=64, query=128, operations=EASY))
+    tasks = synthetic_tasks(0, 0, 12, replace(SMALL, support=64, query=128, operations=EASY))
     assert len(set(tasks.truth.tolist())) == 3
     trained = train_each(tasks, Key.from_seed(1), Schedule(steps=60))
     assert torch.equal(trained.best, tasks.truth)
@@ -140,7 +140,7 @@ def test_operations_are_named_by_training_each_alone():
 
 
 def test_a_student_learns_its_teachers_convolution():
-    tasks = teacher_tasks(0, 0, 2, replace(SMALL, support=256, query=256, operations=("dil_conv_3x3",)))
+    tasks = synthetic_tasks(0, 0, 2, replace(SMALL, support=256, query=256, operations=("dil_conv_3x3",)))
     trained = train_each(tasks, Key.from_seed(1), Schedule(steps=40))
     assert trained.accuracies.min() > 0.9
     assert (trained.accuracies > trained.before + 0.2).all()
@@ -165,7 +165,7 @@ def test_the_best_is_told_by_accuracy_then_by_loss():
 
 
 def test_noise_turns_support_labels_round_and_leaves_the_rest():
-    clean, noisy = (teacher_tasks(0, 0, 20, replace(SMALL, noise=noise)).batch for noise in (0.0, 0.2))
+    clean, noisy = (synthetic_tasks(0, 0, 20, replace(SMALL, noise=noise)).batch for noise in (0.0, 0.2))
     turned = clean.support_labels != noisy.support_labels
     assert 0.1 < turned.float().mean() < 0.3
     assert torch.equal(clean.query_labels, noisy.query_labels)
@@ -174,7 +174,7 @@ def test_noise_turns_support_labels_round_and_leaves_the_rest():
 
 def test_a_family_names_its_operations():
     family = replace(SMALL, operations=("skip_connect", "sep_conv_5x5"), support=2, query=2)
-    tasks = teacher_tasks(0, 0, 8, family)
+    tasks = synthetic_tasks(0, 0, 8, family)
     assert set(tasks.truth.tolist()) == {0, 1}
     assert tasks.family.space.operations == family.operations
     with pytest.raises(ConfigError, match="did you mean 'sep_conv_5x5'"):
@@ -189,10 +189,10 @@ def test_what_is_taught_is_the_truth():
         assert record.after == 1.0
 
 
-def test_experiences_say_all_but_the_truth():
+def test_records_say_all_but_the_truth():
     tasks = some(2)
     trained = train_each(tasks, Key.from_seed(1), Schedule(1, 0, 2))
-    records = experiences(tasks, trained, 1)
+    records = records_of(tasks, trained, 1)
     assert len(records) == 2 * len(OPERATIONS)
     for number, record in enumerate(records):
         task, column = divmod(number, len(OPERATIONS))
@@ -209,7 +209,7 @@ def test_experiences_say_all_but_the_truth():
 
 
 def test_a_warm_start_at_the_truth_is_ahead():
-    tasks = teacher_tasks(5, 0, 8, replace(SMALL, support=64, query=256))
+    tasks = synthetic_tasks(5, 0, 8, replace(SMALL, support=64, query=256))
     flat = warm_start(tasks, torch.zeros(6), Key.from_seed(2))
     told = warm_start(tasks, 5.0 * torch.eye(6)[tasks.truth], Key.from_seed(2))
     assert flat.shape == told.shape == (11, 8)

@@ -117,7 +117,7 @@ def test_a_stop_within_a_validation_keeps_the_state_before_it(make, folder, monk
     if version == "0.1":
         without_progress(run.path / "checkpoints" / "last.json")
     assert same_state(search(experiment, run), expected)
-    assert looks_of(run) == looks_of(whole)
+    assert validations_of(run) == validations_of(whole)
     assert run.load("best").facts == whole.load("best").facts
     assert 0.0 < run.load("best").facts["progress"] < 1.0
 

@@ -12,11 +12,15 @@ from matplotlib.figure import Figure
 
 from metadarts.core.errors import ConfigError, GenotypeError, NumericsError
 from metadarts.core.rng import Key
+from metadarts.core.types import Stage
+from metadarts.derive import derive_genotype
+from metadarts.relaxations import Softmax
 from metadarts.spaces import Genotype, SearchSpace, darts, random_genotype
 from metadarts.viz import (
     Panel,
     Picture,
     Series,
+    _traces,
     draw_alpha_history,
     draw_choices,
     draw_curve,
@@ -97,6 +101,70 @@ def test_traces_show_each_weight_from_the_step_it_was_recorded_at(monkeypatch: p
         looks = [(middle >= 31) + (middle >= 40) for middle in middles]
         assert set(looks) == {0, 1, 2}
         torch.testing.assert_close(drawn, expected[looks].T)
+
+
+class Sigmoid(Softmax):
+    """A relaxation that ranks edges otherwise than the softmax, and whose scores reach 0."""
+
+    def weights(self, alpha: torch.Tensor, at: Stage, noise: torch.Tensor | None = None) -> torch.Tensor:
+        return alpha.sigmoid()
+
+    def scores(self, alpha: torch.Tensor) -> torch.Tensor:
+        return alpha.double().sigmoid()
+
+
+def frames(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, str | None]]:
+    """(node, source, kept operation or None) of every panel drawn from now on."""
+    drawn: list[tuple[int, int, str | None]] = []
+    original = _traces._label_panel
+
+    def label(axes: Axes, node: int, source: int, space: SearchSpace, kept: str | None) -> None:
+        drawn.append((node, source, kept))
+        original(axes, node, source, space, kept)
+
+    monkeypatch.setattr(_traces, "_label_panel", label)
+    return drawn
+
+
+def test_traces_are_those_of_the_runs_relaxation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours are its scores, 0 among them, and the dots are the cell that derivation gives under it."""
+    drawn, shown = frames(monkeypatch), []
+    original = Axes.imshow
+    monkeypatch.setattr(Axes, "imshow", lambda self, data, **how: shown.append(data) or original(self, data, **how))
+    alphas = torch.tensor([[-9.0, 3.0, 3.1], [-9.0, -4.0, 0.0], [0.0, 4.0, 4.0], [0.0, 1.0, -2.0], [0.0, -1e4, 2.0]])
+    draw_alpha_history([0], [alphas], "normal", SMALL, Picture(), relaxation=Sigmoid())
+    one = SearchSpace("one", SMALL.primitives, 2, cell_types=("normal",))
+    expected = derive_genotype({"normal": alphas}, one, Sigmoid())
+    assert expected != derive_genotype({"normal": alphas}, one), "the two relaxations keep other edges"
+    assert {panel for panel in drawn if panel[2]} == set(expected.choices("normal"))
+    last = torch.tensor(shown, dtype=torch.float64)[:, :, -1].exp2() / 3
+    torch.testing.assert_close(last, alphas.double().sigmoid(), rtol=1e-9, atol=1e-300)
+    assert all(math.isfinite(value) for value in torch.tensor(shown).flatten().tolist())
+
+
+@pytest.mark.parametrize("inputs_by", ["pairs", "edges"])
+def test_traces_of_a_space_with_alphas_for_inputs_mark_the_cell_given(
+    inputs_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SearchSpace("own", SMALL.primitives, 2, inputs_by=inputs_by)
+    kept = random_genotype(space, Key.from_seed(1))
+    drawn = frames(monkeypatch)
+    draw_alpha_history([0, 4], noise(2, 5, 3), "reduce", space, Picture(), kept=kept)
+    assert {panel for panel in drawn if panel[2]} == set(kept.choices("reduce"))
+    with pytest.raises(GenotypeError, match=r"has alphas for inputs too.*give the genotype"):
+        draw_alpha_history([0, 4], noise(2, 5, 3), "reduce", space, Picture())
+    with pytest.raises(GenotypeError, match="not a genotype of space 'own'"):
+        draw_alpha_history([0, 4], noise(2, 5, 3), "reduce", space, Picture(), kept=genotypes(1)[0])
+
+
+@pytest.mark.parametrize(("inputs", "nodes"), [(1, 1), (1, 3), (3, 2)])
+def test_every_space_of_one_edge_per_node_can_be_drawn(
+    inputs: int, nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SearchSpace("few", SMALL.primitives, nodes, inputs, edges_per_node=1)
+    drawn = frames(monkeypatch)
+    draw_alpha_history([0, 4], noise(2, space.num_edges, 3), "normal", space, Picture())
+    assert [node for node, _, kept in drawn if kept] == list(range(nodes))
 
 
 def test_choices_that_stay_are_one_bar() -> None:

@@ -12,3 +12,4 @@ from .page import as_markdown as as_markdown
 from .page import as_text as as_text
 from .picture import draw_diagnosis as draw_diagnosis
 from .study import diagnose as diagnose
+from .study import require_diagnosable as require_diagnosable

@@ -11,15 +11,25 @@ from torch import Tensor
 
 from metadarts.core.types import Params
 from metadarts.derive import genotype_distance
-from metadarts.relaxations import PLAIN, Relaxation, scores_of
+from metadarts.relaxations import Relaxation, scores_of
 from metadarts.spaces import Genotype
 from metadarts.stats import Values
 
+ROUNDING = 1e-9
+"""Scores of an edge whose sum is this near to 1 are shares as they are."""
 
-def shares_of(alphas: Params, relaxation: Relaxation = PLAIN) -> Tensor:
-    """The relaxed alphas [T, E, P] by cell kind: [T, R, P] float64 on the CPU, R the edges of all cell kinds."""
+
+def shares_of(alphas: Params, relaxation: Relaxation) -> Tensor:
+    """The relaxed alphas [T, E, P] by cell kind: [T, R, P] float64 on the CPU, R the edges of all cell kinds.
+
+    They are the relaxation's scores, brought to a sum of 1 where they have another; all candidates of an edge whose
+    scores are all 0 are alike.
+    """
     tables = scores_of(alphas, relaxation)
-    return torch.cat([tables[kind].cpu() for kind in sorted(tables)], dim=1)
+    scores = torch.cat([tables[kind].cpu() for kind in sorted(tables)], dim=1)
+    total = scores.sum(-1, keepdim=True)
+    shares = torch.where(total > 0, scores / total, 1.0 / scores.shape[-1])
+    return torch.where((total - 1.0).abs() < ROUNDING, scores, shares)
 
 
 def largest_shares(shares: Tensor) -> Values:

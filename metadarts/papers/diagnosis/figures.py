@@ -20,7 +20,7 @@ class Architecture:
         choices: of one genotype: the largest distance there can be.
         cells_from_meta: choices in which a task's genotype differs from the meta-genotype.
         cells_between: choices in which the genotypes of two tasks differ, mean over pairs.
-        meta_share: largest share (softmax) of an edge at the meta-learned alphas, mean over edges, 0 to 1.
+        meta_share: largest share of an edge at the meta-learned alphas, mean over edges, 0 to 1.
         adapted_share: the same after adaptation.
         alphas_moved: total variation distance from the meta-learned to the adapted shares, mean over edges, 0 to 1.
         alphas_between: the same between the adapted shares of two tasks, mean over pairs.

@@ -133,7 +133,8 @@ def _choices(diagnosis: Diagnosis) -> Section:
         (f"same task found again by its alphas, % (chance {100 * rate.chance:.1f})", _percent(found_again)),
     )
     note = (
-        "Shares are the softmax of the alphas, means are over edges. A distance is the total variation, from 0 to 1: "
+        "Shares are the relaxed alphas (by default their softmax), means are over edges. A distance is the total "
+        "variation, from 0 to 1: "
         "the part of an edge's share that lies on other candidates. The last row but one compares how far a task moves "
         "with how far two tasks are apart; well above 1, all tasks move the same way. The last row tells how often the "
         "alphas of a task's second adaptation left the start most nearly in the direction of its first, of all tasks'."

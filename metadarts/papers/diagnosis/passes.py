@@ -14,7 +14,7 @@ from torch import Tensor
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, alphas_of
-from metadarts.papers.cells import adapt_batch, as_values, finite_tasks, genotypes_of, with_alphas, with_choices
+from metadarts.papers.cells import adapt_batch, as_values, finite_tasks, genotypes_of, with_choices, with_fixed_alphas
 from metadarts.spaces import Genotype, random_genotype
 from metadarts.stats import Values
 from metadarts.training import Experiment
@@ -129,23 +129,23 @@ def measure(
         key: of the random cells; that of task i depends on ``key.child(i)`` alone.
         first: the number of the batch's first task.
     """
-    space = experiment.network.space
+    network = experiment.network
     adapted, own = adapt_batch(experiment, checkpoint, batch)
     again, _ = adapt_batch(experiment, checkpoint, second_support(batch, experiment.config.tasks.shots))
     once = finite_tasks(adapted)
     partners = partners_of(once.tolist())
-    genotypes = genotypes_of(adapted, space)
+    genotypes = genotypes_of(adapted, network)
     cells = {
         "own": genotypes,
         "other": [genotypes[partner] for partner in partners],
         "meta": [meta] * batch.tasks,
-        "random": [random_genotype(space, key.child(first + task)).canonical() for task in range(batch.tasks)],
+        "random": [random_genotype(network.space, key.child(first + task)).canonical() for task in range(batch.tasks)],
     }
     return TaskResults(
-        shares_of(alphas_of(adapted)),
-        shares_of(alphas_of(again)),
+        shares_of(alphas_of(adapted), network.relaxation),
+        shares_of(alphas_of(again), network.relaxation),
         genotypes,
-        genotypes_of(again, space),
+        genotypes_of(again, network),
         np.asarray(once & finite_tasks(again)),
         [first + partner for partner in partners],
         _soft(experiment, checkpoint, batch, alphas_of(adapted), own, partners),
@@ -163,7 +163,7 @@ def _soft(
         "other_fixed": {kind: table[partners] for kind, table in alphas.items()},
         "uniform": {kind: torch.zeros_like(table) for kind, table in meta.items()},
     }
-    found = {name: with_alphas(experiment, checkpoint, batch, tables) for name, tables in replaced.items()}
+    found = {name: with_fixed_alphas(experiment, checkpoint, batch, tables) for name, tables in replaced.items()}
     return {name: as_values(found.get(name, own)) for name in SOFT}
 
 

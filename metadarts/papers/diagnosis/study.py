@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from metadarts.core.errors import NumericsError
+from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.progress import Watch, tell_mean
 from metadarts.core.rng import Key
-from metadarts.core.types import alphas_of
+from metadarts.core.types import alphas_of, batched
 from metadarts.derive import derive_genotype
 from metadarts.papers.cells import measured_facts, require_supernet
 from metadarts.spaces import Genotype
@@ -46,16 +46,17 @@ def diagnose(
         progress: told of the tasks done and the mean accuracy of the usual adaptation.
 
     Raises:
-        ConfigError: when the network has no alphas, there are fewer than two tasks, or there are fewer queries than
-            shots per class.
+        ConfigError: when the network has no alphas or has alphas for inputs, there are fewer than two tasks, or there
+            are fewer queries than shots per class.
         NumericsError: when fewer than two tasks stay in the finite numbers.
         ResourceError: when memory runs out.
     """
-    require_supernet(experiment)
+    require_diagnosable(experiment)
     spans(tasks, experiment.config.evaluate.batch)
     episodes, key = held_out(experiment, split, seed), Key.from_seed(seed).child("diagnosis")
     meta_alphas = {kind: table.detach().cpu() for kind, table in alphas_of(checkpoint.params).items()}
-    meta = derive_genotype(meta_alphas, experiment.network.space).canonical()
+    network = experiment.network
+    meta = derive_genotype(meta_alphas, network.space, network.relaxation).canonical()
 
     def work(size: int) -> TaskResults:
         return _all(experiment, checkpoint, episodes, spans(tasks, size), meta, key.child("random"), progress)
@@ -68,7 +69,19 @@ def diagnose(
             "inner.weight_rate, inner.alpha_rate or evaluate.steps"
         )
     facts = measured_facts(experiment, checkpoint, episodes, tasks, split, seed) | {"finite_tasks": finite}
-    return summarised(found, meta, shares_of({k: t.unsqueeze(0) for k, t in meta_alphas.items()}), key, facts)
+    start = shares_of(batched(meta_alphas, 1), network.relaxation)
+    return summarised(found, meta, start, key, facts)
+
+
+def require_diagnosable(experiment: Experiment) -> None:
+    """Require a supernet whose alphas choose operations alone. Raises ConfigError."""
+    require_supernet(experiment)
+    space = experiment.network.space
+    if space.inputs_by != "rule":
+        raise ConfigError(
+            f"a diagnosis swaps operations of edges; space {space.name!r} has alphas for inputs too: diagnose the run "
+            "of a space whose inputs_by is 'rule'"
+        )
 
 
 def _all(

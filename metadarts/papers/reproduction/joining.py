@@ -15,7 +15,7 @@ from .plans import ComparisonPlan, RowPlan, comparisons_of, rows_of
 from .tables import TableSpec, table_named
 
 Item = TypeVar("Item", Row, Comparison)
-Place = tuple[str, ...]
+ItemKey = tuple[str, ...]
 OF_THE_HEADLINE = (META_CELL, TASK_CELL)
 """Rows whose cell is read off the headline's alphas: without its row nothing says which headline that was."""
 
@@ -32,7 +32,7 @@ def joined(tables: Sequence[ResultTable]) -> list[ResultTable]:
             cell of a headline without that headline.
         ConfigError: for parts of a table that is none of ours.
     """
-    groups: dict[Place, list[ResultTable]] = {}
+    groups: dict[ItemKey, list[ResultTable]] = {}
     for table in tables:
         parts = groups.setdefault((table.name, table.budget, table.split), [])
         if table not in parts:
@@ -49,12 +49,12 @@ def _joined(given: list[ResultTable]) -> ResultTable:
     quick = sorted(
         (row for part in parts for row in part.rows), key=lambda row: row.search_seconds + row.measure_seconds
     )
-    rows = _union([quick], _row_place, _row_facts, [(of, plan.name) for of, plan in plans])
+    rows = _union([quick], _row_key, _row_facts, [(of, plan.name) for of, plan in plans])
     comparisons = _union(
         (part.comparisons for part in parts),
-        _comparison_place,
+        _comparison_key,
         _comparison_facts,
-        [_place_of(*each) for each in compared],
+        [_plan_key(*each) for each in compared],
     )
     return replace(
         first,
@@ -62,7 +62,7 @@ def _joined(given: list[ResultTable]) -> ResultTable:
         rows=rows,
         comparisons=comparisons,
         environment=_environments(parts),
-        notes=(*_notes(parts, rows, plans, comparisons, compared), *_standing(first)),
+        notes=(*_notes(parts, rows, plans, comparisons, compared), *_table_notes(first)),
     )
 
 
@@ -83,12 +83,12 @@ def _require_alike(parts: list[ResultTable]) -> None:
                     f"parts of {first.name} were measured on other test tasks of {of} ({known[of][:12]}… and "
                     f"{digest[:12]}…): they are no one table"
                 )
-        if odd := set(_standing(first)) ^ set(_standing(part)):
+        if odd := set(_table_notes(first)) ^ set(_table_notes(part)):
             raise DataError(
                 f"parts of {first.name} were made by versions that say other things of it: only one of them has "
                 f"{sorted(odd)[0][:120]!r}; measure the older part anew"
             )
-        there = {_row_place(row) for row in part.rows}
+        there = {_row_key(row) for row in part.rows}
         for of, name in there:
             if name in OF_THE_HEADLINE and (of, HEADLINE) not in there:
                 raise DataError(
@@ -102,7 +102,7 @@ def _require_alike(parts: list[ResultTable]) -> None:
         )
 
 
-def _standing(part: ResultTable) -> list[str]:
+def _table_notes(part: ResultTable) -> list[str]:
     """What a part says of the whole table."""
     return [note for note in part.notes if not note.startswith(UNFINISHED)]
 
@@ -117,7 +117,7 @@ def _plans(spec: TableSpec, parts: list[ResultTable]) -> list[tuple[str, RowPlan
     return [(of, plan) for of in met for plan in rows_of(spec, parts[0].budget, settings[of])]
 
 
-def _row_place(row: Row) -> Place:
+def _row_key(row: Row) -> ItemKey:
     return row.setting, row.name
 
 
@@ -126,11 +126,11 @@ def _row_facts(row: Row) -> Row:
     return replace(row, search_seconds=0.0, measure_seconds=0.0, device="")
 
 
-def _comparison_place(comparison: Comparison) -> Place:
+def _comparison_key(comparison: Comparison) -> ItemKey:
     return comparison.setting, comparison.first, comparison.second, comparison.about
 
 
-def _place_of(of: str, plan: ComparisonPlan) -> Place:
+def _plan_key(of: str, plan: ComparisonPlan) -> ItemKey:
     return of, plan.first, plan.second, plan.about
 
 
@@ -140,22 +140,22 @@ def _comparison_facts(comparison: Comparison) -> Comparison:
 
 def _union(
     parts: Iterable[Iterable[Item]],
-    place: Callable[[Item], Place],
+    key_of: Callable[[Item], ItemKey],
     facts: Callable[[Item], Item],
-    order: list[Place],
+    order: list[ItemKey],
 ) -> tuple[Item, ...]:
     """Every item once, in ``order``; what that does not name comes last."""
-    found: dict[Place, Item] = {}
+    found: dict[ItemKey, Item] = {}
     for item in (item for part in parts for item in part):
-        there = found.setdefault(place(item), item)
+        there = found.setdefault(key_of(item), item)
         one, two = facts(there), facts(item)
         if odd := [field.name for field in fields(one) if getattr(one, field.name) != getattr(two, field.name)]:
             raise DataError(
-                f"parts of one table measured {' / '.join(place(item))} and differ in its {odd[0]}: "
+                f"parts of one table measured {' / '.join(key_of(item))} and differ in its {odd[0]}: "
                 f"{getattr(one, odd[0])!r} and {getattr(two, odd[0])!r}; give one of them, or measure it anew"
             )
     ranks = {at: rank for rank, at in enumerate(order)}
-    return tuple(sorted(found.values(), key=lambda item: ranks.get(place(item), len(ranks))))
+    return tuple(sorted(found.values(), key=lambda item: ranks.get(key_of(item), len(ranks))))
 
 
 def _notes(
@@ -166,19 +166,21 @@ def _notes(
     compared: list[tuple[str, ComparisonPlan]],
 ) -> list[str]:
     """What is missing, and which part has what."""
-    there, held = {_row_place(row) for row in rows}, {_comparison_place(each) for each in comparisons}
+    there, held = {_row_key(row) for row in rows}, {_comparison_key(each) for each in comparisons}
     missing = [f"{plan.method} ({of})" for of, plan in plans if (of, plan.name) not in there]
-    method = {_row_place(row): row.method for row in rows}
+    method = {_row_key(row): row.method for row in rows}
     apart = [
         f"{method[of, plan.first]} with {method[of, plan.second]} ({of})"
         for of, plan in compared
-        if {(of, plan.first), (of, plan.second)} <= there and _place_of(of, plan) not in held
+        if {(of, plan.first), (of, plan.second)} <= there and _plan_key(of, plan) not in held
     ]
     told = [unfinished(missing)] if missing else []
     for number, part in enumerate(parts, 1):
         methods = "; ".join(dict.fromkeys(row.method for row in part.rows))
         told.append(f"Part {number} of {len(parts)} (commit {part.environment.get('commit', 'unknown')}): {methods}.")
-    again = [f"{method[place]} ({place[0]})" for place, times in sorted(_times(parts).items()) if len(set(times)) > 1]
+    again = [
+        f"{method[key_of]} ({key_of[0]})" for key_of, times in sorted(_times(parts).items()) if len(set(times)) > 1
+    ]
     if again:
         told.append(f"Done anew in another part, and equal to the last digit: {'; '.join(again)}.")
     if apart:
@@ -186,14 +188,14 @@ def _notes(
     return told
 
 
-def _times(parts: list[ResultTable]) -> dict[Place, list[float]]:
+def _times(parts: list[ResultTable]) -> dict[ItemKey, list[float]]:
     """The seconds of each row's training in every part that has it (of its measuring, where nothing was trained).
 
     Two trainings never take equally long to a tenth of a second for an hour, so that equal times are one training.
     """
-    found: dict[Place, list[float]] = {}
+    found: dict[ItemKey, list[float]] = {}
     for row in (row for part in parts for row in part.rows):
-        found.setdefault(_row_place(row), []).append(row.search_seconds or row.measure_seconds)
+        found.setdefault(_row_key(row), []).append(row.search_seconds or row.measure_seconds)
     return found
 
 

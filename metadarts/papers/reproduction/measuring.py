@@ -107,7 +107,7 @@ def _cells(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch) -> 
 
     def one(part: TaskBatch) -> Answer:
         adapted, _ = adapt_batch(experiment, checkpoint, part)
-        own = genotypes_of(adapted, experiment.network.space)
+        own = genotypes_of(adapted, experiment.network)
         return with_cells(experiment, checkpoint, adapted, part, own).double().tolist(), [str(cell) for cell in own]
 
     found, _ = fitted(work, batch.tasks, True, VALIDATION_ADVICE)

@@ -29,7 +29,7 @@ from .results_cache import Measured, Shares, load_measured, save_measured
 from .trainings import train
 
 NODES = 4
-Place = tuple[int, int, str]
+RowKey = tuple[int, int, str]
 """(seed, shots, row's name)."""
 MOST_CELLS, LEAST_SHARE = 3, 0.05
 """Of the tasks' own cells, how many are meta-trained at most, and of how many tasks a second one must be the cell."""
@@ -78,23 +78,23 @@ class _Work:
         self.episodes = frozen_episodes(job, set(job.shots))
 
     def carry_out(self) -> Findings:
-        found: dict[Place, Finding] = {}
-        missing: list[Place] = []
+        found: dict[RowKey, Finding] = {}
+        missing: list[RowKey] = []
         wanted = self._wanted()
-        for place in sorted(wanted, key=lambda place: (place[0], wanted[place][0])):
-            seed, shots, _ = place
-            row = wanted[place][1]
+        for key in sorted(wanted, key=lambda key: (key[0], wanted[key][0])):
+            seed, shots, _ = key
+            row = wanted[key][1]
             try:
-                found[place] = self._finding(row, shots, seed)
+                found[key] = self._finding(row, shots, seed)
             except NotYet:
-                missing.append(place)
+                missing.append(key)
             except SearchStopped as stopped:
                 raise Stopped from stopped
-        in_order = tuple(found[place] for place in wanted if place in found)
-        named = tuple(f"{wanted[place][1].method} ({place[1]}-shot, seed {place[0]})" for place in missing)
+        in_order = tuple(found[key] for key in wanted if key in found)
+        named = tuple(f"{wanted[key][1].method} ({key[1]}-shot, seed {key[0]})" for key in missing)
         return Findings(self.episodes, in_order, named)
 
-    def _wanted(self) -> dict[Place, tuple[int, RowPlan]]:
+    def _wanted(self) -> dict[RowKey, tuple[int, RowPlan]]:
         """What the table has, in its order, with the number of each row in its setting: a row is measured in all
         settings before the next, so that what a table is made for is there first.
         """

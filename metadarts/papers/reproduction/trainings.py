@@ -57,10 +57,11 @@ def train(
 
 def _require_same(folder: RunFolder, config: Config, source: Source) -> None:
     found, wanted = (_what(to_settings(of)) for of in (folder.config(), config))
-    if odd := [name for name in wanted if found[name] != wanted[name]]:
+    # Options belong to a variant: another one has other names.
+    if odd := [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]:
         raise RunError(
-            f"{folder.path} was trained with other settings: {odd[0]} is {found[odd[0]]!r}, this table wants "
-            f"{wanted[odd[0]]!r}; give another --out, or remove it"
+            f"{folder.path} was trained with other settings: {odd[0]} is {found.get(odd[0])!r}, this table wants "
+            f"{wanted.get(odd[0])!r}; give another --out, or remove it"
         )
     digest = folder.environment().get("data_sha256")
     if digest != source.content_sha256:

@@ -2,10 +2,10 @@
 
 from .family import OPERATIONS as OPERATIONS
 from .family import Family as Family
-from .family import TeacherTasks as TeacherTasks
+from .family import SyntheticTasks as SyntheticTasks
 from .family import rebuild as rebuild
-from .family import teacher_tasks as teacher_tasks
-from .records import experiences as experiences
+from .family import synthetic_tasks as synthetic_tasks
+from .records import records_of as records_of
 from .records import taught as taught
 from .students import Schedule as Schedule
 from .students import train_each as train_each

@@ -96,7 +96,7 @@ class Family:
 
 
 @dataclass(frozen=True, eq=False)
-class TeacherTasks:
+class SyntheticTasks:
     """T tasks of the family.
 
     Args:
@@ -113,7 +113,7 @@ class TeacherTasks:
 
 
 @dataclass(frozen=True)
-class TeacherFacts:
+class SyntheticFacts:
     """The facts of an origin of kind `TEACHER`: a task's number under a seed, and its family."""
 
     seed: int
@@ -121,10 +121,10 @@ class TeacherFacts:
     family: Family
 
 
-FACTS = Schema(TeacherFacts, DataError)
+FACTS = Schema(SyntheticFacts, DataError)
 
 
-def teacher_tasks(seed: int, first: int, count: int, family: Family | None = None) -> TeacherTasks:
+def synthetic_tasks(seed: int, first: int, count: int, family: Family | None = None) -> SyntheticTasks:
     """Tasks ``first`` to ``first + count`` (exclusive) of ``seed``. Each depends on its number alone."""
     if count < 1 or first < 0:
         raise ConfigError(f"expected at least one task, from number 0 on, got {count} from {first}")
@@ -158,7 +158,7 @@ def _family(origin: Origin) -> Family:
     return FACTS.convert(dict(origin.facts), f"the facts of a {TEACHER}").family
 
 
-def _tasks(origins: list[Origin], family: Family) -> TeacherTasks:
+def _tasks(origins: list[Origin], family: Family) -> SyntheticTasks:
     keys = [Key.from_seed(origin.facts["seed"]).child("teacher", origin.facts["number"]) for origin in origins]
     truth = torch.tensor([int(key.child("operation").choose(len(family.operations), 1)[0]) for key in keys])
     made = [_task(key, family.operations[op], family) for key, op in zip(keys, truth.tolist(), strict=True)]
@@ -168,7 +168,7 @@ def _tasks(origins: list[Origin], family: Family) -> TeacherTasks:
         images[:, :known], labels[:, :known], every[:, :known],
         images[:, known:], labels[:, known:], every[:, known:], WAYS, known_ragged=False,
     )  # fmt: skip
-    return TeacherTasks(batch, tuple(origins), truth, family)
+    return SyntheticTasks(batch, tuple(origins), truth, family)
 
 
 def _task(key: Key, operation: str, family: Family) -> tuple[Tensor, Tensor]:

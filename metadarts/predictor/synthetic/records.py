@@ -1,4 +1,4 @@
-"""What is learnt on teachers' tasks, as experiences: one for every operation that was trained alone."""
+"""What is learnt on teachers' tasks, as records: one for every operation that was trained alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from metadarts.predictor.task_record import TRAINED, Origin, TaskRecord
 from metadarts.spaces import Genotype
 
-from .family import Family, TeacherTasks
+from .family import Family, SyntheticTasks
 from .students import Schedule, Trained
 
 CELL = "normal"
@@ -18,7 +18,9 @@ CHOSEN = 4.0
 """The alpha of the operation that was trained; the others' are 0."""
 
 
-def experiences(tasks: TeacherTasks, trained: Trained, seed: int, schedule: Schedule | None = None) -> list[TaskRecord]:
+def records_of(
+    tasks: SyntheticTasks, trained: Trained, seed: int, schedule: Schedule | None = None
+) -> list[TaskRecord]:
     """Tasks by operations, T * P of them, in this order. The truth is not among what they say.
 
     Their alphas are `CHOSEN` at the operation trained and 0 elsewhere: a trained architecture has none of its own.
@@ -29,10 +31,10 @@ def experiences(tasks: TeacherTasks, trained: Trained, seed: int, schedule: Sche
         seed: of the first weights.
         schedule: how they were trained.
     """
-    return list(_experiences(tasks, trained, seed, schedule or Schedule()))
+    return list(_records_of(tasks, trained, seed, schedule or Schedule()))
 
 
-def _experiences(tasks: TeacherTasks, trained: Trained, seed: int, schedule: Schedule) -> Iterator[TaskRecord]:
+def _records_of(tasks: SyntheticTasks, trained: Trained, seed: int, schedule: Schedule) -> Iterator[TaskRecord]:
     settings = {
         "starts": schedule.starts,
         "first": schedule.first,
@@ -44,17 +46,17 @@ def _experiences(tasks: TeacherTasks, trained: Trained, seed: int, schedule: Sch
     for task, origin in enumerate(tasks.origins):
         for column in range(len(tasks.family.operations)):
             worth = float(trained.before[task, column]), float(trained.accuracies[task, column])
-            yield _experience(origin, tasks.family, column, worth, seed, settings)
+            yield _record_of(origin, tasks.family, column, worth, seed, settings)
 
 
-def taught(tasks: TeacherTasks) -> list[TaskRecord]:
+def taught(tasks: SyntheticTasks) -> list[TaskRecord]:
     """One for each of T tasks: the teacher itself, whose labels are right by construction. For training only."""
     chosen = zip(tasks.origins, tasks.truth.tolist(), strict=True)
     settings = {"trained": "none: the teacher's own operation and weights"}
-    return [_experience(origin, tasks.family, op, (1.0, 1.0), 0, settings) for origin, op in chosen]
+    return [_record_of(origin, tasks.family, op, (1.0, 1.0), 0, settings) for origin, op in chosen]
 
 
-def _experience(
+def _record_of(
     origin: Origin, family: Family, column: int, worth: tuple[float, float], seed: int, settings: dict[str, Any]
 ) -> TaskRecord:
     space = family.space

@@ -17,7 +17,7 @@ from metadarts.networks.learner import masked_accuracy
 from metadarts.optim import adam
 
 from .edge import channels_last, edge_shapes, fresh, fresh_head, losses, output, pooled, standardised
-from .family import TeacherTasks
+from .family import SyntheticTasks
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Trained:
 
 
 def train_each(
-    tasks: TeacherTasks,
+    tasks: SyntheticTasks,
     key: Key,
     schedule: Schedule | None = None,
     progress: Watch | None = None,

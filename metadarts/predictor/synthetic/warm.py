@@ -14,14 +14,14 @@ from metadarts.networks.learner import masked_accuracy
 from metadarts.relaxations import PLAIN
 
 from .edge import channels_last, edge_shapes, fresh, fresh_head, losses, output, pooled, standardised
-from .family import TeacherTasks
+from .family import SyntheticTasks
 
 ALPHAS = ALPHA_PREFIX + "normal"
 INNER = InnerLoop(steps=10, rule="adam", weight_rate=0.05, alpha_rate=0.05, order="first")
 
 
 def warm_start(
-    tasks: TeacherTasks,
+    tasks: SyntheticTasks,
     alphas: Tensor,
     key: Key,
     inner: InnerLoop = INNER,

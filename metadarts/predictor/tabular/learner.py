@@ -86,7 +86,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSet:
     """What one network may learn from.
 
     Args:
@@ -149,8 +149,10 @@ class Learned:
     recipe: Recipe
 
 
-def meta_train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: Watch | None = None) -> Learned:
-    """One network per lesson, each as if it were trained alone.
+def meta_train(
+    pool: Pool, training_sets: Sequence[TrainingSet], recipe: Recipe, progress: Watch | None = None
+) -> Learned:
+    """One network per training_set, each as if it were trained alone.
 
     Args:
         progress: told of the share that is done.
@@ -159,38 +161,41 @@ def meta_train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: 
         NumericsError: when training leaves the finite numbers.
     """
     parts = []
-    for first in range(0, len(lessons), TOGETHER):
-        chosen = lessons[first : first + TOGETHER]
-        told = within(progress, first / len(lessons), len(chosen) / len(lessons))
+    for first in range(0, len(training_sets), TOGETHER):
+        chosen = training_sets[first : first + TOGETHER]
+        told = within(progress, first / len(training_sets), len(chosen) / len(training_sets))
         parts.append(_train(pool, chosen, recipe, told))
     params, rates = (
         {name: torch.cat([part[side][name] for part in parts]) for name in parts[0][side]} for side in (0, 1)
     )
-    return Learned(params, rates, _visible(pool, lessons), recipe)
+    return Learned(params, rates, _visible(pool, training_sets), recipe)
 
 
-def _visible(pool: Pool, lessons: Sequence[Lesson]) -> Tensor:
+def _visible(pool: Pool, training_sets: Sequence[TrainingSet]) -> Tensor:
     """[M, n] bool."""
-    table = torch.zeros(len(lessons), pool.scores.shape[1], dtype=torch.bool)
-    for row, lesson in enumerate(lessons):
-        table[row, list(lesson.tasks)] = True
+    table = torch.zeros(len(training_sets), pool.scores.shape[1], dtype=torch.bool)
+    for row, training_set in enumerate(training_sets):
+        table[row, list(training_set.tasks)] = True
     return table
 
 
-def _train(pool: Pool, lessons: Sequence[Lesson], recipe: Recipe, progress: Watch) -> tuple[Params, Params]:
+def _train(pool: Pool, training_sets: Sequence[TrainingSet], recipe: Recipe, progress: Watch) -> tuple[Params, Params]:
     params = initial(
-        [lesson.key.child("start") for lesson in lessons], pool.inputs.shape[1], recipe.width, recipe.others
+        [training_set.key.child("start") for training_set in training_sets],
+        pool.inputs.shape[1],
+        recipe.width,
+        recipe.others,
     )
     state = MetaState(
         params,
         {
-            name: torch.full((len(lessons), *shape), math.log(value))
+            name: torch.full((len(training_sets), *shape), math.log(value))
             for name, (shape, value) in rate_shapes(recipe.inner, list(params)).items()
         },
         OuterLoop(weight_rate=recipe.outer_rate, rate_rate=1e-2, clip=None, final=0.05),
     )
-    draws = [_Draws(lesson, recipe, pool.scores.shape[0]) for lesson in lessons]
-    visible = _visible(pool, lessons)
+    draws = [_Draws(training_set, recipe, pool.scores.shape[0]) for training_set in training_sets]
+    visible = _visible(pool, training_sets)
     for step in range(recipe.meta_steps):
         support, query, counts = _episodes(pool, visible, draws, recipe, step)
         gradients = meta_gradients(state.params, state.rates or {}, support, query, counts, recipe)
@@ -234,12 +239,12 @@ class _Draws:
     Fields: ``rows`` [steps, E, S + Q], ``pairs`` [steps, E, 2] task numbers, ``shares`` [steps, E] of the first task.
     """
 
-    def __init__(self, lesson: Lesson, recipe: Recipe, size: int) -> None:
+    def __init__(self, training_set: TrainingSet, recipe: Recipe, size: int) -> None:
         length = max(recipe.shots) + recipe.queries
         shape = (recipe.meta_steps, recipe.episodes, length + 3)
         # Raw bits are fixed by the algorithm, which numpy's integers are not; the bias of the rest is below 1e-14.
-        raw = lesson.key.child("episodes").bits().random_raw(int(np.prod(shape))).reshape(shape)
-        tasks = np.array(lesson.tasks)
+        raw = training_set.key.child("episodes").bits().random_raw(int(np.prod(shape))).reshape(shape)
+        tasks = np.array(training_set.tasks)
         self.rows = torch.from_numpy((raw[..., :length] % np.uint64(size)).astype(np.int64))
         pairs = tasks[(raw[..., length : length + 2] % np.uint64(len(tasks))).astype(np.int64)]
         if not recipe.mixing:

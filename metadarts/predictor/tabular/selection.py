@@ -13,7 +13,7 @@ from metadarts.core.progress import Watch, tell, within
 from metadarts.core.rng import Key
 from metadarts.stats import Values
 
-from .learner import Learned, Lesson, Pool, Recipe, from_scratch, meta_train, ranked
+from .learner import Learned, Pool, Recipe, TrainingSet, from_scratch, meta_train, ranked
 from .tables import Bench
 
 Quality = Callable[[Bench, int, Values, np.ndarray], float]
@@ -62,12 +62,12 @@ def select_recipes(
         draws: how many sets of known architectures are drawn per validation task.
     """
     folds = [fold for fold in inner_folds(bench) if remaining(bench, *fold)]
-    lessons = [Lesson(remaining(bench, *fold), key.child("network", *fold)) for fold in folds]
+    training_sets = [TrainingSet(remaining(bench, *fold), key.child("network", *fold)) for fold in folds]
     tables = []
     for number, recipe in enumerate(recipes):
         whole, words = 1 / len(recipes), f"{bench.name}: cross-validation, recipe {number + 1} of {len(recipes)}"
         told = within(progress, number * whole, whole, words)
-        learned = meta_train(pool, lessons, recipe, within(told, 0.0, 0.5))
+        learned = meta_train(pool, training_sets, recipe, within(told, 0.0, 0.5))
 
         def scored(task: int, fold: int, shots: int, learned: Learned = learned) -> list[float]:
             rows = _rows(bench, key, task, shots, draws)

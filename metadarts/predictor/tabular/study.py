@@ -18,7 +18,7 @@ from metadarts.core.rng import Key
 from metadarts.stats import Values
 
 from .baselines import Baseline, Known, learnt_prior
-from .learner import Learned, Lesson, Pool, Recipe, from_scratch, meta_train, ranked
+from .learner import Learned, Pool, Recipe, TrainingSet, from_scratch, meta_train, ranked
 from .methods import ALONE, BESIDE, CHOICE, CHOSEN, ORDER, RANDOM, SCRATCH
 from .report import Report, Result
 from .selection import Selection, remaining, select_recipes, select_steps
@@ -175,8 +175,8 @@ class _Study:
         networks: dict[str, Learned] = {}
         for number, (name, others) in enumerate(((ALONE, False), (BESIDE, True))):
             recipe = self.candidates(others)[self.selections[name][group].best]
-            lessons = [Lesson(tasks, Key.from_seed(seed).child(bench.name, group, name)) for seed in seeds]
-            networks[name] = meta_train(self.pool, lessons, recipe, within(progress, 0.3 * number, 0.3))
+            training_sets = [TrainingSet(tasks, Key.from_seed(seed).child(bench.name, group, name)) for seed in seeds]
+            networks[name] = meta_train(self.pool, training_sets, recipe, within(progress, 0.3 * number, 0.3))
         others_scores = bench.scores()[list(tasks)]
         prior = learnt_prior(bench.encoding, others_scores, self.key.child("prior", group), 2 * self.settings.trees)
         slots = [slot for slot, (name, _) in enumerate(self.slots) if name == group]

@@ -13,9 +13,9 @@ from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.meta import meta_gradient
 from metadarts.predictor.tabular.learner import (
-    Lesson,
     Pool,
     Recipe,
+    TrainingSet,
     _Draws,
     _episodes,
     _visible,
@@ -40,18 +40,18 @@ def bench(by_rank: bool = True, groups: dict[str, tuple[int, ...]] | None = None
     return Bench("made up", encoding, names, ("unit",) * TASKS, values, values, groups, by_rank)
 
 
-def lessons(count: int, tasks: tuple[int, ...] = (0, 1, 2, 3)) -> list[Lesson]:
-    return [Lesson(tasks, Key.from_seed(seed).child("lesson")) for seed in range(count)]
+def training_sets(count: int, tasks: tuple[int, ...] = (0, 1, 2, 3)) -> list[TrainingSet]:
+    return [TrainingSet(tasks, Key.from_seed(seed).child("lesson")) for seed in range(count)]
 
 
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside"])
 def test_gradient_is_the_projects_own_meta_gradient(kind, others):
     recipe = replace(RECIPE, loss=kind, others=others)
-    pool, lesson = Pool.of(bench()), lessons(1)
-    draws = [_Draws(lesson[0], recipe, SIZE)]
-    support, query, counts = _episodes(pool, _visible(pool, lesson), draws, recipe, 0)
-    params = initial([lesson[0].key], FEATURES, recipe.width, others)
+    pool, training_set = Pool.of(bench()), training_sets(1)
+    draws = [_Draws(training_set[0], recipe, SIZE)]
+    support, query, counts = _episodes(pool, _visible(pool, training_set), draws, recipe, 0)
+    params = initial([training_set[0].key], FEATURES, recipe.width, others)
     rates = {f"rates.{name}": torch.full((1, 2), 0.1) for name in params}
     found = meta_gradients(params, rates, support, query, counts, recipe)
 
@@ -72,10 +72,10 @@ def test_gradient_is_the_projects_own_meta_gradient(kind, others):
 
 
 def test_networks_side_by_side_are_each_alone():
-    pool, several = Pool.of(bench()), [*lessons(2), *lessons(2, (1, 2, 4))]
+    pool, several = Pool.of(bench()), [*training_sets(2), *training_sets(2, (1, 2, 4))]
     together = meta_train(pool, several, RECIPE)
-    for number, lesson in enumerate(several):
-        alone = meta_train(pool, [lesson], RECIPE)
+    for number, training_set in enumerate(several):
+        alone = meta_train(pool, [training_set], RECIPE)
         for side in ("params", "rates"):
             for name, tensor in getattr(alone, side).items():
                 torch.testing.assert_close(getattr(together, side)[name][number], tensor[0], rtol=1e-3, atol=1e-4)
@@ -93,7 +93,7 @@ def test_learned_start_beats_a_random_one():
     made = Bench("plane", encoding, names, ("unit",) * 8, values, values, groups, by_rank=True)
     pool = Pool.of(made)
     recipe = replace(RECIPE, meta_steps=150, others=False, loss="squared", shots=(8,), width=16, inner_steps=3)
-    trained = meta_train(pool, lessons(1, tuple(range(7))), recipe)
+    trained = meta_train(pool, training_sets(1, tuple(range(7))), recipe)
     rows = np.stack([Key.from_seed(seed).choose(300, 8) for seed in range(8)]).astype(np.int64)
     known = torch.from_numpy(rows), torch.from_numpy(values[7][rows])
     adapted = ranked(pool, trained, [0] * 8, *known)
@@ -111,7 +111,7 @@ def test_left_out_task_has_no_say(others):
     scores = []
     for one in (made, spoilt):
         pool = Pool.of(one)
-        trained = meta_train(pool, lessons(1), recipe)
+        trained = meta_train(pool, training_sets(1), recipe)
         scores.append(ranked(pool, trained, [0], rows, values))
     np.testing.assert_array_equal(*scores)
 
@@ -119,16 +119,16 @@ def test_left_out_task_has_no_say(others):
 def test_hidden_values_may_be_nan():
     pool = Pool.of(bench())
     pool.scores[:, 4] = torch.nan
-    trained = meta_train(pool, lessons(2), RECIPE)
+    trained = meta_train(pool, training_sets(2), RECIPE)
     assert np.isfinite(ranked(pool, trained, [0, 1], torch.zeros(2, 0).long(), torch.zeros(2, 0))).all()
 
 
 def test_episode_hides_its_task_and_its_kin():
     made = bench(groups={"a": (0, 1), "b": (2,), "c": (3,), "d": (4,), "wide": (0, 1, 2)})
-    pool, lesson = Pool.of(made), [Lesson(tuple(range(TASKS)), Key.from_seed(3))]
+    pool, training_set = Pool.of(made), [TrainingSet(tuple(range(TASKS)), Key.from_seed(3))]
     recipe = replace(RECIPE, episodes=40, mixing=True, shots=(8,))
-    draws = [_Draws(lesson[0], recipe, SIZE)]
-    support, query, counts = _episodes(pool, _visible(pool, lesson), draws, recipe, 0)
+    draws = [_Draws(training_set[0], recipe, SIZE)]
+    support, query, counts = _episodes(pool, _visible(pool, training_set), draws, recipe, 0)
     for episode, (first, second) in enumerate(draws[0].pairs[0].tolist()):
         hidden = {0, 1} if {first, second} & {0, 1} else set()
         hidden |= {first, second}
@@ -140,10 +140,10 @@ def test_episode_hides_its_task_and_its_kin():
 
 def test_without_mixing_an_episode_is_one_tasks():
     made = bench()
-    pool, lesson = Pool.of(made), lessons(1)
+    pool, training_set = Pool.of(made), training_sets(1)
     recipe = replace(RECIPE, mixing=False, shots=(8,))
-    draws = [_Draws(lesson[0], recipe, SIZE)]
-    support, _, _ = _episodes(pool, _visible(pool, lesson), draws, recipe, 0)
+    draws = [_Draws(training_set[0], recipe, SIZE)]
+    support, _, _ = _episodes(pool, _visible(pool, training_set), draws, recipe, 0)
     for episode, (task, again) in enumerate(draws[0].pairs[0].tolist()):
         assert task == again
         rows = draws[0].rows[0, episode, :8].numpy()
@@ -154,7 +154,7 @@ def test_without_mixing_an_episode_is_one_tasks():
 def test_without_known_architectures_the_start_itself_ranks():
     made = bench()
     pool = Pool.of(made)
-    trained = meta_train(pool, lessons(1), RECIPE)
+    trained = meta_train(pool, training_sets(1), RECIPE)
     untouched = ranked(pool, trained, [0], torch.zeros(1, 0).long(), torch.zeros(1, 0))
     moved = ranked(pool, trained, [0], torch.arange(8).view(1, 8), torch.from_numpy(made.valid[4][:8]).view(1, 8))
     assert np.isfinite(untouched).all()
