@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import GenotypeError, NumericsError, nearest
-from metadarts.relaxations import PLAIN, Relaxation, scores_of
+from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation, scores_of
 from metadarts.spaces import Genotype, SearchSpace, decode
 
 
-def derive_genotype(alphas: Mapping[str, Tensor], space: SearchSpace, relaxation: Relaxation = PLAIN) -> Genotype:
+def derive_genotype(
+    alphas: Mapping[str, Tensor], space: SearchSpace, relaxation: Relaxation = DEFAULT_RELAXATION
+) -> Genotype:
     """The genotype that the alphas of one task stand for, by the rule of `metadarts.spaces.decode`.
 
     Args:

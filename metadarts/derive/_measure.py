@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import GenotypeError
-from metadarts.relaxations import PLAIN, Relaxation, scores_of
+from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation, scores_of
 from metadarts.spaces import Genotype
 
 from ._derive import check_finite
@@ -40,7 +40,7 @@ def _choices(genotype: Genotype) -> Counter[tuple[str, int, int, str]]:
     return Counter((cell, *choice) for cell in CELLS for choice in genotype.choices(cell))
 
 
-def alpha_entropy(alphas: Mapping[str, Tensor], relaxation: Relaxation = PLAIN) -> dict[str, float]:
+def alpha_entropy(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION) -> dict[str, float]:
     """Mean entropy, in nats, of the relaxed alphas: log P for untrained alphas, 0 for decided ones.
 
     Args:

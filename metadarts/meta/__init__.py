@@ -8,7 +8,7 @@ from .evaluate import evaluate as evaluate
 from .gradient import MetaGradient as MetaGradient
 from .gradient import mean_gradient as mean_gradient
 from .gradient import meta_gradient as meta_gradient
-from .rules import EXACT as EXACT
+from .rules import DEFAULT_RULE as DEFAULT_RULE
 from .rules import MAML as MAML
 from .rules import RULES as RULES
 from .rules import MetaRule as MetaRule

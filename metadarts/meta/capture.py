@@ -20,7 +20,7 @@ from metadarts.core.types import TaskBatch
 from metadarts.inner import InnerLoop
 
 from .gradient import MetaGradient, mean_gradient, require_finite
-from .rules import EXACT, MetaRule, Objective
+from .rules import DEFAULT_RULE, MetaRule, Objective
 from .state import MetaState, meta_step
 
 logger = logging.getLogger("metadarts.capture")
@@ -100,7 +100,7 @@ class CapturedStep:
         *,
         micro_batch: int | None = None,
         recorder: Recorder | None = None,
-        rule: MetaRule = EXACT,
+        rule: MetaRule = DEFAULT_RULE,
     ) -> None:
         if not state.on_device:
             raise ValueError("CapturedStep: expected a state that is on_device")

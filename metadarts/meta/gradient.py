@@ -11,7 +11,7 @@ from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, TaskBatch
 from metadarts.inner import Engine, InnerLoop
 
-from .rules import EXACT, MetaRule, MetaStep, Objective, TaskGradients
+from .rules import DEFAULT_RULE, MetaRule, MetaStep, Objective, TaskGradients
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def meta_gradient(
     rates: Params | None = None,
     engine: Engine | None = None,
     micro_batch: int | None = None,
-    rule: MetaRule = EXACT,
+    rule: MetaRule = DEFAULT_RULE,
     progress: Tensor | float = 1.0,
 ) -> MetaGradient:
     """The meta-gradient with respect to the shared parameters, and to the learned rates where given.
@@ -81,7 +81,7 @@ def mean_gradient(
     rates: Params | None = None,
     engine: Engine | None = None,
     micro_batch: int | None = None,
-    rule: MetaRule = EXACT,
+    rule: MetaRule = DEFAULT_RULE,
     progress: Tensor | float = 1.0,
 ) -> MetaGradient:
     """`meta_gradient` without looking at a number, so that a GPU is never waited for; arguments as there.

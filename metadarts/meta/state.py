@@ -26,7 +26,7 @@ from metadarts.optim import (
 )
 
 from .gradient import MetaGradient, meta_gradient
-from .rules import EXACT, MetaRule, Objective
+from .rules import DEFAULT_RULE, MetaRule, Objective
 
 ALPHA_FIRST = 0.5
 """Adam's first beta for the alphas, as in DARTS and T-NAS."""
@@ -270,7 +270,7 @@ def meta_step(
     progress: float = 0.0,
     engine: Engine | None = None,
     micro_batch: int | None = None,
-    rule: MetaRule = EXACT,
+    rule: MetaRule = DEFAULT_RULE,
 ) -> tuple[MetaGradient, dict[str, float]]:
     """One meta-gradient and one outer update of ``state``, in place.
 

@@ -18,7 +18,7 @@ from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, group_of, is_alpha
 from metadarts.operations import OPERATIONS, Map, Operation, Shapes, Statistics, uniform
-from metadarts.relaxations import PLAIN, Relaxation
+from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation
 from metadarts.spaces import Decision, Genotype, SearchSpace
 
 from .blocks import IMAGE, Block, BlockFolding, Stem
@@ -44,7 +44,7 @@ class Network:
     space: SearchSpace
     genotype: Genotype | None = None
     operations: Mapping[str, Operation] = OPERATIONS
-    relaxation: Relaxation = PLAIN
+    relaxation: Relaxation = DEFAULT_RELAXATION
     blocks: tuple[Block, ...] = field(init=False, repr=False)
     decisions: tuple[Decision, ...] = field(init=False, repr=False)
 

@@ -19,7 +19,7 @@ from metadarts.predictor.archive import Archive
 from metadarts.predictor.archive_rows import json_text, space_text
 from metadarts.predictor.rebuild import episode_origins
 from metadarts.predictor.task_record import ADAPTED, RELAXED_BY, TaskRecord
-from metadarts.relaxations import PLAIN
+from metadarts.relaxations import DEFAULT_RELAXATION
 from metadarts.tasks import EpisodePlan, EpisodeSampler, Source
 from metadarts.training import Config, Experiment, with_settings
 from metadarts.training.checkpoints import Checkpoint
@@ -205,7 +205,7 @@ def settings_of(experiment: Experiment, checkpoint: Checkpoint) -> Mapping[str, 
 
 def relaxation_facts(config: Config) -> dict[str, Any]:
     """What a record's settings say of the run's relaxation: nothing of the softmax, else its name and all options."""
-    if config.build_relaxation() == PLAIN:
+    if config.build_relaxation() == DEFAULT_RELAXATION:
         return {}
     return {RELAXED_BY: config.relaxation.settings(config.catalogue.relaxations, 0)}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metadarts.core.errors import GenotypeError
 from metadarts.core.types import batched
-from metadarts.relaxations import PLAIN, Relaxation
+from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation
 from metadarts.spaces import Genotype, SearchSpace
 
 Tables = Mapping[str, Tensor]
@@ -261,7 +261,7 @@ def choice_count(space: SearchSpace) -> int:
     return len(space.cell_types) * space.nodes * (space.edges_per_node + 1)
 
 
-def of_alphas(alphas: Tables, space: SearchSpace, relaxation: Relaxation = PLAIN) -> Prediction:
+def of_alphas(alphas: Tables, space: SearchSpace, relaxation: Relaxation = DEFAULT_RELAXATION) -> Prediction:
     """Alphas by cell type [B, E, P] as a distribution: an operation's probability is its share under ``relaxation``, a
     set's is proportional to the product of its edges' strengths, the largest score but for "none" (DARTS, section 2.4).
     """
@@ -274,7 +274,7 @@ def of_alphas(alphas: Tables, space: SearchSpace, relaxation: Relaxation = PLAIN
 
 def _log_scores(alphas: Tensor, relaxation: Relaxation) -> Tensor:
     """The logarithms of the scores [B, E, P]; of the softmax without the exponential, which can underflow."""
-    if relaxation == PLAIN:
+    if relaxation == DEFAULT_RELAXATION:
         return alphas.log_softmax(-1)
     least = torch.finfo(torch.float64).tiny
     return relaxation.scores(alphas).clamp(min=least).log().to(alphas.dtype)

@@ -10,10 +10,10 @@ from ._types import Relaxation as Relaxation
 from .softmax import Softmax as Softmax
 
 RELAXATIONS: Variants[Callable[..., Relaxation]] = collect(__name__, "RELAXATION", "relaxation")
-PLAIN: Relaxation = Softmax()
+DEFAULT_RELAXATION: Relaxation = Softmax()
 """Where nothing else is said."""
 
 
-def scores_of(alphas: Mapping[str, Tensor], relaxation: Relaxation = PLAIN) -> dict[str, Tensor]:
+def scores_of(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION) -> dict[str, Tensor]:
     """decision -> scores of its candidates, in double precision and without a graph; see `Relaxation.scores`."""
     return {name: relaxation.scores(table.detach()) for name, table in alphas.items()}

@@ -19,7 +19,7 @@ from torch import Tensor
 from metadarts.core.errors import NumericsError
 from metadarts.core.types import Params, Stage, TaskBatch
 from metadarts.inner import Engine, InnerLoop
-from metadarts.meta import EXACT, MetaRule, Objective, evaluate, meta_gradient
+from metadarts.meta import DEFAULT_RULE, MetaRule, Objective, evaluate, meta_gradient
 
 from .build import Experiment
 from .evaluation import evaluation_inner
@@ -133,7 +133,7 @@ def footprint(
     rates: Params | None = None,
     engine: Engine | None = None,
     recompute: bool = True,
-    rule: MetaRule = EXACT,
+    rule: MetaRule = DEFAULT_RULE,
 ) -> Footprint:
     """Measure the first task of ``batch``; nothing random is drawn. Arguments as in `metadarts.meta.meta_gradient`.
 
@@ -191,7 +191,7 @@ def _with_draws(batch: TaskBatch, steps: int) -> TaskBatch:
     return batch.with_noise(drawn) if drawn else batch
 
 
-def can_recompute(inner: InnerLoop, engine: Engine | None, rule: MetaRule = EXACT) -> bool:
+def can_recompute(inner: InnerLoop, engine: Engine | None, rule: MetaRule = DEFAULT_RULE) -> bool:
     """Whether inner steps can be recomputed in the outer backward."""
     return inner.order == "second" and engine is None and rule.stores == "graph"
 

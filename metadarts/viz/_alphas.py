@@ -40,10 +40,10 @@ def draw_alphas(
         NumericsError: when an alpha is NaN or infinite.
     """
     from metadarts.derive import derive_genotype
-    from metadarts.relaxations import PLAIN, scores_of
+    from metadarts.relaxations import DEFAULT_RELAXATION, scores_of
 
     tensors = {cell: as_table(cell, values) for cell, values in alphas.items()}
-    relaxation = relaxation or PLAIN
+    relaxation = relaxation or DEFAULT_RELAXATION
     genotype = derive_genotype(tensors, space, relaxation)
     cells = space.cell_types
     weights = scores_of({cell: tensors[cell] for cell in cells}, relaxation)

@@ -64,9 +64,9 @@ def draw_alpha_history(
     import torch
 
     from metadarts.derive import derive_genotype
-    from metadarts.relaxations import PLAIN
+    from metadarts.relaxations import DEFAULT_RELAXATION
 
-    relaxation = relaxation or PLAIN
+    relaxation = relaxation or DEFAULT_RELAXATION
     if len(alphas) == 0 or len(alphas) != len(steps):
         raise GenotypeError(f"expected alphas at each of the steps, got {len(alphas)} for {len(steps)} steps")
     if kept is None and space.inputs_by != "rule":

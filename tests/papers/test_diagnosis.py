@@ -42,7 +42,7 @@ from metadarts.papers.diagnosis.distances import (
 )
 from metadarts.papers.diagnosis.passes import DISCRETE, SOFT, measure, partners_of, second_support, spans
 from metadarts.papers.diagnosis.summary import summarised
-from metadarts.relaxations import PLAIN, Softmax
+from metadarts.relaxations import DEFAULT_RELAXATION, Softmax
 from metadarts.spaces import darts, random_genotype
 from metadarts.stats import Estimate, estimate, paired
 from metadarts.training import Config, RunFolder, build, discretised, with_settings
@@ -222,7 +222,7 @@ def test_split_and_seed_choose_the_tasks(experiment, checkpoint, diagnosis):
 def test_a_task_that_left_the_finite_numbers_scores_0_and_has_no_architecture(experiment, checkpoint, meta):
     batch, start = (
         held_out(experiment, "test").batch(0, 4),
-        shares_of({k: v[None] for k, v in meta_alphas(checkpoint)}, PLAIN),
+        shares_of({k: v[None] for k, v in meta_alphas(checkpoint)}, DEFAULT_RELAXATION),
     )
     clean = measure(experiment, checkpoint, batch, meta, Key(("random",)), 0)
     images = batch.support_images.clone()
@@ -331,7 +331,7 @@ def test_cells_and_shares_are_those_of_the_runs_relaxation(tmp_path):
     experiment, checkpoint = relaxed(tmp_path, inner__alpha_rate=20.0, evaluate__steps=1)
     space, relaxation, alphas = experiment.network.space, experiment.network.relaxation, alphas_of(checkpoint.params)
     found = diagnose(experiment, checkpoint, 2)
-    derived, plain = (derive_genotype(alphas, space, each).canonical() for each in (relaxation, PLAIN))
+    derived, plain = (derive_genotype(alphas, space, each).canonical() for each in (relaxation, DEFAULT_RELAXATION))
     assert found.architecture.meta == str(derived) != str(plain)
     adapted = adapt_batch(experiment, checkpoint, held_out(experiment, "test").batch(0, 2))[0]
     tasks = [{kind: table[task] for kind, table in alphas_of(adapted).items()} for task in range(2)]
@@ -364,7 +364,7 @@ def test_alphas_for_inputs_are_refused_before_anything_is_measured(experiment, c
 
 def test_shares_and_their_distances_by_hand():
     alphas = {"normal": torch.tensor([[[0.0, 0.0]], [[0.0, 2000.0]]]), "reduce": torch.tensor([[[0.0, 0.0]]] * 2)}
-    shares = shares_of(alphas, PLAIN)
+    shares = shares_of(alphas, DEFAULT_RELAXATION)
     assert shares.tolist() == [[[0.5, 0.5], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]
     assert largest_shares(shares).tolist() == [0.5, 0.75]
     assert variations(shares, shares).tolist() == [[0.0, 0.25], [0.25, 0.0]]

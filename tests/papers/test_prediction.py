@@ -19,7 +19,7 @@ from metadarts.papers.prediction_page import answers, as_markdown
 from metadarts.papers.recording import before_adaptation, record_tasks
 from metadarts.predictor import Archive, MetaModel, PredictorSpec, Rebuilder, Stem
 from metadarts.predictor.head import choices_of
-from metadarts.relaxations import PLAIN
+from metadarts.relaxations import DEFAULT_RELAXATION
 from metadarts.spaces import darts
 from metadarts.stats import Estimate
 from metadarts.training import with_settings
@@ -94,7 +94,7 @@ def test_the_meta_learned_cell_is_that_of_the_runs_relaxation(tmp_path):
     found = study_prediction(experiment, checkpoint, fitted, 2, cells=False, steps=(1,))
     adapted, _ = adapt_batch(experiment, checkpoint, held_out(experiment, "test").batch(0, 2))
     alphas, own = alphas_of(checkpoint.params), genotypes_of(adapted, experiment.network)
-    cells = [derive_genotype(alphas, space, each).canonical() for each in (relaxation, PLAIN)]
+    cells = [derive_genotype(alphas, space, each).canonical() for each in (relaxation, DEFAULT_RELAXATION)]
     assert cells[0] != cells[1], "the relaxation matters here"
     choices = len(own[0].normal) + len(own[0].reduce)
     expected = [1 - genotype_distance(cells[0], cell) / choices for cell in own]

@@ -13,7 +13,7 @@ import torch
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
-from metadarts.relaxations import PLAIN
+from metadarts.relaxations import DEFAULT_RELAXATION
 from metadarts.report import write_report
 from metadarts.report.notes import duration, percent
 from metadarts.report.records import read_records
@@ -287,7 +287,7 @@ def test_many_rates_are_summarised(brief):
 
 def test_records_are_in_order_and_the_last_of_a_step_counts(run):
     write_metrics(run, [train(2), train(1) | {"loss": 9.0}, train(1) | {"loss": 1.0}, validate(3)])
-    records = read_records(run, SPACE, PLAIN)
+    records = read_records(run, SPACE, DEFAULT_RELAXATION)
     assert [(record["step"], record["loss"]) for record in records.train] == [(1, 1.0), (2, train(2)["loss"])]
     assert records.last_step == 3
 

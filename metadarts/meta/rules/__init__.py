@@ -11,5 +11,5 @@ from ._types import TaskGradients as TaskGradients
 from .maml import MAML as MAML
 
 RULES: Variants[Callable[..., MetaRule]] = collect(__name__, "RULE", "outer rule")
-EXACT: MetaRule = MAML()
+DEFAULT_RULE: MetaRule = MAML()
 """Where nothing else is said; exact as far as the inner loop's order is."""

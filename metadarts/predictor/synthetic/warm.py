@@ -11,7 +11,7 @@ from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, TaskBatch
 from metadarts.inner import InnerLoop, adapt, unstaged
 from metadarts.networks.learner import masked_accuracy
-from metadarts.relaxations import PLAIN
+from metadarts.relaxations import DEFAULT_RELAXATION
 
 from .edge import channels_last, edge_shapes, fresh, fresh_head, losses, output, pooled, standardised
 from .family import SyntheticTasks
@@ -80,7 +80,7 @@ def _start(batch: TaskBatch, alphas: Tensor, key: Key, operations: tuple[str, ..
 
 def _logits(params: Params, images: Tensor, operations: tuple[str, ...]) -> Tensor:
     """[T, N, ways] of the mixture, weighted by the softmax of the alphas."""
-    weights = PLAIN.weights(params[ALPHAS], FINISHED)
+    weights = DEFAULT_RELAXATION.weights(params[ALPHAS], FINISHED)
     mixed = torch.zeros_like(images)
     for column, operation in enumerate(operations):
         own = {name: params[f"{operation}.{name}"] for name in edge_shapes(operation, images.shape[-1])}
