@@ -25,6 +25,7 @@ from metadarts.store.tensors import read_described, require_tensors
 from metadarts.tasks import Source
 from metadarts.training import Config, open_run
 from metadarts.training.build import task_names
+from metadarts.training.catalogue import load_plugins
 from metadarts.training.config import config_of, to_settings
 
 from .input_spec import InputSpec, background, require_agreement
@@ -89,7 +90,7 @@ def open_start(name: str | Path, plugins: Sequence[str] = ()) -> Start:
         plugins: with entries of the user's own that its configuration names, see `metadarts.training.load_config`.
 
     Raises:
-        ConfigError: when it is none of these.
+        ConfigError: when it is none of these, or a plug-in is missing.
         RunError: when the run or the file is damaged.
     """
     if str(name) in BUNDLED:
@@ -166,9 +167,10 @@ START = Schema(
 
 
 def _read(path: Path, name: str, plugins: Sequence[str] = ()) -> Start:
-    """A start's file. Raises RunError."""
+    """A start's file. Raises RunError, and ConfigError where a plug-in is missing."""
     text, tensors = read_described(path, KEY, START)
     told = START.read(text, str(path))
+    load_plugins(plugins).require(told.config.get("plugins", {}), str(path))  # before anything is called damaged
     with START.refusing(f"{path} is damaged"):
         config = config_of(told.config, plugins).check()
         if config.search_space().nodes > MOST_NODES:
