@@ -152,7 +152,8 @@ class _Work:
             return AUTO_MAML[AUTO_MAML_CELLS[name]].canonical()
         if name == RANDOM_CELL:
             return random_genotype(darts(NODES), Key.from_seed(seed).child("reproduce", "random cell")).canonical()
-        return derive_genotype(alphas_of(behind[0].load("best").params), darts(NODES)).canonical()
+        config, alphas = behind[0].config(), alphas_of(behind[0].load("best").params)
+        return derive_genotype(alphas, config.search_space(), config.build_relaxation()).canonical()
 
     def _run(self, name: str, shots: int, seed: int, cell: Genotype | None = None) -> RunFolder:
         """The finished run of a training, for tasks of ``shots``. A cell that two rows share is trained once."""
