@@ -79,7 +79,9 @@ def test_a_recomputed_step_repeats_its_draw_and_its_temperature_bit_for_bit(lear
 
 
 @pytest.mark.parametrize(
-    "options", [{"engine": ENGINES["loop"]}, {"micro_batch": 1}, {"engine": ENGINES["higher"]}], ids=str
+    "options",
+    [{"engine": ENGINES["loop"]}, {"micro_batch": 1}, {"engine": ENGINES["higher"]}],
+    ids=["loop", "in parts", "higher"],
 )
 def test_every_engine_and_every_part_sees_the_same_stage_and_draws(learner, params, batch, options):
     check_params_close(gradients(learner, params, batch, **options), gradients(learner, params, batch), 1e-9)

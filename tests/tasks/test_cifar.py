@@ -13,7 +13,8 @@ from PIL import Image
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
-from metadarts.tasks import EpisodeSampler, cifar, nearest_class_mean, open_source
+from metadarts.tasks import EpisodeSampler, nearest_class_mean, open_source
+from metadarts.tasks.sources import cifar
 from metadarts.tasks.sources.cifar import class_names, read_mosaic
 
 SIZES = {"cifar-fs": (64, 16, 20), "fc100": (60, 20, 20)}

@@ -10,8 +10,9 @@ from PIL import Image
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
-from metadarts.tasks import EpisodeSampler, imagenet, open_source
+from metadarts.tasks import EpisodeSampler, open_source
 from metadarts.tasks.images.split import published_split
+from metadarts.tasks.sources import imagenet
 
 MINI = published_split("imagenet_splits.json", "mini-imagenet")
 
