@@ -17,12 +17,13 @@ NOISE = (SHAPE[0], STEPS + 1, *SHAPE[1:])
 STAGES = tuple(Stage(step, STEPS, progress) for step in range(STEPS + 1) for progress in (0.0, 0.5, 1.0))
 
 
-def check_relaxation(relaxation: Relaxation, *, smooth: bool = True) -> None:
+def check_relaxation(relaxation: Relaxation, *, smooth: bool = True, learns: bool = True) -> None:
     """Check a relaxation at every inner step, at the beginning, in the middle of and at the end of a run.
 
     Args:
         smooth: whether its derivatives are those of its values; those of straight-through estimators are not, and are
             not checked.
+        learns: whether the alphas get a gradient from the weights; not so where paths are drawn.
 
     Raises:
         AssertionError: on a wrong shape or type, weights that are not finite, have no graph or are not the same when
@@ -39,7 +40,7 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True) -> None:
         _check_repeats(relaxation, alpha, draws)
         for at in STAGES:
             noise = _draw(draws, at)
-            _check_weights(relaxation, alpha, at, noise)
+            _check_weights(relaxation, alpha, at, noise, learns)
             _check_device(relaxation, alpha, at, noise)
             if smooth:
                 _check_derivatives(relaxation, alpha, at, noise)
@@ -69,14 +70,14 @@ def _check_scores(relaxation: Relaxation, alpha: Tensor) -> None:
         raise AssertionError("scores: expected no candidate to score below one of a smaller alpha in its row")
 
 
-def _check_weights(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
+def _check_weights(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None, learns: bool) -> None:
     weights = relaxation.weights(alpha, at, noise)
     if tuple(weights.shape) != SHAPE or not bool(torch.isfinite(weights).all()):
         raise AssertionError(f"weights at {at}: expected finite numbers shaped as the alphas")
     if relaxation.weights(alpha.float(), at, None if noise is None else noise.float()).dtype != torch.float32:
         raise AssertionError(f"weights at {at}: expected the type of the alphas")
-    if not relaxation.weights(alpha.clone().requires_grad_(), at, noise).requires_grad:
-        raise AssertionError(f"weights at {at}: expected a graph back to the alphas")
+    if relaxation.weights(alpha.clone().requires_grad_(), at, noise).requires_grad != learns:
+        raise AssertionError(f"weights at {at}: expected {'a' if learns else 'no'} graph back to the alphas")
     recorded = relaxation.weights(alpha, at._replace(progress=torch.tensor(at.progress, dtype=torch.float64)), noise)
     if not torch.allclose(weights, recorded, rtol=1e-12, atol=0):
         raise AssertionError(f"weights at {at}: others where progress is a tensor")

@@ -9,12 +9,35 @@ import torch
 
 from metadarts.core.types import Stage
 from metadarts.relaxations import RELAXATIONS, Softmax
+from metadarts.relaxations.annealed import Annealed
+from metadarts.relaxations.entmax import Entmax
+from metadarts.relaxations.gumbel import Gumbel
+from metadarts.relaxations.hard import Hard
+from metadarts.relaxations.paths import Paths
+from metadarts.relaxations.sparsemax import Sparsemax
 from metadarts.testing import check_relaxation
+
+HARD = ("gdas", "hard", "paths")
 
 
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_it_conforms(name):
-    check_relaxation(RELAXATIONS[name]())
+    check_relaxation(RELAXATIONS[name](), smooth=name not in HARD, learns=name != "paths")
+
+
+@pytest.mark.parametrize(
+    "relaxation",
+    [Softmax(0.2), Annealed(2.0, 0.1, 0.0, 1.0, inner_end=0.2), Gumbel(1.0, 0.3), Sparsemax(0.4), Entmax(0.3)],
+    ids=repr,
+)
+def test_it_conforms_with_other_options(relaxation):
+    check_relaxation(relaxation)
+
+
+def test_hard_forms_conform():
+    check_relaxation(Gumbel(hard=True), smooth=False)
+    check_relaxation(Hard(0.5, passes="query"), smooth=False)
+    check_relaxation(Paths(by_alphas=True), smooth=False, learns=False)
 
 
 @dataclass(frozen=True)
