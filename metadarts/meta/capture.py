@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from metadarts.core.recording import recording
 from metadarts.core.types import TaskBatch
 from metadarts.inner import InnerLoop
 
@@ -144,7 +145,10 @@ class CapturedStep:
 
     def _warm(self, batch: TaskBatch, progress: float, shape: object) -> tuple[MetaGradient, dict[str, float]]:
         """A step as it is. Only one that came to its end has warmed up all that a recording will run."""
-        found: tuple[MetaGradient, dict[str, float]] = self.recorder.warm(lambda: self._step_by_step(batch, progress))
+        with recording():
+            found: tuple[MetaGradient, dict[str, float]] = self.recorder.warm(
+                lambda: self._step_by_step(batch, progress)
+            )
         self._warmed, self._losses = shape, tuple(found[0].support_losses.shape)
         return found
 
@@ -171,7 +175,8 @@ class CapturedStep:
         like = next(iter(self.state.params.values()))
         report = like.new_zeros(sum(math.prod(shape) for _, shape in layout))
         try:
-            replay = self.recorder.record(lambda: self._run(held, report))
+            with recording():
+                replay = self.recorder.record(lambda: self._run(held, report))
         except RuntimeError as error:
             self._forget()
             self.state.updating = False  # what failed was written down, not done

@@ -6,7 +6,7 @@ A macro network of its own puts these together, or brings a class with the same 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
@@ -23,8 +23,22 @@ from metadarts.ops import conv_block
 IMAGE = -1
 """In ``reads``: the image."""
 
-Mixing = Mapping[str, Mapping[int, Tensor]]
-"""cell kind -> source state -> [K, T, E], the weights of its K running candidates on its E edges."""
+
+@dataclass(frozen=True)
+class Mixing:
+    """The mixing weights of one pass.
+
+    Args:
+        tables: cell kind -> source state -> [K, T, E], the weights of its K running candidates on its E edges.
+        skips: whether a weight of exactly 0 has no derivative, so that its candidate need not run.
+    """
+
+    tables: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
+    skips: bool = False
+
+    def get(self, kind: str) -> Mapping[int, Tensor] | None:
+        """Those of the cells of ``kind``; None where nothing is mixed."""
+        return self.tables.get(kind)
 
 
 class BlockFolding(Layers, Protocol):

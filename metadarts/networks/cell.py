@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
+from metadarts.core.recording import may_look
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.operations import EdgeContext, Map, Operation, Shapes, Statistics, affine, uniform
@@ -157,7 +158,8 @@ class CellBlock:
             if source >= len(inputs):
                 states.append(self._node(sums, source - len(inputs)))
             own = None if weights is None or source not in weights else weights[source]
-            outputs = self._candidates(states[source], pieces[source], source, statistics, own)
+            needed = self._needed(own, source, mixing.skips) if own is not None else {}
+            outputs = self._candidates(states[source], pieces[source], source, statistics, needed)
             self._feed(sums, outputs, source, own)
         return torch.cat([states[state] for state in self.concat], dim=-1)
 
@@ -186,10 +188,9 @@ class CellBlock:
         pieces: Mapping[str, Mapping[str, Tensor]],
         source: int,
         statistics: Statistics,
-        weights: Tensor | None,
+        needed: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """primitive -> its outputs [T, E or 1, N, h, w, C] on the active edges from ``source``, where it is needed."""
-        needed = {} if weights is None else self._needed(weights, source)
         outputs = {}
         for name in needed or self.running[source]:
             run, where = self.operations[name].run, needed.get(name)
@@ -199,16 +200,18 @@ class CellBlock:
                 outputs[name] = run(state, context)
         return outputs
 
-    def _needed(self, weights: Tensor, source: int) -> dict[str, Tensor]:
+    def _needed(self, weights: Tensor, source: int, skips: bool) -> dict[str, Tensor]:
         """primitive -> [T, E] where its weight [K, T, E] is not exactly zero; one that is nowhere needed gets no row.
+        Empty where all are.
 
-        Weights that are still to be differentiated need every candidate: the gradient at zero is the candidate itself.
-        Only constant ones (pruned, sampled, fixed) let it be skipped, and only on a CPU: to look at them would make a
-        GPU wait.
+        A weight that is to be differentiated at zero needs its candidate, which is its gradient there. Others are
+        looked at where that costs nothing: not on a GPU, which would wait, and not in a step that is recorded.
         """
-        if weights.requires_grad or weights.device.type != "cpu":
+        if (weights.requires_grad and not skips) or not may_look(weights):
             return {}
-        counts = weights != 0
+        counts = weights.detach() != 0
+        if bool(counts.all()):
+            return {}
         some = counts.flatten(1).any(1).tolist()
         names = self.running[source]
         return {name: counts[k] for k, name in enumerate(names) if some[k] or (k == 0 and not any(some))}

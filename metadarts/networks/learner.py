@@ -136,12 +136,12 @@ class Learner:
         """Features of the images ``seen`` under their statistics."""
         weights = self._mixing(params, batch, at)
         params, images = self._cast(params, seen[0])
-        return self._widen(self.network.embed(params, images, seen[1], weights))
+        return self._widen(self.network.embed(params, images, seen[1], weights, self.network.skips_zeros))
 
     def _logits(self, params: Params, batch: TaskBatch, seen: tuple[Tensor, Statistics], at: Stage) -> Tensor:
         weights = self._mixing(params, batch, at)
         params, images = self._cast(params, seen[0])
-        return self._widen(self.network.logits(params, images, seen[1], weights))
+        return self._widen(self.network.logits(params, images, seen[1], weights, self.network.skips_zeros))
 
     def _cast(self, params: Params, images: Tensor) -> tuple[Params, Tensor]:
         dtype = PRECISIONS[self.precision]

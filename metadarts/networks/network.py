@@ -18,10 +18,10 @@ from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, group_of, is_alpha
 from metadarts.operations import OPERATIONS, Map, Operation, Shapes, Statistics, uniform
-from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation
+from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation, zeros_learn
 from metadarts.spaces import Decision, Genotype, SearchSpace
 
-from .blocks import IMAGE, Block, BlockFolding, Stem
+from .blocks import IMAGE, Block, BlockFolding, Mixing, Stem
 from .cell import CellBlock, Cells, is_preprocess, split_candidate
 from .structure import NetworkSpec, Structure
 
@@ -75,6 +75,11 @@ class Network:
     def mixes(self) -> bool:
         """Whether there are alphas: a supernet has them, a discrete network and one without cells do not."""
         return self.genotype is None and bool(self.cells)
+
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether a mixing weight of exactly 0 has no derivative in the alphas, so that its candidate need not run."""
+        return not zeros_learn(self.relaxation)
 
     def shapes(self) -> Shapes:
         """Names and shapes of all shared parameters (no task axis), alphas included."""
@@ -147,6 +152,7 @@ class Network:
         images: Tensor,
         statistics: Statistics | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        skips: bool = False,
     ) -> Tensor:
         """Feature vectors before the head.
 
@@ -155,6 +161,7 @@ class Network:
             images: [T, N, C, H, W], or [N, C, H, W] without a task axis; see `metadarts.core.types.channels_last`.
             statistics: of batch norm; by default every image of a task counts alike.
             weights: cell kind -> [T, E, P] (or [E, P]) in place of the relaxed alphas of a finished task.
+            skips: whether ``weights`` of exactly 0 have no derivative, see `skips_zeros`; constants have none.
 
         Returns:
             [T, N, F], or [N, F].
@@ -164,11 +171,11 @@ class Network:
         """
         if images.dim() == 4:
             lifted = {name: tensor.unsqueeze(0) for name, tensor in params.items()}
-            return self.embed(lifted, images.unsqueeze(0), statistics, weights)[0]
+            return self.embed(lifted, images.unsqueeze(0), statistics, weights, skips)[0]
         tasks, count, _, height, width = images.shape
         statistics = statistics or Statistics()
         self._check_statistics(count, height, width, statistics)
-        mixing = self._mixing(params, weights, tasks)
+        mixing = self._mixing(params, weights, tasks, skips)
         image = images.permute(0, 1, 3, 4, 2).contiguous()
         return self._through(image, lambda block, inputs: block.run(params, inputs, mixing, statistics))
 
@@ -185,7 +192,7 @@ class Network:
             params: of one task, without a task axis.
             weights: cell kind -> [E, P] in place of the relaxed alphas of a finished task.
         """
-        mixing = self._mixing(params, weights, 1)
+        mixing = self._mixing(params, weights, 1, False)
         return self._through(image, lambda block, inputs: block.fold(layers_of(block), inputs, mixing))
 
     def _through(self, image: Output, step: Callable[[Block, Sequence[Output]], Output]) -> Output:
@@ -209,16 +216,18 @@ class Network:
         images: Tensor,
         statistics: Statistics | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        skips: bool = False,
     ) -> Tensor:
         """Class scores [T, N, ways] of task parameters (`head.weight` [T, ways, F], `head.bias` [T, ways])."""
-        features = self.embed(params, images, statistics, weights)
+        features = self.embed(params, images, statistics, weights, skips)
         return features @ params["head.weight"].mT + params["head.bias"].unsqueeze(-2)
 
-    def _mixing(self, params: Params, weights: Mapping[str, Tensor] | None, tasks: int) -> dict[str, dict[int, Tensor]]:
-        """cell kind -> source state -> [K, T, E] weights of the running candidates."""
+    def _mixing(self, params: Params, weights: Mapping[str, Tensor] | None, tasks: int, skips: bool) -> Mixing:
+        """The weights of the running candidates of every cell."""
         if not self.mixes:
-            return {}
-        weights = self.weights_of(params) if weights is None else weights
+            return Mixing()
+        if weights is None:
+            weights, skips = self.weights_of(params), self.skips_zeros
         mixing = {}
         for kind, table in weights.items():
             table = table.expand(tasks, *self.space.alpha_shape)
@@ -227,7 +236,7 @@ class Network:
                 source: by_candidate.index_select(2, _positions(edges, table.device))
                 for source, edges in self._edges_from.items()
             }
-        return mixing
+        return Mixing(mixing, skips)
 
     @functools.cached_property
     def _running(self) -> tuple[int, ...]:

@@ -14,6 +14,14 @@ DEFAULT_RELAXATION: Relaxation = Softmax()
 """Where nothing else is said."""
 
 
+def zeros_learn(relaxation: Relaxation) -> bool:
+    """Whether a weight of exactly 0 has a derivative in the alphas, as that of a straight-through estimator has.
+
+    So it is with a relaxation that has no attribute ``zeros_learn``: nothing is skipped then.
+    """
+    return bool(getattr(relaxation, "zeros_learn", True))
+
+
 def scores_of(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION) -> dict[str, Tensor]:
     """decision -> scores of its candidates, in double precision and without a graph; see `Relaxation.scores`."""
     return {name: relaxation.scores(table.detach()) for name, table in alphas.items()}

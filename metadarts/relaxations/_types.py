@@ -11,7 +11,11 @@ from metadarts.core.types import Stage
 
 
 class Relaxation(Protocol):
-    """From the alphas of one decision to the weights with which its candidates are mixed. A frozen value."""
+    """From the alphas of one decision to the weights with which its candidates are mixed. A frozen value.
+
+    An attribute ``zeros_learn`` of False promises that weights of exactly 0 have no derivative, first or second: their
+    candidates are then not run at all. See `zeros_learn`.
+    """
 
     def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
         """What is drawn for weights of this shape [T, K + 1, rows, candidates]: one draw for each task, each inner step

@@ -6,6 +6,7 @@ Sources: DOTS (Gu et al., CVPR 2021) over the run; MetaNAS (Elsken et al., CVPR 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -37,6 +38,7 @@ class Annealed:
     begin: float = 0.3
     finish: float = 0.9
     inner_end: float = 1.0
+    zeros_learn: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_positive("annealed", start=self.start, end=self.end, inner_end=self.inner_end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ class GDAS:
 
     start: float = 10.0
     end: float = 0.1
+    zeros_learn: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_positive("gdas", start=self.start, end=self.end)

@@ -43,6 +43,10 @@ class Gumbel:
     def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
         return gumbel(shape, key)
 
+    @property
+    def zeros_learn(self) -> bool:
+        return self.hard
+
     def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
         temperature = geometric(self.start, self.end, passed(at.progress, self.begin, self.finish))
         moved = alpha if noise is None else alpha + noise.to(alpha.dtype)

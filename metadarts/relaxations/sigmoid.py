@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from metadarts.core.types import Stage
 @dataclass(frozen=True)
 class Sigmoid:
     """p = sigmoid(alpha)."""
+
+    zeros_learn: ClassVar[bool] = False
 
     def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
         return None

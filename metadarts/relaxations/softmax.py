@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ class Softmax:
     """
 
     temperature: float = 1.0
+    zeros_learn: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_positive("softmax", temperature=self.temperature)

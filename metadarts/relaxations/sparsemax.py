@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class Sparsemax:
     """
 
     temperature: float = 1.0
+    zeros_learn: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_positive("sparsemax", temperature=self.temperature)

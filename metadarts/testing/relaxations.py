@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Stage
-from metadarts.relaxations import Relaxation
+from metadarts.relaxations import Relaxation, zeros_learn
 
 SHAPE = (2, 3, 4)
 """Of the alphas: tasks, rows, candidates."""
@@ -36,6 +36,8 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True, learns: boo
     _check_noise(relaxation, key)
     _check_scores(relaxation, alpha)
     drawn = relaxation.noise(NOISE, key.child("noise"))
+    if not zeros_learn(relaxation):
+        _check_zeros(relaxation, alpha, _draw(drawn, STAGES[-1]))
     for draws in (None,) if drawn is None else (None, drawn):  # None: outside training
         _check_repeats(relaxation, alpha, draws)
         for at in STAGES:
@@ -84,6 +86,22 @@ def _check_weights(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tens
     alone = relaxation.weights(alpha[:1], at, None if noise is None else noise[:1])
     if not torch.allclose(weights[:1], alone, rtol=1e-12, atol=0):
         raise AssertionError(f"weights at {at}: tasks depend on one another")
+
+
+def _check_zeros(relaxation: Relaxation, alpha: Tensor, noise: Tensor | None) -> None:
+    """Candidates whose weight is exactly 0 are not run where the relaxation promises that nothing is lost by it."""
+    leaf = (1e4 * alpha).requires_grad_()
+    weights = relaxation.weights(leaf, STAGES[-1], noise)
+    zeros = (weights.detach() == 0).to(weights)
+    if not weights.requires_grad or not bool(zeros.any()):
+        return
+    read = torch.linspace(1.0, 2.0, weights.numel(), dtype=weights.dtype).view_as(weights)
+    (first,) = torch.autograd.grad((zeros * read * weights).sum(), leaf, create_graph=True)
+    second = torch.autograd.grad((first * read).sum(), leaf)[0] if first.requires_grad else torch.zeros_like(first)
+    if bool((first != 0).any()) or bool((second != 0).any()):
+        raise AssertionError(
+            "weights of exactly 0 have a derivative: expected none, or the attribute zeros_learn of True"
+        )
 
 
 def _check_device(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
