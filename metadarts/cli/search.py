@@ -207,6 +207,8 @@ def _search_in(folder: RunFolder, experiment: Experiment, plan: MemoryPlan) -> N
 
 
 def _headline(experiment: Experiment) -> str:
+    from metadarts.training import Config
+
     config: Config = experiment.config
     weights, alphas = experiment.network.count(config.tasks.ways)
     own = {"outer rule": config.meta.name, "relaxation": config.relaxation.name}

@@ -24,7 +24,7 @@ class Variants(Mapping[str, V]):
 
     def __init__(self, kind: str, entries: Mapping[str, V] | Callable[[], Mapping[str, V]]) -> None:
         self.kind = kind
-        self._given = entries
+        self._given = entries if callable(entries) else dict(entries)
 
     @cached_property
     def _entries(self) -> Mapping[str, V]:
