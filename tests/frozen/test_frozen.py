@@ -19,8 +19,8 @@ from benchmarks.frozen import Found, add_task, differences, other_machine, read,
 
 FROZEN = Path(__file__).with_name("small-v0.1.json")
 RTOL = {"loss": 1e-5, "support_losses": 1e-5, "gradient_weights": 1e-2, "gradient_alphas": 1e-2}
-"""Of the first meta-step's figures, on any machine, in single precision. The exact gradient magnifies rounding: version 0.1
-itself gives 52.76 and 0.6082 on a machine with AVX-512, 52.82 and 0.6087 on one with AVX2, from equal losses."""
+"""Of the first meta-step's figures, on any machine, in single precision. The exact gradient magnifies rounding: version
+0.1 itself gives 52.76 and 0.6082 on a machine with AVX-512, 52.82 and 0.6087 on one with AVX2, from equal losses."""
 
 EXPLAINED = (
     r"/entropy_\w+: .* largest difference is \d(\.\d+)?e-1[5-9]$",  # taken from the shares, not from their logarithms
