@@ -105,11 +105,12 @@ def adapt(
     adapter.save(out)
     common.console.print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True)
     record(adapter)
+    words = common.plugin_words(plugin or ())
     first, *others = adapter.task.solutions
     if others:
         common.console.print(f"predict and export take {first}, or with --finish {' or '.join(others)}")
     common.console.print(
-        f"next: metadarts predict {out} IMAGE...   metadarts export {out} --format onnx --out model.onnx",
+        f"next: metadarts predict {out} IMAGE...{words}   metadarts export {out} --format onnx --out model.onnx{words}",
         soft_wrap=True,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +39,11 @@ Plugins = Annotated[
 DataRoot = Annotated[Path | None, typer.Option(help="Where the data of a name lie; default: its usual place.")]
 
 console = Console(highlight=False, markup=False, emoji=False)
+
+
+def plugin_words(plugins: Sequence[str]) -> str:
+    """The plug-ins as words of a command line, each with a space before it."""
+    return "".join(f" --plugin {shlex.quote(plugin)}" for plugin in plugins)
 
 
 def open_experiment(config: Config, device: str) -> Experiment:

@@ -86,7 +86,8 @@ def search(
         out, config or preset, settings | common.read_settings(set_ or []), common.prepare(device, threads), plugins
     )
     verbs = ("evaluate", "derive", "report") if _has_alphas(out, plugins) else ("evaluate", "report")
-    common.console.print("next: " + "   ".join(f"metadarts {verb} {out}" for verb in verbs), soft_wrap=True)
+    words = f"{out}{common.plugin_words(plugins)}"
+    common.console.print("next: " + "   ".join(f"metadarts {verb} {words}" for verb in verbs), soft_wrap=True)
 
 
 def _has_alphas(run: Path, plugins: Sequence[str]) -> bool:
@@ -206,11 +207,16 @@ def _search_in(folder: RunFolder, experiment: Experiment, plan: MemoryPlan) -> N
 
 
 def _headline(experiment: Experiment) -> str:
+    from metadarts.training import Config
+
     config: Config = experiment.config
     weights, alphas = experiment.network.count(config.tasks.ways)
+    own = {"outer rule": config.meta.name, "relaxation": config.relaxation.name}
+    defaults = {"outer rule": Config().meta.name, "relaxation": Config().relaxation.name}
+    named = "".join(f"{kind} {name}; " for kind, name in own.items() if name != defaults[kind])
     return (
         f"{config.tasks.source} {config.tasks.ways}-way {config.tasks.shots}-shot: "
-        f"{weights:,} weights, {alphas} alphas; "
+        f"{weights:,} weights, {alphas} alphas; {named}"
         f"{config.inner.order}-order, {config.inner.steps} inner steps, {config.training.tasks} tasks per meta-step; "
         f"batch norm: {config.model.bn}"
     )

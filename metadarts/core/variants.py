@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -18,12 +19,16 @@ class Variants(Mapping[str, V]):
 
     Args:
         kind: what an entry is, for messages: "update rule".
-        entries: by name; their order is kept.
+        entries: by name, their order is kept; or what makes them when the table is first read.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, V]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, V] | Callable[[], Mapping[str, V]]) -> None:
         self.kind = kind
-        self._entries = MappingProxyType(dict(entries))
+        self._given = entries if callable(entries) else dict(entries)
+
+    @cached_property
+    def _entries(self) -> Mapping[str, V]:
+        return MappingProxyType(dict(self._given() if callable(self._given) else self._given))
 
     def __getitem__(self, name: str) -> V:
         if name not in self:
@@ -62,14 +67,20 @@ class Variants(Mapping[str, V]):
 def collect(package: str, attribute: str, kind: str) -> Variants[Any]:
     """The variants that the modules of ``package`` define, in the order of the modules' names.
 
+    They are imported when the table is first read, so that a module may import the package, as one outside of it does.
+
     Every module (or subpackage) whose name has no leading underscore defines ``attribute``: one variant, called as the
     module, or a mapping of several by name. The table of a package is a line of its ``__init__.py``::
 
         RULES: Variants[Callable[..., Rule]] = collect(__name__, "RULE", "update rule")
 
-    Raises:
+    Its first use raises:
         TypeError: where a module does not define ``attribute``, or a name has been defined by another module.
     """
+    return Variants(kind, partial(_imported, package, attribute))
+
+
+def _imported(package: str, attribute: str) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for found in pkgutil.iter_modules(import_module(package).__path__):
         if found.name.startswith("_"):
@@ -82,4 +93,4 @@ def collect(package: str, attribute: str, kind: str) -> Variants[Any]:
         if taken := entries.keys() & named.keys():
             raise TypeError(f"{module.__name__}: another module of {package} defines {sorted(taken)[0]!r} too")
         entries |= named
-    return Variants(kind, entries)
+    return entries

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metadarts.core.errors import DataError
+from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.machine import allow_tf32
 from metadarts.export import ShippedModel
 from metadarts.predictor import MetaModel
@@ -84,11 +84,12 @@ class Adapter:
 
         Raises:
             DataError: for images that cannot be read, labels that do not fit them, or a class without images.
-            ConfigError: for a start or a device that is not there.
+            ConfigError: for a start or a device that is not there, or an operation that cannot be shipped.
         """
         if start == AUTO:
             start = suited_start(3 if _any_colour(learnt.images) else 1)
         opened = open_start(start, plugins)
+        _require_folds(opened)
         support, notes = _support_of(opened, learnt, seed)
         support = replace(support, device=_chosen_device(device, opened))
         check_support(support)
@@ -210,3 +211,11 @@ def _any_colour(images: Any) -> bool:
     """Whether the images are in colour; `to_pixels` with 3 channels has grey ones with three equal planes."""
     pixels, _ = to_pixels(images, 3, 32)
     return bool((pixels != pixels[:, :1]).any())
+
+
+def _require_folds(start: Start) -> None:
+    """Require that whatever is adapted can be shipped, before a step is taken. Raises ConfigError."""
+    network = start.network
+    running = [name for name in network.space.primitives if network.operations[name].run is not None]
+    if missing := [name for name in running if network.operations[name].fold is None]:
+        raise ConfigError(f"operation {missing[0]!r} has no `fold`, which writes an adapted network: give it one")

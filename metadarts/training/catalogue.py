@@ -74,14 +74,17 @@ class Catalogue:
         """Require the plug-ins ``named`` (name -> SHA-256), with the text that they had. Raises ConfigError."""
         if not isinstance(named, dict):
             raise ConfigError(f"{where}: plugins: expected names with their SHA-256")
+        if missing := [name for name in named if name not in self.plugins]:
+            raise ConfigError(
+                f"{where} uses the plug-in {', '.join(map(repr, missing))}, whose code is not run unasked: if you "
+                "trust it, name its file or module with --plugin"
+            )
         for name, digest in named.items():
-            if name not in self.plugins:
-                raise ConfigError(
-                    f"{where} uses the plug-in {name!r}, whose code is not run unasked: if you trust it, name its file "
-                    "or module with --plugin"
-                )
             if self.plugins[name] != digest:
-                raise ConfigError(f"{where}: the plug-in {name!r} is not what it was; restore it, or start a new run")
+                raise ConfigError(
+                    f"{where}: the plug-in {name!r} is not what it was (SHA-256 {digest[:12]} then, "
+                    f"{self.plugins[name][:12]} now); restore it, or start a new run"
+                )
 
 
 BUILT_IN = Catalogue()

@@ -50,7 +50,7 @@ class Choice:
         hints = options_of(table[self.name], context)
         if option not in hints:
             raise ConfigError(
-                f"unknown setting {path!r}: {table.kind} {self.name!r} has {nearest(option, [NAME, *hints])}"
+                f"unknown setting {path!r} of {table.kind} {self.name!r}: {nearest(option, [NAME, *hints])}"
             )
         kind, default = hints[option]
         try:

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from metadarts.cli import main as entry
-from metadarts.cli.common import read_settings
+from metadarts.cli.common import plugin_words, read_settings
 from metadarts.core.errors import ConfigError
 from metadarts.core.progress import Progress
 from metadarts.spaces import Genotype, darts
@@ -254,3 +254,8 @@ def test_every_verb_that_opens_what_a_plugin_may_have_made_takes_it():
     }  # fmt: skip
     taking = {words for words, command in commands() if any("--plugin" in each.opts for each in command.params)}
     assert {words for words, _ in commands()} - taking == closed
+
+
+def test_what_comes_next_names_the_plugins_again():
+    assert plugin_words(["mine.py", "my parts/op.py"]) == " --plugin mine.py --plugin 'my parts/op.py'"
+    assert plugin_words([]) == ""

@@ -43,14 +43,21 @@ def test_a_package_can_build_its_table_while_it_is_imported(package, tmp_path):
     assert dict(__import__(name).TABLE) == {"one": 1}
 
 
+def test_a_module_may_import_what_its_package_defines(package, tmp_path):
+    name = package(one="import sys\nENTRY = sys.modules[__package__].LATER")
+    with (tmp_path / name / "__init__.py").open("a") as file:
+        file.write("TABLE = collect(__name__, 'ENTRY', 'thing')\nLATER = 1\n")
+    assert dict(__import__(name).TABLE) == {"one": 1}
+
+
 def test_a_module_without_the_attribute_is_named(package):
     with pytest.raises(TypeError, match=r"\.helper: expected ENTRY; a helper's name begins with an underscore"):
-        collect(package(one="ENTRY = 1", helper=""), "ENTRY", "thing")
+        list(collect(package(one="ENTRY = 1", helper=""), "ENTRY", "thing"))
 
 
 def test_a_name_defined_twice_is_refused(package):
     with pytest.raises(TypeError, match=r"\.one: another module of .* defines 'one' too"):
-        collect(package(many="ENTRY = {'one': 2}", one="ENTRY = 1"), "ENTRY", "thing")
+        list(collect(package(many="ENTRY = {'one': 2}", one="ENTRY = 1"), "ENTRY", "thing"))
 
 
 TABLE = Variants("update rule", {"sgd": 1, "adam": 2})

@@ -18,6 +18,7 @@ from metadarts.fewshot.folder import FACTS, load_task
 from metadarts.fewshot.labelled import Labelled
 from metadarts.fewshot.learn import adapt_start, derive, inherited, retrained
 from metadarts.fewshot.measure import measured
+from metadarts.fewshot.start import Start
 from metadarts.fewshot.task import FINISHES, Support, logits
 from metadarts.inner import InnerLoop, adapt
 from metadarts.ops.choice import implementation
@@ -70,6 +71,14 @@ def test_it_is_the_three_finishes_one_after_another(opened):
     found = opened.task.solution
     assert same(found("inherited").params, inherited(start, support, first, SETTINGS).params)
     assert same(found("retrained").params, retrained(start, support, derive(first), AdaptSettings(3)).params)
+
+
+def test_an_operation_that_cannot_be_shipped_is_refused_before_a_step(monkeypatch, start, grey, learnt_from):
+    network = start.network
+    without = {**network.operations, "skip_connect": replace(network.operations["skip_connect"], fold=None)}
+    monkeypatch.setattr(Start, "network", property(lambda self: replace(network, operations=without)))
+    with pytest.raises(ConfigError, match="operation 'skip_connect' has no `fold`"):
+        Adapter.open(grey, learnt_from)
 
 
 @pytest.mark.parametrize("finish", ["supernet", "soft", "inherted", "", None])

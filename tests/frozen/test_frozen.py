@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from benchmarks.frozen import Found, add_task, differences, other_machine, read, run_part
 
 FROZEN = Path(__file__).with_name("small-v0.1.json")
-RTOL = 1e-3
-"""Of the first meta-step's figures, on any machine: single precision, and sums in another order."""
+RTOL = {"loss": 1e-5, "support_losses": 1e-5, "gradient_weights": 1e-2, "gradient_alphas": 1e-2}
+"""Of the first meta-step's figures, on any machine, in single precision. The exact gradient magnifies rounding: version
+0.1 itself gives 52.76 and 0.6082 on a machine with AVX-512, 52.82 and 0.6087 on one with AVX2, from equal losses."""
 
 EXPLAINED = (
     r"/entropy_\w+: .* largest difference is \d(\.\d+)?e-1[5-9]$",  # taken from the shares, not from their logarithms
@@ -42,11 +43,11 @@ def test_every_bit_is_as_it_was(now):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["loss", "gradient_weights", "gradient_alphas", "support_losses"])
+@pytest.mark.parametrize("name", RTOL)
 def test_the_first_meta_step_is_as_it_was_on_any_machine(now, name):
     _, parts = read(FROZEN)
     fact = f"search/first step/{name}"
-    assert now.facts[fact] == pytest.approx(parts["small"].facts[fact], rel=RTOL)
+    assert now.facts[fact] == pytest.approx(parts["small"].facts[fact], rel=RTOL[name])
 
 
 def found(**tensors: torch.Tensor) -> Found:

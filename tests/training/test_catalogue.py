@@ -60,6 +60,12 @@ def test_the_digest_of_a_package_is_of_all_its_modules(module):
         after.require(before.plugins, "a run")
 
 
+def test_all_plugins_that_are_missing_are_named_at_once(module):
+    known = load_plugins([module("known.py")])
+    with pytest.raises(ConfigError, match="a run uses the plug-in 'one', 'two', whose code is not run unasked"):
+        known.require({"one": "0" * 64, **known.plugins, "two": "1" * 64}, "a run")
+
+
 FAILING = {
     "raise RuntimeError('no')": "RuntimeError: no",
     "import sys; sys.exit(0)": "SystemExit: 0",
