@@ -36,8 +36,6 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True, learns: boo
     _check_noise(relaxation, key)
     _check_scores(relaxation, alpha)
     drawn = relaxation.noise(NOISE, key.child("noise"))
-    if not zeros_learn(relaxation):
-        _check_zeros(relaxation, alpha, _draw(drawn, STAGES[-1]))
     for draws in (None,) if drawn is None else (None, drawn):  # None: outside training
         _check_repeats(relaxation, alpha, draws)
         for at in STAGES:
@@ -46,6 +44,8 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True, learns: boo
             _check_device(relaxation, alpha, at, noise)
             if smooth:
                 _check_derivatives(relaxation, alpha, at, noise)
+    if not zeros_learn(relaxation):
+        _check_zeros(relaxation, alpha, _draw(drawn, STAGES[-1]))
 
 
 def _draw(draws: Tensor | None, at: Stage) -> Tensor | None:

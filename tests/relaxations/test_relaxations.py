@@ -134,6 +134,16 @@ class Constant(Softmax):
         return torch.nn.functional.one_hot(alpha.argmax(-1), alpha.shape[-1]).to(alpha)
 
 
+@dataclass(frozen=True)
+class Promising(Softmax):
+    """Says that weights of 0 have no derivative, and takes it from elsewhere."""
+
+    def weights(self, alpha, at, noise=None):
+        p = alpha.softmax(-1)
+        far = (p == 0).to(p)
+        return p + far * 1e-3 * (alpha - alpha.detach())
+
+
 def test_one_that_draws_conforms():
     check_relaxation(Perturbed())
 
@@ -155,6 +165,7 @@ def test_what_is_not_smooth_is_held_to_the_rest():
         (Needing(), "alphas' device"),
         (Looking(), "made a number"),
         (Wide(), "type of the alphas"),
+        (Promising(), "exactly 0 have a derivative"),
     ],
 )
 def test_what_does_not_conform_is_found(broken, words):
