@@ -324,8 +324,8 @@ def test_a_space_with_alphas_over_edges_is_derived_and_drawn(tmp_path):
 def relaxed(tmp_path_factory) -> tuple[Path, list[str]]:
     """A run under a relaxation that ranks otherwise than the softmax, and the words that name its plug-ins."""
     folder = tmp_path_factory.mktemp("relaxed")
-    sets = {"relaxation.name": "sigmoid", "space.nodes": 2, "inner.alpha_rate": 30.0}
-    return searched(folder / "run", folder / "sigmoid.py", SIGMOID, sets)
+    sets = {"relaxation.name": "logistic", "space.nodes": 2, "inner.alpha_rate": 30.0}
+    return searched(folder / "run", folder / "logistic.py", SIGMOID, sets)
 
 
 @pytest.fixture(scope="module")
@@ -368,5 +368,5 @@ def test_adapt_records_a_task_whose_relaxation_ranks_otherwise(relaxed, photos, 
     assert f"recorded in {path}" in answer
     with Archive.open(path) as opened:
         (record,) = opened
-    assert record.settings["relaxation"] == {"name": "sigmoid"}
+    assert record.settings["relaxation"] == {"name": "logistic"}
     assert "1 records are whole" in here("archive", "verify", path)

@@ -52,9 +52,9 @@ def tiny(**settings: Any) -> Experiment:
 
 def relaxed(folder: Path, **settings: Any) -> tuple[Experiment, Checkpoint]:
     """An experiment whose relaxation is `SIGMOID`, a plug-in in ``folder``, and alphas on which it matters."""
-    path = folder / "sigmoid.py"
+    path = folder / "logistic.py"
     path.write_text(SIGMOID, encoding="utf-8")
-    own = {"relaxation.name": "sigmoid", "space.nodes": 3}
+    own = {"relaxation.name": "logistic", "space.nodes": 3}
     experiment = build(
         with_settings(Config(catalogue=load_plugins([str(path)])), TINY | own | _dotted(settings)).check()
     )

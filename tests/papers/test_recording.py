@@ -86,7 +86,7 @@ def test_the_cell_recorded_is_that_of_the_runs_relaxation(experiment, checkpoint
     records = list(archive)
     tables = [{kind: torch.tensor(table) for kind, table in record.alphas.items()} for record in records]
     assert [r.genotype for r in records] == [derive_genotype(each, space, relaxation).canonical() for each in tables]
-    assert all(record.settings["relaxation"] == {"name": "sigmoid"} for record in records)
+    assert all(record.settings["relaxation"] == {"name": "logistic"} for record in records)
     assert check_records(archive).faults == ()
     other = next(
         r for r, each in zip(records, tables, strict=True) if r.genotype != derive_genotype(each, space).canonical()
