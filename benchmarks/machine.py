@@ -16,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metadarts import ops
+from metadarts.core.recording import recording
 from metadarts.meta import CudaGraphs, Recorder
 from metadarts.ops import implementation
 from metadarts.ops.gpu.launch import interpreting
@@ -72,11 +73,12 @@ class StandIn:
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         def replay() -> None:
-            if self.operations:
-                run()
-                return
-            with _Written(self.operations):
-                run()
+            with recording():  # a replay runs no Python that could look at a number
+                if self.operations:
+                    run()
+                    return
+                with _Written(self.operations):
+                    run()
 
         return replay
 
