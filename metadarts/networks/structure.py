@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class Style(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Structure:
+class Structure(ABC):
     """What every macro structure says. A structure of its own adds fields, and the blocks.
 
     Args:
@@ -51,9 +52,9 @@ class Structure:
         if self.head not in HEADS:
             raise ConfigError(f"network.head: expected one of {', '.join(HEADS)}, got {self.head!r}")
 
+    @abstractmethod
     def blocks(self, cells: Cells) -> tuple[Block, ...]:
         """The row of blocks; each reads earlier ones by their place. The last one gives the feature vector."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from metadarts.core.rng import Key
 from metadarts.core.types import Stage
 
-from ._checks import require_positive
+from ._tempered import Tempered
 
 
 @dataclass(frozen=True)
-class Entmax:
+class Entmax(Tempered):
     """p = max(alpha / (2 temperature) - tau, 0)^2, tau such that a row sums to 1.
 
     tau is a closed form of the candidates above 0, so that every second derivative is finite, at exact zeros too.
-
-    Raises:
-        ConfigError: for a temperature of 0 or less.
     """
-
-    temperature: float = 1.0
-    zeros_learn: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        require_positive("entmax", temperature=self.temperature)
-
-    def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
-        return None
 
     def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
         z = alpha / (2.0 * self.temperature)
@@ -42,9 +28,6 @@ class Entmax:
         spread = torch.where(kept, z - mean, 0.0).square().sum(-1, keepdim=True)
         tau = mean - ((1.0 - spread) / size).sqrt()
         return torch.where(kept, z - tau, 0.0).square()
-
-    def scores(self, alpha: Tensor) -> Tensor:
-        return (alpha.double() / self.temperature).softmax(-1)
 
 
 def _support(z: Tensor) -> Tensor:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, nearest
-from metadarts.core.rng import Key
 from metadarts.core.types import Stage
 
-from ._checks import require_positive
 from ._gumbel import straight_through
+from ._tempered import Tempered
 
 PASSES = ("all", "query")
 
 
 @dataclass(frozen=True)
-class Hard:
+class Hard(Tempered):
     """1 for the candidate of the largest alpha, 0 for the others, with the gradient of softmax(alpha / temperature).
 
     Args:
@@ -28,23 +28,17 @@ class Hard:
         ConfigError: for a temperature of 0 or less, or other passes.
     """
 
-    temperature: float = 1.0
     passes: str = "all"
+    zeros_learn: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_positive("hard", temperature=self.temperature)
+        super().__post_init__()
         if self.passes not in PASSES:
-            raise ConfigError(f"relaxation 'hard': passes {self.passes!r} is unknown; {nearest(self.passes, PASSES)}")
-
-    def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
-        return None
+            raise ConfigError(f"relaxation Hard: passes {self.passes!r} is unknown; {nearest(self.passes, PASSES)}")
 
     def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
         p = (alpha / self.temperature).softmax(-1)
         return p if self.passes == "query" and at.step < at.steps else straight_through(p)
-
-    def scores(self, alpha: Tensor) -> Tensor:
-        return (alpha.double() / self.temperature).softmax(-1)
 
 
 RELAXATION = Hard

@@ -10,10 +10,11 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Stage
 
 from ._gumbel import gumbel, one_hot_of
+from ._tempered import Relaxed
 
 
 @dataclass(frozen=True)
-class Paths:
+class Paths(Relaxed):
     """1 for one candidate drawn for the task, 0 for the others; the largest alpha outside training.
 
     A draw holds for all inner steps and the query pass of its task. Alphas get no gradient: weights are meta-learned
@@ -35,9 +36,6 @@ class Paths:
             return one_hot_of(logits)
         drawn = noise.to(alpha.dtype)
         return one_hot_of(logits + drawn if self.by_alphas else drawn.expand_as(logits))
-
-    def scores(self, alpha: Tensor) -> Tensor:
-        return alpha.double().softmax(-1)
 
 
 RELAXATION = Paths

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from metadarts.core.rng import Key
 from metadarts.core.types import Stage
+
+from ._tempered import Relaxed
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(Relaxed):
     """p = sigmoid(alpha)."""
-
-    zeros_learn: ClassVar[bool] = False
-
-    def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
-        return None
 
     def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
         return alpha.sigmoid()

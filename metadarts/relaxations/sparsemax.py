@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from metadarts.core.rng import Key
 from metadarts.core.types import Stage
 
-from ._checks import require_positive
+from ._tempered import Tempered
 
 
 @dataclass(frozen=True)
-class Sparsemax:
+class Sparsemax(Tempered):
     """p = max(alpha / temperature - tau, 0), tau such that a row sums to 1.
 
     Piecewise linear: its second derivatives are 0, and between two pieces it has a kink.
-
-    Raises:
-        ConfigError: for a temperature of 0 or less.
     """
-
-    temperature: float = 1.0
-    zeros_learn: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        require_positive("sparsemax", temperature=self.temperature)
-
-    def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
-        return None
 
     def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
         z = alpha / self.temperature
         kept = _support(z.detach())
         tau = (torch.where(kept, z, 0.0).sum(-1, keepdim=True) - 1.0) / kept.sum(-1, keepdim=True)
         return torch.where(kept, z - tau, 0.0)
-
-    def scores(self, alpha: Tensor) -> Tensor:
-        return (alpha.double() / self.temperature).softmax(-1)
 
 
 def _support(z: Tensor) -> Tensor:

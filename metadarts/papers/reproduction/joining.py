@@ -178,9 +178,7 @@ def _notes(
     for number, part in enumerate(parts, 1):
         methods = "; ".join(dict.fromkeys(row.method for row in part.rows))
         told.append(f"Part {number} of {len(parts)} (commit {part.environment.get('commit', 'unknown')}): {methods}.")
-    again = [
-        f"{method[key_of]} ({key_of[0]})" for key_of, times in sorted(_times(parts).items()) if len(set(times)) > 1
-    ]
+    again = [f"{method[key]} ({key[0]})" for key, times in sorted(_times(parts).items()) if len(set(times)) > 1]
     if again:
         told.append(f"Done anew in another part, and equal to the last digit: {'; '.join(again)}.")
     if apart:
