@@ -41,7 +41,7 @@ def adapt(
         float | None, typer.Option(min=0.1, help="Take no step that would end later; keep the best so far.")
     ] = None,
     finish: Annotated[
-        str, typer.Option(help="supernet, inherited, retrained, or all: a table of the three.")
+        str, typer.Option(help="supernet (or cell, where the run committed), inherited, retrained, or all of them.")
     ] = "supernet",
     more_steps: Annotated[
         int | None, typer.Option(min=0, help="Steps of the derived cell; default: as --steps, 100 for retrained.")
@@ -69,14 +69,14 @@ def adapt(
     from metadarts.fewshot.adapter import Adapter
     from metadarts.fewshot.labelled import hold_out, read_labelled
     from metadarts.fewshot.learn import AdaptSettings
-    from metadarts.fewshot.task import FINISHES, SUPERNET, finish_named
+    from metadarts.fewshot.task import CELL, FINISHES, SUPERNET, finish_named
     from metadarts.predictor.archive_rows import space_text
     from metadarts.training import RunFolder
 
     finish = finish_named(finish, (*FINISHES, ALL))
     if precision != "fp32":
         raise ConfigError("adapt computes in fp32: leave out --precision")
-    if more_steps is not None and finish == SUPERNET:
+    if more_steps is not None and finish in (SUPERNET, CELL):
         raise ConfigError("--more-steps are those of a derived cell: give --finish inherited, retrained or all with it")
     if held_out is not None and shots is not None:
         raise ConfigError("give --held-out or --shots, not both: each says which images are learnt from")
@@ -90,14 +90,16 @@ def adapt(
         start, learnt, settings=settings, held_out=looked_at, seed=seed, device=device, plugins=plugin or ()
     )
     if archive is not None:
+        if adapter.start.is_cell:
+            raise ConfigError(f"--archive records adapted alphas: the start {start} is one cell, give a supernet's")
         space_text(adapter.start.network.space)  # before the steps, whose result an archive cannot hold
     if model is not None:
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)
     _say_end(adapter.adapt(_say_step), settings.steps)
-    chosen = FINISHES if finish == ALL else (finish,)
+    chosen = adapter.finishes if finish == ALL else (adapter.finish_of(finish),)
     for name in chosen:
-        if name != SUPERNET:
+        if name != adapter.finishes[0]:
             _finish(adapter, name, more_steps)
     gaps = adapter.measure()
     adapter.task.put_first(chosen[0])
@@ -128,7 +130,6 @@ def _metamodel(begin: str, path: Path | None) -> MetaModel | None:
 
 def _recorder(archive: Path | None, images: Path, learnt: Labelled, looked_at: Labelled) -> Callable[[Adapter], None]:
     """What records the adapted task in ``archive``; whether it can is known before minutes go into adapting."""
-    from metadarts.fewshot.task import SUPERNET
     from metadarts.fewshot.task_record import folder_origin, record_of
     from metadarts.predictor.archive import Archive
 
@@ -140,7 +141,7 @@ def _recorder(archive: Path | None, images: Path, learnt: Labelled, looked_at: L
     Archive.open(archive, write=True).close()
 
     def record(adapter: Adapter) -> None:
-        task, adapted = adapter.task, adapter.task.solution(SUPERNET)
+        task, adapted = adapter.task, adapter.adapted
         with Archive.open(archive, write=True) as opened:
             (name,) = opened.add([record_of(origin, adapter.start, task.support, adapted, adapter.settings)])
             common.console.print(f"recorded in {archive} as {name[:12]}, of {len(opened)} records", soft_wrap=True)
@@ -209,7 +210,7 @@ def _say_measured(adapter: Adapter, gaps: dict[str, str]) -> None:
     for name, facts in measured.items():
         solution = adapter.task.solution(name)
         known = _accuracy(facts) if held_out else f"support loss {solution.history[solution.kept].loss:.3f}"
-        apart = f"  gap to supernet {gaps[name]}" if name in gaps else ""
+        apart = f"  gap to {adapter.finishes[0]} {gaps[name]}" if name in gaps else ""
         common.console.print(
             f"  {name:9s}  {known}  {_size(facts)}  {solution.history[-1].seconds:.1f} s{apart}", soft_wrap=True
         )

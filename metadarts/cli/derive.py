@@ -21,7 +21,8 @@ def derive(
 ) -> None:
     """Derive the genotype of the meta-learned alphas: text, genotype.json, and the cell drawn as SVG and PNG.
 
-    The common options are accepted for uniformity; deriving computes nothing that depends on them.
+    Of a run that committed it is the cell that the run was left with. The common options are accepted for uniformity;
+    deriving computes nothing that depends on them.
     """
     common.prepare(device, threads)
     for path in derive_run(run, plugin or ()):
@@ -38,12 +39,13 @@ def derive_run(run: Path, plugins: Sequence[str] = ()) -> list[Path]:
 
     opened = open_run(run, plugins=plugins)
     folder, config = opened.folder, opened.config
-    if not config.has_alphas():
-        name = config.network_name()
-        raise ConfigError(f"{run} trained the network {name!r}, which has no alphas to derive a cell from")
     space, relaxation = config.search_space(), config.build_relaxation()
     alphas = alphas_of(opened.checkpoint.params)
-    genotype = derive_genotype(alphas, space, relaxation)
+    committed = config.cell() if opened.configured.has_alphas() else None
+    if committed is None and not alphas:
+        name = config.network_name()
+        raise ConfigError(f"{run} trained the network {name!r}, which has no alphas to derive a cell from")
+    genotype = committed or derive_genotype(alphas, space, relaxation)
     common.console.print(str(genotype), soft_wrap=True)
     skips = count_skips(genotype)
     common.console.print(f"skip connections: {', '.join(f'{kind} {count}' for kind, count in skips.items())}")
@@ -51,9 +53,14 @@ def derive_run(run: Path, plugins: Sequence[str] = ()) -> list[Path]:
         folder.write("genotype.txt", f"{genotype}\n"),
         folder.write("genotype.json", genotype.to_json(space.name) + "\n"),
     ]
-    title = f"derived after meta-step {opened.checkpoint.facts['step']}"
+    title = f"{'committed to by' if committed else 'derived after'} meta-step {opened.checkpoint.facts['step']}"
     for name in ("cell.svg", "cell.png"):
         draw_genotype(genotype, run / name, title, inputs=space.inputs, operations=config.catalogue.operations)
         written.append(run / name)
+    if committed and folder.has("supernet"):
+        cut = folder.load("supernet")
+        alphas, title = alphas_of(cut.params), f"when the cell was cut out, after meta-step {cut.facts['step']}"
+    if not alphas:
+        return written
     draw_alphas({kind: table.numpy() for kind, table in alphas.items()}, space, run / "alphas.png", title, relaxation)
     return [*written, run / "alphas.png"]

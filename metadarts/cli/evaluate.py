@@ -32,6 +32,9 @@ def evaluate(
     genotype: Annotated[
         Path | None, typer.Option(help="Measure this cell (a file that derive wrote), with the supernet's weights.")
     ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="best, last, or supernet: of a run that committed, before its cell was cut out.")
+    ] = "best",
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Write the result there; default: evaluation-*.json in the run folder."),
@@ -45,7 +48,10 @@ def evaluate(
     threads: common.Threads = 0,
     seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 is everyone's.")] = 0,
 ) -> None:
-    """Adapt the run's best checkpoint to held-out tasks and print accuracy with its 95 % interval."""
+    """Adapt a checkpoint of the run to held-out tasks and print accuracy with its 95 % interval.
+
+    Of a run that committed, the best checkpoint is of the cell that it was left with.
+    """
     from metadarts.core.errors import ConfigError, RunError
     from metadarts.store.files import write_atomically
     from metadarts.training import discretised, evaluate_run, open_run, read_genotype
@@ -64,16 +70,17 @@ def evaluate(
         "model.precision": precision,
     }
     opened = open_run(
-        run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test",
-        plugins=plugin or (),
+        run, checkpoint=checkpoint, device=resolved, data=data, data_root=data_root, settings=settings,
+        finished=split == "test", plugins=plugin or (),
     )  # fmt: skip
     cell = None if genotype is None else read_genotype(genotype)
-    experiment, checkpoint = common.experiment_of(opened), opened.checkpoint
+    experiment, state = common.experiment_of(opened), opened.checkpoint
     if cell is not None:
-        experiment, checkpoint = discretised(experiment, checkpoint, cell)
+        experiment, state = discretised(experiment, state, cell)
     with common.bar(f"evaluate on {tasks} {split} tasks") as shown:
-        report = evaluate_run(experiment, checkpoint, split, tasks, shown.watch, seed=seed)
-    facts = report.facts | {"genotype": None if cell is None else str(cell)}
+        report = evaluate_run(experiment, state, split, tasks, shown.watch, seed=seed)
+    measured = experiment.network.genotype
+    facts = report.facts | {"genotype": None if measured is None else str(measured)}
     if cell is not None:
         common.console.print(f"the discrete cell of {genotype}, with the supernet's weights:", soft_wrap=True)
     common.console.print(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metadarts.core.errors import ConfigError, DataError
+from metadarts.core.errors import ConfigError, DataError, nearest
 from metadarts.core.machine import allow_tf32
 from metadarts.export import ShippedModel
 from metadarts.predictor import MetaModel
@@ -40,7 +40,7 @@ from .pictures import task_pictures
 from .pixels import pixel_baselines
 from .predicted import predicted_start
 from .start import AUTO, Start, open_start, suited_start
-from .task import FINISHES, RETRAINED, SUPERNET, Solution, Support, Task, finish_named
+from .task import CELL, INHERITED, RETRAINED, SUPERNET, Solution, Support, Task, finish_named
 
 
 @dataclass
@@ -102,15 +102,46 @@ class Adapter:
         )
 
     def begin_at_prediction(self, model: MetaModel) -> None:
-        """Begin at the alphas that ``model`` predicts from the support set. Raises ConfigError."""
+        """Begin at the alphas that ``model`` predicts from the support set. Raises ConfigError, of a cell too."""
+        if self.start.is_cell:
+            raise ConfigError(
+                f"the start {self.start.name} is one cell, which has no alphas to predict: give a supernet"
+            )
         self.start = predicted_start(self.start, model, self.task.support)
         self.task.facts["start"] = _start_facts(self.start)
 
+    @property
+    def finishes(self) -> tuple[str, ...]:
+        """The finishes that there are: the adapted start, then the discrete ones."""
+        return (CELL, RETRAINED) if self.start.is_cell else (SUPERNET, INHERITED, RETRAINED)
+
+    def finish_of(self, finish: str) -> str:
+        """``finish`` as this start has it: of a start that is one cell, that cell is the network and the derived cell.
+
+        Raises ConfigError for "cell" of a supernet.
+        """
+        if self.start.is_cell and finish in (SUPERNET, INHERITED):
+            return CELL
+        if finish not in self.finishes:
+            raise ConfigError(
+                f"finish {finish!r}: the start {self.start.name} is a supernet, which has no one cell; "
+                f"{nearest(finish, self.finishes)}"
+            )
+        return finish
+
     def adapt(self, watch: StepWatch | None = None) -> Solution:
-        """Learn the task: the finish "supernet". Raises NumericsError when its first loss is not finite."""
+        """Learn the task: the finish "supernet", or "cell" of a start that is one.
+
+        Raises NumericsError when its first loss is not finite.
+        """
         solution = adapt_start(self.start, self.task.support, self.settings, self.held_out, watch)
-        self.task.solutions[SUPERNET] = solution
+        self.task.solutions[solution.finish] = solution
         return solution
+
+    @property
+    def adapted(self) -> Solution:
+        """What `adapt` found."""
+        return self.task.solution(self.finishes[0])
 
     def settings_of(self, finish: str, steps: int | None = None) -> AdaptSettings:
         """How the derived cell is learnt: in ``steps``; None is as many as the supernet, or 100 from fresh weights."""
@@ -118,16 +149,18 @@ class Adapter:
         return replace(self.settings, steps=usual if steps is None else steps)
 
     def finish(self, finish: str, steps: int | None = None, watch: StepWatch | None = None) -> Solution:
-        """Add the discrete finish "inherited" or "retrained" of the adapted supernet, see `settings_of`.
+        """Add the discrete finish "inherited" or "retrained" of what was adapted, see `settings_of`.
 
         Raises ConfigError for another finish.
         """
-        finish = finish_named(finish, FINISHES[1:], "no discrete one")
-        adapted, support, settings = self.task.solution(SUPERNET), self.task.support, self.settings_of(finish, steps)
+        finish = self.finish_of(finish_named(finish, (INHERITED, RETRAINED), "no discrete one"))
+        if finish == self.finishes[0]:
+            return self.adapted
+        support, settings = self.task.support, self.settings_of(finish, steps)
         if finish == RETRAINED:
-            solution = retrained(self.start, support, derive(adapted), settings, watch=watch)
+            solution = retrained(self.start, support, derive(self.adapted), settings, watch=watch)
         else:
-            solution = inherited(self.start, support, adapted, settings, watch=watch)
+            solution = inherited(self.start, support, self.adapted, settings, watch=watch)
         self.task.solutions[finish] = solution
         return solution
 
@@ -135,7 +168,7 @@ class Adapter:
         """Note in the task's facts the size of every solution and, on held-out images, accuracies and baselines.
 
         Returns:
-            Each discrete finish's gap to the supernet in words; nothing without held-out images.
+            Each other finish's gap to what was adapted in words; nothing without held-out images.
         """
         facts, hits = self.task.facts.setdefault("measured", {}), {}
         for finish, solution in self.task.solutions.items():
@@ -145,7 +178,8 @@ class Adapter:
             facts[finish] = own | size_of(self.task.model(finish))
         if self.held_out is not None:
             self.task.facts["baselines"] = pixel_baselines(self.task.support, self.held_out)
-        return {finish: gap(own, hits[SUPERNET]) for finish, own in hits.items() if finish != SUPERNET}
+        first = self.finishes[0]
+        return {finish: gap(own, hits[first]) for finish, own in hits.items() if finish != first}
 
     def save(self, path: Path) -> None:
         """Write a task folder with pictures of its cells and of the held-out images. Raises RunError."""

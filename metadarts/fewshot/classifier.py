@@ -25,7 +25,7 @@ from .input_spec import to_pixels, unit_floats
 from .labelled import Labelled
 from .learn import AdaptSettings, derive
 from .start import AUTO
-from .task import CHUNK, FINISHES, INHERITED, SUPERNET, Task, finish_named
+from .task import CHUNK, INHERITED, RETRAINED, SUPERNET, Task, finish_named
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -105,9 +105,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if all(type(label) is int for label in classes.tolist()):
             adapter.task.facts["labels"] = classes.tolist()
         adapter.adapt()
-        if finish != SUPERNET:
-            adapter.finish(finish)
-        self._settle(adapter.task, classes, finish)
+        chosen = adapter.finish_of(finish)
+        if chosen != adapter.finishes[0]:
+            adapter.finish(chosen)
+        self._settle(adapter.task, classes, chosen)
         self._adapter: Adapter = adapter
         return self
 
@@ -133,16 +134,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             A new classifier, fitted; this one stays as it is.
         """
         check_is_fitted(self)
-        finish = finish_named(finish, FINISHES[1:], "no discrete one")
+        finish = finish_named(finish, (INHERITED, RETRAINED), "no discrete one")
         before: Adapter | None = getattr(self, "_adapter", None)
         if before is None:
             raise ConfigError("a classifier that was loaded keeps no start: fit it anew to finish it in another way")
         own = replace(
             before, task=replace(self.task_, solutions=dict(self.task_.solutions), facts=dict(self.task_.facts))
         )
-        own.finish(finish, steps)
+        found = own.finish(finish, steps).finish
         other = FewShotClassifier(**{**self.get_params(), "finish": finish})
-        other._settle(own.task, self.classes_, finish)
+        other._settle(own.task, self.classes_, found)
         other._adapter = own
         return other
 

@@ -221,6 +221,7 @@ def _trained(
     if facts.genotype is not None:
         network = network.discrete(Genotype.parse(facts.genotype))
     params = {name[len(finish) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{finish}/")}
+    network = network.fitting(params)
     shapes = {name: shape for name, shape in network.shapes().items() if group_of(name) != "head"}
     head = {"head.weight": (len(told.classes), network.features), "head.bias": (len(told.classes),)}
     require_tensors(params, shapes | head)

@@ -21,7 +21,7 @@ from metadarts.spaces import Genotype
 from metadarts.store.schema import require_printable
 
 from .start import Start
-from .task import INHERITED, MOST_AT_ONCE, RETRAINED, SUPERNET, Solution, Step, Support, hits, logits
+from .task import CELL, INHERITED, MOST_AT_ONCE, RETRAINED, SUPERNET, Solution, Step, Support, hits, logits
 
 MOST_CLASSES = 20
 RETRAIN_STEPS, RETRAIN_RATE = 100, 3e-3
@@ -101,7 +101,7 @@ def adapt_start(
     held_out: HeldOutImages | None = None,
     watch: StepWatch | None = None,
 ) -> Solution:
-    """The finish "supernet": weights and alphas of the supernet adapted together.
+    """The finish "supernet": weights and alphas of the supernet adapted together; "cell" of a start that is one.
 
     Raises:
         DataError: for fewer than 2 or more than 20 classes, or a class without images.
@@ -110,12 +110,15 @@ def adapt_start(
     check_support(support)
     params, rates = _task_params(start.learner, start.params, support), settings.rates(start)
     rates = None if rates is None else support.placed(rates)
-    return _learn(SUPERNET, start.network, params, support, settings.inner(start), settings, held_out, watch, rates)
+    finish = CELL if start.is_cell else SUPERNET
+    return _learn(finish, start.network, params, support, settings.inner(start), settings, held_out, watch, rates)
 
 
 def derive(solution: Solution) -> Genotype:
-    """The cell that the adapted alphas stand for."""
+    """The cell that the adapted alphas stand for, or the one that was adapted."""
     network = solution.network
+    if network.genotype is not None:
+        return network.genotype
     return derive_genotype(alphas_of(solution.params), network.space, network.relaxation)
 
 

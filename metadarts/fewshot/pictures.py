@@ -14,10 +14,11 @@ from .task import SUPERNET, Task, logits
 def task_pictures(task: Task, start: Start, held_out: HeldOutImages | None) -> dict[str, bytes]:
     """File name -> picture; "predictions.png" only with held-out images, answered by the task's first solution."""
     network = start.network
-    genotypes = [
-        ("meta-learned", derive_genotype(alphas_of(start.params), network.space, network.relaxation)),
-        ("adapted", derive(task.solution(SUPERNET))),
-    ]
+    if network.genotype is not None:
+        genotypes = [("meta-learned", network.genotype)]
+    else:
+        meta = derive_genotype(alphas_of(start.params), network.space, network.relaxation)
+        genotypes = [("meta-learned", meta), ("adapted", derive(task.solution(SUPERNET)))]
     pictures = {name: Picture(name[-4:]) for name in ("cells.png", "cells.svg")}
     for picture in pictures.values():
         draw_genotypes(

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,16 @@ class Start:
     rates: Params | None
     facts: Mapping[str, Any]
 
-    @property
+    @cached_property
     def network(self) -> Network:
-        """The supernet."""
-        return self.config.build_network(Image(self.form.channels, self.form.height, self.form.width))
+        """The supernet, as far as its run has not pruned it; or the one cell that its run committed to."""
+        image = Image(self.form.channels, self.form.height, self.form.width)
+        return self.config.build_network(image).fitting(self.params)
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether it is one cell, which has no alphas to adapt."""
+        return self.network.genotype is not None
 
     @property
     def learner(self) -> Learner:
@@ -123,7 +130,7 @@ def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:
     """
     run = open_run(path, plugins=plugins)
     config, checkpoint = run.config, run.checkpoint
-    _require_supernet(config)
+    _require_cells(config)
     source = run.experiment().source
     if not isinstance(source, Source):
         raise ConfigError(
@@ -142,11 +149,11 @@ def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:
     return Start(path.name, config, form, checkpoint.params, checkpoint.rates, facts)
 
 
-def _require_supernet(config: Config) -> None:
-    """Require alphas to adapt. Raises ConfigError."""
-    if not config.has_alphas():
+def _require_cells(config: Config) -> None:
+    """Require a supernet, whose alphas are adapted, or one cell. Raises ConfigError."""
+    if config.model.network != "cell" and not config.has_alphas():
         raise ConfigError(
-            f"expected the run of a supernet, whose weights and alphas are adapted; its network is "
+            f"expected the run of a supernet, whose weights and alphas are adapted, or of one cell; its network is "
             f"{config.network_name()!r}: give the run folder of a search"
         )
 
@@ -175,9 +182,9 @@ def _read(path: Path, name: str, plugins: Sequence[str] = ()) -> Start:
         config = config_of(told.config, plugins).check()
         if config.search_space().nodes > MOST_NODES:
             raise ValueError(f"space.nodes: expected {MOST_NODES} at most, got {config.search_space().nodes}")
-        _require_supernet(config)
-        network = config.build_network(Image(told.form.channels, told.form.height, told.form.width))
+        _require_cells(config)
         params = {key[len(PARAM) :]: tensor for key, tensor in tensors.items() if key.startswith(PARAM)}
+        network = config.build_network(Image(told.form.channels, told.form.height, told.form.width)).fitting(params)
         rates = {key[len(RATE) :]: tensor for key, tensor in tensors.items() if key.startswith(RATE)}
         require_tensors(params, network.shapes())
         _require_rates(config, params, rates)

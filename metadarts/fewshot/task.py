@@ -29,8 +29,9 @@ MOST_FROZEN = 512
 CHUNK = 256
 """Images answered at once."""
 
-FINISHES = SUPERNET, INHERITED, RETRAINED = ("supernet", "inherited", "retrained")
-"""The adapted supernet; the derived cell with the supernet's weights and more steps; the derived cell trained anew."""
+FINISHES = SUPERNET, CELL, INHERITED, RETRAINED = ("supernet", "cell", "inherited", "retrained")
+"""The adapted supernet, or the adapted cell of a run that committed to one; the derived cell with the supernet's
+weights and more steps; the cell trained anew."""
 
 
 def finish_named(name: str, among: Sequence[str] = FINISHES, is_not: str = "unknown") -> str:

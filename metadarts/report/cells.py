@@ -41,6 +41,8 @@ def derived(genotype: Genotype, alphas: Mapping[str, Tensor], searched: Searched
         f"Left to right: {_inputs(space)}, the nodes in the order of computation, and the output, which concatenates "
         f"all nodes. {_node(space)}; a wire has the colour of the state that it carries.",
     )
+    if not alphas:
+        return
     picture = Picture(".svg")
     draw_alphas(alphas, space, picture, relaxation=relaxation)
     yield Plate(

@@ -125,7 +125,9 @@ def _architecture(page: Page, run: OpenRun, records: Records, searched: Searched
     page.heading("The derived cell")
     try:
         step, alphas = run.checkpoint.facts.get("step", "?"), alphas_of(run.checkpoint.params)
-        genotype = derive_genotype(alphas, space, relaxation)
+        genotype = run.config.cell() or derive_genotype(alphas, space, relaxation)
+        if not alphas and records.alphas:  # of before the run committed
+            alphas = records.alphas[-1].alphas
     except MetadartsError as error:
         page.text(f"No cell can be derived from the best checkpoint: {error}", "note")
         if not records.alphas:
@@ -133,7 +135,8 @@ def _architecture(page: Page, run: OpenRun, records: Records, searched: Searched
         page.text("Shown is the cell of the last recorded alphas instead.")
         last = records.alphas[-1]
         step, alphas, genotype = last.step, last.alphas, last.genotype
-    page.points(architecture_notes(alphas, genotype, records, space, relaxation))
+    if alphas:
+        page.points(architecture_notes(alphas, genotype, records, space, relaxation))
     for plate in derived(genotype, alphas, searched, int(as_number(step) or 0)):
         page.plate(plate)
     page.code(str(genotype))

@@ -19,7 +19,7 @@ from metadarts.fewshot.labelled import Labelled
 from metadarts.fewshot.learn import adapt_start, derive, inherited, retrained
 from metadarts.fewshot.measure import measured
 from metadarts.fewshot.start import Start
-from metadarts.fewshot.task import FINISHES, Support, logits
+from metadarts.fewshot.task import Support, logits
 from metadarts.inner import InnerLoop, adapt
 from metadarts.ops.choice import implementation
 from metadarts.testing import ENGINES
@@ -67,7 +67,7 @@ def test_it_is_the_three_finishes_one_after_another(opened):
     assert [step.accuracy is None for step in first.history] == [False] * 3
     opened.finish("inherited")
     opened.finish("retrained", 3)
-    assert list(opened.task.solutions) == list(FINISHES)
+    assert list(opened.task.solutions) == list(opened.finishes) == ["supernet", "inherited", "retrained"]
     found = opened.task.solution
     assert same(found("inherited").params, inherited(start, support, first, SETTINGS).params)
     assert same(found("retrained").params, retrained(start, support, derive(first), AdaptSettings(3)).params)
@@ -227,7 +227,7 @@ def test_learned_rates_and_a_shared_head_are_placed_too(placed_elsewhere, cases,
         here = all_of(Adapter.open(str(path), learnt_from, settings=SETTINGS))
     with placed_elsewhere.Elsewhere():
         there = all_of(Adapter.open(str(path), learnt_from, settings=SETTINGS, device=placed_elsewhere.NAME))
-    assert all(same(there.task.solution(name).params, here.task.solution(name).params) for name in FINISHES)
+    assert all(same(there.task.solution(name).params, here.task.solution(name).params) for name in there.finishes)
 
 
 def test_what_is_not_placed_fails_there(placed_elsewhere, grey, learnt_from, monkeypatch):

@@ -145,23 +145,50 @@ def test_a_finished_run_is_a_start(cases, run, tmp_path):
     np.testing.assert_array_equal(one.logits(data[0]), two.logits(data[0]))
 
 
-def test_a_run_without_alphas_is_no_start(cases, told, rewritten, tmp_path):
-    """In one sentence: as a run folder, as a start's file, and as the start of a classifier."""
-    cell = str(random_genotype(darts(cases.TINY["space.nodes"]), Key(("tests", "api", "cell"))))
-    for network, genotype in (("conv4", ""), ("cell", cell)):
-        config = with_settings(Config(), cases.TINY | {"model.network": network, "model.genotype": genotype}).check()
+@pytest.fixture
+def run_without_alphas(cases, tmp_path):
+    """(settings) -> the configuration and the folder of a run that has just begun."""
+
+    def made(settings):
+        config = with_settings(Config(), cases.TINY | settings).check()
         source = Source("npz", np.zeros((2, 1, 16, 16), np.uint8), (ClassEntry("a", np.arange(2)),), {"train": (0,)})
-        folder = RunFolder.create(tmp_path / network, config, {})
+        folder = RunFolder.create(tmp_path / "run", config, {})
         folder.save("best", assemble(config, source).fresh_state(), validation_accuracy=0.5)
-        description = json.loads(json.dumps(told[0]))
-        description["config"] = to_settings(config)
-        words = f"expected the run of a supernet, .* its network is '{network}': give the run folder of a search"
-        for name in (folder.path, rewritten(description)):
-            with pytest.raises((ConfigError, RunError), match=words) as refused:
-                open_start(name)
-            assert "\n" not in str(refused.value)
-        with pytest.raises(ConfigError, match=words):
-            FewShotClassifier(str(folder.path), steps=1).fit(*cases.images((2, 2)))
+        return config, folder.path
+
+    return made
+
+
+def test_a_run_without_cells_is_no_start(cases, told, rewritten, run_without_alphas):
+    """In one sentence: as a run folder, as a start's file, and as the start of a classifier."""
+    config, run = run_without_alphas({"model.network": "conv4"})
+    description = json.loads(json.dumps(told[0]))
+    description["config"] = to_settings(config)
+    words = "expected the run of a supernet, .* its network is 'conv4': give the run folder of a search"
+    for name in (run, rewritten(description)):
+        with pytest.raises((ConfigError, RunError), match=words) as refused:
+            open_start(name)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ConfigError, match=words):
+        FewShotClassifier(str(run), steps=1).fit(*cases.images((2, 2)))
+
+
+@pytest.mark.parametrize("finish", ["supernet", "inherited", "retrained"])
+def test_a_run_of_one_cell_is_a_start_whose_cell_is_adapted(cases, run_without_alphas, tmp_path, finish):
+    genotype = random_genotype(darts(cases.TINY["space.nodes"]), Key(("tests", "api", "cell")))
+    _, run = run_without_alphas({"model.network": "cell", "model.genotype": str(genotype)})
+    start = open_start(run)
+    assert start.is_cell
+    start.save(tmp_path / "cell.safetensors")
+    data = cases.images((3, 3))
+    one, two = (
+        FewShotClassifier(str(own), steps=1, finish=finish).fit(*data) for own in (run, tmp_path / "cell.safetensors")
+    )
+    assert one.genotype_ == genotype
+    assert one.finish_ == ("retrained" if finish == "retrained" else "cell")
+    np.testing.assert_array_equal(one.logits(data[0]), two.logits(data[0]))
+    one.save(tmp_path / "task")
+    np.testing.assert_array_equal(FewShotClassifier.load(tmp_path / "task").logits(data[0]), one.logits(data[0]))
 
 
 def test_what_is_no_run(tmp_path):

@@ -1,0 +1,99 @@
+"""A run that committed, on the command line: every verb has the one cell that it was left with."""
+
+from __future__ import annotations
+
+import json
+from html import unescape
+
+import numpy as np
+import pytest
+
+from metadarts.core.rng import Key
+
+COMMIT = (
+    "--meta-steps", "4", "--set", "space.inputs_by=pairs", "--set", "space.none=false", "--set",
+    "relaxation.name=annealed", "--set", "relaxation.begin=0.0", "--set", "relaxation.finish=0.4", "--set",
+    "outer.alpha_warmup=0.1", "--set", "commit.drop_below=0.05", "--set", "commit.cell=0.5",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(installed, search_words, tmp_path_factory):
+    out = tmp_path_factory.mktemp("committed") / "run"
+    answer = installed(*[word for word in search_words(out) if word not in ("--meta-steps", "2")], *COMMIT)
+    assert answer.code == 0, answer.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    draw = Key(("tests", "cli", "committed")).numpy()
+    patterns = draw.integers(0, 160, (3, 1, 28, 28)) + draw.integers(0, 96, (3, 6, 28, 28))
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    np.savez(path, images=patterns.reshape(-1, 28, 28).astype(np.uint8), label=np.repeat([0, 1, 2], 6))
+    return path
+
+
+@pytest.fixture
+def succeed(metadarts):
+    """(words) -> what the program says where it succeeds."""
+
+    def call(*words):
+        answer = metadarts(*words)
+        assert answer.code == 0, answer
+        return answer.out
+
+    return call
+
+
+def genotype_of(run):
+    return json.loads((run / "checkpoints" / "best.json").read_text())["genotype"]
+
+
+def test_derive_reads_off_the_cell(run, succeed):
+    said = succeed("derive", run)
+    assert said.splitlines()[0] == genotype_of(run)
+    assert (run / "alphas.png").is_file()
+
+
+def test_evaluate_measures_the_cell(run, succeed):
+    said = succeed("evaluate", run, "--split", "val", "--tasks", 4, "--device", "cpu")
+    assert "val:" in said
+    (found,) = [json.loads(path.read_text()) for path in run.glob("evaluation-val*.json")]
+    assert found["genotype"] == genotype_of(run)
+
+
+def test_evaluate_measures_the_supernet_before_the_cut_too(run, succeed, tmp_path):
+    succeed("evaluate", run, "--checkpoint", "supernet", "--split", "val", "--tasks", 4, "--device", "cpu",
+            "--json", tmp_path / "found.json")  # fmt: skip
+    assert json.loads((tmp_path / "found.json").read_text())["genotype"] is None
+
+
+def test_adapt_predict_and_export_have_the_cell(run, images, succeed, tmp_path):
+    task = tmp_path / "task"
+    said = succeed("adapt", run, "--images", images, "--out", task, "--steps", 2, "--finish", "all")
+    assert "cell" in said
+    assert "retrained" in said
+    assert "supernet" not in said
+    solutions = json.loads((task / "task.json").read_text())["solutions"]
+    assert list(solutions) == ["cell", "retrained"]
+    assert {facts["genotype"] for facts in solutions.values()} == {genotype_of(run)}
+    succeed("export", task, "--format", "python", "--out", tmp_path / "model.py")
+    again = succeed(
+        "adapt", run, "--images", images, "--out", tmp_path / "again", "--steps", 1, "--finish", "inherited"
+    )
+    assert "predict and export" not in again
+
+
+def test_what_needs_alphas_refuses_it(run, images, refused, tmp_path):
+    said = refused("adapt", run, "--images", images, "--out", tmp_path / "a", "--archive", tmp_path / "tasks.sqlite")
+    assert "is one cell, give a supernet's" in said
+    assert not (tmp_path / "a").exists()
+    assert "expected the run of a supernet" in refused("diagnose", run, "--tasks", 2, "--device", "cpu")
+
+
+def test_report_shows_the_cell(run, succeed):
+    succeed("report", run)
+    page = unescape((run / "report.html").read_text())
+    assert genotype_of(run) in page
+    assert "No cell can be derived" not in page
