@@ -8,19 +8,33 @@ import torch
 from torch import Tensor
 
 from metadarts.core.progress import Watch
-from metadarts.core.types import Params, TaskBatch, batched
+from metadarts.core.rng import Key
+from metadarts.core.types import Params, TaskBatch, alphas_of, batched
+from metadarts.derive import derive_genotype
+from metadarts.spaces import Genotype, random_genotype
 from metadarts.stats import interval95
 from metadarts.tasks import nearest_class_mean
 
 from .build import Experiment, held_out
 from .checkpoints import Checkpoint
+from .discrete import discretised
 from .evaluation import evaluate_run
+
+RANDOM_CELLS = 4
 
 
 def compare(
-    experiment: Experiment, checkpoint: Checkpoint, tasks: int, progress: Watch | None = None
+    experiment: Experiment,
+    checkpoint: Checkpoint,
+    tasks: int,
+    progress: Watch | None = None,
+    cut: tuple[Experiment, Checkpoint] | None = None,
 ) -> dict[str, Any]:
     """The adapted network beside its own un-adapted start and nearest class means, on the same test tasks.
+
+    Args:
+        cut: of a run that committed, the supernet just before its cell was cut out, with all of its candidates: it is
+            compared too, and at that moment the run's cell with random ones.
 
     Returns:
         "rows": method, accuracy, interval95 and the paired gain of adaptation, the adapted network first;
@@ -39,14 +53,34 @@ def compare(
     steps = report.facts["steps"]
     chance = torch.full((tasks,), 1.0 / experiment.config.tasks.ways)
     adapted = report.evaluation.accuracies
+    what = "weights and alphas" if experiment.network.mixes else "weights"
     rows = [
-        _row(f"adapted: {steps} inner steps on weights and alphas", adapted, adapted),
+        _row(f"adapted: {steps} inner steps on {what}", adapted, adapted),
+        *(_row(name, own, adapted) for name, own in ({} if cut is None else _at_the_cut(*cut, tasks)).items()),
         _row("un-adapted network: the meta-learned start, 0 steps", torch.cat(unadapted), adapted),
         _row("un-adapted features, nearest class mean", torch.cat(means), adapted),
         _row("pixels, nearest class mean", torch.cat(pixels), adapted),
         _row("chance", chance, adapted),
     ]
     return {"rows": rows, **report.facts}
+
+
+SUPERNET_ROW, CUT_ROW = "supernet when the cell was cut out, adapted", "the cell at that moment, adapted"
+RANDOM_ROW = f"{RANDOM_CELLS} random cells at that moment, adapted"
+
+
+def _at_the_cut(experiment: Experiment, checkpoint: Checkpoint, tasks: int) -> dict[str, Tensor]:
+    """Method -> accuracies [tasks] of the supernet, of its own cell and of random ones with the same weights."""
+    network = experiment.network
+    own = derive_genotype(alphas_of(checkpoint.params), network.space, network.relaxation)
+    drawn = [random_genotype(network.space, Key.from_seed(0).child("random cells", n)) for n in range(RANDOM_CELLS)]
+
+    def accuracies(genotype: Genotype | None) -> Tensor:
+        one = (experiment, checkpoint) if genotype is None else discretised(experiment, checkpoint, genotype)
+        return evaluate_run(*one, "test", tasks).evaluation.accuracies
+
+    random = torch.stack([accuracies(genotype) for genotype in drawn]).mean(0)
+    return {SUPERNET_ROW: accuracies(None), CUT_ROW: accuracies(own), RANDOM_ROW: random}
 
 
 def _row(method: str, accuracies: Tensor, adapted: Tensor) -> dict[str, Any]:

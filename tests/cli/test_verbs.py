@@ -14,7 +14,7 @@ from metadarts.core.errors import ConfigError
 from metadarts.core.progress import Progress
 from metadarts.spaces import Genotype, darts
 from metadarts.training import RunFolder
-from metadarts.training.config import PRESETS
+from metadarts.training.presets import PRESETS
 
 VERBS = ("demo", "derive", "evaluate", "info", "report", "search")
 PNG = b"\x89PNG\r\n\x1a\n"

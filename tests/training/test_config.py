@@ -10,7 +10,8 @@ import yaml
 from metadarts.core.errors import ConfigError
 from metadarts.training import Config, load_config, preset, with_settings
 from metadarts.training.choice import Choice
-from metadarts.training.config import PRESETS, dump_config, to_settings
+from metadarts.training.config import dump_config, to_settings
+from metadarts.training.presets import PRESETS
 
 OTHER = {
     "tasks.file": "1e3",

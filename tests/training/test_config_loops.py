@@ -10,7 +10,8 @@ import yaml
 from metadarts.core.errors import ConfigError
 from metadarts.optim import momentum
 from metadarts.training import Config, load_config, preset, with_settings
-from metadarts.training.config import PRESETS, dump_config
+from metadarts.training.config import dump_config
+from metadarts.training.presets import PRESETS
 
 LENGTH = {"training.meta_steps": 1}
 
