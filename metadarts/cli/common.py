@@ -77,13 +77,13 @@ def prepare(device: str, threads: int) -> str:
     return choose_device(device)
 
 
-def read_settings(pairs: list[str]) -> dict[str, str]:
-    """["group.field=value", ...] as a dictionary. Raises ConfigError on a pair without "="."""
+def read_settings(pairs: list[str], form: str = "group.field=value, e.g. inner.steps=3") -> dict[str, str]:
+    """["group.field=value", ...] as a dictionary. Raises ConfigError, which says the ``form``, on one without "="."""
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--set {pair!r}: expected group.field=value, e.g. inner.steps=3")
+            raise ConfigError(f"--set {pair!r}: expected {form}")
         settings[name.strip()] = value.strip()
     return settings
 

@@ -167,6 +167,10 @@ class TaskBatch:
         """Tasks ``start`` to ``stop`` (exclusive), the task axis kept."""
         return self._map(lambda tensor: tensor[start:stop])
 
+    def take(self, rows: Tensor) -> TaskBatch:
+        """The tasks ``rows`` [R] (int64, on the batch's device), in that order; one may be taken more than once."""
+        return self._map(lambda tensor: tensor[rows])
+
     def task(self, index: int) -> TaskBatch:
         """Task ``index`` alone, as a batch of one."""
         return self.slice(index, index + 1)

@@ -33,7 +33,8 @@ class Learner:
         precision: "fp32", "bf16" (convolutions and activations; parameters are kept, statistics taken and
             candidates weighed in float32) or
             "fp64".
-        weights: cell kind -> [E, P] fixed mixing weights in place of the relaxed alphas. For ablations.
+        weights: cell kind -> [E, P] fixed mixing weights in place of the relaxed alphas, or [T, E, P] to give each task
+            of a batch its own. For ablations, and to judge many candidates in one pass.
         penalty: what the architecture's cost adds to the query loss; None for nothing.
     """
 
@@ -132,6 +133,11 @@ class Learner:
         if batch.ragged and not bool(batch.support_mask.any(1).all()):
             raise NumericsError("a task has an empty support set: expected at least one support image per task")
 
+    def _check_weights(self, batch: TaskBatch) -> None:
+        for kind, table in (self.weights or {}).items():
+            if table.dim() == 3 and len(table) != batch.tasks:
+                raise ConfigError(f"weights of {kind} are for {len(table)} tasks, expected those of {batch.tasks}")
+
     def _embed(self, params: Params, batch: TaskBatch, seen: tuple[Tensor, Statistics], at: Stage) -> Tensor:
         """Features of the images ``seen`` under their statistics."""
         weights = self._mixing(params, batch, at)
@@ -154,6 +160,7 @@ class Learner:
         """cell kind -> mixing weights of this stage; None of a network without alphas."""
         if self.weights is not None:
             like = next(iter(params.values()))
+            self._check_weights(batch)
             wide = torch.promote_types(like.dtype, torch.float32)
             return {kind: table.to(like.device, wide) for kind, table in self.weights.items()}
         if not self.network.mixes:

@@ -1,8 +1,8 @@
 """Conformance suites: a new part brings its reference and inherits the tests.
 
-There is one for fused operators, update rules, operations of an edge, relaxations, search spaces, outer rules, costs
-and sources; `ENGINES` has inner loops to check the batched one against. None of it needs pytest: a check raises
-AssertionError with a sentence that says what differs, where, and by how much.
+There is one for fused operators, update rules, operations of an edge, relaxations, search spaces, outer rules, costs,
+sources and selection rules; `ENGINES` has inner loops to check the batched one against. None of it needs pytest: a
+check raises AssertionError with a sentence that says what differs, where, and by how much.
 
 >>> check_op(my_fast_op, my_plain_torch_op, [OpCase("odd sizes", {"x": (3, 5, 7, 2)})])
 """
@@ -23,6 +23,9 @@ from .operators import check_op as check_op
 from .relaxations import check_relaxation as check_relaxation
 from .rules import check_rule as check_rule
 from .searchspaces import check_space as check_space
+from .selections import AdditiveJudge as AdditiveJudge
+from .selections import check_selection as check_selection
+from .selections import searched_at as searched_at
 from .sources import check_source as check_source
 from .tiny import generic_params as generic_params
 from .tiny import random_tasks as random_tasks

@@ -1,8 +1,8 @@
 """The tables of variants that a configuration chooses from, with a user's own entries where plug-ins are loaded.
 
 A plug-in is one module of the user's own, written as the modules of our packages are: an ``OPERATION``, ``RELAXATION``,
-``SPACE``, ``MACRO``, ``RULE``, ``COST`` or ``SOURCE`` in it is an entry called as the module. Its code runs, so it is
-loaded only where the user names it.
+``SPACE``, ``MACRO``, ``RULE``, ``COST``, ``SOURCE`` or ``SELECTION`` in it is an entry called as the module. Its code
+runs, so it is loaded only where the user names it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from metadarts.core.errors import ConfigError
 from metadarts.core.variants import Variants
 from metadarts.costs import COSTS
+from metadarts.derive import SELECTIONS
 from metadarts.meta import RULES
 from metadarts.networks import MACROS
 from metadarts.operations import OPERATIONS
@@ -34,6 +35,7 @@ ATTRIBUTES = {
     "RULE": "rules",
     "COST": "costs",
     "SOURCE": "sources",
+    "SELECTION": "selections",
 }
 """Attribute of a plug-in -> the table that it joins."""
 
@@ -53,6 +55,7 @@ class Catalogue:
     rules: Variants[Any] = RULES
     costs: Variants[Any] = COSTS
     sources: Variants[Any] = SOURCES
+    selections: Variants[Any] = SELECTIONS
     plugins: Mapping[str, str] = field(default_factory=dict)
 
     def plus(self, name: str, module: ModuleType, digest: str) -> Catalogue:

@@ -78,6 +78,19 @@ def test_evaluate_refuses(refused, run, more, words):
     assert words in refused("evaluate", run, "--tasks", 2, *more)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--rule", "sample"), "unknown selection rule 'sample': did you mean 'sampled'?"),
+        (("--rule", "sampled", "--set", "cels=3"), "unknown setting 'sampled.cels' of selection rule 'sampled'"),
+        (("--rule", "sampled", "--set", "cells"), "--set 'cells': expected option=value"),
+        (("--checkpoint", "first"), "--checkpoint 'first': expected best or last"),
+    ],
+)
+def test_derive_refuses(refused, run, more, words):
+    assert words in refused("derive", run, *more)
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "derive"])
 @pytest.mark.parametrize("there", [False, True], ids=["missing", "empty folder"])
 def test_what_is_no_run(refused, tmp_path, verb, there):

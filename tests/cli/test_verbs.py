@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -177,6 +178,40 @@ def test_derive_twice_gives_the_same_cell(metadarts, run):
     first = (run / "genotype.json").read_bytes()
     assert metadarts("derive", run).code == 0
     assert (run / "genotype.json").read_bytes() == first
+
+
+@pytest.mark.parametrize("rule", ["sampled", "perturbation"])
+def test_derive_by_accuracy_says_what_it_compared(metadarts, run, tmp_path, rule):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    sets = ("--set", "cells=3", "--set", "by=scores") if rule == "sampled" else ("--set", "renormalise=false")
+    words = ("derive", copy, "--rule", rule, *sets, "--tasks", 2, "--checkpoint", "last", "--seed", 1)
+    answer = metadarts(*words)
+    assert (answer.code, answer.err) == (0, "")
+    assert "on these 2 validation tasks: supernet " in answer.out
+    assert "The choice was made on these very tasks, which flatters the chosen cell" in answer.out
+    assert "100%" in answer.out
+    genotype = Genotype.from_json((copy / "genotype.json").read_text(), darts(2))
+    assert str(genotype) in answer.out
+    assert metadarts(*words).out == answer.out
+    assert metadarts("evaluate", copy, "--split", "val", "--tasks", 2, "--genotype", copy / "genotype.json").code == 0
+
+
+def test_derive_by_a_threshold_names_what_is_below(metadarts, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    answer = metadarts("derive", copy, "--rule", "threshold", "--set", "least=0.9")
+    assert answer.code == 0
+    assert "note: 8 of 8 edges are below 0.9 and only fill up: normal " in answer.out
+
+
+def test_derive_needs_no_data_to_read_alphas(metadarts, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(re.sub(r"file: .*", f"file: {tmp_path / 'gone.npz'}", config))
+    assert metadarts("derive", copy).code == 0
+    assert metadarts("derive", copy, "--rule", "sampled").code == 2
 
 
 def test_info_in_words_and_as_json(metadarts, installed):

@@ -13,6 +13,7 @@ FOLDERS = {
     "conv_1x5_5x1": "operations",
     "cooling": "relaxations",
     "edges": "costs",
+    "greedy": "derive/rules",
     "pairs": "networks/macros",
     "reptile": "meta/rules",
     "stripes": "tasks/sources",
@@ -21,7 +22,7 @@ READ = """
 from metadarts.{first} import {table}
 from metadarts.training.catalogue import BUILT_IN as all_of_them
 tables = all_of_them.operations, all_of_them.relaxations, all_of_them.costs, all_of_them.macros, all_of_them.rules
-print(*(name for table in (*tables, all_of_them.sources) for name in table))
+print(*(name for table in (*tables, all_of_them.sources, all_of_them.selections) for name in table))
 """
 
 
@@ -29,7 +30,7 @@ def test_every_example_is_an_entry_whatever_is_imported_first(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "metadarts", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     for name, folder in FOLDERS.items():
         shutil.copy(PLUGINS / f"{name}.py", tmp_path / "metadarts" / folder)
-    for first, table in (("meta", "RULES"), ("tasks", "SOURCES"), ("networks", "MACROS")):
+    for first, table in (("meta", "RULES"), ("tasks", "SOURCES"), ("networks", "MACROS"), ("derive", "SELECTIONS")):
         code = READ.format(first=first, table=table)
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Six files outside the package pass its conformance suites, and its verbs take them, without one edit of it.
+"""Seven files outside the package pass its conformance suites, and its verbs take them, without one edit of it.
 
 The verbs: search and search --resume, evaluate, derive, adapt, export; predict answers from the exported file.
 """
@@ -28,6 +28,7 @@ from metadarts.testing import (
     check_meta_rule,
     check_operation,
     check_relaxation,
+    check_selection,
     check_source,
     check_space,
 )
@@ -81,6 +82,10 @@ def test_the_cost_conforms():
 
 def test_the_source_conforms():
     check_source(module("stripes").SOURCE)
+
+
+def test_the_selection_rule_conforms():
+    check_selection(module("greedy").SELECTION(rounds=2))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -138,6 +143,8 @@ def test_evaluate_and_derive_take_the_run(run):
     words = metadarts("evaluate", run, "--tasks", 4, "--split", "val", *WORDS)
     assert "stripes val" in words
     assert "Genotype(" in metadarts("derive", run, *WORDS)
+    words = metadarts("derive", run, "--rule", "greedy", "--set", "rounds=1", "--tasks", 2, *WORDS)
+    assert "derive by greedy on 2 validation tasks" in words
 
 
 def test_without_the_plugins_the_code_is_not_run(run):

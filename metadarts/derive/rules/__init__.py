@@ -1,0 +1,13 @@
+"""Selection rules: from a finished search to a cell. One module each, whose ``SELECTION`` is a dataclass of options."""
+
+from collections.abc import Callable
+
+from metadarts.core.variants import Variants, collect
+
+from ._types import Judge as Judge
+from ._types import Searched as Searched
+from ._types import Selection as Selection
+from ._types import SelectionRule as SelectionRule
+from ._types import required as required
+
+SELECTIONS: Variants[Callable[..., SelectionRule]] = collect(__name__, "SELECTION", "selection rule")
