@@ -41,8 +41,8 @@ def derive(
 ) -> None:
     """Derive the genotype of the meta-learned alphas: text, genotype.json, and the cell drawn as SVG and PNG.
 
-    Of a run that committed it is the cell that the run was left with. Rules by accuracy open the data, and compare every
-    candidate on the same tasks.
+    Of a run that committed it is the cell that the run was left with. Rules by accuracy open the data, and compare
+    every candidate on the same tasks.
 
     Example: metadarts derive runs/demo --rule sampled --set cells=50 --tasks 40
     """

@@ -47,8 +47,11 @@ class Kept:
         return sum(sum(row) for table in self.tables for row in table)
 
     def edges(self, space: SearchSpace, cell: str) -> dict[str, tuple[tuple[int, int], ...]]:
-        """primitive -> the edges (node, source) of ``cell`` on which it is left, in the order of the space's edges."""
-        named = self.named(space)
+        """primitive -> the edges (node, source) of ``cell`` on which it is left, in the order of the space's edges.
+
+        A kind of cell that the space decides nothing about has all of them.
+        """
+        named = {cell: ((True,) * len(space.primitives),) * space.num_edges} | self.named(space)
         inputs = {d.node: (d, named[d.name][0]) for d in space.decisions if d.cell == cell and d.node is not None}
         alive = [_is_read(source, *inputs[node]) if node in inputs else True for node, source in space.edges]
         rows = list(zip(space.edges, named[cell], alive, strict=True))
