@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,8 +63,12 @@ def _compare(out: Path, tasks: int, device: str) -> None:
 
     opened = open_run(out, device=device)
     experiment, checkpoint = opened.experiment(), opened.checkpoint
+    cut = None
+    if opened.folder.has("supernet"):
+        before = open_run(out, checkpoint="supernet", device=device)
+        cut = before.experiment(experiment.source), before.checkpoint
     with common.bar(f"test on {tasks} tasks from unseen scripts") as shown:
-        table = compare(experiment, checkpoint, tasks, shown.watch)
+        table = compare(experiment, checkpoint, tasks, shown.watch, cut)
     opened.folder.write_json("results.json", table)
     adapted = table["rows"][0]
     draw_curve(
@@ -88,6 +92,35 @@ def _compare(out: Path, tasks: int, device: str) -> None:
     common.console.print(shown_table)
     if experiment.config.model.head == "shared":
         common.console.print("The un-adapted network is at chance by construction: its class rows start equal.")
-    common.console.print(
-        f"test accuracy on unseen scripts: {adapted['accuracy']:.1%} ± {adapted['interval95']:.1%} (95 % interval)"
-    )
+    _say_verdict(table["rows"])
+
+
+def _say_verdict(rows: list[dict[str, Any]]) -> None:
+    """What the table comes to, in plain words; its last lines are what one remembers.
+
+    Args:
+        rows: of `metadarts.training.baselines.compare`.
+    """
+    from metadarts.training.baselines import CUT_ROW, PIXELS_ROW, RANDOM_ROW, SUPERNET_ROW, UNADAPTED_ROW
+
+    named = {row["method"]: row for row in rows}
+    shipped = rows[0]
+    what = "the cell that it ships" if SUPERNET_ROW in named else "the adapted network"
+    lines = [
+        f"test accuracy on unseen scripts: {shipped['accuracy']:.1%} ± {shipped['interval95']:.1%} (95 % interval), "
+        f"{what}"
+    ]
+    if SUPERNET_ROW in named:
+        then = named[CUT_ROW]["accuracy"]
+        lines += [
+            f"  the supernet that it was cut out of: {named[SUPERNET_ROW]['accuracy']:.1%}; at that moment the cell had "
+            f"{then:.1%}, random cells with the same weights {named[RANDOM_ROW]['accuracy']:.1%}",
+        ]
+    lines += [
+        f"  the network before it has adapted: {named[UNADAPTED_ROW]['accuracy']:.1%}",
+        f"  pixels, nearest class mean: {named[PIXELS_ROW]['accuracy']:.1%}",
+    ]
+    if shipped["accuracy"] <= named[PIXELS_ROW]["accuracy"]:
+        lines.append("  no better than pixels: too few steps to judge; give it more with --minutes")
+    for line in lines:
+        common.console.print(line, soft_wrap=True)

@@ -21,6 +21,9 @@ from .discrete import discretised
 from .evaluation import evaluate_run
 
 RANDOM_CELLS = 4
+SUPERNET_ROW, CUT_ROW = "supernet when the cell was cut out, adapted", "the cell at that moment, adapted"
+RANDOM_ROW = f"{RANDOM_CELLS} random cells at that moment, adapted"
+UNADAPTED_ROW, PIXELS_ROW = "un-adapted network: the meta-learned start, 0 steps", "pixels, nearest class mean"
 
 
 def compare(
@@ -57,16 +60,12 @@ def compare(
     rows = [
         _row(f"adapted: {steps} inner steps on {what}", adapted, adapted),
         *(_row(name, own, adapted) for name, own in ({} if cut is None else _at_the_cut(*cut, tasks)).items()),
-        _row("un-adapted network: the meta-learned start, 0 steps", torch.cat(unadapted), adapted),
+        _row(UNADAPTED_ROW, torch.cat(unadapted), adapted),
         _row("un-adapted features, nearest class mean", torch.cat(means), adapted),
-        _row("pixels, nearest class mean", torch.cat(pixels), adapted),
+        _row(PIXELS_ROW, torch.cat(pixels), adapted),
         _row("chance", chance, adapted),
     ]
     return {"rows": rows, **report.facts}
-
-
-SUPERNET_ROW, CUT_ROW = "supernet when the cell was cut out, adapted", "the cell at that moment, adapted"
-RANDOM_ROW = f"{RANDOM_CELLS} random cells at that moment, adapted"
 
 
 def _at_the_cut(experiment: Experiment, checkpoint: Checkpoint, tasks: int) -> dict[str, Tensor]:

@@ -43,11 +43,8 @@ def searched(config: Config, checkpoint: Checkpoint) -> Searched:
         GenotypeError: when the checkpoint's alphas are not those of the space.
         NumericsError: when one is not finite.
     """
-    network, alphas, steps = (
-        config.build_network().fitting(checkpoint.params),
-        alphas_of(checkpoint.params),
-        config.evaluate.steps,
-    )
+    network, alphas = config.build_network().fitting(checkpoint.params), alphas_of(checkpoint.params)
+    steps = config.evaluate.steps
     check_alphas(alphas, network.space)
     at = Stage(steps, steps, checkpoint.facts.get("progress", 1.0))
     return Searched(network.space, alphas, network.relaxation, network.weights_of(checkpoint.params, at))
