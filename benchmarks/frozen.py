@@ -12,7 +12,7 @@ Parts (`--only`):
 
     quick, omniglot, cifar   20 meta-steps of the preset on its data, `evaluate`, `derive`, `evaluate --genotype`; after
                              quick also `adapt` from that run and `predict`
-    auto-grey, auto-colour   `adapt auto` on made images, `predict` and `export`
+    auto-grey, auto-colour   `adapt` of a bundled supernet on made images, `predict` and `export`
     tiny                     from the search of a tiny network to a meta-model (`archive add`, `metamodel train` and
                              `predict`), `adapt --start predicted`, and exports of the soft and of the discrete solution
                              to every format
@@ -62,6 +62,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from benchmarks.mixtures import write_mixture
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DATA_VARIABLE = "METADARTS_DATA_DIR"
@@ -374,13 +376,18 @@ def adapt(start: str, images: str, out: str, *more: str, steps: int = 5) -> Word
     return ["adapt", start, "--images", images, "--steps", str(steps), "--out", out, *THREADS, *more]
 
 
+def settings_of(preset: str, folder: Path) -> Words:
+    """The words that choose the settings of version 0.1's ``preset``."""
+    return ["--config", str(write_mixture(preset, folder / f"{preset}.yaml"))]
+
+
 def preset_part(preset: str, folder: Path, data: Path) -> Found:
     """Search by a preset, measure, derive, measure what was derived."""
     found, (source, below) = Found(), PRESETS[preset]
     place = ["--data", source, *(["--data-root", str(data / below)] if below else [])]
     call(
         folder,
-        search("run", {"training.meta_steps": 20}, *place, "--preset", preset),
+        search("run", {"training.meta_steps": 20}, *place, *settings_of(preset, folder)),
         evaluate("run", "soft.json"),
         ["derive", "run", *THREADS],
         evaluate("run", "cell.json", "--genotype", "run/genotype.txt", tasks=4),
@@ -408,7 +415,7 @@ def auto_part(channels: int, wanted: Mapping[str, Sequence[str]], folder: Path) 
     make_images(folder / "images", channels)
     _, soft, cell, *_ = call(
         folder,
-        adapt("auto", "images", "task", "--finish", "inherited"),
+        adapt("glyphs" if channels == 1 else "cifar-fs", "images", "task", "--finish", "inherited"),
         ["predict", "task", "images", "--finish", "soft", *THREADS],
         ["predict", "task", "images", *THREADS],
         *exports("task", wanted),
@@ -491,10 +498,10 @@ def small_part(folder: Path, data: Path) -> Found:
     settings = {"training.meta_steps": 3, "training.validations": 1}
     _, _, _, _, said, *_ = call(
         folder,
-        search("run", settings, "--data", "glyphs", "--preset", "quick"),
+        search("run", settings, "--data", "glyphs", *settings_of("quick", folder)),
         evaluate("run", "soft.json", "--steps", "2", tasks=4),
         ["derive", "run", *THREADS],
-        adapt("auto", "images", "task", "--finish", "inherited", steps=2),
+        adapt("glyphs", "images", "task", "--finish", "inherited", steps=2),
         ["predict", "task", "images", *THREADS],
         *exports("task", wanted),
     )

@@ -111,10 +111,10 @@ def _say_verdict(rows: list[dict[str, Any]]) -> None:
         f"{what}"
     ]
     if SUPERNET_ROW in named:
-        then = named[CUT_ROW]["accuracy"]
+        parent, own, random = (named[row]["accuracy"] for row in (SUPERNET_ROW, CUT_ROW, RANDOM_ROW))
         lines += [
-            f"  the supernet that it was cut out of: {named[SUPERNET_ROW]['accuracy']:.1%}; at that moment the cell had "
-            f"{then:.1%}, random cells with the same weights {named[RANDOM_ROW]['accuracy']:.1%}",
+            f"  the supernet that it was cut out of: {parent:.1%}",
+            f"  at that moment, all with the weights of the supernet: the cell {own:.1%}, random cells {random:.1%}",
         ]
     lines += [
         f"  the network before it has adapted: {named[UNADAPTED_ROW]['accuracy']:.1%}",
