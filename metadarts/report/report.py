@@ -18,7 +18,7 @@ from metadarts.viz import Page, Plate
 
 from .cells import Searched, alpha_traces, cells_in_time, derived
 from .notes import architecture_notes, duration, notes, percent, verdict
-from .pictures import adaptation, health, learned_rates, learning, measurements
+from .pictures import adaptation, commitment, health, learned_rates, learning, measurements
 from .records import Records, finite, read_records, read_results
 
 NAME = "report.html"
@@ -65,7 +65,9 @@ def _page(run: OpenRun) -> Page:
     _section(page, "Adaptation", [*adaptation(records), *learned_rates(records)])
     _measured(page, results)
     _architecture(page, run, records, searched)
-    in_time = [*alpha_traces(records, searched), *cells_in_time(records.alphas, searched)]
+    in_time = [
+        *commitment(records, space), *alpha_traces(records, searched), *cells_in_time(records.alphas, searched)
+    ]  # fmt: skip
     _section(page, "The architecture over the run", in_time)
     _section(page, "Health of the search", health(records, len(space.primitives)))
     _facts(page, folder, config)

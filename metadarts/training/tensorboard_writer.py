@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,10 @@ from metadarts.core.errors import RunError
 from metadarts.networks import Network
 from metadarts.spaces import Genotype
 from metadarts.store.files import cannot_write
-from metadarts.viz import Picture, draw_alphas, draw_curve, draw_genotype
+from metadarts.viz import Picture, draw_alphas, draw_curve, draw_genotype, draw_history
 
 from .lenient import as_alphas, as_number, as_numbers, as_step
+from .sharpness import measures, sharpness_panels
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -33,9 +34,13 @@ PLACES = {
     "finite_tasks": "train/finite_tasks",
     "gradient_": "gradient_norm/",
     "entropy_": "alphas/entropy_",
+    "share_": "alphas/share_",
+    "margin_": "alphas/margin_",
     "skips_": "alphas/skips_",
+    "mixing_": "mixing/",
 }
-"""Where a field of a "train" record goes; a name that ends in _ is the start of the field's."""
+"""Where a field of a "train" record goes; a name that ends in _ is the start of the field's. Under "alphas" stand the
+final scores, under "mixing" the mixing weights in use."""
 
 
 class TensorBoardWriter:
@@ -45,14 +50,22 @@ class TensorBoardWriter:
         path: the run folder.
         network: whose alphas they are.
         purge_step: for a resumed run, its first step: TensorBoard hides what older files hold from it on.
+        earlier: for a resumed run, its "alphas" records so far: pictures over the run begin with them.
 
     Raises:
         RunError: when the file cannot be written.
     """
 
-    def __init__(self, path: Path, network: Network, purge_step: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        network: Network,
+        purge_step: int | None = None,
+        earlier: Iterable[dict[str, Any]] = (),
+    ) -> None:
         self._space, self._relaxation, self._operations = network.space, network.relaxation, network.operations
         self._drawn: Genotype | None = None
+        self._sharpness = [measures(record) for record in earlier]
         self._events = _EventFile(path, purge_step)
 
     def add(self, record: dict[str, Any]) -> None:
@@ -84,7 +97,8 @@ class TensorBoardWriter:
             self._events.write(step, {}, {"inner/query_accuracy": picture})
 
     def _add_alphas(self, step: int, record: dict[str, Any]) -> None:
-        """The mixing weights of every cell, and the derived cell if it is another than the one drawn last."""
+        """The final scores of every cell, how far they have chosen over the run, and the derived cell if it is another
+        than the one drawn last."""
         from metadarts.derive import derive_genotype
 
         alphas = as_alphas(record, self._space)
@@ -104,7 +118,17 @@ class TensorBoardWriter:
                 inputs=self._space.inputs, operations=self._operations,
             )  # fmt: skip
             self._drawn = genotype
-        self._events.write(step, {}, pictures)
+        self._sharpness.append(measures(record))
+        if panels := sharpness_panels(self._sharpness, self._space):
+            pictures["alphas/over the run"] = Picture(dpi=DPI)
+            draw_history(panels, pictures["alphas/over the run"], title="how far the alphas have chosen")
+        self._events.write(step, dict(_alpha_scalars(record)), pictures)
+
+
+def _alpha_scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """(tag, value) of what an "alphas" record alone measures."""
+    if (number := as_number(record.get("stability"))) is not None:
+        yield "alphas/stability", number
 
 
 def _train_scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:

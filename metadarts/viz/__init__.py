@@ -6,6 +6,7 @@ from ._canvas import Picture as Picture
 from ._canvas import plain as plain
 from ._cell import draw_genotype as draw_genotype
 from ._choices import draw_choices as draw_choices
+from ._curve import Dash as Dash
 from ._curve import draw_curve as draw_curve
 from ._forest import Branch as Branch
 from ._forest import draw_forest as draw_forest

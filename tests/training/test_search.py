@@ -95,6 +95,14 @@ def test_metrics_are_plain_json_with_finite_numbers(finished):
     assert {"loss", "accuracy", "seconds", "gradient_weights", "gradient_alphas", "entropy_normal"} <= set(first)
 
 
+def test_records_of_alphas_say_how_far_they_have_chosen(finished):
+    first, *later = finished.run.records("alphas")
+    assert (first["progress"], "stability" in first) == (0.0, False)
+    assert later
+    assert all(0.0 <= line["stability"] <= 1.0 and line["progress"] > 0.0 for line in later)
+    assert all(line["mixing_entropy_normal"] == pytest.approx(line["entropy_normal"], rel=1e-6) for line in later)
+
+
 def test_it_stops_after_its_meta_steps_and_validates_at_the_end(finished):
     assert finished.state.step == 4
     validations = finished.run.records("validate")
