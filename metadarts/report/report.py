@@ -17,6 +17,7 @@ from metadarts.training.records import RunFolder
 from metadarts.viz import Page, Plate
 
 from .cells import Searched, alpha_traces, cells_in_time, derived
+from .fading import fading_cells
 from .notes import architecture_notes, duration, notes, percent, verdict
 from .pictures import adaptation, commitment, health, learned_rates, learning, measurements
 from .records import Records, finite, read_records, read_results
@@ -66,6 +67,7 @@ def _page(run: OpenRun) -> Page:
     _measured(page, results)
     _architecture(page, run, records, searched)
     in_time = [
+        *fading_cells(records.alphas, config.build_network(), config.inner.steps),
         *commitment(records, space), *alpha_traces(records, searched), *cells_in_time(records.alphas, searched)
     ]  # fmt: skip
     _section(page, "The architecture over the run", in_time)

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import RunError
+from metadarts.core.types import FINISHED, with_alphas
 from metadarts.networks import Network
 from metadarts.spaces import Genotype
 from metadarts.store.files import cannot_write
-from metadarts.viz import Picture, draw_alphas, draw_curve, draw_genotype, draw_history
+from metadarts.viz import CellMoment, Picture, draw_alphas, draw_curve, draw_fading_cells, draw_genotype, draw_history
 
 from .lenient import as_alphas, as_number, as_numbers, as_step
-from .sharpness import measures, sharpness_panels
+from .sharpness import NAMES, measures, sharpness_panels
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
+    from torch import Tensor
 
 DPI = 90
 PLACES = {
@@ -63,6 +65,7 @@ class TensorBoardWriter:
         purge_step: int | None = None,
         earlier: Iterable[dict[str, Any]] = (),
     ) -> None:
+        self._network = network
         self._space, self._relaxation, self._operations = network.space, network.relaxation, network.operations
         self._drawn: Genotype | None = None
         self._sharpness = [measures(record) for record in earlier]
@@ -118,11 +121,25 @@ class TensorBoardWriter:
                 inputs=self._space.inputs, operations=self._operations,
             )  # fmt: skip
             self._drawn = genotype
+        if pictured := self._fading(record, alphas):
+            pictures["alphas/cells"] = pictured
         self._sharpness.append(measures(record))
         if panels := sharpness_panels(self._sharpness, self._space):
             pictures["alphas/over the run"] = Picture(dpi=DPI)
             draw_history(panels, pictures["alphas/over the run"], title="how far the alphas have chosen")
         self._events.write(step, dict(_alpha_scalars(record)), pictures)
+
+    def _fading(self, record: dict[str, Any], alphas: dict[str, Tensor]) -> Picture | None:
+        """The supernet's cells by the mixing weights in use; None where the record does not say how far the run was."""
+        progress = as_number(record.get("progress"))
+        if progress is None or not self._network.mixes:
+            return None
+        at, picture = FINISHED._replace(progress=progress), Picture(dpi=DPI)
+        weights = self._network.weights_of(with_alphas({}, alphas), at)
+        moments = [CellMoment(NAMES[cell], table) for cell, table in weights.items()]
+        title = f"weights in use at meta-step {record['step']}"
+        draw_fading_cells(moments, self._space, picture, title, operations=self._operations)
+        return picture
 
 
 def _alpha_scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -144,7 +144,7 @@ def _draw_series(axes: Axes, name: str, series: Series, color: str, log: bool) -
         axes.plot(series.steps, values, color=color, alpha=0.28, linewidth=0.8)
         axes.plot(series.steps, running_mean(values), color=color, linewidth=1.8, label=name)
     else:
-        marker = "o" if len(values) <= 40 else ""
+        marker = "o" if len(values) <= 40 and series.dash == "-" else ""
         axes.plot(
             series.steps, values, color=color, linewidth=1.6, linestyle=series.dash, marker=marker, markersize=3.5,
             label=name,

@@ -31,6 +31,8 @@ PICTURES = {
     "Adapting to held-out tasks",
     "The derived cell",
     "Alphas of that step",
+    "The normal cell fades in",
+    "The reduction cell fades in",
     "How the architecture commits",
     "Mixing weights over the run, normal cell",
     "Mixing weights over the run, reduction cell",

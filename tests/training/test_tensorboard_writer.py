@@ -6,7 +6,9 @@ import io
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.networks import supernet
+from metadarts.relaxations import RELAXATIONS
 from metadarts.spaces import darts
 from metadarts.training.tensorboard_writer import TensorBoardWriter
 
@@ -123,6 +126,19 @@ def test_the_measures_of_alphas_are_curves_and_a_picture_over_the_run(tmp_path):
     assert bytes_of["fresh"] != bytes_of["resumed"]
 
 
+def test_the_cells_are_drawn_by_the_weights_in_use(tmp_path):
+    """Where the run's progress is known: with the same alphas, later in an annealed run, they stand out more."""
+    board = TensorBoardWriter(tmp_path, replace(supernet(SPACE), relaxation=RELAXATIONS["annealed"]()))
+    board.add(alphas(0, 1))
+    for step, progress in ((1, 0.0), (2, 0.0), (3, 1.0)):
+        board.add(alphas(step, 1) | {"progress": progress})
+    board.close()
+    drawn = {event.step: event.encoded_image_string for event in read(tmp_path).Images("alphas/cells")}
+    assert list(drawn) == [1, 2, 3]
+    ink = {step: 255.0 - np.asarray(Image.open(io.BytesIO(content)).convert("L")) for step, content in drawn.items()}
+    assert ink[3].sum() > 1.1 * ink[2].sum()
+
+
 def test_a_cell_whose_edges_only_trade_ranks_is_the_same_cell(tmp_path):
     board = TensorBoardWriter(tmp_path, supernet(SPACE))
     for step, (first, second) in enumerate(((2.0, 1.0), (1.0, 2.0))):
@@ -191,6 +207,7 @@ import resource, sys, pathlib
 from metadarts.core.errors import RunError
 from metadarts.training.tensorboard_writer import TensorBoardWriter
 from metadarts.networks import supernet
+from metadarts.relaxations import RELAXATIONS
 from metadarts.spaces import darts
 folder, limit = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
