@@ -137,6 +137,15 @@ def images_of(experiment, step):
     return experiment.training_batch(step).support_images
 
 
+def test_a_search_with_two_folds_runs_to_its_end_and_validates(make, tmp_path):
+    experiment = make({"inner.alpha_images": "two-fold", "inner.steps": 2, "tasks.shots": 2, "training.meta_steps": 1})
+    run = RunFolder.create(tmp_path / "run", experiment.config, {})
+    state = search(experiment, run)
+    assert state.step == 1
+    assert run.records("validate")
+    assert RunFolder.open(run.path).config().inner.alpha_images == "two-fold"
+
+
 def test_training_batches_are_a_function_of_seed_and_step(make):
     experiment, other = make(), make({"evaluate.queries": 1, "inner.steps": 0, "training.meta_steps": 50})
     drawn = [images_of(experiment, step) for step in (0, 1, 2)]
