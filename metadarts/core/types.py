@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
+
 Params = dict[str, Tensor]
 """Parameters by dotted name. Task parameters have a leading task axis [T, ...], shared ones have not."""
 
@@ -22,6 +24,9 @@ HEAD_PREFIX = "head."
 """Weights under this prefix are the classifier's; all others are the body's."""
 
 SIDES = ("support", "query")
+
+NO_HALVES = "two halves of a support set: expected at least two support images per class"
+HALVES_ADVICE = "give more shots, or set inner.alpha_images to all"
 
 
 def group_of(name: str) -> str:
@@ -104,6 +109,8 @@ class TaskBatch:
         noise: decision -> [T, K + 1, rows, candidates], what a relaxation drew for each inner step and for the query
             pass; empty where it draws nothing. Drawn outside, so that a step that is recomputed or replayed sees the
             same numbers.
+        halves: [T, 2, S] bool, which support images are of which half, see `in_halves`; None where none was asked for.
+            A support loss is then [T, 2], that of each half.
         known_ragged: what ``ragged`` is, where that is known; None to look at the masks, which makes a GPU wait. Not
             kept, so that ``dataclasses.replace`` looks at the masks it is given.
         ragged: whether any row is padding. Engines take a faster path when there is none.
@@ -118,6 +125,7 @@ class TaskBatch:
     ways: int
     known_ragged: InitVar[bool | None] = None
     noise: Mapping[str, Tensor] = field(default_factory=dict)
+    halves: Tensor | None = None
     ragged: bool = field(init=False)
 
     def __post_init__(self, known_ragged: bool | None) -> None:
@@ -134,10 +142,11 @@ class TaskBatch:
         tensors = {f"{side}_{name}": change(getattr(self, f"{side}_{name}")) for side in SIDES for name in names}
         noise = {name: change(tensor) for name, tensor in self.noise.items()}
         known = None if self.ragged else False  # a part may be full
-        return TaskBatch(**tensors, ways=self.ways, known_ragged=known, noise=noise)
+        halves = None if self.halves is None else change(self.halves)
+        return TaskBatch(**tensors, ways=self.ways, known_ragged=known, noise=noise, halves=halves)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Images, labels and mask of both sides, then the noise, in a fixed order."""
+        """Images, labels and mask of both sides, then the noise, in a fixed order. Halves follow from these."""
         sides = (getattr(self, f"{side}_{name}") for side in SIDES for name in ("images", "labels", "mask"))
         return (*sides, *self.noise.values())
 
@@ -152,6 +161,26 @@ class TaskBatch:
     def with_noise(self, noise: Mapping[str, Tensor]) -> TaskBatch:
         """The same tasks with what a relaxation drew for them."""
         return replace(self, known_ragged=self.ragged, noise=noise)
+
+    def in_halves(self) -> TaskBatch:
+        """The same tasks with their support images in two ``halves``.
+
+        Of each class the first image, the third and so on are of half 0, the others of half 1: half 0 has one more
+        where their number is odd. A function of labels and mask alone, which looks at no number unless ``ragged``.
+
+        Raises:
+            ConfigError: for fewer support images than two per class, or, if ``ragged``, a task with an empty half.
+        """
+        images, least = self.support_labels.shape[1], 2 * self.ways
+        if images < least:
+            raise ConfigError(f"{NO_HALVES}, {least} for {self.ways} classes, got {images}: {HALVES_ADVICE}")
+        classes = torch.arange(self.ways, device=self.support_labels.device)
+        members = (self.support_labels.unsqueeze(-1) == classes) & self.support_mask.unsqueeze(-1)
+        place = (members.cumsum(1) * members).sum(-1)  # from 1 on within its class; 0 for padding
+        halves = torch.stack([place % 2 == 1, (place % 2 == 0) & self.support_mask], dim=1)
+        if self.ragged and not bool(halves.any(-1).all()):
+            raise ConfigError(f"{NO_HALVES}, got a task whose classes have one each at most: {HALVES_ADVICE}")
+        return replace(self, known_ragged=self.ragged, halves=halves)
 
     def clone(self) -> TaskBatch:
         """The same tasks in memory of their own."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from metadarts.core.errors import GenotypeError
+from metadarts.core.types import Stage
 from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation, scores_of
 from metadarts.spaces import Genotype
 
@@ -36,8 +38,71 @@ def genotype_distance(a: Genotype, b: Genotype) -> int:
     return (_choices(a) - _choices(b)).total()
 
 
+def stability(now: Genotype, before: Genotype) -> float:
+    """Share of the choices of ``now`` that ``before`` made too: 1 for the same architecture, 0 for none in common.
+
+    Raises:
+        GenotypeError: when the two have different numbers of nodes.
+    """
+    choices = sum(len(now.pairs(cell)) for cell in CELLS)
+    return 1.0 - genotype_distance(now, before) / choices
+
+
 def _choices(genotype: Genotype) -> Counter[tuple[str, int, int, str]]:
     return Counter((cell, *choice) for cell in CELLS for choice in genotype.choices(cell))
+
+
+class Sharpness(NamedTuple):
+    """How far one decision has chosen. Means over its rows, whose weights are first brought to a sum of 1.
+
+    Args:
+        entropy: in nats: log P for even weights, 0 where one candidate has all.
+        share: of the heaviest candidate: 1/P for even weights.
+        margin: by which the heaviest candidate's share exceeds the second's: 0 for even weights. 1 where there is but
+            one candidate.
+    """
+
+    entropy: float
+    share: float
+    margin: float
+
+
+def sharpness(weights: Tensor) -> Sharpness:
+    """Of weights [..., rows, P], none below 0; the means run over all leading axes. A row of zeros counts as even."""
+    total = weights.sum(-1, keepdim=True)
+    shares = torch.where(total > 0.0, weights / torch.where(total > 0.0, total, 1.0), 1.0 / weights.shape[-1])
+    entropy = -torch.xlogy(shares, shares).sum(-1)
+    first, second = _two_largest(shares)
+    return Sharpness(*(float(rows.mean()) for rows in (entropy, first, first - second)))
+
+
+def _two_largest(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """[...] each; where there is but one candidate, the second is 0."""
+    first, *second = shares.topk(min(2, shares.shape[-1]), dim=-1).values.unbind(-1)
+    return first, second[0] if second else torch.zeros_like(first)
+
+
+def alpha_sharpness(
+    alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION, at: Stage | None = None
+) -> dict[str, Sharpness]:
+    """Decision -> how far its alphas have chosen.
+
+    Args:
+        alphas: raw alphas by decision, [..., rows, candidates].
+        relaxation: from alphas to weights.
+        at: the stage whose mixing weights are measured, without noise; None for the scores that derivation ranks by,
+            which are those of the end of a schedule.
+
+    Raises:
+        NumericsError: when an alpha is NaN or infinite.
+    """
+    for name, alpha in alphas.items():
+        check_finite(name, alpha)
+    if at is None:
+        tables = scores_of(alphas, relaxation)
+    else:
+        tables = {name: relaxation.weights(alpha.detach().double(), at) for name, alpha in alphas.items()}
+    return {name: sharpness(table) for name, table in tables.items()}
 
 
 def alpha_entropy(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION) -> dict[str, float]:
@@ -50,14 +115,7 @@ def alpha_entropy(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT
     Raises:
         NumericsError: when an alpha is NaN or infinite.
     """
-    for name, alpha in alphas.items():
-        check_finite(name, alpha)
-    return {name: _entropy(scores) for name, scores in scores_of(alphas, relaxation).items()}
-
-
-def _entropy(scores: Tensor) -> float:
-    shares = scores / scores.sum(-1, keepdim=True)
-    return float(-torch.xlogy(shares, shares).sum(dim=-1).mean())
+    return {name: found.entropy for name, found in alpha_sharpness(alphas, relaxation).items()}
 
 
 def count_skips(genotype: Genotype) -> dict[str, int]:

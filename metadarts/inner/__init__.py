@@ -1,5 +1,6 @@
 """The inner loop. It knows no network: it works on any ``loss(params, batch, stage) -> [T]``."""
 
+from . import two_fold as two_fold
 from .adaptation import Engine as Engine
 from .adaptation import StagedLoss as StagedLoss
 from .adaptation import adapt as adapt

@@ -17,6 +17,7 @@ from metadarts.core.errors import ConfigError
 from metadarts.core.types import Params, Stage, is_alpha
 from metadarts.optim import State, clip_by_norm
 
+from . import two_fold
 from .recompute import recomputed
 from .types import Adapted, InnerLoop, independent, rates_at
 
@@ -54,7 +55,8 @@ def adapt(
     """Learn every task of ``support`` from ``params`` by ``inner.steps`` steps of gradient descent.
 
     Args:
-        loss: (task parameters [T, ...], batch, stage) -> [T].
+        loss: (task parameters [T, ...], batch, stage) -> [T]; [T, 2] where ``inner`` separates the images of weights
+            and alphas, see `metadarts.inner.two_fold`.
         params: where the tasks start, [T, ...]; gradients flow back to them unless under ``torch.no_grad``.
         support: the tasks.
         inner: rule, rates, order, clipping, checkpointing.
@@ -67,12 +69,15 @@ def adapt(
         progress: how far the run is, for the stage that the loss is told; see `metadarts.core.types.Stage`.
 
     Raises:
-        ConfigError: on an engine's name in place of the engine, or an option that the engine does not offer.
+        ConfigError: on an engine's name in place of the engine, or an option that the engine does not offer; on tasks
+            or a loss without halves where ``inner`` asks for them.
     """
     if engine is not None:
         _require_plain(engine, inner, {"observe": observe, "batches": batches})
     if not any(inner.adapts(name) for name in params):
         return _stay(params, support, inner, observe)
+    if inner.separates(params):
+        support = two_fold.halved(support)
     if engine is not None:
         return engine(loss, params, support, inner, rates, progress)
     return _adapt_together(loss, params, support, inner, rates, progress, observe, batches)
@@ -99,21 +104,28 @@ def _stay(params: Params, support: Batch, inner: InnerLoop, observe: Observer | 
 
 
 def inner_gradients(
-    loss: Callable[[Params, B], Tensor], params: Params, support: B, inner: InnerLoop, keep_graph: bool
+    loss: Callable[[Params, B], Tensor], params: Params, support: B, inner: InnerLoop, keep_graph: bool, step: int
 ) -> tuple[Params, Tensor]:
-    """Gradients of the summed task losses, clipped, and the losses [T]. With ``keep_graph`` they are differentiable."""
+    """Gradients of the summed task losses, clipped, and the losses [T]. With ``keep_graph`` they are differentiable.
+
+    Where weights and alphas learn from separate halves, the losses are the means of both.
+    """
     moving = [name for name in params if inner.adapts(name)]
     with torch.enable_grad():
         variables = {name: independent(tensor, keep_graph) for name, tensor in params.items()}
         losses = loss(variables, support)
-        found = torch.autograd.grad(
-            losses.sum(),
-            [variables[name] for name in moving],
-            create_graph=keep_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        grads = dict(zip(moving, found, strict=True))
+        if inner.separates(params):
+            grads = two_fold.gradients(losses, variables, moving, step, keep_graph)
+            losses = losses.mean(1)
+        else:
+            found = torch.autograd.grad(
+                losses.sum(),
+                [variables[name] for name in moving],
+                create_graph=keep_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            grads = dict(zip(moving, found, strict=True))
         groups = [{n: g for n, g in grads.items() if is_alpha(n) == alphas} for alphas in (False, True)]
         clipped = [clip_by_norm(group, inner.clip) if group else group for group in groups]
     return clipped[0] | clipped[1], losses
@@ -151,7 +163,9 @@ def _adapt_together(
         return Adapted(params, stacked(history, params))
     for step in range(inner.steps):
         step_rates = rates_at(inner, rates, params, step)
-        learnt = batches(step) if batches else support
+        learnt = support
+        if batches:
+            learnt = two_fold.halved(batches(step)) if inner.separates(params) else batches(step)
 
         def advance(
             loss: Callable[[Params, B], Tensor],
@@ -162,7 +176,7 @@ def _adapt_together(
             step: int = step,
             learnt: B = learnt,
         ) -> tuple[Params, State, Tensor]:
-            grads, losses = inner_gradients(loss, params, learnt, inner, keep_graph)
+            grads, losses = inner_gradients(loss, params, learnt, inner, keep_graph, step)
             return *rule.update(grads, state, params, rates, step), losses.detach()
 
         of_step = staged(loss, inner, step, progress)

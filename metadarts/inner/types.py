@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from metadarts.core.types import Params, group_of, is_alpha
 from metadarts.optim import SCHEDULES, Rule, chain, rule_by_name, scheduled
 
 ORDERS = ("first", "second")
+ALPHA_IMAGES = ("all", "two-fold")
 GRANULARITIES = ("group", "tensor", "step", "tensor-step")
 RATE_PREFIX = "rates."
 RATE_FIELDS = {"head": "head_rate", "body": "weight_rate", "alphas": "alpha_rate"}
@@ -43,6 +45,8 @@ class InnerLoop:
             rates too.
         decay: decoupled weight decay of head and body; None for the rule's own, which is none but for "adamw".
         schedule: of all rates over the K steps: "constant", or "cosine" to 0 at step K.
+        alpha_images: "all": alphas learn from the images that the weights learn from; "two-fold": from other ones, see
+            `metadarts.inner.two_fold`. It takes two support images per class.
     """
 
     steps: int = 5
@@ -57,6 +61,7 @@ class InnerLoop:
     head_rate: float | None = None
     decay: float | None = None
     schedule: str = "constant"
+    alpha_images: str = "all"
 
     def __post_init__(self) -> None:
         faults = []
@@ -72,6 +77,8 @@ class InnerLoop:
             faults.append(f"decay: expected a finite number from 0 on or none, got {self.decay}")
         if self.schedule not in SCHEDULES:
             faults.append(f"schedule {self.schedule!r} is unknown; {nearest(self.schedule, SCHEDULES)}")
+        if self.alpha_images not in ALPHA_IMAGES:
+            faults.append(f"alpha_images {self.alpha_images!r} is unknown; {nearest(self.alpha_images, ALPHA_IMAGES)}")
         if self.checkpoint < 0:
             faults.append(f"checkpoint: expected 0 or more, got {self.checkpoint}")
         if self.clip is not None and self.clip <= 0:
@@ -100,11 +107,17 @@ class InnerLoop:
         """Whether the parameter ``name`` moves in the inner loop."""
         return self.rate_of(name) > 0
 
+    def separates(self, names: Iterable[str]) -> bool:
+        """Whether weights and alphas learn from separate images; never where none of ``names`` is an alpha that moves:
+        weights alone learn from all images."""
+        moved = any(is_alpha(name) and self.adapts(name) for name in names)
+        return self.alpha_images == "two-fold" and self.steps > 0 and moved
+
     @property
     def facts(self) -> dict[str, Any]:
         """How parameters are updated, for records: rule, rates, clipping; of what is rarer, only what is set."""
-        rare = {name: getattr(self, name) for name in ("head_rate", "decay", "schedule")}
-        used = {name: value for name, value in rare.items() if value not in (None, "constant")}
+        rare = {name: getattr(self, name) for name in ("head_rate", "decay", "schedule", "alpha_images")}
+        used = {name: value for name, value in rare.items() if value not in (None, "constant", "all")}
         common = {name: getattr(self, name) for name in ("weight_rate", "alpha_rate", "clip")}
         return {"rule": self.make_rule().name, **common, **used}
 

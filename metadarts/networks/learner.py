@@ -114,9 +114,13 @@ class Learner:
         return images, Statistics.over(mask, None if batch.ragged else supports), supports
 
     def support_loss(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> Tensor:
-        """Mean cross entropy of the support set, [T]: the inner loop's loss."""
+        """Mean cross entropy of the support set, [T]: the inner loop's loss. [T, 2], that of each half, of a batch that
+        has halves: their images run, and are normalised, together."""
         self._check(batch)
-        return masked_loss(self.support_logits(params, batch, at), batch.support_labels, batch.support_mask)
+        logits, labels = self.support_logits(params, batch, at), batch.support_labels
+        if batch.halves is None:
+            return masked_loss(logits, labels, batch.support_mask)
+        return torch.stack([masked_loss(logits, labels, half) for half in batch.halves.unbind(1)], dim=1)
 
     def query_loss(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> tuple[Tensor, Tensor]:
         """Mean cross entropy, plus the penalty, and accuracy of the query set, each [T]: the outer loop's loss."""

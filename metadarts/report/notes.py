@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from metadarts.spaces import Genotype, SearchSpace
+from metadarts.derive import Sharpness
+from metadarts.spaces import Decision, Genotype, SearchSpace
 from metadarts.training.config import Config
 from metadarts.training.lenient import as_number
+from metadarts.training.recording import IN_USE
 
 from .records import KINDS, Records, finite
 
@@ -123,6 +125,7 @@ def architecture_notes(
         kept = len(genotype.pairs(cell))
         if kept and count / kept >= MANY_SKIPS:
             yield f"{count} of the {kept} kept operations of the {cell} cell are skip connections: suspect a collapse."
+    yield from _last_measures(records, space)
     late = [record for record in records.alphas if record.step >= LATE * records.last_step]
     if len(late) > 1:
         moved = genotype_distance(late[0].genotype, late[-1].genotype)
@@ -131,6 +134,27 @@ def architecture_notes(
             f"Between meta-steps {late[0].step} and {late[-1].step} (the last quarter), {moved} of {of} choices of the "
             f"derived cells changed{'.' if moved else ': they are settled.'}"
         )
+
+
+def _last_measures(records: Records, space: SearchSpace) -> Iterator[str]:
+    """The mixing weights in use, as the last record of a meta-step measured them."""
+    last: dict[str, Any] = next(
+        (record for record in reversed(records.train) if any(name.startswith(IN_USE) for name in record)), {}
+    )
+    for decision in space.decisions:
+        entropy, share, margin = (last.get(f"{IN_USE}{name}_{decision.name}") for name in Sharpness._fields)
+        if finite(entropy) and finite(share) and finite(margin):
+            yield (
+                f"Mixing weights in use at meta-step {last['step']}, {_named(decision)}: entropy {entropy:.3f} nats, "
+                f"heaviest {share:.3f}, {margin:.3f} above the second."
+            )
+    if stabilities := [record.stability for record in records.alphas if record.stability is not None]:
+        yield f"{percent(stabilities[-1])} of the last recorded cell's choices were in the record before it too."
+
+
+def _named(decision: Decision) -> str:
+    """What a decision is about."""
+    return KINDS[decision.cell] + (f", inputs of node {decision.node}" if decision.node is not None else "")
 
 
 def _judged(share: float) -> str:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from metadarts.spaces import SearchSpace
 from metadarts.training.lenient import as_number, as_numbers
+from metadarts.training.sharpness import measures, sharpness_panels
 from metadarts.viz import (
     Panel,
     Picture,
@@ -120,6 +122,22 @@ def health(records: Records, operations: int) -> Iterator[Plate]:
             f"Entropy of the mixing weights, mean over edges: at ln {operations} all operations weigh the same, at 0 "
             "every edge has chosen. Skip connections are counted in the derived cell; a count that climbs towards all "
             "edges is the known collapse of DARTS (Zela et al., 2020).",
+        )
+
+
+def commitment(records: Records, space: SearchSpace) -> Iterator[Plate]:
+    """How far each decision has chosen, over the run."""
+    found = [measures(record) for record in records.train]
+    if panels := sharpness_panels(found, space):
+        yield Plate(
+            _history(panels),
+            "How the architecture commits",
+            "Solid: the mixing weights that the run used at that step; dashed, where they differ: the final scores, "
+            "which derivation ranks by. Left: entropy as a share of that of even weights, so 1 is undecided and 0 is "
+            "one operation (or set of inputs) alone. Right: by how much the heaviest candidate exceeds the second, 0 "
+            "for a tie and 1 for a decision. Means over the edges of a cell, or over its nodes. A run whose "
+            "temperature falls must show the solid entropy fall; the closer the two lines, the closer the network that "
+            "is trained is to the one that is derived.",
         )
 
 

@@ -24,11 +24,19 @@ KINDS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 @dataclass(frozen=True)
 class AlphaRecord:
-    """The alphas at one meta-step, by cell type [E, P], and the cell that they stand for."""
+    """The alphas at one meta-step, and the cell that they stand for.
+
+    Args:
+        alphas: decision -> [rows, candidates].
+        progress: how far the run was, 0 to 1; None where that is not recorded.
+        stability: share of the cell's choices that were in the record before; None where that is not recorded.
+    """
 
     step: int
     alphas: dict[str, Tensor]
     genotype: Genotype
+    progress: float | None = None
+    stability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,14 @@ def read_records(run: RunFolder, space: SearchSpace, relaxation: Relaxation) -> 
     from metadarts.derive import derive_genotype
 
     recorded = _by_step(run.records("alphas"))
-    fitting = [(record["step"], as_alphas(record, space)) for record in recorded]
-    fit = [AlphaRecord(step, alphas, derive_genotype(alphas, space, relaxation)) for step, alphas in fitting if alphas]
+    fit = [
+        AlphaRecord(
+            record["step"], alphas, derive_genotype(alphas, space, relaxation), _share(record.get("progress")),
+            _share(record.get("stability")),
+        )
+        for record in recorded
+        if (alphas := as_alphas(record, space))
+    ]  # fmt: skip
     return Records(_by_step(run.records("train")), _by_step(run.records("validate")), fit, len(recorded) - len(fit))
 
 
@@ -84,6 +98,12 @@ def finite(value: Any) -> bool:
     """Whether ``value`` is a finite number."""
     number = as_number(value)
     return number is not None and math.isfinite(number)
+
+
+def _share(value: Any) -> float | None:
+    """A number from 0 to 1; None for anything else."""
+    number = as_number(value)
+    return number if number is not None and 0.0 <= number <= 1.0 else None
 
 
 def series(records: list[dict[str, Any]], name: str, *, interval: str = "", noisy: bool = False) -> Series | None:

@@ -17,8 +17,9 @@ from metadarts.training.records import RunFolder
 from metadarts.viz import Page, Plate
 
 from .cells import Searched, alpha_traces, cells_in_time, derived
+from .fading import fading_cells
 from .notes import architecture_notes, duration, notes, percent, verdict
-from .pictures import adaptation, health, learned_rates, learning, measurements
+from .pictures import adaptation, commitment, health, learned_rates, learning, measurements
 from .records import Records, finite, read_records, read_results
 
 NAME = "report.html"
@@ -65,7 +66,10 @@ def _page(run: OpenRun) -> Page:
     _section(page, "Adaptation", [*adaptation(records), *learned_rates(records)])
     _measured(page, results)
     _architecture(page, run, records, searched)
-    in_time = [*alpha_traces(records, searched), *cells_in_time(records.alphas, searched)]
+    in_time = [
+        *fading_cells(records.alphas, config.build_network(), config.inner.steps),
+        *commitment(records, space), *alpha_traces(records, searched), *cells_in_time(records.alphas, searched)
+    ]  # fmt: skip
     _section(page, "The architecture over the run", in_time)
     _section(page, "Health of the search", health(records, len(space.primitives)))
     _facts(page, folder, config)

@@ -242,6 +242,12 @@ def _faults(config: Config) -> Iterable[str]:
     for group in ("inner", "outer"):
         if not isinstance(getattr(config, group).rule, str):
             yield f"{group}.rule: expected the name of a rule, which a file can hold, got an object"
+    inner = config.inner
+    if inner.alpha_images == "two-fold" and inner.alpha_rate > 0 and config.tasks.shots == 1:
+        yield (
+            "inner.alpha_images two-fold: needs a second support image per class, got tasks.shots 1; "
+            "set tasks.shots to 2 or more, or inner.alpha_images to all"
+        )
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):

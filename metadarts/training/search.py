@@ -27,7 +27,7 @@ from .clock import Clock
 from .evaluation import VALIDATION_ADVICE, evaluation_inner, on_device
 from .memory import ADVICE, fitted, is_out_of_memory
 from .prefetch import Prefetcher
-from .recording import alpha_facts, commit_facts, step_facts, validation_facts
+from .recording import alpha_facts, commit_facts, last_stage, recorded_cell, step_facts, validation_facts
 from .records import RunFolder
 from .tensorboard_writer import TensorBoardWriter
 from .trainer_state import TRAINER, TrainerState
@@ -115,7 +115,9 @@ class _Search:
     def run_to_end(self) -> MetaState:
         """Steps and validations until the run is done."""
         step = self.state.step
-        self.board = TensorBoardWriter(self.run.path, self.network, step + 1 if step else None)
+        earlier = self._earlier_alphas() if step else []
+        self.cell = recorded_cell(earlier[-1]) if earlier else None
+        self.board = TensorBoardWriter(self.run.path, self.network, step + 1 if step else None, earlier)
         try:
             if step:
                 device = device_name(self.experiment.device.type)
@@ -130,6 +132,13 @@ class _Search:
             self.board.close()
         self.run.write_json("finished.json", {"steps": self.state.step, "seconds": round(self.clock.seconds, 1)})
         return self.state
+
+    def _earlier_alphas(self) -> list[dict[str, Any]]:
+        """The "alphas" records so far; none where a line is damaged, which must not keep the search from going on."""
+        try:
+            return self.run.records("alphas")
+        except RunError:
+            return []
 
     @property
     def network(self) -> Network:
@@ -338,7 +347,10 @@ class _Search:
     def _note_alphas(self) -> None:
         self.drawn = self.clock.seconds
         if self.experiment.network.mixes:
-            self._note("alphas", **alpha_facts(self.state.params, self.network))
+            at = last_stage(self.config.inner.steps, self.state.progress)
+            facts = alpha_facts(self.state.params, self.network, at, self.cell)
+            self.cell = recorded_cell(facts)
+            self._note("alphas", **facts)
 
     def _save(self) -> None:
         self.saved = self.clock.seconds

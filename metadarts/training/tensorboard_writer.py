@@ -9,22 +9,25 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metadarts.core.errors import RunError
+from metadarts.core.types import FINISHED, with_alphas
 from metadarts.networks import Network
 from metadarts.spaces import Genotype
 from metadarts.store.files import cannot_write
-from metadarts.viz import Picture, draw_alphas, draw_curve, draw_genotype
+from metadarts.viz import CellMoment, Picture, draw_alphas, draw_curve, draw_fading_cells, draw_genotype, draw_history
 
 from .lenient import as_alphas, as_number, as_numbers, as_step
+from .sharpness import NAMES, measures, sharpness_panels
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
+    from torch import Tensor
 
 DPI = 90
 PLACES = {
@@ -33,9 +36,13 @@ PLACES = {
     "finite_tasks": "train/finite_tasks",
     "gradient_": "gradient_norm/",
     "entropy_": "alphas/entropy_",
+    "share_": "alphas/share_",
+    "margin_": "alphas/margin_",
     "skips_": "alphas/skips_",
+    "mixing_": "mixing/",
 }
-"""Where a field of a "train" record goes; a name that ends in _ is the start of the field's."""
+"""Where a field of a "train" record goes; a name that ends in _ is the start of the field's. Under "alphas" stand the
+final scores, under "mixing" the mixing weights in use."""
 
 
 class TensorBoardWriter:
@@ -45,14 +52,23 @@ class TensorBoardWriter:
         path: the run folder.
         network: whose alphas they are.
         purge_step: for a resumed run, its first step: TensorBoard hides what older files hold from it on.
+        earlier: for a resumed run, its "alphas" records so far: pictures over the run begin with them.
 
     Raises:
         RunError: when the file cannot be written.
     """
 
-    def __init__(self, path: Path, network: Network, purge_step: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        network: Network,
+        purge_step: int | None = None,
+        earlier: Iterable[dict[str, Any]] = (),
+    ) -> None:
+        self._network = network
         self._space, self._relaxation, self._operations = network.space, network.relaxation, network.operations
         self._drawn: Genotype | None = None
+        self._sharpness = [measures(record) for record in earlier]
         self._events = _EventFile(path, purge_step)
 
     def add(self, record: dict[str, Any]) -> None:
@@ -84,7 +100,8 @@ class TensorBoardWriter:
             self._events.write(step, {}, {"inner/query_accuracy": picture})
 
     def _add_alphas(self, step: int, record: dict[str, Any]) -> None:
-        """The mixing weights of every cell, and the derived cell if it is another than the one drawn last."""
+        """The final scores of every cell, how far they have chosen over the run, and the derived cell if it is another
+        than the one drawn last."""
         from metadarts.derive import derive_genotype
 
         alphas = as_alphas(record, self._space)
@@ -104,7 +121,31 @@ class TensorBoardWriter:
                 inputs=self._space.inputs, operations=self._operations,
             )  # fmt: skip
             self._drawn = genotype
-        self._events.write(step, {}, pictures)
+        if pictured := self._fading(record, alphas):
+            pictures["alphas/cells"] = pictured
+        self._sharpness.append(measures(record))
+        if panels := sharpness_panels(self._sharpness, self._space):
+            pictures["alphas/over the run"] = Picture(dpi=DPI)
+            draw_history(panels, pictures["alphas/over the run"], title="how far the alphas have chosen")
+        self._events.write(step, dict(_alpha_scalars(record)), pictures)
+
+    def _fading(self, record: dict[str, Any], alphas: dict[str, Tensor]) -> Picture | None:
+        """The supernet's cells by the mixing weights in use; None where the record does not say how far the run was."""
+        progress = as_number(record.get("progress"))
+        if progress is None or not self._network.mixes:
+            return None
+        at, picture = FINISHED._replace(progress=progress), Picture(dpi=DPI)
+        weights = self._network.weights_of(with_alphas({}, alphas), at)
+        moments = [CellMoment(NAMES[cell], table) for cell, table in weights.items()]
+        title = f"weights in use at meta-step {record['step']}"
+        draw_fading_cells(moments, self._space, picture, title, operations=self._operations)
+        return picture
+
+
+def _alpha_scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """(tag, value) of what an "alphas" record alone measures."""
+    if (number := as_number(record.get("stability"))) is not None:
+        yield "alphas/stability", number
 
 
 def _train_scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:

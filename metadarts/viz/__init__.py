@@ -6,7 +6,10 @@ from ._canvas import Picture as Picture
 from ._canvas import plain as plain
 from ._cell import draw_genotype as draw_genotype
 from ._choices import draw_choices as draw_choices
+from ._curve import Dash as Dash
 from ._curve import draw_curve as draw_curve
+from ._fading import CellMoment as CellMoment
+from ._fading import draw_fading_cells as draw_fading_cells
 from ._forest import Branch as Branch
 from ._forest import draw_forest as draw_forest
 from ._history import Panel as Panel

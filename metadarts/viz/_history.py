@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from metadarts.core.errors import ConfigError
 
 from ._canvas import FAINT, Target, figure
-from ._curve import COLORS
+from ._curve import COLORS, Dash
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,7 @@ class Series:
         interval: half the width of the band around each value; empty for no band.
         noisy: single samples rather than means, so that a running mean helps the eye.
         color: a matplotlib colour; empty for the next of the usual ones.
+        dash: how the line is drawn, as matplotlib writes it.
     """
 
     steps: Sequence[float]
@@ -38,6 +39,7 @@ class Series:
     interval: Sequence[float] = ()
     noisy: bool = False
     color: str = ""
+    dash: Dash = "-"
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,11 @@ def _draw_series(axes: Axes, name: str, series: Series, color: str, log: bool) -
         axes.plot(series.steps, values, color=color, alpha=0.28, linewidth=0.8)
         axes.plot(series.steps, running_mean(values), color=color, linewidth=1.8, label=name)
     else:
-        marker = "o" if len(values) <= 40 else ""
-        axes.plot(series.steps, values, color=color, linewidth=1.6, marker=marker, markersize=3.5, label=name)
+        marker = "o" if len(values) <= 40 and series.dash == "-" else ""
+        axes.plot(
+            series.steps, values, color=color, linewidth=1.6, linestyle=series.dash, marker=marker, markersize=3.5,
+            label=name,
+        )  # fmt: skip
     if series.interval:
         low = [value - half for value, half in zip(values, series.interval, strict=True)]
         high = [value + half for value, half in zip(values, series.interval, strict=True)]

@@ -8,7 +8,18 @@ from torch import Tensor
 
 from metadarts.core.errors import GenotypeError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.derive import alpha_entropy, count_skips, derive_genotype, genotype_distance, genotype_weights
+from metadarts.core.types import Stage
+from metadarts.derive import (
+    alpha_entropy,
+    alpha_sharpness,
+    count_skips,
+    derive_genotype,
+    genotype_distance,
+    genotype_weights,
+    sharpness,
+    stability,
+)
+from metadarts.relaxations import RELAXATIONS
 from metadarts.spaces import Genotype, SearchSpace, darts, random_genotype
 
 TOY = SearchSpace("toy", ("none", "skip_connect", "avg_pool_3x3"), nodes=2, cell_types=("normal",))
@@ -122,6 +133,38 @@ def test_entropy_and_skips() -> None:
         (("skip_connect", 0), ("max_pool_3x3", 1)), (2,), (("skip_connect", 0), ("skip_connect", 1)), (2,)
     )
     assert count_skips(genotype) == {"normal": 1, "reduce": 2}
+
+
+def test_sharpness_worked_by_hand() -> None:
+    """Rows that need not sum to 1; the second candidate counts for the margin, not the mean of the others."""
+    found = sharpness(torch.tensor([[0.2, 1.0, 0.8], [0.0, 0.0, 3.0]], dtype=torch.float64))
+    entropy = -(0.1 * math.log(0.1) + 0.5 * math.log(0.5) + 0.4 * math.log(0.4)) / 2
+    assert found == pytest.approx((entropy, (0.5 + 1.0) / 2, (0.1 + 1.0) / 2))
+
+
+def test_even_rows_rows_of_zeros_and_single_candidates() -> None:
+    assert sharpness(torch.ones(2, 5, 4)) == pytest.approx((math.log(4), 0.25, 0.0))
+    assert sharpness(torch.zeros(2, 4)) == pytest.approx((math.log(4), 0.25, 0.0))
+    assert sharpness(torch.full((2, 1), 0.3)) == pytest.approx((0.0, 1.0, 1.0))
+
+
+def test_an_annealed_run_shows_its_entropy_fall_to_that_of_its_scores() -> None:
+    relaxation = RELAXATIONS["annealed"](end=0.05, begin=0.25, finish=0.75)
+    alphas = {"normal": torch.randn(14, 8, generator=Key.from_seed(0).torch())}
+    in_use = [alpha_sharpness(alphas, relaxation, Stage(2, 2, at))["normal"] for at in (0.0, 0.25, 0.4, 0.6, 0.75, 1.0)]
+    entropies, shares, margins = zip(*in_use, strict=True)
+    assert entropies[0] == entropies[1] == pytest.approx(alpha_entropy(alphas)["normal"])
+    assert entropies[1] > entropies[2] > entropies[3] > entropies[4] == entropies[5]
+    assert shares[1] < shares[2] < shares[3] < shares[4]
+    assert margins[1] < margins[2] < margins[3] < margins[4]
+    assert in_use[-1] == pytest.approx(alpha_sharpness(alphas, relaxation)["normal"])
+
+
+def test_stability_is_the_share_of_choices_that_stayed() -> None:
+    one = Genotype((("skip_connect", 0), ("max_pool_3x3", 1)), (2,), (("skip_connect", 0), ("skip_connect", 1)), (2,))
+    other = Genotype((("max_pool_3x3", 1), ("sep_conv_3x3", 0)), (2,), (("skip_connect", 0), ("skip_connect", 1)), (2,))
+    assert stability(one, one) == 1.0
+    assert stability(one, other) == stability(other, one) == 0.75
 
 
 def test_one_edge_per_node_keeps_the_best_edge() -> None:

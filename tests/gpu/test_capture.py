@@ -18,10 +18,11 @@ pytestmark = pytest.mark.gpu
 
 STEPS = 4
 SETTINGS = [
-    ("fp32", "second", 0, None),
-    ("fp32", "first", 0, None),
-    ("fp32", "second", 2, 2),
-    ("bf16", "second", 0, None),
+    ("fp32", "second", 0, None, "all"),
+    ("fp32", "first", 0, None, "all"),
+    ("fp32", "second", 2, 2, "all"),
+    ("bf16", "second", 0, None, "all"),
+    ("fp32", "second", 1, None, "two-fold"),
 ]
 
 
@@ -33,10 +34,10 @@ def held(state):
     return {**state.params, **state.log_rates, **state.memory()}
 
 
-@pytest.mark.parametrize(("precision", "order", "checkpoint", "micro_batch"), SETTINGS)
-def test_replays_equal_the_steps_they_stand_for(device, precision, order, checkpoint, micro_batch):
+@pytest.mark.parametrize(("precision", "order", "checkpoint", "micro_batch", "images"), SETTINGS)
+def test_replays_equal_the_steps_they_stand_for(device, precision, order, checkpoint, micro_batch, images):
     learner = tiny_learner(head="prototype", bn="support", precision=precision)
-    inner = InnerLoop(2, weight_rate=0.05, alpha_rate=2.0, order=order, checkpoint=checkpoint)
+    inner = InnerLoop(2, weight_rate=0.05, alpha_rate=2.0, order=order, checkpoint=checkpoint, alpha_images=images)
     start = {name: t.to(device, torch.float32) for name, t in generic_params(learner, Key.from_seed(1)).items()}
     states = [MetaState.create(start, [], inner, OuterLoop(final=0.1)) for _ in range(2)]
     recorded, plain = states

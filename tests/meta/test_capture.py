@@ -150,12 +150,13 @@ def test_replays_are_the_steps_they_stand_for_bit_for_bit(inner, micro_batch):
     assert from_host(recorder) == []
 
 
-def test_so_are_those_of_a_supernet_and_nothing_of_it_waits_for_the_host():
+@pytest.mark.parametrize("images", ["all", "two-fold"])
+def test_so_are_those_of_a_supernet_and_nothing_of_it_waits_for_the_host(images):
     cost = Penalty(COSTS["multiply_adds"](12, 12), 1e-3)  # its prices must not be copied from the host either
     learner = replace(tiny_learner(head="prototype", bn="support", nodes=1), penalty=cost)
     params = generic_params(learner, Key.from_seed(1))
     names = list(learner.start({name: tensor.unsqueeze(0) for name, tensor in params.items()}, tasks(0).task(0)))
-    inner = replace(INNER, steps=1, checkpoint=1)
+    inner = replace(INNER, steps=1, checkpoint=1, alpha_images=images)
     recorder = compare(learner, lambda: fresh(inner, params, names), inner, steps=3)
     assert len(recorder.targets()) > 1000
     assert from_host(recorder) == []

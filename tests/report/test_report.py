@@ -31,6 +31,9 @@ PICTURES = {
     "Adapting to held-out tasks",
     "The derived cell",
     "Alphas of that step",
+    "The normal cell fades in",
+    "The reduction cell fades in",
+    "How the architecture commits",
     "Mixing weights over the run, normal cell",
     "Mixing weights over the run, reduction cell",
     "What derivation would have kept",
@@ -93,6 +96,9 @@ def train(step: int) -> dict:
         "gradient_rates": 0.01,
         "entropy_normal": 2.0,
         "entropy_reduce": 1.9,
+        "mixing_entropy_normal": 2.05 - step / 20,
+        "mixing_share_normal": 0.15,
+        "mixing_margin_normal": step / 40,
         "skips_normal": 1,
         "skips_reduce": 2,
         "support_losses": [1.6, 1.2],
@@ -113,7 +119,8 @@ def validate(step: int) -> dict:
 
 
 def alphas(step: int) -> dict:
-    return {"kind": "alphas", "step": step, **dict(zip(SPACE.cell_types, noise(step).tolist(), strict=True))}
+    tables = dict(zip(SPACE.cell_types, noise(step).tolist(), strict=True))
+    return {"kind": "alphas", "step": step, "progress": step / 20, "stability": 0.75, **tables}
 
 
 def write_metrics(run: RunFolder, records: list[dict], tail: str = "") -> None:
@@ -181,6 +188,12 @@ def test_it_says_that_the_alphas_hardly_chose(html):
     text = Reader(html).text
     assert re.search(r"Normal cell: entropy 2\.079 nats, 100\.00% of ln 8 .* The alphas hardly chose", text)
     assert re.search(r"an even one 0\.125", text)
+
+
+def test_it_names_the_last_measures_of_the_weights_in_use(html):
+    text = Reader(html).text
+    assert "in use at meta-step 20, normal cell: entropy 1.050 nats, heaviest 0.150, 0.500 above the second." in text
+    assert "75.0% of the last recorded cell's choices were in the record before it too." in text
 
 
 def test_settings_that_differ_from_the_defaults_are_marked(html):

@@ -66,6 +66,7 @@ def test_rates_of_groups_can_be_set_one_by_one(settings, expected):
         ("inner.rule", 3, "inner.rule: expected str"),
         ("inner.decay", -0.1, "inner.decay: .*decay: expected a finite number from 0 on"),
         ("inner.schedule", "cosin", "inner.schedule: .*did you mean 'cosine'"),
+        ("inner.alpha_images", "half", "inner.alpha_images: .*alpha_images 'half' is unknown"),
         ("outer.rule", "sdg", "outer.rule: unknown update rule 'sdg': did you mean 'sgd'"),
         ("outer.rule", None, "outer.rule: expected str"),
     ],
@@ -107,6 +108,8 @@ def test_what_is_written_is_read_back(file):
         "inner.rule": "adamw",
         "inner.decay": 0.1,
         "inner.schedule": "cosine",
+        "inner.alpha_images": "two-fold",
+        "tasks.shots": 2,
         "outer.rule": "sgd",
         "outer.warmup": 0.1,
         "outer.weight_decoupled_decay": 0.02,
@@ -116,6 +119,14 @@ def test_what_is_written_is_read_back(file):
     text = dump_config(config)
     assert load_config(file(text)) == config
     assert yaml.safe_load(text)["inner"]["head_rate"] == 0.2
+
+
+def test_two_folds_need_a_second_image_where_alphas_move():
+    settings = LENGTH | {"inner.alpha_images": "two-fold", "tasks.shots": 1}
+    with pytest.raises(ConfigError, match=r"second support image per class, got tasks.shots 1; set tasks.shots to 2"):
+        with_settings(Config(), settings).check()
+    with_settings(Config(), settings | {"inner.alpha_rate": 0.0}).check()
+    with_settings(Config(), settings | {"tasks.shots": 2}).check()
 
 
 def test_alphas_decay_in_tnas_alone():

@@ -218,11 +218,12 @@ class Drawing(Softmax):
         return (alpha if noise is None else alpha + noise).softmax(-1)
 
 
+@pytest.mark.parametrize("images", ["all", "two-fold"])
 @pytest.mark.parametrize(("steps", "order"), [(0, "second"), (1, "second"), (1, "first"), (5, "second")])
-def test_a_probe_of_more_steps_than_were_drawn_for(steps, order):
+def test_a_probe_of_more_steps_than_were_drawn_for(steps, order, images):
     plain = tiny_learner(nodes=1)
     learner = replace(plain, network=replace(plain.network, relaxation=Drawing()))
-    inner = InnerLoop(steps, weight_rate=0.01, alpha_rate=0.1, order=order)
+    inner = InnerLoop(steps, weight_rate=0.01, alpha_rate=0.1, order=order, alpha_images=images)
     batch = random_tasks(Key.from_seed(0), tasks=1).with_noise(learner.noise(1, steps, Key.from_seed(1)))
     found = footprint(learner, generic_params(learner, Key.from_seed(0)), batch, inner)
     assert found.base > 0

@@ -51,6 +51,24 @@ def test_a_crash_at_any_step_changes_no_bit(finished, make, folder, step, save_s
     assert run.is_finished
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_cell_is_compared_with_that_of_the_process_before(make, folder, damaged):
+    """A damaged line costs the comparison, not the search."""
+    experiment = make()
+    run, told = folder(experiment), []
+    with pytest.raises(SearchStopped):
+        search(experiment, run, told.append, stop=lambda: len(told) == 1)
+    metrics = run.path / "metrics.jsonl"
+    if damaged:
+        metrics.write_bytes(metrics.read_bytes().replace(b'{"', b'["', 1))
+    search(experiment, run)
+    if damaged:
+        metrics.write_bytes(metrics.read_bytes().replace(b'["', b'{"', 1))
+    compared = ["stability" in record for record in run.records("alphas")]
+    assert compared[:2] == [False, not damaged]
+    assert all(compared[2:])
+
+
 def test_learned_rates_clipping_and_the_running_figures_go_on_too(make, folder):
     """A norm to clip is a sum over all tensors: it must run over them in the order of the first process."""
     settings = {"inner.learn_rates": True, "inner.granularity": "tensor-step", "outer.final": 0.1, "outer.clip": 0.02}

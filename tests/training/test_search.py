@@ -95,6 +95,14 @@ def test_metrics_are_plain_json_with_finite_numbers(finished):
     assert {"loss", "accuracy", "seconds", "gradient_weights", "gradient_alphas", "entropy_normal"} <= set(first)
 
 
+def test_records_of_alphas_say_how_far_they_have_chosen(finished):
+    first, *later = finished.run.records("alphas")
+    assert (first["progress"], "stability" in first) == (0.0, False)
+    assert later
+    assert all(0.0 <= line["stability"] <= 1.0 and line["progress"] > 0.0 for line in later)
+    assert all(line["mixing_entropy_normal"] == pytest.approx(line["entropy_normal"], rel=1e-6) for line in later)
+
+
 def test_it_stops_after_its_meta_steps_and_validates_at_the_end(finished):
     assert finished.state.step == 4
     validations = finished.run.records("validate")
@@ -127,6 +135,15 @@ def test_another_seed_gives_another_result(finished, start):
 
 def images_of(experiment, step):
     return experiment.training_batch(step).support_images
+
+
+def test_a_search_with_two_folds_runs_to_its_end_and_validates(make, tmp_path):
+    experiment = make({"inner.alpha_images": "two-fold", "inner.steps": 2, "tasks.shots": 2, "training.meta_steps": 1})
+    run = RunFolder.create(tmp_path / "run", experiment.config, {})
+    state = search(experiment, run)
+    assert state.step == 1
+    assert run.records("validate")
+    assert RunFolder.open(run.path).config().inner.alpha_images == "two-fold"
 
 
 def test_training_batches_are_a_function_of_seed_and_step(make):

@@ -6,7 +6,9 @@ import io
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
 from metadarts.networks import supernet
+from metadarts.relaxations import RELAXATIONS
 from metadarts.spaces import darts
 from metadarts.training.tensorboard_writer import TensorBoardWriter
 
@@ -29,6 +32,8 @@ TRAIN = {
     "gradient_weights": 4.0,
     "gradient_rates": 0.25,
     "entropy_normal": 2.0,
+    "margin_normal": 0.5,
+    "mixing_share_normal": 0.25,
     "skips_reduce": 1,
     "support_losses": [1.5, 0.75],
     "rates": {"rates.weights": [0.5, 0.25], "rates.alphas": 30.0},
@@ -69,6 +74,8 @@ def test_every_measurement_is_a_curve_as_soon_as_it_is_added(tmp_path):
         "gradient_norm/weights": [(3, 4.0)],
         "gradient_norm/rates": [(3, 0.25)],
         "alphas/entropy_normal": [(3, 2.0)],
+        "alphas/margin_normal": [(3, 0.5)],
+        "mixing/share_normal": [(3, 0.25)],
         "alphas/skips_reduce": [(3, 1.0)],
         "inner/support_loss/0": [(3, 1.5)],
         "inner/support_loss/1": [(3, 0.75)],
@@ -98,6 +105,38 @@ def test_alphas_are_drawn_at_every_validation_and_the_cell_when_it_changed(tmp_p
         with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
             assert picture.size == (event.width, event.height)
             assert min(picture.size) > 100
+
+
+def measured(step: int, entropy: float) -> dict:
+    return alphas(step, 1) | {"mixing_entropy_normal": entropy, "entropy_normal": 1.0, "stability": 0.5}
+
+
+def test_the_measures_of_alphas_are_curves_and_a_picture_over_the_run(tmp_path):
+    """A resumed run's picture begins with what was recorded before."""
+    bytes_of = {}
+    for name, earlier in (("fresh", []), ("resumed", [measured(0, 2.0)])):
+        (tmp_path / name).mkdir()
+        board = TensorBoardWriter(tmp_path / name, supernet(SPACE), earlier=earlier)
+        board.add(measured(5, 1.5))
+        board.close()
+        events = read(tmp_path / name)
+        assert scalars(events)["alphas/stability"] == [(5, 0.5)]
+        (event,) = events.Images("alphas/over the run")
+        bytes_of[name] = event.encoded_image_string
+    assert bytes_of["fresh"] != bytes_of["resumed"]
+
+
+def test_the_cells_are_drawn_by_the_weights_in_use(tmp_path):
+    """Where the run's progress is known: with the same alphas, later in an annealed run, they stand out more."""
+    board = TensorBoardWriter(tmp_path, replace(supernet(SPACE), relaxation=RELAXATIONS["annealed"]()))
+    board.add(alphas(0, 1))
+    for step, progress in ((1, 0.0), (2, 0.0), (3, 1.0)):
+        board.add(alphas(step, 1) | {"progress": progress})
+    board.close()
+    drawn = {event.step: event.encoded_image_string for event in read(tmp_path).Images("alphas/cells")}
+    assert list(drawn) == [1, 2, 3]
+    ink = {step: 255.0 - np.asarray(Image.open(io.BytesIO(content)).convert("L")) for step, content in drawn.items()}
+    assert ink[3].sum() > 1.1 * ink[2].sum()
 
 
 def test_a_cell_whose_edges_only_trade_ranks_is_the_same_cell(tmp_path):
@@ -168,6 +207,7 @@ import resource, sys, pathlib
 from metadarts.core.errors import RunError
 from metadarts.training.tensorboard_writer import TensorBoardWriter
 from metadarts.networks import supernet
+from metadarts.relaxations import RELAXATIONS
 from metadarts.spaces import darts
 folder, limit = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -22,7 +22,7 @@ class Objective(Protocol):
 
     @property
     def support_loss(self) -> Callable[[Params, TaskBatch, Stage], Tensor]:
-        """(task parameters, batch, stage) -> [T]: the inner loop's loss."""
+        """(task parameters, batch, stage) -> [T]: the inner loop's loss; [T, 2] for a batch with `TaskBatch.halves`."""
         ...
 
     @property

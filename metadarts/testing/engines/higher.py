@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.types import Params, Stage
-from metadarts.inner import Adapted, InnerLoop, independent
+from metadarts.inner import Adapted, InnerLoop, independent, two_fold
 
 RULES: MappingProxyType[str, Callable[..., torch.optim.Optimizer]] = MappingProxyType(
     {"sgd": torch.optim.SGD, "momentum": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam}
@@ -97,8 +97,18 @@ def _adapt_one(
         patched.update_params(starts)
         for step in range(inner.steps):
             losses = patched(batch, Stage(step, inner.steps, progress))
+            if inner.separates(own):
+                now = dict(zip(moving, patched.parameters(), strict=True))
+                found = two_fold.gradients(losses, now, moving, step, exact)
+                # higher takes the gradient of one loss itself, here of a cheap one, and lets us replace it.
+                opt.step(
+                    sum(tensor.sum() for tensor in now.values()),
+                    grad_callback=lambda _, found=found: [found[name] for name in moving],
+                )
+                losses = losses.mean(1)
+            else:
+                opt.step(losses.sum())
             history.append(losses.detach())
-            opt.step(losses.sum())
         ends = dict(zip(moving, patched.parameters(), strict=True))
     if not exact:  # first order: the inner path is a constant shift, through which the start's gradient passes
         ends = {name: own[name] + (end - own[name]).detach() for name, end in ends.items()}

@@ -46,7 +46,7 @@ def _adapt_one(
     history = []
     state = rule.init({name: tensor for name, tensor in params.items() if inner.adapts(name)})
     for step in range(inner.steps):
-        grads, losses = inner_gradients(staged(loss, inner, step, progress), params, support, inner, exact)
+        grads, losses = inner_gradients(staged(loss, inner, step, progress), params, support, inner, exact, step)
         params, state = rule.update(grads, state, params, rates_at(inner, rates, params, step), step)
         history.append(losses.detach())
     return params, stacked(history, params)
