@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.types import Params, group_of, is_alpha
-from metadarts.optim import SCHEDULES, Rule, chain, rule_by_name, scheduled
+from metadarts.optim import SCHEDULES, Rule, chain, require_for_weights, rule_by_name, scheduled, split
 
 ORDERS = ("first", "second")
 GRANULARITIES = ("group", "tensor", "step", "tensor-step")
@@ -29,7 +29,8 @@ class InnerLoop:
 
     Args:
         steps: K inner steps.
-        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own.
+        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own; for
+            all parameters, but for the alphas where ``alpha_rule`` is given.
         weight_rate: initial learning rate of the weights.
         alpha_rate: initial learning rate of the alphas.
         order: "second" differentiates through the inner steps, "first" treats inner gradients as constants (FOMAML).
@@ -43,6 +44,7 @@ class InnerLoop:
             rates too.
         decay: decoupled weight decay of head and body; None for the rule's own, which is none but for "adamw".
         schedule: of all rates over the K steps: "constant", or "cosine" to 0 at step K.
+        alpha_rule: the rule of the alphas: a name, "exponentiated" (GAEA) too, or a rule; None for ``rule``.
     """
 
     steps: int = 5
@@ -57,6 +59,7 @@ class InnerLoop:
     head_rate: float | None = None
     decay: float | None = None
     schedule: str = "constant"
+    alpha_rule: str | Rule | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -78,14 +81,21 @@ class InnerLoop:
             faults.append(f"clip: expected a positive number or none, got {self.clip}")
         if faults:
             raise ConfigError("inner loop: " + "; ".join(faults))
-        self.make_rule()
+        require_for_weights(self.make_rule(), "inner loop")
 
     def make_rule(self) -> Rule:
         """The rule with its decay and its schedule. Raises ConfigError for an unknown name."""
         rule = rule_by_name(self.rule, decay=self.decay, decayed=lambda name: not is_alpha(name))
+        if self.alpha_rule is not None:
+            rule = split(rule, self._alpha_rule(self.alpha_rule), is_alpha)
         if self.schedule == "constant":
             return rule
         return chain(rule, scheduled(SCHEDULES[self.schedule](), self.steps))
+
+    @staticmethod
+    def _alpha_rule(rule: str | Rule) -> Rule:
+        """That of the alphas, which decay under no name."""
+        return rule_by_name(rule, decayed=lambda name: False)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -106,6 +116,8 @@ class InnerLoop:
         rare = {name: getattr(self, name) for name in ("head_rate", "decay", "schedule")}
         used = {name: value for name, value in rare.items() if value not in (None, "constant")}
         common = {name: getattr(self, name) for name in ("weight_rate", "alpha_rate", "clip")}
+        if self.alpha_rule is not None:
+            used["alpha_rule"] = self._alpha_rule(self.alpha_rule).name
         return {"rule": self.make_rule().name, **common, **used}
 
 

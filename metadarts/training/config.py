@@ -233,8 +233,9 @@ def _faults(config: Config) -> Iterable[str]:
         yield "training.meta_steps or training.minutes: one must be positive, it says when to stop"
     yield from _number_faults(config)
     for group in ("inner", "outer"):
-        if not isinstance(getattr(config, group).rule, str):
-            yield f"{group}.rule: expected the name of a rule, which a file can hold, got an object"
+        for name in ("rule", "alpha_rule"):
+            if not isinstance(getattr(getattr(config, group), name), str | None):
+                yield f"{group}.{name}: expected the name of a rule, which a file can hold, got an object"
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):
@@ -255,7 +256,7 @@ def _faults(config: Config) -> Iterable[str]:
 def _choice_faults(config: Config) -> Iterable[str]:
     """What is wrong with the variants that are chosen: each is made once, then the network of them all."""
     parts: list[Callable[[], Any]] = [config.meta_rule, config.structure, config.search_space, config.build_relaxation]
-    parts.append(lambda: config.penalty(ANY_IMAGE))
+    parts += [lambda: config.penalty(ANY_IMAGE), lambda: config.outer.groups({}, {})]
     faults = [fault for make in parts if (fault := _fault_of(make))]
     yield from faults or filter(None, [_fault_of(config.build_network)])
 
