@@ -169,7 +169,7 @@ def resume_search(
         common.console.print(
             f"the run began with {before} threads: sums will be rounded otherwise than without the stop"
         )
-    experiment = common.open_experiment(opened.config.check(), resolved)
+    experiment = common.open_experiment(opened.configured.check(), resolved)
     digest = environment.get("data_sha256")
     if digest is not None and digest != experiment.source.content_sha256:
         raise RunError(f"{run}: its data are not what they were when it began; restore them, or start a new run")

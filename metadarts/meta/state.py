@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ from metadarts.optim import (
     rule_by_name,
     warmup,
 )
+from metadarts.relaxations import CLOSED
 
 from .gradient import MetaGradient, meta_gradient
 from .rules import DEFAULT_RULE, MetaRule, Objective
@@ -44,7 +46,7 @@ class OuterLoop:
         alpha_decay: L2 decay of the alphas, within their gradient. Adam turns it into a bound: alphas settle near their
             mean gradient over ``alpha_decay``, at any rate, which keeps them close to uniform. T-NAS has 1e-3 (preset
             "tnas").
-        alpha_warmup: meta-steps during which the shared alphas stay where they are.
+        alpha_warmup: meta-steps during which the shared alphas stay where they are; below 1, a share of the run.
         clip: largest norm of the meta-gradient of the weights, and of the alphas; None for no limit.
         final: cosine decay of all outer rates to this share of their start by the end of the run; 1 is constant.
         rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own; of
@@ -60,7 +62,7 @@ class OuterLoop:
     alpha_rate: float = 1e-3
     rate_rate: float = 1e-2
     alpha_decay: float = 0.0
-    alpha_warmup: int = 0
+    alpha_warmup: float = 0
     clip: float | None = 10.0
     final: float = 1.0
     rule: str | Rule = "adam"
@@ -202,6 +204,22 @@ class MetaState:
             if tensor.shape != expected[entry].shape:
                 raise RunError(f"checkpoint of another network: the optimiser's memory {entry!r} fits no parameter")
             expected[entry].copy_(tensor)
+        return state
+
+    def cut(self, cut: Callable[[Params, float], Params], rates: Collection[str]) -> MetaState:
+        """The state of a part of the network, which goes on from here: parameters and the outer rule's memory as
+        `metadarts.networks.cutter` cuts them, and the learned ``rates`` that are left."""
+        params = cut(self.params, CLOSED)
+        log_rates = {name: tensor for name, tensor in self.log_rates.items() if name in rates}
+        state = MetaState(params, log_rates, self.outer, self.on_device)
+        state.step = self.step
+        state.progress.fill_(float(self.progress))
+        state.updates = state._number(float(self.updates))
+        for group, slots in state.slots.items():
+            for slot, kept in slots.items():
+                before = self.slots[group][slot]
+                found = {n: t for n, t in before.items() if n in rates} if group == "rates" else cut(before, 0.0)
+                slots[slot] = {name: found[name].clone() for name in kept}
         return state
 
     def memory(self) -> Params:

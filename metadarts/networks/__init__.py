@@ -13,6 +13,7 @@ from .learner import PRECISIONS as PRECISIONS
 from .learner import Learner as Learner
 from .macros import MACROS as MACROS
 from .network import Network as Network
+from .network import cutter as cutter
 from .network import discrete_network as discrete_network
 from .network import inherit as inherit
 from .network import supernet as supernet

@@ -29,14 +29,15 @@ class Mixing:
     """The mixing weights of one pass.
 
     Args:
-        tables: cell kind -> source state -> [K, T, E], the weights of its K running candidates on its E edges.
+        tables: cell kind -> source state -> for each bundle of candidates that are mixed together the weights
+            [K, T, E] of its K candidates on its E edges.
         skips: whether a weight of exactly 0 has no derivative, so that its candidate need not run.
     """
 
-    tables: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[int, Sequence[Tensor]]] = field(default_factory=dict)
     skips: bool = False
 
-    def get(self, kind: str) -> Mapping[int, Tensor] | None:
+    def get(self, kind: str) -> Mapping[int, Sequence[Tensor]] | None:
         """Those of the cells of ``kind``; None where nothing is mixed."""
         return self.tables.get(kind)
 

@@ -20,7 +20,7 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.operations import EdgeContext, Map, Operation, Shapes, Statistics, affine, uniform
 from metadarts.ops import mix, separable
-from metadarts.spaces import Genotype, SearchSpace
+from metadarts.spaces import Genotype, Kept, SearchSpace
 
 from .blocks import BlockFolding, Mixing, norm_init
 
@@ -43,6 +43,18 @@ class Cut(NamedTuple):
     own: str
     sources: tuple[int, ...]
     sizes: tuple[int, ...]
+
+
+class Bundle(NamedTuple):
+    """Primitives that leave one source state for the same nodes: what is mixed together.
+
+    Args:
+        names: of the primitives.
+        targets: the nodes, ascending.
+    """
+
+    names: tuple[str, ...]
+    targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ class CellBlock:
     cuts: tuple[Cut, ...] = field(init=False, repr=False, compare=False)
     running: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
     targets: tuple[Mapping[str, tuple[int, ...]], ...] = field(init=False, repr=False, compare=False)
+    bundles: tuple[tuple[Bundle, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile what a pass looks up: where each tensor is cut, and by source state what runs and what it feeds."""
@@ -85,6 +98,7 @@ class CellBlock:
         targets = tuple({name: self._targets(name, source) for name in self.active} for source in states)
         object.__setattr__(self, "targets", targets)
         object.__setattr__(self, "running", tuple(tuple(n for n in self.active if targets[s][n]) for s in states))
+        object.__setattr__(self, "bundles", tuple(self._bundles(source) for source in states))
         object.__setattr__(self, "cuts", tuple(self._cuts()))
 
     @property
@@ -100,6 +114,13 @@ class CellBlock:
     def _targets(self, primitive: str, source: int) -> tuple[int, ...]:
         """The nodes that ``primitive`` feeds from state ``source``, ascending."""
         return tuple(node for node, edge_source in self.active[primitive] if edge_source == source)
+
+    def _bundles(self, source: int) -> tuple[Bundle, ...]:
+        """What is mixed of the primitives that leave ``source``: one bundle where all of them run on all edges."""
+        names: dict[tuple[int, ...], list[str]] = {}
+        for name in self.running[source]:
+            names.setdefault(self.targets[source][name], []).append(name)
+        return tuple(Bundle(tuple(own), targets) for targets, own in names.items())
 
     def edges_at(self, primitive: str, stride: int) -> tuple[Edge, ...]:
         """The edges of ``primitive`` at this stride: the slices of its tensors, in their order."""
@@ -157,8 +178,8 @@ class CellBlock:
         for source in range(len(inputs) + self.nodes):
             if source >= len(inputs):
                 states.append(self._node(sums, source - len(inputs)))
-            own = None if weights is None or source not in weights else weights[source]
-            needed = self._needed(own, source, mixing.skips) if own is not None else {}
+            own = () if weights is None else weights.get(source, ())
+            needed = self._needed(own, source, mixing.skips)
             outputs = self._candidates(states[source], pieces[source], source, statistics, needed)
             self._feed(sums, outputs, source, own)
         return torch.cat([states[state] for state in self.concat], dim=-1)
@@ -200,34 +221,39 @@ class CellBlock:
                 outputs[name] = run(state, context)
         return outputs
 
-    def _needed(self, weights: Tensor, source: int, skips: bool) -> dict[str, Tensor]:
-        """primitive -> [T, E] where its weight [K, T, E] is not exactly zero; one that is nowhere needed gets no row.
-        Empty where all are.
+    def _needed(self, weights: Sequence[Tensor], source: int, skips: bool) -> dict[str, Tensor]:
+        """primitive -> [T, E] where its weight is not exactly zero; one that is nowhere needed gets no row. Empty where
+        all are.
 
         A weight that is to be differentiated at zero needs its candidate, which is its gradient there. Others are
         looked at where that costs nothing: not on a GPU, which would wait, and not in a step that is recorded.
+
+        Args:
+            weights: for each bundle of ``source`` its [K, T, E].
         """
-        if (weights.requires_grad and not skips) or not may_look(weights):
+        if any((table.requires_grad and not skips) or not may_look(table) for table in weights):
             return {}
-        counts = weights.detach() != 0
-        if bool(counts.all()):
-            return {}
-        some = counts.flatten(1).any(1).tolist()
-        names = self.running[source]
-        return {name: counts[k] for k, name in enumerate(names) if some[k] or (k == 0 and not any(some))}
+        found, whole = {}, True
+        for bundle, table in zip(self.bundles[source], weights, strict=bool(weights)):
+            counts = table.detach() != 0
+            whole = whole and bool(counts.all())
+            some = counts.flatten(1).any(1).tolist()
+            for k, name in enumerate(bundle.names):
+                if some[k] or (k == 0 and not any(some)):
+                    found[name] = counts[k]
+        return {} if whole else found
 
     def _feed(
-        self, sums: list[Tensor | None], outputs: Mapping[str, Tensor], source: int, weights: Tensor | None
+        self, sums: list[Tensor | None], outputs: Mapping[str, Tensor], source: int, weights: Sequence[Tensor]
     ) -> None:
         """Add what leaves ``source`` to the sums of the nodes that it feeds: mixed by ``weights``, or all alike."""
-        if weights is not None and outputs:
-            targets = self.targets[source][next(iter(outputs))]
-            kept = [k for k, name in enumerate(self.running[source]) if name in outputs]
-            by_candidate = weights if len(kept) == len(weights) else weights[kept]
-            for node, part in zip(targets, mix(list(outputs.values()), by_candidate), strict=True):
+        for bundle, table in zip(self.bundles[source], weights, strict=bool(weights)):
+            kept = [k for k, name in enumerate(bundle.names) if name in outputs]
+            by_candidate = table if len(kept) == len(table) else table[kept]
+            parts = mix([outputs[bundle.names[k]] for k in kept], by_candidate)
+            for node, part in zip(bundle.targets, parts, strict=True):
                 _add(sums, node, part)
-            return
-        for name, output in outputs.items():
+        for name, output in {} if weights else outputs.items():
             parts = output.unbind(1)
             for position, node in enumerate(self.targets[source][name]):
                 _add(sums, node, parts[position if len(parts) > 1 else 0])
@@ -261,13 +287,12 @@ class CellBlock:
             states.append(part.convolution(part.relu(aligned), mixing, norm=f"{name}.norm"))
         return states
 
-    def _feeding(self, node: int, weights: Mapping[int, Tensor] | None) -> Iterator[tuple[int, str, float]]:
+    def _feeding(self, node: int, weights: Mapping[int, Sequence[Tensor]] | None) -> Iterator[tuple[int, str, float]]:
         """(source, operation, weight) of all that runs on the edges into ``node`` and has a weight."""
         for source in range(len(self.inputs) + node):
-            for k, name in enumerate(self.running[source]):
-                targets = self.targets[source][name]
-                if node in targets:
-                    weight = 1.0 if weights is None else float(weights[source][k, 0, targets.index(node)])
+            for place, (names, targets) in enumerate(self.bundles[source]):
+                for k, name in enumerate(names if node in targets else ()):
+                    weight = 1.0 if weights is None else float(weights[source][place][k, 0, targets.index(node)])
                     if weight:
                         yield source, name, weight
 
@@ -292,6 +317,7 @@ class Cells:
         genotype: None for the supernet.
         operations: of the space's primitives.
         affine, pool_norm: see `CellBlock`.
+        kept: of the supernet, the candidates that are left; None for all.
     """
 
     space: SearchSpace
@@ -299,6 +325,7 @@ class Cells:
     operations: Mapping[str, Operation]
     affine: bool = False
     pool_norm: bool = True
+    kept: Kept | None = None
 
     def cell(self, prefix: str, kind: str, channels: int, reads: tuple[int, ...], inputs: tuple[int, ...]) -> CellBlock:
         """A cell of ``kind``, see `CellBlock`.
@@ -314,7 +341,9 @@ class Cells:
                 f"got {self.space.name!r} of {self.space.inputs}; give another space, or a macro network that fits it"
             )
         genotype, space = self.genotype, self.space
-        active = mixed_edges(space, self.operations) if genotype is None else chosen_edges(genotype, kind)
+        kept = self.kept or Kept.everything(space)
+        mixed = mixed_edges(kept.edges(space, kind), self.operations)
+        active = mixed if genotype is None else chosen_edges(genotype, kind)
         concat = space.concat if genotype is None else genotype.concat(kind)
         return CellBlock(
             prefix, reads, kind, channels, inputs, space.nodes, active, concat,
@@ -327,10 +356,12 @@ class Cells:
         return channels * len(concat)
 
 
-def mixed_edges(space: SearchSpace, operations: Mapping[str, Operation]) -> dict[str, tuple[Edge, ...]]:
-    """Every primitive of ``space`` that does something on every edge, source-major."""
-    edges = tuple(sorted(space.edges, key=lambda edge: (edge[1], edge[0])))
-    return {name: edges for name in space.primitives if operations[name].run is not None}
+def mixed_edges(
+    left: Mapping[str, tuple[Edge, ...]], operations: Mapping[str, Operation]
+) -> dict[str, tuple[Edge, ...]]:
+    """Every primitive that does something on the edges where it is ``left``, source-major."""
+    running = {name: edges for name, edges in left.items() if operations[name].run is not None and edges}
+    return {name: _source_major(edges) for name, edges in running.items()}
 
 
 def chosen_edges(genotype: Genotype, kind: str) -> dict[str, tuple[Edge, ...]]:
@@ -338,7 +369,11 @@ def chosen_edges(genotype: Genotype, kind: str) -> dict[str, tuple[Edge, ...]]:
     active: dict[str, list[Edge]] = {}
     for node, source, name in genotype.choices(kind):
         active.setdefault(name, []).append((node, source))
-    return {name: tuple(sorted(edges, key=lambda edge: (edge[1], edge[0]))) for name, edges in active.items()}
+    return {name: _source_major(edges) for name, edges in active.items()}
+
+
+def _source_major(edges: Sequence[Edge]) -> tuple[Edge, ...]:
+    return tuple(sorted(edges, key=lambda edge: (edge[1], edge[0])))
 
 
 def candidate_prefix(primitive: str, stride: int) -> str:

@@ -14,12 +14,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from metadarts.core.errors import ConfigError, NumericsError
+from metadarts.core.errors import ConfigError, GenotypeError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, group_of, is_alpha
 from metadarts.operations import OPERATIONS, Map, Operation, Shapes, Statistics, uniform
-from metadarts.relaxations import DEFAULT_RELAXATION, Relaxation, zeros_learn
-from metadarts.spaces import Decision, Genotype, SearchSpace
+from metadarts.relaxations import CLOSED, DEFAULT_RELAXATION, Relaxation, zeros_learn
+from metadarts.spaces import Decision, Genotype, Kept, SearchSpace
 
 from .blocks import IMAGE, Block, BlockFolding, Mixing, Stem
 from .cell import CellBlock, Cells, is_preprocess, split_candidate
@@ -38,6 +38,7 @@ class Network:
         genotype: None for the supernet, whose edges mix all primitives; else the cell every cell of its kind has.
         operations: of the space's primitives, by name.
         relaxation: from alphas to mixing weights.
+        kept: of the supernet, the candidates that are left; None for all. Dropped ones have no parameters and weight 0.
     """
 
     spec: Structure
@@ -45,6 +46,7 @@ class Network:
     genotype: Genotype | None = None
     operations: Mapping[str, Operation] = OPERATIONS
     relaxation: Relaxation = DEFAULT_RELAXATION
+    kept: Kept | None = None
     blocks: tuple[Block, ...] = field(init=False, repr=False)
     decisions: tuple[Decision, ...] = field(init=False, repr=False)
 
@@ -53,13 +55,24 @@ class Network:
             raise ConfigError(f"no implementation for primitives {unknown}; known: {', '.join(self.operations)}")
         if self.genotype is not None:
             self.genotype.validate(self.space)
-        cells = Cells(self.space, self.genotype, self.operations, self.spec.affine, self.spec.pool_norm)
+        cells = Cells(self.space, self.genotype, self.operations, self.spec.affine, self.spec.pool_norm, self.kept)
         object.__setattr__(self, "blocks", self.spec.blocks(cells))
         object.__setattr__(self, "decisions", self.space.decisions if self.mixes else ())
 
     def discrete(self, genotype: Genotype) -> Network:
         """The network that runs only the operations ``genotype`` kept. Raises GenotypeError for another space's."""
-        return replace(self, genotype=genotype)
+        return replace(self, genotype=genotype, kept=None)
+
+    def pruned(self, kept: Kept) -> Network:
+        """The supernet of the candidates in ``kept`` alone."""
+        return replace(self, kept=None if kept.is_all else kept)
+
+    def fitting(self, params: Params) -> Network:
+        """The supernet of the candidates whose alphas in ``params`` are not `CLOSED`: as a run pruned it."""
+        alphas = alphas_of(params)
+        if not self.mixes or alphas.keys() != {decision.name for decision in self.decisions}:
+            return self
+        return self.pruned(Kept.of(self.space, {name: (table > CLOSED / 2).tolist() for name, table in alphas.items()}))
 
     @property
     def cells(self) -> tuple[CellBlock, ...]:
@@ -134,8 +147,15 @@ class Network:
         if not self.mixes:
             raise ConfigError("weights_of: this network has no alphas, and so no mixing weights")
         alphas, noise = alphas_of(params), noise or {}
-        relaxed = {d.name: self.relaxation.weights(alphas[d.name], at, noise.get(d.name)) for d in self.decisions}
+        relaxed = {d.name: self._relaxed(d, alphas[d.name], at, noise.get(d.name)) for d in self.decisions}
         return {cell: self._combined(cell, relaxed) for cell in self.space.cell_types}
+
+    def _relaxed(self, decision: Decision, alpha: Tensor, at: Stage, noise: Tensor | None) -> Tensor:
+        """Mixing weights of one decision: those of the candidates that are left, and 0 for the others."""
+        if self.kept is None:
+            return self.relaxation.weights(alpha, at, noise)
+        left = _left(self.kept.named(self.space)[decision.name], alpha.device)
+        return torch.where(left, self.relaxation.weights(torch.where(left, alpha, CLOSED), at, noise), 0.0)
 
     def _combined(self, cell: str, relaxed: Mapping[str, Tensor]) -> Tensor:
         """The weights of one cell type's operations and edges as one table."""
@@ -228,15 +248,19 @@ class Network:
             return Mixing()
         if weights is None:
             weights, skips = self.weights_of(params), self.skips_zeros
-        mixing = {}
-        for kind, table in weights.items():
-            table = table.expand(tasks, *self.space.alpha_shape)
-            by_candidate = table.permute(2, 0, 1).index_select(0, _positions(self._running, table.device))
-            mixing[kind] = {
-                source: by_candidate.index_select(2, _positions(edges, table.device))
-                for source, edges in self._edges_from.items()
-            }
-        return Mixing(mixing, skips)
+        return Mixing({kind: self._bundled(kind, table, tasks) for kind, table in weights.items()}, skips)
+
+    def _bundled(self, kind: str, table: Tensor, tasks: int) -> dict[int, list[Tensor]]:
+        """source state -> for each bundle of the cells of ``kind`` its part [K, T, E] of the weights [T, E, P]."""
+        table = table.expand(tasks, *self.space.alpha_shape)
+        by_candidate = table.permute(2, 0, 1).index_select(0, _positions(self._running, table.device))
+        found: dict[int, list[Tensor]] = {}
+        for source, rows, edges in self._bundles.get(kind, ()):
+            part = by_candidate.index_select(2, _positions(edges, table.device))
+            whole = len(rows) == len(self._running)
+            part = part if whole else part.index_select(0, _positions(rows, table.device))
+            found.setdefault(source, []).append(part)
+        return found
 
     @functools.cached_property
     def _running(self) -> tuple[int, ...]:
@@ -244,10 +268,21 @@ class Network:
         return tuple(i for i, name in enumerate(self.space.primitives) if self.operations[name].run is not None)
 
     @functools.cached_property
-    def _edges_from(self) -> dict[int, tuple[int, ...]]:
-        """source state -> rows of the edges that leave it."""
-        states = range(self.space.inputs + self.space.nodes)
-        return {source: edges for source in states if (edges := self.space.edges_from(source))}
+    def _bundles(self) -> dict[str, list[tuple[int, tuple[int, ...], tuple[int, ...]]]]:
+        """cell kind -> (source state, candidates among the running ones, rows of the edges) of every bundle."""
+        running = [self.space.primitives[column] for column in self._running]
+        return {
+            cell.kind: [
+                (
+                    source,
+                    tuple(map(running.index, names)),
+                    tuple(self.space.edge_index(node, source) for node in targets),
+                )
+                for source, bundles in enumerate(cell.bundles)
+                for names, targets in bundles
+            ]
+            for cell in self.cells
+        }
 
     def _check_statistics(self, count: int, height: int, width: int, statistics: Statistics) -> None:
         halvings = sum(block.stages for block in self.blocks if isinstance(block, Stem))
@@ -290,6 +325,13 @@ def _members(inputs: int, decision: Decision, like: Tensor) -> Tensor:
 
 
 @functools.cache
+def _left(rows: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
+    """[rows, candidates] bool. Made once, see `_positions`."""
+    with torch.inference_mode(False):
+        return torch.tensor(rows, device=device)
+
+
+@functools.cache
 def _membership(sources: int, sets: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
     """Made once, see `_positions`."""
     with torch.inference_mode(False):
@@ -308,24 +350,60 @@ def discrete_network(genotype: Genotype, space: SearchSpace, spec: Structure | N
 
 
 def inherit(network: Network, params: Params, parent: Network) -> Params:
-    """The parameters of the discrete ``network``, cut out of its ``parent`` supernet's (with or without a task axis).
+    """The parameters of ``network``, discrete or pruned, cut out of its ``parent`` supernet's (with or without a task
+    axis). Alphas of dropped candidates are `CLOSED`.
 
-    Both must agree on everything but the genotype: same spec, same space.
+    Both must agree on everything but the genotype and the candidates that are left: same spec, same space.
+
+    Raises:
+        ConfigError: where they do not agree.
+        GenotypeError: where ``parent`` lacks a candidate that ``network`` runs.
     """
+    cut = cutter(network, parent)
+    return cut({name: params[name] for name in network.shapes()}, CLOSED)
+
+
+def cutter(network: Network, parent: Network) -> Callable[[Params, float], Params]:
+    """(tensors named and shaped as parameters of ``parent``, what alphas of dropped candidates become) -> those that
+    ``network`` has, cut to its shapes. For memories of an outer rule too. Raises as `inherit`."""
     if parent.spec != network.spec or parent.space != network.space:
         raise ConfigError("inherit: expected a parent of the same spec and space; build both from one NetworkSpec")
-    found = {name: params[name] for name in network.shapes() if name in params}
+    picks: dict[str, tuple[list[int], int]] = {}
     for ours, theirs in zip(network.cells, parent.cells, strict=True):
+        _require_left(ours, theirs)
         for own, shape in ours.shapes().items():
             if not is_preprocess(own):
-                name = ours.prefix + own
-                found[name] = _inherited(params[name], own, (ours, theirs), len(shape))
-    return {name: found[name] for name in network.shapes()}
+                picks[ours.prefix + own] = _picked(own, ours, theirs), len(shape)
+    left = {} if network.kept is None else network.kept.named(network.space)
+    shapes = network.shapes()
+
+    def cut(tensors: Params, closed: float) -> Params:
+        return {name: _cut(tensor, name, closed) for name, tensor in tensors.items() if name in shapes}
+
+    def _cut(tensor: Tensor, name: str, closed: float) -> Tensor:
+        if name in picks:
+            rows, dims = picks[name]
+            return tensor.index_select(tensor.dim() - dims, torch.tensor(rows, device=tensor.device))
+        if is_alpha(name) and left:
+            return torch.where(_left(left[name.removeprefix(ALPHA_PREFIX)], tensor.device), tensor, closed)
+        return tensor
+
+    return cut
 
 
-def _inherited(tensor: Tensor, own: str, cells: tuple[CellBlock, CellBlock], dims: int) -> Tensor:
-    """The slices of a candidate's tensor that the first of ``cells`` keeps of the second's."""
+def _require_left(ours: CellBlock, theirs: CellBlock) -> None:
+    """Require that the cell ``theirs`` has every candidate that ``ours`` runs. Raises GenotypeError."""
+    for name, edges in ours.active.items():
+        if lost := [edge for edge in edges if edge not in theirs.active.get(name, ())]:
+            node, source = lost[0]
+            raise GenotypeError(
+                f"{ours.kind} node {node}: {name!r} on input {source} was pruned: expected one of the candidates "
+                "that are left, derive the cell from this network's alphas"
+            )
+
+
+def _picked(own: str, ours: CellBlock, theirs: CellBlock) -> list[int]:
+    """The slices of a candidate's tensor that the cell ``ours`` keeps of ``theirs``."""
     primitive, _, stride = split_candidate(own)
-    ours, theirs = (cell.edges_at(primitive, stride) for cell in cells)
-    picks = torch.tensor([theirs.index(edge) for edge in ours], device=tensor.device)
-    return tensor.index_select(tensor.dim() - dims, picks)
+    edges = theirs.edges_at(primitive, stride)
+    return [edges.index(edge) for edge in ours.edges_at(primitive, stride)]

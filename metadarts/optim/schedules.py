@@ -33,9 +33,9 @@ def warmup(share: float) -> Schedule:
     return lambda step, progress: 1.0 if share <= 0.0 else min(max(progress, 0.0) / share, 1.0)
 
 
-def after(steps: int) -> Schedule:
-    """0 for the first ``steps`` steps, then 1."""
-    return lambda step, progress: float(step >= steps)
+def after(steps: float) -> Schedule:
+    """0 for the first ``steps`` steps, or for that share of the run where it is below 1; then 1."""
+    return lambda step, progress: float((progress if steps < 1 else step) >= steps)
 
 
 def product(*schedules: Schedule) -> Schedule:

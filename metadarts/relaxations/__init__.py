@@ -6,6 +6,7 @@ from torch import Tensor
 
 from metadarts.core.variants import Variants, collect
 
+from ._types import CLOSED as CLOSED
 from ._types import Relaxation as Relaxation
 from .softmax import Softmax as Softmax
 

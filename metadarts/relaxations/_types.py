@@ -9,6 +9,9 @@ from torch import Tensor
 from metadarts.core.rng import Key
 from metadarts.core.types import Stage
 
+CLOSED = -1e9
+"""The alpha of a candidate that is dropped for good, so that its weight is exactly 0 (MetaNAS, Elsken et al., 2020)."""
+
 
 class Relaxation(Protocol):
     """From the alphas of one decision to the weights with which its candidates are mixed. A frozen value.

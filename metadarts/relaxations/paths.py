@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from metadarts.core.rng import Key
@@ -11,6 +12,7 @@ from metadarts.core.types import Stage
 
 from ._gumbel import gumbel, one_hot_of
 from ._tempered import Relaxed
+from ._types import CLOSED
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Paths(Relaxed):
         if noise is None:
             return one_hot_of(logits)
         drawn = noise.to(alpha.dtype)
-        return one_hot_of(logits + drawn if self.by_alphas else drawn.expand_as(logits))
+        return one_hot_of(logits + drawn if self.by_alphas else torch.where(logits > CLOSED, drawn, CLOSED))
 
 
 RELAXATION = Paths

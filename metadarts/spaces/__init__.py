@@ -10,6 +10,7 @@ from metadarts.core.variants import Variants, collect
 from ._decision import Decision as Decision
 from ._decode import decode as decode
 from ._genotype import Genotype as Genotype
+from ._kept import Kept as Kept
 from ._random import random_genotype as random_genotype
 from ._space import SearchSpace as SearchSpace
 from .darts import darts as darts

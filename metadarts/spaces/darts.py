@@ -16,13 +16,17 @@ PRIMITIVES = (
 )
 
 
-def darts(nodes: int = 4) -> SearchSpace:
+def darts(nodes: int = 4, inputs_by: str = "rule", none: bool = True) -> SearchSpace:
     """The space of DARTS (Liu et al., ICLR 2019).
 
     Args:
         nodes: intermediate nodes per cell.
+        inputs_by: "rule", or alphas for the inputs of a node: over "pairs" of them or over its "edges"; see
+            `SearchSpace`.
+        none: whether an edge may carry nothing. With alphas for inputs that is one way too many to say so.
     """
-    return SearchSpace(name="darts", primitives=PRIMITIVES, nodes=nodes)
+    primitives = PRIMITIVES if none else PRIMITIVES[1:]
+    return SearchSpace(name="darts", primitives=primitives, nodes=nodes, inputs_by=inputs_by)
 
 
 SPACE = darts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,11 +16,15 @@ from metadarts.core.types import Params, TaskBatch, batched, group_of
 from metadarts.integrations import Tasksets, open_tasksets
 from metadarts.meta import MetaState
 from metadarts.networks import Image, Learner, Network
+from metadarts.spaces import Genotype
 from metadarts.store.tensors import require_tensors
 from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
 
+from .checkpoints import Checkpoint
 from .config import Config
 
+COMMITTED = "genotype"
+"""The field of a checkpoint's facts that names the cell which is left of a run."""
 LIBRARY = "learn2learn"
 """``learn2learn:NAME`` as a source is one of that library's tasksets."""
 
@@ -70,6 +75,26 @@ class Experiment:
         params = {name: t.to(self.device) for name, t in self.network.init(self.key.child("init")).items()}
         return MetaState.create(params, task_names(params), self.config.inner, self.config.outer)
 
+    def of_checkpoint(self, checkpoint: Checkpoint) -> Experiment:
+        """The experiment with the network that ``checkpoint`` has: less of it where the run dropped some for good.
+
+        Raises GenotypeError where the checkpoint names a cell of another space.
+        """
+        genotype, network = checkpoint.facts.get(COMMITTED), self.network
+        if not network.mixes:
+            return self
+        if genotype is None:
+            left = network.fitting(checkpoint.params)
+        else:
+            left = network.discrete(Genotype.parse(genotype))
+        return replace(self, learner=replace(self.learner, network=left))
+
+    def committed_facts(self) -> dict[str, str]:
+        """What a checkpoint says of the cell that a run has committed to; nothing where its network mixes, or was one
+        cell from the beginning."""
+        genotype = self.network.genotype
+        return {} if genotype is None or self.config.model.network == "cell" else {COMMITTED: str(genotype)}
+
     def check_params(self, params: Params) -> None:
         """Require that ``params`` fit the network, see `require_fit`."""
         require_fit(self.network, params)
@@ -85,7 +110,7 @@ class Experiment:
             self.learner.support_loss(self.learner.start(own, batch), batch)
 
 
-def task_names(shared: Params) -> list[str]:
+def task_names(shared: Iterable[str]) -> list[str]:
     """The names of a task's parameters, which the inner loop moves: those of ``shared`` with a task's own head."""
     return [name for name in shared if group_of(name) != "head"] + ["head.weight", "head.bias"]
 

@@ -59,6 +59,7 @@ class CheckpointFacts:
 
     Args:
         progress: how far the run was at its last step; version 0.1 wrote none.
+        genotype: the cell that is left where the run has committed to one.
     """
 
     step: Count
@@ -66,6 +67,7 @@ class CheckpointFacts:
     sha256: Digest
     more: dict[str, Any]
     progress: Fraction = 1.0
+    genotype: str | None = None
 
 
 CHECKPOINT = Schema(CheckpointFacts, RunError, form=(FORMAT, VERSION), finite=False)

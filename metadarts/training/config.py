@@ -25,6 +25,7 @@ from metadarts.testing.engines import ENGINES
 
 from .catalogue import BUILT_IN, Catalogue, load_plugins
 from .choice import Choice
+from .commitment import Commitment
 from .shorthand import written_out
 from .values import UNREADABLE, convert
 
@@ -148,6 +149,7 @@ class Config:
         meta: the outer rule, an entry of `metadarts.meta.RULES`.
         cost: what the architecture's cost is, an entry of `metadarts.costs.COSTS`, or "none"; ``cost_strength`` is
             what it weighs in the query loss.
+        commit: how the run commits to one cell.
         catalogue: the tables that names are looked up in; with a user's own entries where plug-ins are loaded.
     """
 
@@ -160,6 +162,7 @@ class Config:
     outer: OuterLoop = field(default_factory=OuterLoop)
     meta: Choice = field(default_factory=lambda: Choice("maml"))
     cost: Choice = field(default_factory=lambda: Choice(NO_COST))
+    commit: Commitment = field(default_factory=Commitment)
     training: Training = field(default_factory=Training)
     evaluate: Evaluate = field(default_factory=Evaluate)
     catalogue: Catalogue = field(default=BUILT_IN, compare=False, repr=False)
@@ -210,6 +213,10 @@ class Config:
     def has_alphas(self) -> bool:
         """Whether there is an architecture to search: not in a discrete network, nor in one without cells."""
         return self.model.network == "supernet" and self.build_network().mixes
+
+    def committed(self, genotype: str) -> Config:
+        """The same of the one cell ``genotype`` that its run was left with."""
+        return replace(self, model=replace(self.model, network="cell", genotype=genotype))
 
     def cell(self) -> Genotype | None:
         """The cell of network "cell"; None for the others. Raises GenotypeError."""

@@ -14,7 +14,7 @@ from metadarts.integrations import Tasksets
 from metadarts.store.files import is_there
 from metadarts.tasks import Source, recognise
 
-from .build import LIBRARY, Experiment, assemble, build
+from .build import COMMITTED, LIBRARY, Experiment, assemble, build
 from .catalogue import BUILT_IN, Catalogue
 from .checkpoints import Checkpoint
 from .config import Config, with_settings
@@ -27,13 +27,13 @@ class OpenRun:
 
     Args:
         folder: where it lies.
-        config: as it was configured, with the settings that `open_run` was given.
+        configured: as it was configured, with the settings that `open_run` was given.
         name: of its checkpoint.
         device: where it is computed.
     """
 
     folder: RunFolder
-    config: Config
+    configured: Config
     name: str
     device: str
 
@@ -41,6 +41,14 @@ class OpenRun:
     def checkpoint(self) -> Checkpoint:
         """The checkpoint, read once. Raises RunError."""
         return self.folder.load(self.name)
+
+    @cached_property
+    def config(self) -> Config:
+        """Of the checkpoint's network: of one cell where the run has committed to it. Raises RunError."""
+        if not (self.configured.commit.ends_in_a_cell and self.folder.has(self.name)):
+            return self.configured
+        genotype = self.checkpoint.facts.get(COMMITTED)
+        return self.configured if genotype is None else self.configured.committed(genotype)
 
     def experiment(self, source: Source | Tasksets | None = None, progress: Watch | None = None) -> Experiment:
         """Data and network, which the checkpoint fits.
@@ -55,6 +63,7 @@ class OpenRun:
         """
         config, params = self.config.check(), self.checkpoint.params
         found = build(config, self.device, progress) if source is None else assemble(config, source, self.device)
+        found = found.of_checkpoint(self.checkpoint)
         found.check_params(params)
         return found
 

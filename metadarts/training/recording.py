@@ -10,6 +10,7 @@ from metadarts.core.types import Params, alphas_of
 from metadarts.derive import alpha_entropy, count_skips, derive_genotype
 from metadarts.meta import Evaluation, MetaGradient, MetaState
 from metadarts.networks import Network
+from metadarts.spaces import Kept
 
 ALPHA_DIGITS = 6
 
@@ -51,6 +52,13 @@ def alpha_facts(params: Params, network: Network) -> dict[str, Any]:
         for kind, table in alphas.items()
     }
     return {**tables, "genotype": str(derive_genotype(alphas, network.space, network.relaxation))}
+
+
+def commit_facts(network: Network) -> dict[str, Any]:
+    """What is left of the network after candidates were dropped for good."""
+    if network.genotype is not None:
+        return {"genotype": str(network.genotype)}
+    return {"candidates": (network.kept or Kept.everything(network.space)).count}
 
 
 def means(table: Tensor) -> list[float | None]:

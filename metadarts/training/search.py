@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,15 +17,17 @@ import torch
 from metadarts.core.errors import NumericsError, ResourceError, RunError
 from metadarts.core.machine import commit, device_name
 from metadarts.core.types import TaskBatch
+from metadarts.inner import rate_shapes
 from metadarts.meta import CapturedStep, Evaluation, MetaGradient, MetaState, evaluate, meta_gradient
+from metadarts.networks import Network, cutter
 
-from .build import Experiment, held_out
+from .build import Experiment, held_out, task_names
 from .checkpoints import Checkpoint
 from .clock import Clock
 from .evaluation import VALIDATION_ADVICE, evaluation_inner, on_device
 from .memory import ADVICE, fitted, is_out_of_memory
 from .prefetch import Prefetcher
-from .recording import alpha_facts, step_facts, validation_facts
+from .recording import alpha_facts, commit_facts, step_facts, validation_facts
 from .records import RunFolder
 from .tensorboard_writer import TensorBoardWriter
 from .trainer_state import TRAINER, TrainerState
@@ -96,13 +98,15 @@ class _Search:
         stop: Callable[[], bool],
     ) -> None:
         self.experiment, self.run, self.watch, self.stop = experiment, run, watch, stop
-        self.config, self.network = experiment.config, experiment.network
+        self.config = experiment.config
         self.rule = self.config.meta_rule()
         self.validation = held_out(experiment, "val", purpose="selection")
         self.saved = self.recorded = self.drawn = float("-inf")
         self.doing = "start"
         if run.has("last"):
-            self.state, self.trainer = self._restored(run.load("last"))
+            checkpoint = run.load("last")
+            self.experiment = experiment.of_checkpoint(checkpoint)
+            self.state, self.trainer = self._restored(checkpoint)
         else:
             self.state, self.trainer = experiment.fresh_state(), TrainerState.at_start(self.config)
             run.cut_metrics(0)
@@ -126,6 +130,11 @@ class _Search:
             self.board.close()
         self.run.write_json("finished.json", {"steps": self.state.step, "seconds": round(self.clock.seconds, 1)})
         return self.state
+
+    @property
+    def network(self) -> Network:
+        """What is left of the network."""
+        return self.experiment.network
 
     @property
     def clock(self) -> Clock:
@@ -165,26 +174,55 @@ class _Search:
         if self.state.step == 0:
             return False  # starting up may take all the time there was: one step is the least a search does
         fraction, count = self.clock.fraction(self.state.step), self.config.training.validations
+        self._commit(fraction)
         if fraction * count >= self.trainer.validations + 1:  # at the end, unless a killed process did it
-            before = self.clock.seconds
-            self.doing = f"validation after meta-step {self.state.step}"
             self._validate()
             self.trainer.validations = int(fraction * count)
-            self.clock.reserve = max(self.clock.reserve, self.clock.seconds - before)
             self._save()
         elif self.clock.seconds - self.saved >= self.config.training.save_seconds:
             self._save()
         return bool(fraction >= 1.0)
 
+    def _commit(self, fraction: float) -> None:
+        """Drop what is due for good, ``fraction`` of the run being done."""
+        commit, network = self.config.commit, self.network
+        if not network.mixes or not commit.is_due(float(self.state.progress), fraction):
+            return
+        left = commit.network(network, self.state.params, fraction)
+        if left == network:
+            return
+        cuts = not left.mixes
+        if cuts:
+            before = self._validate("the supernet before its cell is cut out")
+            self._note_alphas()
+            self.run.save("supernet", self.state, **self._validation_facts(before))
+        self._go_on_with(left)
+        self._note("commit", **commit_facts(left))
+        if cuts:
+            self.trainer.best = None
+            self._validate("the cell that is cut out")
+        self._save()
+
+    def _go_on_with(self, network: Network) -> None:
+        """The same run, of a part of its network."""
+        experiment = self.experiment
+        learner = replace(experiment.learner, network=network)
+        self.experiment = replace(experiment, learner=learner)
+        names = rate_shapes(self.config.inner, task_names(network.shapes()))
+        self.state = self.state.cut(cutter(network, experiment.network), names)
+        self.captured = self._captured()
+
     @contextmanager
     def _batches(self) -> Iterator[Callable[[int], TaskBatch]]:
         """step -> its meta-batch; on a GPU made and copied ahead."""
-        experiment = self.experiment
-        if experiment.device.type == "cpu":
-            yield experiment.training_batch
+        if self.experiment.device.type == "cpu":
+            yield self._training_batch
             return
-        with Prefetcher(experiment.training_raw, experiment.device) as prefetcher:
-            yield lambda step: experiment.with_noise(prefetcher.batch(step), step)
+        with Prefetcher(self.experiment.training_raw, self.experiment.device) as prefetcher:
+            yield lambda step: self.experiment.with_noise(prefetcher.batch(step), step)
+
+    def _training_batch(self, step: int) -> TaskBatch:
+        return self.experiment.training_batch(step)  # of the network that is left by then
 
     def _advance(self, batch_of: Callable[[int], TaskBatch]) -> None:
         """One outer step."""
@@ -240,20 +278,34 @@ class _Search:
         tensors = (*self.state.params.values(), *self.state.log_rates.values())
         return bool(torch.isfinite(torch.cat([tensor.flatten() for tensor in tensors])).all())
 
-    def _validate(self) -> None:
-        """Measure on the validation tasks; keep the checkpoint if it is the best so far."""
-        training, trainer, bn = self.config.training, self.trainer, self.config.model.bn
+    def _validate(self, of: str = "") -> Evaluation:
+        """Measure on the validation tasks; keep the checkpoint if it is the best so far.
+
+        Args:
+            of: what is measured besides the turns that the run has for it.
+        """
+        training, trainer, before = self.config.training, self.trainer, self.clock.seconds
+        self.doing = f"validation after meta-step {self.state.step}"
         result, trainer.evaluation_batch = fitted(
             self._measure, trainer.evaluation_batch, training.fit_memory, VALIDATION_ADVICE
         )
-        accuracy, interval = result.accuracy, result.interval95
-        if trainer.best is None or accuracy >= trainer.best:
-            trainer.best = accuracy
-            figures = {"validation_accuracy": accuracy, "validation_interval95": interval}
-            facts: dict[str, Any] = figures | {"validation_tasks": training.validation_tasks, "bn": bn}
-            self.run.save("best", self.state, **facts)
-        self._note("validate", **validation_facts(result, bn))
+        if trainer.best is None or result.accuracy >= trainer.best:
+            trainer.best = result.accuracy
+            self.run.save("best", self.state, **self._validation_facts(result))
+        self._note("validate", **validation_facts(result, self.config.model.bn), **({"of": of} if of else {}))
         self._note_alphas()
+        self.clock.reserve = max(self.clock.reserve, self.clock.seconds - before)
+        return result
+
+    def _validation_facts(self, result: Evaluation) -> dict[str, Any]:
+        """Of a checkpoint that was measured."""
+        return {
+            "validation_accuracy": result.accuracy,
+            "validation_interval95": result.interval95,
+            "validation_tasks": self.config.training.validation_tasks,
+            "bn": self.config.model.bn,
+            **self.experiment.committed_facts(),
+        }
 
     def _measure(self, size: int) -> Evaluation:
         return evaluate(
@@ -290,7 +342,7 @@ class _Search:
 
     def _save(self) -> None:
         self.saved = self.clock.seconds
-        facts = self.trainer.facts() | {"metrics_size": self.run.settled_metrics()}
+        facts = self.trainer.facts() | {"metrics_size": self.run.settled_metrics()} | self.experiment.committed_facts()
         self.run.save("last", self.state, resumable=True, **facts)
 
     def _restored(self, checkpoint: Checkpoint) -> tuple[MetaState, TrainerState]:

@@ -14,12 +14,9 @@ from metadarts.meta import MetaState
 from metadarts.store.files import append_line
 from metadarts.training import RunFolder, search
 from metadarts.training.search import SearchStopped
+from tests.training.stopping import Crash, crash_at, same_state
 
 MODULE = importlib.import_module("metadarts.training.search")
-
-
-class Crash(BaseException):
-    """What a kill is to Python code: no handler for errors sees it."""
 
 
 @pytest.fixture
@@ -28,25 +25,8 @@ def folder(tmp_path):
     return lambda experiment, name="run": RunFolder.create(tmp_path / name, experiment.config, {})
 
 
-def same_state(ours, theirs):
-    pairs = [(ours.params, theirs.params), (ours.log_rates, theirs.log_rates), (ours.memory(), theirs.memory())]
-    return (
-        ours.step == theirs.step
-        and bool(ours.progress == theirs.progress)
-        and all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
-    )
-
-
 def validations_of(run):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in run.records("validate")]
-
-
-def crash_at(step):
-    def watch(now):
-        if now.step == step:
-            raise Crash
-
-    return watch
 
 
 def stop_and_crash(experiment, run, step):

@@ -1,0 +1,103 @@
+"""The candidates that are left while a search drops others for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ._decision import Decision
+from ._decode import Scores
+from ._space import SearchSpace
+
+Row = tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """For each of a space's decisions, in their order, its rows of candidates: True where one is left.
+
+    A value. An edge without an operation that does something, and one whose source is in no set of inputs that is left,
+    does not run.
+    """
+
+    tables: tuple[tuple[Row, ...], ...]
+
+    @staticmethod
+    def everything(space: SearchSpace) -> Kept:
+        """Nothing is dropped yet."""
+        return Kept(tuple(((True,) * len(d.candidates),) * d.rows for d in space.decisions))
+
+    @staticmethod
+    def of(space: SearchSpace, tables: Mapping[str, Sequence[Sequence[bool]]]) -> Kept:
+        """From rows by the name of their decision."""
+        return Kept(tuple(tuple(tuple(map(bool, row)) for row in tables[d.name]) for d in space.decisions))
+
+    def named(self, space: SearchSpace) -> dict[str, tuple[Row, ...]]:
+        """decision -> its rows."""
+        return dict(zip((d.name for d in space.decisions), self.tables, strict=True))
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is dropped."""
+        return all(all(row) for table in self.tables for row in table)
+
+    @property
+    def count(self) -> int:
+        """Candidates that are left."""
+        return sum(sum(row) for table in self.tables for row in table)
+
+    def edges(self, space: SearchSpace, cell: str) -> dict[str, tuple[tuple[int, int], ...]]:
+        """primitive -> the edges (node, source) of ``cell`` on which it is left, in the order of the space's edges."""
+        named = self.named(space)
+        inputs = {d.node: (d, named[d.name][0]) for d in space.decisions if d.cell == cell and d.node is not None}
+        alive = [_is_read(source, *inputs[node]) if node in inputs else True for node, source in space.edges]
+        rows = list(zip(space.edges, named[cell], alive, strict=True))
+        return {
+            name: tuple(edge for edge, row, read in rows if read and row[column])
+            for column, name in enumerate(space.primitives)
+        }
+
+    def without(self, space: SearchSpace, weights: Scores, least: float) -> Kept:
+        """Drop what weighs less than ``least``, but of no row what derivation needs: see `best`.
+
+        Args:
+            weights: decision -> rows of mixing weights.
+        """
+        best = self.best(space, weights).named(space)
+        tables = {
+            name: [
+                [left and (weight >= least or needed) for left, weight, needed in zip(*three, strict=True)]
+                for three in zip(rows, weights[name], best[name], strict=True)
+            ]
+            for name, rows in self.named(space).items()
+        }
+        return Kept.of(space, tables)
+
+    def best(self, space: SearchSpace, scores: Scores) -> Kept:
+        """Of every row what derivation would choose: the best operation other than ``none``, the best pair of inputs,
+        or as many of the best edges as a node keeps."""
+        named = self.named(space)
+        return Kept.of(space, {d.name: self._best_of(space, d, named[d.name], scores[d.name]) for d in space.decisions})
+
+    def best_operations(self, space: SearchSpace, scores: Scores) -> Kept:
+        """Of every edge its best operation alone; inputs stay as they are."""
+        best, named = self.best(space, scores).named(space), self.named(space)
+        return Kept.of(space, {d.name: (best if d.node is None else named)[d.name] for d in space.decisions})
+
+    @staticmethod
+    def _best_of(
+        space: SearchSpace, decision: Decision, rows: tuple[Row, ...], scores: list[list[float]]
+    ) -> list[list[bool]]:
+        single = decision.node is None or len(decision.sets[0]) > 1
+        most = 1 if single else space.edges_per_node
+        found = []
+        for left, row in zip(rows, scores, strict=True):
+            allowed = [k for k, name in enumerate(decision.candidates) if left[k] and name != space.none]
+            chosen = set(sorted(allowed, key=lambda k: (-row[k], k))[:most])
+            found.append([k in chosen for k in range(len(row))])
+        return found
+
+
+def _is_read(source: int, decision: Decision, left: Row) -> bool:
+    """Whether a set of inputs that is left has ``source``."""
+    return any(source in chosen for chosen, there in zip(decision.sets, left, strict=True) if there)

@@ -1,0 +1,155 @@
+"""A run that commits: it drops candidates for good, is left with one cell, and trains that on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.types import alphas_of
+from metadarts.meta import MetaState
+from metadarts.networks import inherit
+from metadarts.spaces import Genotype
+from metadarts.training import RunFolder, open_run, search
+from metadarts.training.commitment import Commitment
+from tests.training.stopping import Crash, crash_at, same_state
+
+STEPS = 8
+COMMITS = {
+    "training.meta_steps": STEPS,
+    "space.inputs_by": "pairs",
+    "space.none": False,
+    "relaxation.name": "annealed",
+    "relaxation.begin": 0.0,
+    "relaxation.finish": 0.5,
+    "relaxation.end": 0.02,
+    "outer.alpha_rate": 0.1,
+    "commit.drop_below": 0.1,
+    "commit.drop_from": 0.1,
+    "commit.operations": 0.4,
+    "commit.cell": 0.6,
+}
+
+
+@pytest.fixture
+def run_of(make, one_thread, tmp_path):
+    """(settings that differ, name) -> the experiment, its folder."""
+
+    def made(changes=None, name="run"):
+        experiment = make(COMMITS | (changes or {}))
+        return experiment, RunFolder.create(tmp_path / name, experiment.config, {})
+
+    return made
+
+
+def test_the_run_ends_with_the_one_cell_that_its_alphas_chose(run_of):
+    experiment, run = run_of()
+    state = search(experiment, run)
+    genotype = Genotype.parse(run.load("best").facts["genotype"])
+    assert str(genotype) == run.load("last").facts["genotype"]
+    assert not alphas_of(state.params)
+    cell = experiment.network.discrete(genotype)
+    assert {name: tensor.shape for name, tensor in state.params.items()} == cell.shapes()
+    before, after = [line for line in run.records("validate") if "of" in line]
+    assert before["step"] == after["step"] == 5  # the first step that begins with 0.6 of 8 done
+    assert run.records("alphas")[-1]["genotype"] == str(genotype)
+    assert run.load("supernet").facts["validation_accuracy"] == before["accuracy"]
+
+
+def test_what_is_dropped_stays_dropped_and_is_never_the_whole_of_a_row(run_of):
+    experiment, run = run_of()
+    search(experiment, run)
+    left = [line["candidates"] for line in run.records("commit") if "candidates" in line]
+    assert left
+    assert left == sorted(left, reverse=True)
+    network = experiment.network.fitting(run.load("supernet").params)
+    rows = {d.name: network.kept.named(network.space)[d.name] for d in network.decisions}
+    assert all(sum(row) == 1 for d in network.decisions if d.node is None for row in rows[d.name])
+    assert all(any(row) for table in rows.values() for row in table)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_a_run_that_stopped_at_any_step_ends_as_the_run_that_did_not(run_of, step):
+    experiment, whole = run_of({"inner.learn_rates": True, "inner.granularity": "tensor"}, "whole")
+    expected = search(experiment, whole)
+    experiment, run = run_of({"inner.learn_rates": True, "inner.granularity": "tensor"})
+    with pytest.raises(Crash):
+        search(experiment, run, crash_at(step))
+    assert same_state(search(experiment, run), expected)
+    assert run.load("best").facts == whole.load("best").facts
+
+
+def cloned(tensors):
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def test_the_optimiser_goes_on_where_it_was(run_of):
+    """What is left of the network keeps its moments: those of before, cut as its parameters are."""
+    experiment, run = run_of({"commit.drop_below": 0.0, "commit.operations": 1.0})
+    moments = []
+    original = MetaState.cut
+
+    def spy(state, cut, rates):
+        before = cloned(state.memory())
+        found = original(state, cut, rates)
+        moments.append((before, cloned(found.memory())))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetaState, "cut", spy)
+        search(experiment, run)
+    ((before, after),) = moments
+    cell = experiment.network.discrete(Genotype.parse(run.load("best").facts["genotype"]))
+    for slot in ("exp_avg", "exp_avg_sq"):
+        whole = {name.rpartition("/")[0]: moment for name, moment in before.items() if name.endswith(f"/{slot}")}
+        expected = inherit(cell, whole, experiment.network)
+        assert all(torch.equal(after[f"{name}/{slot}"], moment) for name, moment in expected.items())
+        assert any(bool(moment.any()) for moment in expected.values())
+    assert {float(after[f"{name}/step"]) for name in cell.shapes()} == {5.0}
+
+
+def test_every_verb_of_a_run_sees_the_cell(run_of):
+    experiment, run = run_of()
+    search(experiment, run)
+    opened = open_run(run.path)
+    assert opened.config.model.network == "cell"
+    assert not opened.config.has_alphas()
+    assert opened.configured.has_alphas()
+    assert open_run(run.path, checkpoint="supernet").config.has_alphas()
+
+
+def test_an_unfinished_run_is_opened_as_far_as_it_is(run_of, source):
+    experiment, run = run_of()
+    with pytest.raises(Crash):
+        search(experiment, run, crash_at(5))
+    opened = open_run(run.path, checkpoint="last")
+    found = opened.experiment(source)
+    assert found.network.mixes
+    assert found.network.kept is not None
+    found.check_params(opened.checkpoint.params)
+
+
+@pytest.mark.parametrize("inputs_by", ["rule", "pairs", "edges"])
+@pytest.mark.parametrize("none", [True, False])
+def test_it_commits_in_every_kind_of_space(run_of, inputs_by, none):
+    experiment, run = run_of({"space.inputs_by": inputs_by, "space.none": none})
+    search(experiment, run)
+    assert "genotype" in run.load("best").facts
+
+
+def test_a_run_of_one_step_is_left_with_a_cell_too(run_of):
+    experiment, run = run_of({"training.meta_steps": 1})
+    assert not alphas_of(search(experiment, run).params)
+
+
+@pytest.mark.parametrize(
+    "options", [{"cell": 0.0}, {"operations": 1.5}, {"drop_below": 1.0}, {"drop_from": -0.1}, {"every": 0.0}]
+)
+def test_shares_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError, match="commit: expected"):
+        Commitment(**options)
+
+
+def test_settings_out_of_range_are_refused_like_all_others(tiny):
+    with pytest.raises(ConfigError, match="commit"):
+        tiny({"commit.cell": 2.0})
