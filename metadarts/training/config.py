@@ -73,6 +73,8 @@ class Model:
         affine: affine batch norms inside cells.
         bn: "transductive" or "support", in training and evaluation alike.
         precision: "fp32" or "bf16"; "fp64" computes in double precision on float32 parameters, for checks.
+        partial: K, candidates of a supernet run on 1/K of the channels and the others pass by them; a cell that is cut
+            out runs on all and inherits no weights.
     """
 
     network: str = "supernet"
@@ -82,6 +84,7 @@ class Model:
     pool_norm: bool = True
     bn: str = "transductive"
     precision: str = "fp32"
+    partial: int = 1
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class Config:
 
     def structure(self, image: Image = ANY_IMAGE) -> Structure:
         """The macro structure for images of this form. Raises ConfigError."""
-        style = Style(self.model.affine, self.model.pool_norm, self.model.head)
+        style = Style(self.model.affine, self.model.pool_norm, self.model.head, self.model.partial)
         structure: Structure = self.macro.make(self.catalogue.macros, image, style)
         return structure
 
@@ -251,6 +254,8 @@ def _faults(config: Config) -> Iterable[str]:
         yield f"model.network {model.network!r} is unknown; {nearest(model.network, NETWORKS)}"
     if model.genotype and model.network != "cell":
         yield f"model.genotype: network {model.network!r} has none; leave it empty, or set model.network to cell"
+    if model.partial > 1 and config.commit.ends_in_a_cell:
+        yield "commit.cell: a supernet of model.partial above 1 hands no weights to a cell; leave one of the two at 1"
     if model.bn not in POLICIES:
         yield f"model.bn {model.bn!r} is unknown; {nearest(model.bn, POLICIES)}"
     if model.precision not in PRECISIONS:
@@ -275,7 +280,8 @@ def _fault_of(make: Callable[[], Any]) -> str:
     except GenotypeError as error:
         return f"model.genotype: {error}"
     except MetadartsError as error:
-        return str(error).replace("network.head", "model.head").replace("network.", "macro.")
+        text = str(error).replace("network.head", "model.head").replace("network.partial", "model.partial")
+        return text.replace("network.", "macro.")
     return ""
 
 
