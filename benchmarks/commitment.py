@@ -262,7 +262,10 @@ def main(arguments: list[str] | None = None) -> None:
     def one(row: Row) -> None:
         log = (runs / f"{row.file}.log").open("w")
         code = subprocess.run([*words, "--row", row.file], stdout=log, stderr=log, check=False).returncode
-        print(f"{time.monotonic() - begun:7.0f} s  {row.file}: {'done' if code == 0 else 'FAILED, see its log'}", flush=True)
+        print(
+            f"{time.monotonic() - begun:7.0f} s  {row.file}: {'done' if code == 0 else 'FAILED, see its log'}",
+            flush=True,
+        )
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(one, missing))
@@ -275,7 +278,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def table_of(found: list[Found]) -> str:
     """Markdown: one line for each network of each row."""
-    lines = ["| source | row | seed | steps | s a step | network | weights | test accuracy |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| source | row | seed | steps | s a step | network | weights | test accuracy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in found:
         for name, one in row.measured.items():
             lines.append(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.types import Params, group_of, is_alpha
-from metadarts.optim import SCHEDULES, Rule, chain, rule_by_name, scheduled
+from metadarts.optim import SCHEDULES, Rule, chain, require_for_weights, rule_by_name, scheduled, split
 
 ORDERS = ("first", "second")
 ALPHA_IMAGES = ("all", "two-fold")
@@ -31,7 +31,8 @@ class InnerLoop:
 
     Args:
         steps: K inner steps.
-        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own.
+        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own; for
+            all parameters, but for the alphas where ``alpha_rule`` is given.
         weight_rate: initial learning rate of the weights.
         alpha_rate: initial learning rate of the alphas.
         order: "second" differentiates through the inner steps, "first" treats inner gradients as constants (FOMAML).
@@ -47,6 +48,7 @@ class InnerLoop:
         schedule: of all rates over the K steps: "constant", or "cosine" to 0 at step K.
         alpha_images: "all": alphas learn from the images that the weights learn from; "two-fold": from other ones, see
             `metadarts.inner.two_fold`. It takes two support images per class.
+        alpha_rule: the rule of the alphas: a name, "exponentiated" (GAEA) too, or a rule; None for ``rule``.
     """
 
     steps: int = 5
@@ -62,6 +64,7 @@ class InnerLoop:
     decay: float | None = None
     schedule: str = "constant"
     alpha_images: str = "all"
+    alpha_rule: str | Rule | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -85,14 +88,21 @@ class InnerLoop:
             faults.append(f"clip: expected a positive number or none, got {self.clip}")
         if faults:
             raise ConfigError("inner loop: " + "; ".join(faults))
-        self.make_rule()
+        require_for_weights(self.make_rule(), "inner loop")
 
     def make_rule(self) -> Rule:
         """The rule with its decay and its schedule. Raises ConfigError for an unknown name."""
         rule = rule_by_name(self.rule, decay=self.decay, decayed=lambda name: not is_alpha(name))
+        if self.alpha_rule is not None:
+            rule = split(rule, self._alpha_rule(self.alpha_rule), is_alpha)
         if self.schedule == "constant":
             return rule
         return chain(rule, scheduled(SCHEDULES[self.schedule](), self.steps))
+
+    @staticmethod
+    def _alpha_rule(rule: str | Rule) -> Rule:
+        """That of the alphas, which decay under no name."""
+        return rule_by_name(rule, decayed=lambda name: False)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -119,6 +129,8 @@ class InnerLoop:
         rare = {name: getattr(self, name) for name in ("head_rate", "decay", "schedule", "alpha_images")}
         used = {name: value for name, value in rare.items() if value not in (None, "constant", "all")}
         common = {name: getattr(self, name) for name in ("weight_rate", "alpha_rate", "clip")}
+        if self.alpha_rule is not None:
+            used["alpha_rule"] = self._alpha_rule(self.alpha_rule).name
         return {"rule": self.make_rule().name, **common, **used}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metadarts.core.errors import RunError
+from metadarts.core.errors import ConfigError, RunError
 from metadarts.core.types import Params, TaskBatch, is_alpha
 from metadarts.inner import Engine, InnerLoop, rate_shapes
 from metadarts.optim import (
@@ -22,6 +22,7 @@ from metadarts.optim import (
     cosine,
     l2_decay,
     product,
+    require_for_weights,
     rule_by_name,
     warmup,
 )
@@ -48,11 +49,13 @@ class OuterLoop:
         alpha_warmup: meta-steps during which the shared alphas stay where they are; below 1, a share of the run.
         clip: largest norm of the meta-gradient of the weights, and of the alphas; None for no limit.
         final: cosine decay of all outer rates to this share of their start by the end of the run; 1 is constant.
-        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own.
+        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own; of
+            all groups, but of the alphas where ``alpha_rule`` is given.
         warmup: share of the run over which all outer rates rise linearly from 0.
         weight_decoupled_decay: decoupled decay of the weights (AdamW's); None for the rule's own, which is none but
             for "adamw".
         alpha_decoupled_decay: the same of the alphas; never by the rule's own.
+        alpha_rule: the rule of the alphas: a name, "exponentiated" (GAEA) too, or a rule; None for ``rule``.
     """
 
     weight_rate: float = 1e-3
@@ -66,15 +69,31 @@ class OuterLoop:
     warmup: float = 0.0
     weight_decoupled_decay: float | None = None
     alpha_decoupled_decay: float = 0.0
+    alpha_rule: str | Rule | None = None
 
     def __post_init__(self) -> None:
-        rule_by_name(self.rule)
+        require_for_weights(rule_by_name(self.rule), "outer loop")
+        self._alpha_rule()
+
+    def _alpha_rule(self) -> Rule:
+        """Without L2 decay."""
+        rule = self.rule if self.alpha_rule is None else self.alpha_rule
+        return rule_by_name(rule, decay=self.alpha_decoupled_decay, first=ALPHA_FIRST, eps_root=0.0)
 
     def groups(self, params: Params, log_rates: Params) -> tuple[OuterGroup, ...]:
-        """How each group of parameters that is there is updated."""
+        """How each group of parameters that is there is updated.
+
+        Raises:
+            ConfigError: for an L2 decay of alphas whose rule moves points of the simplex.
+        """
         # Nothing differentiates through the outer update, so no root of it needs to be moved away from zero.
         weights = rule_by_name(self.rule, decay=self.weight_decoupled_decay, eps_root=0.0)
-        alphas = rule_by_name(self.rule, decay=self.alpha_decoupled_decay, first=ALPHA_FIRST, eps_root=0.0)
+        alphas = self._alpha_rule()
+        if self.alpha_decay and alphas.simplex:
+            raise ConfigError(
+                f"outer.alpha_decay: rule {alphas.name!r} moves points of the simplex, for which L2 decay of logits "
+                "has no meaning: expected 0; alpha_decoupled_decay pulls towards uniform"
+            )
         if self.alpha_decay:
             alphas = chain(alphas, l2_decay(self.alpha_decay))
         rates = rule_by_name(self.rule, decay=0.0, eps_root=0.0)

@@ -23,6 +23,7 @@ from metadarts.ops import mix, separable
 from metadarts.spaces import Genotype, Kept, SearchSpace
 
 from .blocks import BlockFolding, Mixing, norm_init
+from .partial import mixed_part, passed_parts, shuffled
 
 Edge = tuple[int, int]
 """(intermediate node, source state)."""
@@ -74,6 +75,7 @@ class CellBlock:
         operations: of the primitives.
         affine: whether batch norms outside pools have weight and bias.
         pool_norm: whether pools are followed by batch norm.
+        partial: K, candidates run on the first 1/K of a state's channels and the others pass by them; see `partial`.
     """
 
     prefix: str
@@ -87,6 +89,7 @@ class CellBlock:
     operations: Mapping[str, Operation]
     affine: bool = False
     pool_norm: bool = True
+    partial: int = 1
     cuts: tuple[Cut, ...] = field(init=False, repr=False, compare=False)
     running: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
     targets: tuple[Mapping[str, tuple[int, ...]], ...] = field(init=False, repr=False, compare=False)
@@ -104,6 +107,11 @@ class CellBlock:
     @property
     def out_channels(self) -> int:
         return self.channels * len(self.concat)
+
+    @property
+    def mixed(self) -> int:
+        """Channels of a state on which candidates run."""
+        return self.channels // self.partial
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         return ((height + 1) // 2, (width + 1) // 2) if self.kind == "reduce" else (height, width)
@@ -143,10 +151,10 @@ class CellBlock:
         if not edges:
             return {}
         own = candidate_prefix(name, stride)
-        shapes = {own + key: (edges, *shape) for key, shape in operation.shapes(self.channels, stride).items()}
+        shapes = {own + key: (edges, *shape) for key, shape in operation.shapes(self.mixed, stride).items()}
         if self.affine:
             for norm in operation.norms(stride):
-                shapes |= _affine(own + norm, (edges, self.channels))
+                shapes |= _affine(own + norm, (edges, self.mixed))
         return shapes
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
@@ -175,12 +183,15 @@ class CellBlock:
         states = [self._preprocess(params, index, x, statistics) for index, x in enumerate(_aligned(inputs))]
         pieces = self._cut(params)
         sums: list[Tensor | None] = [None] * self.nodes
+        passed: list[Tensor | None] = [None] * self.nodes
         for source in range(len(inputs) + self.nodes):
             if source >= len(inputs):
-                states.append(self._node(sums, source - len(inputs)))
+                states.append(self._node(sums, passed, source - len(inputs)))
+            self._pass(passed, states[source], source, mixing)
             own = () if weights is None else weights.get(source, ())
             needed = self._needed(own, source, mixing.skips)
-            outputs = self._candidates(states[source], pieces[source], source, statistics, needed)
+            state = mixed_part(states[source], self.mixed)
+            outputs = self._candidates(state, pieces[source], source, statistics, needed)
             self._feed(sums, outputs, source, own)
         return torch.cat([states[state] for state in self.concat], dim=-1)
 
@@ -258,13 +269,27 @@ class CellBlock:
             for position, node in enumerate(self.targets[source][name]):
                 _add(sums, node, parts[position if len(parts) > 1 else 0])
 
-    def _node(self, sums: list[Tensor | None], node: int) -> Tensor:
-        total = sums[node]
+    def _pass(self, passed: list[Tensor | None], state: Tensor, source: int, mixing: Mixing) -> None:
+        """Add what passes by the candidates on the edges from ``source``, where only a part is mixed."""
+        weights = mixing.edges.get(self.kind, {}).get(source)
+        if self.partial == 1 or weights is None:
+            return
+        parts = passed_parts(state, self.mixed, self.stride(source), weights)
+        for node, part in zip(range(self.nodes - len(parts), self.nodes), parts, strict=True):
+            _add(passed, node, part)
+
+    def _node(self, sums: list[Tensor | None], passed: list[Tensor | None], node: int) -> Tensor:
+        total, beside = sums[node], passed[node]
         if total is None:
             raise ValueError(f"node {node} of a {self.kind} cell has no active edge")
-        return total
+        return total if beside is None else shuffled(total, beside, self.partial)
 
     def fold(self, layers: BlockFolding, inputs: Sequence[Map], mixing: Mixing) -> Map:
+        if self.partial > 1:
+            raise ConfigError(
+                f"a supernet that mixes 1/{self.partial} of its channels cannot be exported: derive a cell and train "
+                "that, or search with model.partial 1"
+            )
         weights, place = mixing.get(self.kind), 0
         states = self._fold_inputs(layers, inputs)
         for node in range(self.nodes):
@@ -318,6 +343,7 @@ class Cells:
         operations: of the space's primitives.
         affine, pool_norm: see `CellBlock`.
         kept: of the supernet, the candidates that are left; None for all.
+        partial: of the supernet, see `CellBlock`; a discrete cell runs on all channels.
     """
 
     space: SearchSpace
@@ -326,6 +352,7 @@ class Cells:
     affine: bool = False
     pool_norm: bool = True
     kept: Kept | None = None
+    partial: int = 1
 
     def cell(self, prefix: str, kind: str, channels: int, reads: tuple[int, ...], inputs: tuple[int, ...]) -> CellBlock:
         """A cell of ``kind``, see `CellBlock`.
@@ -340,6 +367,11 @@ class Cells:
                 f"a cell of this network reads the {len(reads)} before it: expected a space of {len(reads)} inputs, "
                 f"got {self.space.name!r} of {self.space.inputs}; give another space, or a macro network that fits it"
             )
+        partial = self.partial if self.genotype is None else 1
+        if channels % (2 * partial):
+            raise ConfigError(
+                f"network.partial: expected a number that divides half of a cell's {channels} channels, got {partial}"
+            )
         genotype, space = self.genotype, self.space
         kept = self.kept or Kept.everything(space)
         mixed = mixed_edges(kept.edges(space, kind), self.operations)
@@ -347,7 +379,7 @@ class Cells:
         concat = space.concat if genotype is None else genotype.concat(kind)
         return CellBlock(
             prefix, reads, kind, channels, inputs, space.nodes, active, concat,
-            self.operations, self.affine, self.pool_norm,
+            self.operations, self.affine, self.pool_norm, partial,
         )  # fmt: skip
 
     def out_channels(self, kind: str, channels: int) -> int:

@@ -55,7 +55,10 @@ class Network:
             raise ConfigError(f"no implementation for primitives {unknown}; known: {', '.join(self.operations)}")
         if self.genotype is not None:
             self.genotype.validate(self.space)
-        cells = Cells(self.space, self.genotype, self.operations, self.spec.affine, self.spec.pool_norm, self.kept)
+        spec = self.spec
+        cells = Cells(
+            self.space, self.genotype, self.operations, spec.affine, spec.pool_norm, self.kept, spec.partial
+        )  # fmt: skip
         object.__setattr__(self, "blocks", self.spec.blocks(cells))
         object.__setattr__(self, "decisions", self.space.decisions if self.mixes else ())
 
@@ -248,7 +251,16 @@ class Network:
             return Mixing()
         if weights is None:
             weights, skips = self.weights_of(params), self.skips_zeros
-        return Mixing({kind: self._bundled(kind, table, tasks) for kind, table in weights.items()}, skips)
+        bundled = {kind: self._bundled(kind, table, tasks) for kind, table in weights.items()}
+        passing = weights if self.spec.partial > 1 else {}
+        return Mixing(bundled, skips, {kind: self._by_source(table, tasks) for kind, table in passing.items()})
+
+    def _by_source(self, table: Tensor, tasks: int) -> dict[int, Tensor]:
+        """source state -> the weights [T, E] of the edges that leave it: all that an edge's candidates weigh together,
+        the zero operation too. Where candidates share a weight of 1, that is the edge's own."""
+        edges = table.sum(-1).expand(tasks, self.space.num_edges)
+        rows = {source: self.space.edges_from(source) for source in range(self.space.inputs + self.space.nodes)}
+        return {s: edges.index_select(1, _positions(own, edges.device)) for s, own in rows.items() if own}
 
     def _bundled(self, kind: str, table: Tensor, tasks: int) -> dict[int, list[Tensor]]:
         """source state -> for each bundle of the cells of ``kind`` its part [K, T, E] of the weights [T, E, P]."""
@@ -356,7 +368,7 @@ def inherit(network: Network, params: Params, parent: Network) -> Params:
     Both must agree on everything but the genotype and the candidates that are left: same spec, same space.
 
     Raises:
-        ConfigError: where they do not agree.
+        ConfigError: where they do not agree; and for a discrete network, where the parent mixed a part of its channels.
         GenotypeError: where ``parent`` lacks a candidate that ``network`` runs.
     """
     cut = cutter(network, parent)
@@ -368,6 +380,11 @@ def cutter(network: Network, parent: Network) -> Callable[[Params, float], Param
     ``network`` has, cut to its shapes. For memories of an outer rule too. Raises as `inherit`."""
     if parent.spec != network.spec or parent.space != network.space:
         raise ConfigError("inherit: expected a parent of the same spec and space; build both from one NetworkSpec")
+    if network.genotype is not None and parent.genotype is None and parent.spec.partial > 1:
+        raise ConfigError(
+            f"inherit: this supernet's candidates run on 1/{parent.spec.partial} of the channels (model.partial), "
+            "those of a discrete network on all, so that no weights fit: train the cell from scratch"
+        )
     picks: dict[str, tuple[list[int], int]] = {}
     for ours, theirs in zip(network.cells, parent.cells, strict=True):
         _require_left(ours, theirs)

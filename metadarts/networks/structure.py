@@ -28,6 +28,7 @@ class Style(NamedTuple):
     affine: bool = False
     pool_norm: bool = True
     head: str = "shared"
+    partial: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Structure(ABC):
         pool_norm: whether pools of the cells are followed by batch norm.
         head: "shared" (one class vector, copied for every class of a task) or "prototype" (support class means).
         logit_scale: initial logit scale of the prototype head.
+        partial: K, candidates of a supernet run on 1/K of the channels and the others pass by them (PC-DARTS, Xu et
+            al., ICLR 2020, K = 4); 1 for all. A discrete network runs on all.
     """
 
     in_channels: int = 3
@@ -47,10 +50,13 @@ class Structure(ABC):
     pool_norm: bool = True
     head: str = "shared"
     logit_scale: float = 0.1
+    partial: int = 1
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise ConfigError(f"network.head: expected one of {', '.join(HEADS)}, got {self.head!r}")
+        if self.partial < 1:
+            raise ConfigError(f"network.partial: expected 1 (all channels) or more, got {self.partial}")
 
     @abstractmethod
     def blocks(self, cells: Cells) -> tuple[Block, ...]:

@@ -18,9 +18,11 @@ from .clipping import clip_by_total_norm as clip_by_total_norm
 from .decay import decoupled_decay as decoupled_decay
 from .decay import l2_decay as l2_decay
 from .rules import RULES as RULES
+from .rules import require_for_weights as require_for_weights
 from .rules import rule_by_name as rule_by_name
 from .rules.adam import adam as adam
 from .rules.adamw import adamw as adamw
+from .rules.exponentiated import exponentiated as exponentiated
 from .rules.momentum import momentum as momentum
 from .rules.sgd import sgd as sgd
 from .schedules import SCHEDULES as SCHEDULES
@@ -31,3 +33,4 @@ from .schedules import cosine as cosine
 from .schedules import product as product
 from .schedules import scheduled as scheduled
 from .schedules import warmup as warmup
+from .splitting import split as split

@@ -30,11 +30,13 @@ class Rule(NamedTuple):
         name: as configurations write it.
         init: params -> state.
         update: (gradients, state, params, rates, step) -> (params, state). Parameters without a gradient stay.
+        simplex: whether it takes the rows of its parameters for logits of a softmax: a rule for alphas alone.
     """
 
     name: str
     init: Callable[[Params], State]
     update: Callable[[Params, State, Params, Rates, Step], tuple[Params, State]]
+    simplex: bool = False
 
 
 class Update(NamedTuple):

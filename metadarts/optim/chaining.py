@@ -20,4 +20,4 @@ def chain(rule: Rule, *transforms: Transform, name: str = "") -> Rule:
             seen = transform(seen)
         return rule.update(seen.grads, state, seen.params, seen.rates, seen.step)
 
-    return Rule(name or rule.name, rule.init, update)
+    return Rule(name or rule.name, rule.init, update, rule.simplex)

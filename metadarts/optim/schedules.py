@@ -35,7 +35,7 @@ def warmup(share: float) -> Schedule:
 
 def after(steps: float) -> Schedule:
     """0 for the first ``steps`` steps, or for that share of the run where it is below 1; then 1."""
-    return lambda step, progress: float((progress if steps < 1 else step) >= steps)
+    return lambda step, progress: float(steps <= 0 or (progress if steps < 1 else step) >= steps)
 
 
 def product(*schedules: Schedule) -> Schedule:

@@ -45,10 +45,10 @@ def _draw(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(TASKS, *shape, dtype=torch.float64, generator=Key(("check_rule", name)).torch())
 
 
-def _starts() -> tuple[Params, Params]:
-    """Parameters and rates: every task has its own rate, every parameter too."""
-    params = {name: _draw(name, shape) for name, shape in SHAPES.items()}
-    return params, {name: 0.01 + 0.1 * _draw(f"rate {name}", ()).abs() for name in SHAPES}
+def _starts(rule: Rule) -> tuple[Params, Params]:
+    """Parameters and rates: every task has its own rate, every parameter too. A point of the simplex is a row."""
+    params = {name: _draw(name, shape) for name, shape in SHAPES.items() if shape or not rule.simplex}
+    return params, {name: 0.01 + 0.1 * _draw(f"rate {name}", ()).abs() for name in params}
 
 
 def _gradients(params: Params) -> Params:
@@ -65,9 +65,9 @@ def _walk(rule: Rule, params: Params, rates: Rates, steps: int) -> list[Params]:
 
 
 def _check_walk(rule: Rule, reference: Callable[..., Optimizer]) -> None:
-    params, rates = _starts()
+    params, rates = _starts(rule)
     path = _walk(rule, params, rates, STEPS)
-    for name in SHAPES:
+    for name in params:
         for task in range(TASKS):
             leaf = params[name][task].clone().requires_grad_()
             optimiser = reference([leaf], lr=float(rates[name][task]))
@@ -79,7 +79,7 @@ def _check_walk(rule: Rule, reference: Callable[..., Optimizer]) -> None:
 
 def _check_one_rate(rule: Rule) -> None:
     """One rate for all parameters, as a number or 0-dim, is that rate for each task and parameter."""
-    params, _ = _starts()
+    params, _ = _starts(rule)
     one = torch.tensor(RATE, dtype=torch.float64)
     *_, expected = _walk(rule, params, dict.fromkeys(params, one.expand(TASKS)), STEPS)
     for what, rate in (("a number", RATE), ("0-dim", one)):
@@ -90,7 +90,7 @@ def _check_one_rate(rule: Rule) -> None:
 
 def _check_purity(rule: Rule) -> None:
     """Nothing is changed in place, and a parameter without a gradient stays where it is."""
-    params, rates = _starts()
+    params, rates = _starts(rule)
     copies, state = {name: tensor.clone() for name, tensor in params.items()}, rule.init(params)
     some = {"vector": _gradients(params)["vector"]}
     moved, _ = rule.update(some, state, params, rates, 0)
@@ -105,12 +105,12 @@ def _check_purity(rule: Rule) -> None:
 
 def _check_derivatives(rule: Rule) -> None:
     """gradcheck and gradgradcheck of two steps, with respect to where they start and to the rates."""
-    params, rates = _starts()
+    params, rates = _starts(rule)
     leaves = [tensor.requires_grad_() for tensor in (*params.values(), *rates.values())]
 
     def two_steps(*tensors: Tensor) -> Any:
         own, own_rates = (
-            dict(zip(SHAPES, half, strict=True)) for half in (tensors[: len(SHAPES)], tensors[len(SHAPES) :])
+            dict(zip(params, half, strict=True)) for half in (tensors[: len(params)], tensors[len(params) :])
         )
         return tuple(_walk(rule, own, own_rates, 2)[-1].values())
 
@@ -123,7 +123,7 @@ def _check_derivatives(rule: Rule) -> None:
 
 def _check_zero_gradient(rule: Rule) -> None:
     """At a gradient of zero the first two derivatives are finite: dead units must not turn a meta-gradient into NaN."""
-    params, rates = _starts()
+    params, rates = _starts(rule)
     grads = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in params.items()}
     moved, state = rule.update(grads, rule.init(params), params, rates, 0)
     moved, _ = rule.update(grads, state, moved, rates, 1)

@@ -73,6 +73,8 @@ class Model:
         affine: affine batch norms inside cells.
         bn: "transductive" or "support", in training and evaluation alike.
         precision: "fp32" or "bf16"; "fp64" computes in double precision on float32 parameters, for checks.
+        partial: K, candidates of a supernet run on 1/K of the channels and the others pass by them; a cell that is cut
+            out runs on all and inherits no weights.
     """
 
     network: str = "supernet"
@@ -82,6 +84,7 @@ class Model:
     pool_norm: bool = True
     bn: str = "transductive"
     precision: str = "fp32"
+    partial: int = 1
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class Config:
 
     def structure(self, image: Image = ANY_IMAGE) -> Structure:
         """The macro structure for images of this form. Raises ConfigError."""
-        style = Style(self.model.affine, self.model.pool_norm, self.model.head)
+        style = Style(self.model.affine, self.model.pool_norm, self.model.head, self.model.partial)
         structure: Structure = self.macro.make(self.catalogue.macros, image, style)
         return structure
 
@@ -240,8 +243,9 @@ def _faults(config: Config) -> Iterable[str]:
         yield "training.meta_steps or training.minutes: one must be positive, it says when to stop"
     yield from _number_faults(config)
     for group in ("inner", "outer"):
-        if not isinstance(getattr(config, group).rule, str):
-            yield f"{group}.rule: expected the name of a rule, which a file can hold, got an object"
+        for name in ("rule", "alpha_rule"):
+            if not isinstance(getattr(getattr(config, group), name), str | None):
+                yield f"{group}.{name}: expected the name of a rule, which a file can hold, got an object"
     inner = config.inner
     if inner.alpha_images == "two-fold" and inner.alpha_rate > 0 and config.tasks.shots == 1:
         yield (
@@ -256,6 +260,8 @@ def _faults(config: Config) -> Iterable[str]:
         yield f"model.network {model.network!r} is unknown; {nearest(model.network, NETWORKS)}"
     if model.genotype and model.network != "cell":
         yield f"model.genotype: network {model.network!r} has none; leave it empty, or set model.network to cell"
+    if model.partial > 1 and config.commit.ends_in_a_cell:
+        yield "commit.cell: a supernet of model.partial above 1 hands no weights to a cell; leave one of the two at 1"
     if model.bn not in POLICIES:
         yield f"model.bn {model.bn!r} is unknown; {nearest(model.bn, POLICIES)}"
     if model.precision not in PRECISIONS:
@@ -268,7 +274,7 @@ def _faults(config: Config) -> Iterable[str]:
 def _choice_faults(config: Config) -> Iterable[str]:
     """What is wrong with the variants that are chosen: each is made once, then the network of them all."""
     parts: list[Callable[[], Any]] = [config.meta_rule, config.structure, config.search_space, config.build_relaxation]
-    parts.append(lambda: config.penalty(ANY_IMAGE))
+    parts += [lambda: config.penalty(ANY_IMAGE), lambda: config.outer.groups({}, {})]
     faults = [fault for make in parts if (fault := _fault_of(make))]
     yield from faults or filter(None, [_fault_of(config.build_network)])
 
@@ -280,7 +286,8 @@ def _fault_of(make: Callable[[], Any]) -> str:
     except GenotypeError as error:
         return f"model.genotype: {error}"
     except MetadartsError as error:
-        return str(error).replace("network.head", "model.head").replace("network.", "macro.")
+        text = str(error).replace("network.head", "model.head").replace("network.partial", "model.partial")
+        return text.replace("network.", "macro.")
     return ""
 
 

@@ -73,6 +73,16 @@ def test_exact_through_groups_of_parameters(pair, query_losses, prototype, optio
     assert error_along(lambda p: query_losses(learner, p, pair, inner).mean(), gradients, params, list(params)) < 1e-6
 
 
+@pytest.mark.parametrize("rule", ["sgd", "momentum"])
+def test_exact_through_exponentiated_gradient(pair, query_losses, prototype, rule):
+    learner, params = prototype
+    inner = InnerLoop(steps=3, rule=rule, weight_rate=0.05, alpha_rate=0.5, alpha_rule="exponentiated")
+    gradients = meta_gradient(learner, params, pair, inner).gradients
+    for wanted in (False, True):
+        names = [name for name in params if is_alpha(name) == wanted]
+        assert error_along(lambda p: query_losses(learner, p, pair, inner).mean(), gradients, params, names) < 1e-6
+
+
 @pytest.mark.parametrize("limit", [0.02, 0.3])
 def test_exact_through_clipping(pair, query_losses, prototype, limit):
     """0.02 clips weights and alphas of every task, 0.3 the weights alone."""

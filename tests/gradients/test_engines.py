@@ -109,6 +109,25 @@ def test_engines_agree_under_decay_and_schedules(pair, prototype, options):
     assert all(torch.equal(recomputed.gradients[name], grad) for name, grad in expected.gradients.items())
 
 
+@pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.parametrize(("rule", "alpha_rule"), [("sgd", "exponentiated"), ("adam", "sgd"), ("momentum", "adam")])
+def test_engines_agree_where_alphas_follow_a_rule_of_their_own(pair, prototype, rule, alpha_rule, order):
+    inner = InnerLoop(3, rule, 0.003, 0.4, order=order, alpha_rule=alpha_rule)
+    expected = meta_gradient(*prototype, pair, inner)
+    same(meta_gradient(*prototype, pair, inner, engine=ENGINES["loop"]), expected)
+    assert not torch.allclose(expected.losses, meta_gradient(*prototype, pair, replace(inner, alpha_rule=None)).losses)
+    recomputed = meta_gradient(*prototype, pair, replace(inner, checkpoint=2))
+    assert all(torch.equal(recomputed.gradients[name], grad) for name, grad in expected.gradients.items())
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_the_rule_of_all_parameters_may_be_named_for_alphas_too(pair, prototype, rule):
+    inner = InnerLoop(2, rule, 0.003, 0.4)
+    expected = meta_gradient(*prototype, pair, inner).gradients
+    found = meta_gradient(*prototype, pair, replace(inner, alpha_rule=rule)).gradients
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
 @pytest.mark.parametrize("learned", [False, True], ids=["constant rates", "learned rates"])
 def test_all_tasks_at_once_equal_one_at_a_time(batch, prototype, learned):
     learner, params = prototype

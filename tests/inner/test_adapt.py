@@ -10,7 +10,7 @@ import torch
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
 from metadarts.inner import InnerLoop, adapt, rate_shapes, rates_at
-from metadarts.optim import momentum
+from metadarts.optim import exponentiated, momentum
 from metadarts.testing import ENGINES
 
 CURVATURE = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
@@ -151,7 +151,9 @@ def test_what_an_engine_does_not_offer_is_refused(options, message):
         adapt(bowl, START, TASKS, SGD, **options)
 
 
-@pytest.mark.parametrize("option", [{"clip": 1.0}, {"decay": 0.1}, {"schedule": "cosine"}, {"rule": "adamw"}])
+@pytest.mark.parametrize(
+    "option", [{"clip": 1.0}, {"decay": 0.1}, {"schedule": "cosine"}, {"rule": "adamw"}, {"alpha_rule": "sgd"}]
+)
 def test_higher_refuses_what_it_has_not(option):
     with pytest.raises(ConfigError, match="use batched or loop"):
         adapt(bowl, START, TASKS, replace(SGD, **option), engine=ENGINES["higher"])
@@ -183,6 +185,14 @@ def test_all_faults_of_a_configuration_at_once():
 def test_an_unknown_rule_is_refused_when_configured():
     with pytest.raises(ConfigError, match="unknown update rule 'rmsprop'"):
         InnerLoop(rule="rmsprop")
+    with pytest.raises(ConfigError, match="unknown update rule 'rmsprop'"):
+        InnerLoop(alpha_rule="rmsprop")
+
+
+@pytest.mark.parametrize("rule", ["exponentiated", exponentiated()])
+def test_a_rule_of_alphas_is_refused_for_weights(rule):
+    with pytest.raises(ConfigError, match=r"inner loop: rule 'exponentiated' is for alphas alone, .*: set alpha_rule"):
+        InnerLoop(rule=rule, alpha_rule="sgd")
 
 
 NAMES = ["a", "b", "alphas.normal", "alphas.reduce"]
@@ -243,6 +253,16 @@ def test_facts_tell_rarer_settings_only_where_they_are_set():
     assert InnerLoop().facts == {"rule": "sgd", "weight_rate": 0.1, "alpha_rate": 30.0, "clip": None}
     rare = {"head_rate": 0.0, "decay": 0.1, "schedule": "cosine"}
     assert InnerLoop(**rare, rule=momentum()).facts == InnerLoop().facts | {"rule": "momentum"} | rare
+    for rule in ("exponentiated", exponentiated()):
+        assert InnerLoop(alpha_rule=rule).facts == InnerLoop().facts | {"alpha_rule": "exponentiated"}
+
+
+@pytest.mark.parametrize("rule", ["adamw", "sgd"])
+def test_alphas_decay_under_no_rule_of_their_own(rule):
+    start = {"alphas.y": draw("still", 4, 2)}
+    inner = InnerLoop(2, decay=0.5, alpha_rate=0.2, alpha_rule=rule)
+    ends = adapt(lambda own, batch, at: 0.0 * own["alphas.y"].sum(1), start, TASKS, inner).params
+    assert torch.equal(ends["alphas.y"], start["alphas.y"])
 
 
 @pytest.mark.parametrize("engine", ["batched", "loop"])

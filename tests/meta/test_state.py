@@ -225,9 +225,12 @@ def test_what_is_kept_on_the_device_takes_the_same_steps(rule):
 
 
 @pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
-@pytest.mark.parametrize("rule", REFERENCES)
-def test_a_restored_state_goes_on_bit_for_bit(rule, on_device):
-    whole, _ = in_float32(rule=rule, final=0.1, weight_decoupled_decay=0.1)
+@pytest.mark.parametrize(
+    ("rule", "own"),
+    [*((rule, {}) for rule in REFERENCES), ("adam", {"alpha_rule": "exponentiated", "alpha_decay": 0.0})],
+)
+def test_a_restored_state_goes_on_bit_for_bit(rule, own, on_device):
+    whole, _ = in_float32(rule=rule, final=0.1, weight_decoupled_decay=0.1, **own)
     if on_device:
         whole = MetaState(whole.params, whole.log_rates, whole.outer, on_device=True)
     for step in range(6):
@@ -362,4 +365,44 @@ def test_a_rule_of_ones_own_updates_every_group():
 def test_an_unknown_rule_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match="unknown update rule 'adamx': did you mean 'adam'"):
         OuterLoop(rule="adamx")
-    assert set(REFERENCES) == set(RULES)
+    with pytest.raises(ConfigError, match="unknown update rule 'adamx': did you mean 'adam'"):
+        OuterLoop(alpha_rule="adamx")
+    assert {*REFERENCES, "exponentiated"} == set(RULES)
+
+
+@pytest.mark.parametrize("own", ["sgd", "adam", "exponentiated"])
+@pytest.mark.parametrize("rule", ["adam", "momentum"])
+def test_alphas_may_follow_a_rule_of_their_own(rule, own):
+    """Weights and rates move as without it; alphas as their rule says, from the same gradients."""
+    state, common = fresh(LEARNED, rule=rule, alpha_rule=own), fresh(LEARNED, rule=rule)
+    for _ in range(3):
+        assert state.apply(ones(state), 0.0) == common.apply(ones(common), 0.0)
+    weights = {name for name in state.params if not is_alpha(name)} | set(state.log_rates)
+    both = [side.params | side.log_rates for side in (state, common)]
+    assert all(torch.equal(both[0][name], both[1][name]) for name in weights)
+    slots = {"adam": {"exp_avg", "exp_avg_sq"}}.get(own, set())
+    assert {entry.rpartition("/")[2] for entry in state.memory() if is_alpha(entry)} == {"step", *slots}
+
+
+def test_the_outer_alphas_descend_on_the_simplex():
+    """Algorithm 1 of GAEA, from the gradient of the logits, behind clipping."""
+    state = fresh(alpha_rule="exponentiated", alpha_rate=0.3, clip=None)
+    gradients = meta_gradient(LEARNER, PARAMS, TASKS, INNER).gradients
+    meta_step(LEARNER, state, TASKS, INNER)
+    for name in filter(is_alpha, PARAMS):
+        p = PARAMS[name].softmax(-1)
+        expected = p * (-0.3 * gradients[name] / p).exp()
+        torch.testing.assert_close(state.params[name].softmax(-1), expected / expected.sum(-1, keepdim=True))
+        assert not torch.allclose(state.params[name], PARAMS[name])
+
+
+def test_decay_on_the_simplex_is_decoupled_or_refused():
+    with pytest.raises(ConfigError, match=r"outer.alpha_decay: rule 'exponentiated' moves .*: expected 0"):
+        fresh(alpha_rule="exponentiated", alpha_decay=1e-3)
+    with pytest.raises(ConfigError, match="outer loop: rule 'exponentiated' is for alphas alone"):
+        OuterLoop(rule="exponentiated")
+    state = fresh(alpha_rule="exponentiated", alpha_rate=1.0, alpha_decoupled_decay=0.25)
+    state.apply({name: torch.zeros_like(tensor) for name, tensor in state.params.items()}, 0.0)
+    for name in filter(is_alpha, PARAMS):
+        powers = PARAMS[name].softmax(-1) ** 0.75
+        torch.testing.assert_close(state.params[name].softmax(-1), powers / powers.sum(-1, keepdim=True))

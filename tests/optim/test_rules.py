@@ -106,8 +106,8 @@ def test_rule_is_found_by_name(name):
     assert rule_by_name(name).name == name
 
 
-def test_there_are_four_rules():
-    assert list(RULES) == ["adam", "adamw", "momentum", "sgd"]
+def test_these_are_the_rules():
+    assert list(RULES) == ["adam", "adamw", "exponentiated", "momentum", "sgd"]
 
 
 def test_unknown_rule_names_the_nearest():

@@ -190,6 +190,7 @@ def test_options_that_make_no_sense_are_refused(make, options):
 def test_all_are_in_the_table():
     expected = {
         "annealed",
+        "dirichlet",
         "entmax",
         "gdas",
         "gumbel",

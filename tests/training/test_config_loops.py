@@ -69,6 +69,10 @@ def test_rates_of_groups_can_be_set_one_by_one(settings, expected):
         ("inner.alpha_images", "half", "inner.alpha_images: .*alpha_images 'half' is unknown"),
         ("outer.rule", "sdg", "outer.rule: unknown update rule 'sdg': did you mean 'sgd'"),
         ("outer.rule", None, "outer.rule: expected str"),
+        ("outer.rule", "exponentiated", "outer.rule: outer loop: .* for alphas alone"),
+        ("outer.alpha_rule", "sdg", "outer.alpha_rule: unknown update rule 'sdg': did you mean 'sgd'"),
+        ("inner.alpha_rule", 3, "inner.alpha_rule: expected str"),
+        ("inner.rule", "exponentiated", "inner.rule: inner loop: .* for alphas alone"),
     ],
 )
 def test_wrong_settings_are_named(path, value, message):
@@ -97,9 +101,17 @@ def test_a_rule_that_is_an_object_cannot_be_written_down():
     assert with_settings(Config(), settings).check().inner.rule == "momentum"
     config = with_settings(Config(), settings)
     for group in ("inner", "outer"):
-        changed = replace(config, **{group: replace(getattr(config, group), rule=momentum())})
-        with pytest.raises(ConfigError, match=f"{group}.rule: expected the name of a rule"):
-            changed.check()
+        for name in ("rule", "alpha_rule"):
+            changed = replace(config, **{group: replace(getattr(config, group), **{name: momentum()})})
+            with pytest.raises(ConfigError, match=f"{group}.{name}: expected the name of a rule"):
+                changed.check()
+
+
+def test_l2_decay_of_alphas_on_the_simplex_is_refused_in_whatever_order_it_is_set():
+    start = with_settings(Config(), preset("tnas") | {"outer.alpha_rule": "exponentiated"})
+    with pytest.raises(ConfigError, match=r"configuration: outer\.alpha_decay: rule 'exponentiated' moves points"):
+        start.check()
+    assert with_settings(start, {"outer.alpha_decay": 0.0}).check().outer.alpha_rule == "exponentiated"
 
 
 def test_what_is_written_is_read_back(file):
@@ -110,7 +122,9 @@ def test_what_is_written_is_read_back(file):
         "inner.schedule": "cosine",
         "inner.alpha_images": "two-fold",
         "tasks.shots": 2,
+        "inner.alpha_rule": "exponentiated",
         "outer.rule": "sgd",
+        "outer.alpha_rule": "exponentiated",
         "outer.warmup": 0.1,
         "outer.weight_decoupled_decay": 0.02,
         "outer.alpha_decoupled_decay": 0.01,
@@ -119,6 +133,7 @@ def test_what_is_written_is_read_back(file):
     text = dump_config(config)
     assert load_config(file(text)) == config
     assert yaml.safe_load(text)["inner"]["head_rate"] == 0.2
+    assert with_settings(config, {"inner.alpha_rule": "none"}).inner.alpha_rule is None
 
 
 def test_two_folds_need_a_second_image_where_alphas_move():

@@ -19,7 +19,16 @@ from metadarts.core.types import is_alpha
 from metadarts.report import write_report
 from metadarts.spaces import darts, random_genotype
 from metadarts.tasks import ClassEntry, Source
-from metadarts.training import Config, RunFolder, evaluate_run, load_config, open_run, search, with_settings
+from metadarts.training import (
+    Config,
+    RunFolder,
+    discretised,
+    evaluate_run,
+    load_config,
+    open_run,
+    search,
+    with_settings,
+)
 from metadarts.training.build import assemble
 from metadarts.training.config import dump_config, to_settings
 from metadarts.training.search import SearchStopped
@@ -199,3 +208,38 @@ def test_assembling_sets_the_precision_of_a_gpu(monkeypatch, tiny, larger, devic
     assert assemble(tiny({"training.tf32": asked}), larger, device).device.type == device
     assert told == set_to
     assert Config().training.tf32 is False
+
+
+PARTIAL = {"model.partial": 2, "macro.channels": 8, "space.inputs_by": "edges", "model.head": "prototype"}
+
+
+def test_a_search_on_partial_channels_prunes_and_validates(make, folder):
+    """A pruned supernet is of partial channels still; no weights of it fit a discrete cell."""
+    drops = {"commit.operations": 0.5, "training.meta_steps": 4, "outer.alpha_rate": 0.1}
+    experiment = make(LESS | PARTIAL | drops)
+    run = folder(experiment)
+    pruned = experiment.network.fitting(search(experiment, run).params)
+    assert run.records("validate")
+    assert pruned.kept is not None
+    assert all(cell.mixed == cell.channels // 2 for cell in pruned.cells)
+    with pytest.raises(ConfigError, match="no weights fit"):
+        discretised(experiment, run.load("last"), random_genotype(experiment.network.space, Key(("tests", "partial"))))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model.partial": 0}, r"model\.partial: expected 1 \(all channels\) or more, got 0"),
+        ({"model.partial": 3}, r"model\.partial: expected a number that divides half of a cell's 16 channels, got 3"),
+        ({"model.partial": 4, "commit.cell": 0.5}, r"commit\.cell: a supernet of model\.partial above 1 hands no weig"),
+    ],
+)
+def test_what_does_not_fit_partial_channels_is_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        with_settings(Config(), {"training.meta_steps": 1} | settings).check()
+
+
+def test_partial_channels_are_written_and_read(tmp_path):
+    config = with_settings(Config(), {"training.meta_steps": 1, "model.partial": "4"}).check()
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.yaml").structure().partial == 4

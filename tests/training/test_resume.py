@@ -86,6 +86,15 @@ def test_learned_rates_clipping_and_the_running_figures_go_on_too(make, folder):
     ]
 
 
+def test_alphas_that_follow_a_rule_of_their_own_go_on_too(make, folder):
+    rules = {"inner.alpha_rule": "exponentiated", "inner.rule": "momentum", "outer.alpha_rule": "exponentiated"}
+    experiment = make(rules | {"inner.alpha_rate": 1.0, "outer.alpha_rate": 0.1})
+    expected, run = search(experiment, folder(experiment, "whole")), folder(experiment)
+    with pytest.raises(Crash):
+        search(experiment, run, crash_at(3))
+    assert same_state(search(experiment, RunFolder.open(run.path)), expected)
+
+
 PLUGINS = Path(__file__).parents[1] / "extension" / "plugins"
 RELAXATIONS = {
     "constant": ({}, ()),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
+from metadarts.core.errors import ConfigError
 from metadarts.core.variants import Variants, collect
 from metadarts.optim._types import Rule
 from metadarts.optim.chaining import chain
@@ -37,3 +38,12 @@ def rule_by_name(
     own = {name: value for name, value in given.items() if name in known}
     found = rule if isinstance(rule, Rule) else RULES[rule](**own)
     return chain(found, decoupled_decay(decay, decayed)) if decay and "decay" not in own else found
+
+
+def require_for_weights(rule: Rule, where: str) -> None:
+    """Raises ConfigError, beginning with ``where``, for a rule of alphas alone."""
+    if rule.simplex:
+        raise ConfigError(
+            f"{where}: rule {rule.name!r} is for alphas alone, expected one that weights can follow: set alpha_rule to "
+            f"{rule.name!r}, and rule to another"
+        )

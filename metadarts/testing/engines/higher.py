@@ -47,7 +47,7 @@ def adapt_with_higher(
 ) -> Adapted:
     """Arguments as in `metadarts.inner.adapt`.
 
-    Constant rates of each group; no clipping, no decay; Adam for one step only.
+    Constant rates of each group, one rule for all; no clipping, no decay; Adam for one step only.
 
     Raises:
         ConfigError: when ``higher`` is missing, or on an option that it does not offer.
@@ -56,6 +56,8 @@ def adapt_with_higher(
         import higher
     except ImportError as error:
         raise ConfigError("engine 'higher' needs the package higher: pip install higher") from error
+    if inner.alpha_rule is not None:
+        raise ConfigError("engine 'higher' has one rule for all parameters; use batched or loop for an alpha_rule")
     if not isinstance(inner.rule, str):
         raise ConfigError("engine 'higher' knows rules by name only; use batched or loop for a rule of your own")
     name = inner.make_rule().name
