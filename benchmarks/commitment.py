@@ -23,14 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from benchmarks.mixtures import MIXTURES
 from metadarts.core.rng import Key
 from metadarts.core.types import alphas_of
 from metadarts.derive import alpha_entropy, derive_genotype
 from metadarts.spaces import darts, random_genotype
-from metadarts.stats import interval95
+from metadarts.stats import Table, interval95
 from metadarts.training import Config, RunFolder, discretised, evaluate_run, open_run, preset, search, with_settings
 from metadarts.training.build import Experiment, build
 from metadarts.training.checkpoints import Checkpoint
@@ -116,8 +116,8 @@ class Measured:
 
     @property
     def text(self) -> str:
-        values = np.array(self.accuracies)
-        return f"{values.mean():.2%} ± {interval95(values):.2%}"
+        values = torch.tensor(self.accuracies, dtype=torch.float64)
+        return f"{float(values.mean()):.2%} ± {interval95(values):.2%}"
 
 
 @dataclass
@@ -226,6 +226,7 @@ def write(found: Found, path: Path) -> None:
 
 
 def read(path: Path) -> Found:
+    """What `write` wrote."""
     told = json.loads(path.read_text(encoding="utf-8"))
     return Found(**told | {"measured": {name: Measured(**one) for name, one in told["measured"].items()}})
 
@@ -247,8 +248,6 @@ def main(arguments: list[str] | None = None) -> None:
     runs.mkdir(parents=True, exist_ok=True)
     rows = [row for row in rows_of(options.study, options.seeds) if options.only in row.file]
     if options.row:
-        import torch
-
         torch.set_num_threads(1)
         (row,) = [row for row in rows if row.file == options.row]
         write(run_row(row, options.data_root, options.minutes, runs, options.tasks), runs / f"{row.file}.json")
@@ -278,17 +277,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def table_of(found: list[Found]) -> str:
     """Markdown: one line for each network of each row."""
+    columns = ["source", "row", "seed", "steps", "s a step", "network", "weights", "test accuracy"]
     lines = [
-        "| source | row | seed | steps | s a step | network | weights | test accuracy |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found:
-        for name, one in row.measured.items():
-            lines.append(
-                f"| {row.source} | {row.row} | {row.seed} | {row.steps} | {row.seconds / max(1, row.steps):.2f} | {name} "
-                f"| {one.weights:,} | {one.text} |"
-            )
-    return "\n".join(lines) + "\n"
+        [row.source, row.row, f"{row.seed}", f"{row.steps}", f"{row.seconds / max(1, row.steps):.2f}", name,
+         f"{one.weights:,}", one.text]
+        for row in found
+        for name, one in row.measured.items()
+    ]  # fmt: skip
+    return Table(columns, lines).markdown() + "\n"
 
 
 if __name__ == "__main__":

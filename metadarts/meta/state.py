@@ -146,6 +146,7 @@ class MetaState:
         like = next(iter(params.values()))
         self.progress = torch.zeros((), device=like.device)
         self.on_device = like.is_cuda if on_device is None else on_device
+        self.closed = {name: tensor <= CLOSED / 2 for name, tensor in params.items() if _has_closed(name, tensor)}
         self.groups = outer.groups(params, log_rates)
         self.outer_rates = {group.name: self._number(group.rate) for group in self.groups}
         self.updates = self._number(0.0)
@@ -283,8 +284,15 @@ class MetaState:
         own, kept = self._of(group), self.slots[group.name]
         grads, norm = clip_by_total_norm({name: gradients[name] for name in own}, self.outer.clip)
         moved, slots = group.rule.update(grads, kept, own, self.outer_rates[group.name], self.updates)
+        for name, closed in self.closed.items() if group.name == "alphas" else ():  # a decay would open them
+            moved[name] = torch.where(closed, CLOSED, moved[name])
         _overwrite([own, *kept.values()], [moved, *(slots[name] for name in kept)], skip)
         return norm
+
+
+def _has_closed(name: str, tensor: Tensor) -> bool:
+    """Whether some of its alphas are of candidates that are dropped for good."""
+    return is_alpha(name) and bool((tensor <= CLOSED / 2).any())
 
 
 def _overwrite(old: list[Params], new: list[Params], skip: Tensor | None) -> None:

@@ -246,12 +246,7 @@ def _faults(config: Config) -> Iterable[str]:
         for name in ("rule", "alpha_rule"):
             if not isinstance(getattr(getattr(config, group), name), str | None):
                 yield f"{group}.{name}: expected the name of a rule, which a file can hold, got an object"
-    inner = config.inner
-    if inner.alpha_images == "two-fold" and inner.alpha_rate > 0 and config.tasks.shots == 1:
-        yield (
-            "inner.alpha_images two-fold: needs a second support image per class, got tasks.shots 1; "
-            "set tasks.shots to 2 or more, or inner.alpha_images to all"
-        )
+    yield from _two_fold_faults(config)
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):
@@ -269,6 +264,15 @@ def _faults(config: Config) -> Iterable[str]:
     if training.engine not in ENGINES:
         yield f"training.engine {training.engine!r} is unknown; {nearest(training.engine, ENGINES)}"
     yield from _choice_faults(config)
+
+
+def _two_fold_faults(config: Config) -> Iterable[str]:
+    inner = config.inner
+    if inner.alpha_images == "two-fold" and inner.alpha_rate > 0 and config.tasks.shots == 1:
+        yield (
+            "inner.alpha_images two-fold: needs a second support image per class, got tasks.shots 1; "
+            "set tasks.shots to 2 or more, or inner.alpha_images to all"
+        )
 
 
 def _choice_faults(config: Config) -> Iterable[str]:
