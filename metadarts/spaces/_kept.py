@@ -80,25 +80,34 @@ class Kept:
         """Of every row what derivation would choose: the best operation other than ``none``, the best pair of inputs,
         or as many of the best edges as a node keeps."""
         named = self.named(space)
-        return Kept.of(space, {d.name: self._best_of(space, d, named[d.name], scores[d.name]) for d in space.decisions})
+        return Kept.of(space, {d.name: self._best_of(space, d, named[d.name], scores) for d in space.decisions})
 
     def best_operations(self, space: SearchSpace, scores: Scores) -> Kept:
         """Of every edge its best operation alone; inputs stay as they are."""
         best, named = self.best(space, scores).named(space), self.named(space)
         return Kept.of(space, {d.name: (best if d.node is None else named)[d.name] for d in space.decisions})
 
-    @staticmethod
     def _best_of(
-        space: SearchSpace, decision: Decision, rows: tuple[Row, ...], scores: list[list[float]]
+        self, space: SearchSpace, decision: Decision, left: tuple[Row, ...], scores: Scores
     ) -> list[list[bool]]:
-        single = decision.node is None or len(decision.sets[0]) > 1
-        most = 1 if single else space.edges_per_node
+        """Of one decision, with the candidates ``left`` so far."""
+        rows, most = scores[decision.name], 1
+        if decision.node is not None and len(decision.sets[0]) == 1:  # derivation weighs an edge by its operation too
+            operations, own = scores[decision.cell], self.named(space)
+            edges = [space.edge_index(decision.node, source) for (source,) in decision.sets]
+            best = [max(_allowed_scores(space, own[decision.cell][edge], operations[edge])) for edge in edges]
+            rows, most = [[score * factor for score, factor in zip(rows[0], best, strict=True)]], space.edges_per_node
         found = []
-        for left, row in zip(rows, scores, strict=True):
-            allowed = [k for k, name in enumerate(decision.candidates) if left[k] and name != space.none]
+        for open_, row in zip(left, rows, strict=True):
+            allowed = [k for k, name in enumerate(decision.candidates) if open_[k] and name != space.none]
             chosen = set(sorted(allowed, key=lambda k: (-row[k], k))[:most])
             found.append([k in chosen for k in range(len(row))])
         return found
+
+
+def _allowed_scores(space: SearchSpace, left: Row, scores: list[float]) -> list[float]:
+    """Those of the operations of an edge that are left, ``none`` aside."""
+    return [s for name, there, s in zip(space.primitives, left, scores, strict=True) if there and name != space.none]
 
 
 def _is_read(source: int, decision: Decision, left: Row) -> bool:

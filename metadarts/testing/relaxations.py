@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from metadarts.core.rng import Key
 from metadarts.core.types import Stage
-from metadarts.relaxations import Relaxation, zeros_learn
+from metadarts.relaxations import CLOSED, Relaxation, zeros_learn
 
 SHAPE = (2, 3, 4)
 """Of the alphas: tasks, rows, candidates."""
@@ -27,9 +27,10 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True, learns: boo
 
     Raises:
         AssertionError: on a wrong shape or type, weights that are not finite, have no graph or are not the same when
-            computed again, a device or a progress that only works as a number, noise that its key does not decide,
-            derivatives that differ from central differences, or scores that are not finite double-precision numbers
-            from 0 on or that rank the candidates of a row otherwise than their alphas do.
+            computed again, a weight for a candidate that is dropped for good, a device or a progress that only works as
+            a number, noise that its key does not decide, derivatives that differ from central differences, or scores
+            that are not finite double-precision numbers from 0 on or that rank the candidates of a row otherwise than
+            their alphas do.
     """
     key = Key(("check_relaxation",))
     alpha = torch.randn(SHAPE, dtype=torch.float64, generator=key.child("alpha").torch())
@@ -42,6 +43,7 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True, learns: boo
             noise = _draw(draws, at)
             _check_weights(relaxation, alpha, at, noise, learns)
             _check_device(relaxation, alpha, at, noise)
+            _check_closed(relaxation, alpha, at, noise)
             if smooth:
                 _check_derivatives(relaxation, alpha, at, noise)
     if not zeros_learn(relaxation):
@@ -101,6 +103,19 @@ def _check_zeros(relaxation: Relaxation, alpha: Tensor, noise: Tensor | None) ->
     if bool((first != 0).any()) or bool((second != 0).any()):
         raise AssertionError(
             "weights of exactly 0 have a derivative: expected none, or the attribute zeros_learn of True"
+        )
+
+
+def _check_closed(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
+    """A candidate that is dropped for good is as one that was never there."""
+    left = [0, 2, 3]
+    closed = alpha.clone()
+    closed[..., 1] = CLOSED
+    weights = relaxation.weights(closed, at, noise)
+    alone = relaxation.weights(alpha[..., left], at, None if noise is None else noise[..., left])
+    if bool((weights[..., 1] != 0).any()) or not torch.allclose(weights[..., left], alone, rtol=1e-9, atol=1e-12):
+        raise AssertionError(
+            f"weights at {at}: expected 0 for a candidate whose alpha is CLOSED, and the others weighed without it"
         )
 
 
