@@ -31,10 +31,11 @@ def scores_of(space):
 def test_what_is_best_derives_to_the_same_cell(space):
     scores = scores_of(space)
     best = Kept.everything(space).best(space, scores)
-    named = best.named(space)
+    left = best.named(space)
     masked = {
         name: [
-            [score * there for score, there in zip(*both, strict=True)] for both in zip(rows, named[name], strict=True)
+            [score if there else 0.0 for score, there in zip(*row, strict=True)]
+            for row in zip(rows, left[name], strict=True)
         ]
         for name, rows in scores.items()
     }
