@@ -15,18 +15,28 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def searched(folder, device):
+COMMITS = {
+    "training.meta_steps": 9, "space.inputs_by": "pairs", "space.none": False, "relaxation.name": "annealed",
+    "relaxation.begin": 0.0, "relaxation.finish": 0.5, "outer.alpha_rate": 0.1, "commit.drop_below": 0.1,
+    "commit.cell": 0.6, "commit.every": 0.3,
+}  # fmt: skip
+
+
+def searched(folder, device, settings=None):
     from metadarts.training import Config, RunFolder, build, search, with_settings
 
-    config = with_settings(Config(), SETTINGS).check()
+    config = with_settings(Config(), SETTINGS | (settings or {})).check()
     return search(build(config, device), RunFolder.create(folder, config, {}))
 
 
-def test_a_search_is_deterministic(device, tmp_path):
+@pytest.mark.parametrize("settings", [{}, COMMITS], ids=["mixture", "committing"])
+def test_a_search_is_deterministic(device, tmp_path, settings):
+    """One that commits records its step anew for what is left of the network."""
     for package in ("yaml", "safetensors", "filelock", "tensorboard", "matplotlib", "PIL"):
         pytest.importorskip(package)
-    one, other = (searched(tmp_path / name, device) for name in ("one", "other"))
-    assert one.step == other.step == 3
+    one, other = (searched(tmp_path / name, device, settings) for name in ("one", "other"))
+    assert one.step == other.step == settings.get("training.meta_steps", 3)
+    assert any(name.startswith("alphas.") for name in one.params) == (not settings)
     assert all(tensor.is_cuda for tensor in one.params.values())
     for name, tensor in one.params.items():
         assert torch.equal(tensor, other.params[name]), name
