@@ -2,6 +2,7 @@
 
     python -m benchmarks.build_start glyphs
     python -m benchmarks.build_start cifar-fs --data-root CIFAR100
+    python -m benchmarks.build_start cifar-fs-cell --data-root CIFAR100
 
 searches with the preset of that start into runs/start-NAME (or goes on with a search that was cut off there),
 measures the best checkpoint on 600 test tasks, and writes metadarts/fewshot/starts/NAME.safetensors. With the same
@@ -25,7 +26,9 @@ from metadarts.training import RunFolder
 STARTS = Path(__file__).resolve().parents[1] / "metadarts" / "fewshot" / "starts"
 MOST_BYTES = 10**6
 SETTINGS = ("--set", "outer.alpha_decay=0.001")
-"""The bundled starts were searched with version 0.1, where this was the default."""
+"""The supernets were searched with version 0.1, where this was the default."""
+CELL = "-cell"
+"""Ends the names of those that committed to a cell."""
 
 
 def search(name: str, run: Path, data_root: Path | None, threads: int) -> None:
@@ -34,7 +37,8 @@ def search(name: str, run: Path, data_root: Path | None, threads: int) -> None:
         words = [] if RunFolder.open(run).is_finished else ["search", "--resume", str(run), "--threads", str(threads)]
     else:
         place = ["--data-root", str(data_root)] if data_root else []
-        words = ["search", "--data", name, *place, "--preset", f"start-{name}", *SETTINGS]
+        words = ["search", "--data", name.removesuffix(CELL), *place, "--preset", f"start-{name}"]
+        words += [] if name.endswith(CELL) else SETTINGS
         words += ["--threads", str(threads), "--out", str(run)]
     for line in [words, ["evaluate", str(run), "--tasks", "600", "--threads", str(threads)]]:
         if line:

@@ -30,7 +30,11 @@ def search(
     ways: Annotated[int | None, typer.Option(min=2, help="Classes per task. Default: 5.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Support images per class. Default: 1.")] = None,
     preset: Annotated[
-        str, typer.Option(help="Named settings: quick, omniglot, cifar, start-glyphs, start-cifar-fs, tnas.")
+        str,
+        typer.Option(
+            help="Named settings: quick, omniglot, cifar, start-glyphs, start-cifar-fs, start-glyphs-cell, "
+            "start-cifar-fs-cell, tnas."
+        ),
     ] = "quick",
     config: Annotated[Path | None, typer.Option(help="A config.yaml to start from, in place of a preset.")] = None,
     order: Annotated[str | None, typer.Option(help="first or second (exact).")] = None,

@@ -32,8 +32,9 @@ from metadarts.training.config import config_of, to_settings
 from .input_spec import InputSpec, background, require_agreement
 
 FORMAT, VERSION, KEY = "metadarts.start", 1, "metadarts"
-BUNDLED = ("glyphs", "cifar-fs")
-"""The starts that come with the package: 28x28 grey characters, 32x32 colour images."""
+BUNDLED = ("glyphs", "cifar-fs", "glyphs-cell", "cifar-fs-cell")
+"""The starts that come with the package, for 28x28 grey characters and 32x32 colour images: supernets, whose alphas are
+adapted with their weights, and cells that searches committed to, which are smaller and faster."""
 
 AUTO = "auto"
 PARAM, RATE = "param/", "rate/"
@@ -119,8 +120,8 @@ def open_start(name: str | Path, plugins: Sequence[str] = ()) -> Start:
 
 
 def suited_start(channels: int) -> str:
-    """The bundled start for images of ``channels`` channels, as "auto" chooses it: "glyphs" for grey ones."""
-    return BUNDLED[0] if channels == 1 else BUNDLED[1]
+    """The bundled start for images of ``channels`` channels, as "auto" chooses it: the cell for grey or colour ones."""
+    return "glyphs-cell" if channels == 1 else "cifar-fs-cell"
 
 
 def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:

@@ -6,71 +6,76 @@ from typing import Any
 
 from metadarts.core.errors import ConfigError, nearest
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {
-        "training.minutes": 3.0,
-        "training.tasks": 8,
-        "inner.steps": 2,
-        "inner.weight_rate": 0.4,
+Settings = dict[str, Any]
+
+COMMITS: Settings = {
+    "space.inputs_by": "pairs",
+    "space.none": False,
+    "relaxation.name": "annealed",
+    "relaxation.begin": 0.02,
+    "relaxation.finish": 0.14,
+    "relaxation.end": 0.03,
+    "outer.alpha_warmup": 0.02,
+    "outer.alpha_rate": 0.06,
+    "commit.drop_below": 0.02,
+    "commit.drop_from": 0.03,
+    "commit.cell": 0.16,
+}
+"""Operations and pairs of inputs are annealed over the first part of the run; the cell that is left is trained on."""
+
+_PROTOTYPES: Settings = {
+    "training.tasks": 2,
+    "training.validation_tasks": 60,
+    "model.head": "prototype",
+    "inner.steps": 1,
+    "inner.alpha_rate": 10.0,
+    "outer.final": 0.02,
+}
+"""Many classes and few tasks a step, a head of class means, and one inner step."""
+_START: Settings = _PROTOTYPES | {"model.bn": "support"}
+_GLYPHS: Settings = _START | {
+    "tasks.train_ways": 12, "tasks.shots": 3, "tasks.queries": 3, "inner.weight_rate": 0.1, "training.validations": 5,
+}  # fmt: skip
+_CIFAR_FS: Settings = _START | {
+    "tasks.train_ways": 10, "tasks.shots": 5, "tasks.queries": 5, "inner.weight_rate": 0.05, "training.validations": 6,
+}  # fmt: skip
+_CELL: Settings = COMMITS | {"training.meta_steps": 3000, "relaxation.finish": 0.1, "commit.cell": 0.11}
+"""By a share of the meta-steps: those of the supernet take several times as long as those of the cell."""
+
+PRESETS: dict[str, Settings] = {
+    "quick": COMMITS
+    | _PROTOTYPES
+    | {
+        "training.minutes": 2.5,
+        "training.validation_tasks": 40,
+        "tasks.train_ways": 12,
+        "tasks.queries": 3,
+        "inner.weight_rate": 0.1,
         "evaluate.steps": 5,
-        "outer.final": 0.05,
+        "commit.drop_below": 0.0,  # so that any cell can be cut out, to compare with
     },
-    "omniglot": {
+    "omniglot": COMMITS
+    | _PROTOTYPES
+    | {
         "training.minutes": 20.0,
-        "training.tasks": 2,
         "training.validations": 4,
-        "training.validation_tasks": 60,
         "tasks.train_ways": 20,
         "tasks.queries": 3,
-        "model.head": "prototype",
-        "inner.steps": 1,
         "inner.weight_rate": 0.1,
-        "inner.alpha_rate": 10.0,
-        "outer.final": 0.02,
     },
-    "cifar": {
+    "cifar": COMMITS
+    | _PROTOTYPES
+    | {
         "training.minutes": 20.0,
-        "training.tasks": 2,
         "training.validations": 4,
-        "training.validation_tasks": 60,
         "tasks.train_ways": 10,
         "tasks.queries": 5,
-        "model.head": "prototype",
-        "inner.steps": 1,
         "inner.weight_rate": 0.05,
-        "inner.alpha_rate": 10.0,
-        "outer.final": 0.02,
     },
-    "start-glyphs": {
-        "training.meta_steps": 1500,
-        "training.tasks": 2,
-        "training.validations": 5,
-        "training.validation_tasks": 60,
-        "tasks.train_ways": 12,
-        "tasks.shots": 3,
-        "tasks.queries": 3,
-        "model.head": "prototype",
-        "model.bn": "support",
-        "inner.steps": 1,
-        "inner.weight_rate": 0.1,
-        "inner.alpha_rate": 10.0,
-        "outer.final": 0.02,
-    },
-    "start-cifar-fs": {
-        "training.meta_steps": 2400,
-        "training.tasks": 2,
-        "training.validations": 6,
-        "training.validation_tasks": 60,
-        "tasks.train_ways": 10,
-        "tasks.shots": 5,
-        "tasks.queries": 5,
-        "model.head": "prototype",
-        "model.bn": "support",
-        "inner.steps": 1,
-        "inner.weight_rate": 0.05,
-        "inner.alpha_rate": 10.0,
-        "outer.final": 0.02,
-    },
+    "start-glyphs": _GLYPHS | {"training.meta_steps": 1500},
+    "start-cifar-fs": _CIFAR_FS | {"training.meta_steps": 2400},
+    "start-glyphs-cell": _GLYPHS | _CELL,
+    "start-cifar-fs-cell": _CIFAR_FS | _CELL,
     "tnas": {
         "training.meta_steps": 12500,
         "tasks.queries": 15,
@@ -80,11 +85,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "outer.alpha_decay": 1e-3,
     },
 }
-"""`tnas` is the paper's search (Lian et al., 2020); `start-*` make
-the bundled starts, under `support` statistics, since what is exported has them frozen."""
+"""`tnas` is the paper's search (Lian et al., 2020); `start-*` make the bundled starts, under `support` statistics, since
+what is exported has them frozen; the others commit to a cell."""
 
 
-def preset(name: str) -> dict[str, Any]:
+def preset(name: str) -> Settings:
     """The settings of preset ``name``. Raises ConfigError."""
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}: {nearest(name, PRESETS)}")
