@@ -85,8 +85,8 @@ PRESETS: dict[str, Settings] = {
         "outer.alpha_decay": 1e-3,
     },
 }
-"""`tnas` is the paper's search (Lian et al., 2020); `start-*` make the bundled starts, under `support` statistics, since
-what is exported has them frozen; the others commit to a cell."""
+"""`tnas` is the paper's search (Lian et al., 2020). `start-*` make the bundled starts, under `support` statistics,
+since what is exported has them frozen. All but these supernets and `tnas` commit to a cell."""
 
 
 def preset(name: str) -> Settings:
