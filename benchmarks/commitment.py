@@ -1,31 +1,38 @@
-"""What committing to a cell is worth: presets, mechanisms and random cells, each in the same minutes.
+"""What committing to a cell is worth: presets, mechanisms and random cells, each search in the same minutes.
 
     python -m benchmarks.commitment presets --data-root DATA --minutes 10 --jobs 2
     python -m benchmarks.commitment mechanisms --data-root DATA --minutes 8 --jobs 2
     python -m benchmarks.commitment random --data-root DATA --minutes 5 --jobs 2 --seeds 3
 
-A row is one search, in a process of one thread; it is then measured on the same 600 test tasks as all other rows: the
-supernet, its cut-out cell with the weights that it inherits, random cells cut out alike, and of a run that committed
-the cell that it ships. Rows that are there already are kept, so a study that stopped goes on. The tables are
-benchmarks/results/commitment-STUDY.json and .md; DATA holds omniglot_28_u8.npz and a folder cifar100.
+presets: the preset that commits beside that of version 0.1, which stays a mixture. For glyphs ("quick") the recipes
+differ in much besides (head, ways, tasks); for the others in committing alone.
+mechanisms: what makes alphas choose, on CIFAR-FS, with the settings of the preset "cifar" in all else.
+random: the cell of the preset beside random cells that are meta-trained alike, for as long, from their own beginning.
+
+A row is one search in a process of one thread, measured on the same 600 test tasks as all other rows: the supernet, its
+cut-out cell with inherited weights, random cells cut out alike; of a run that committed the cell that it ships. A cell
+chosen by a rule on validation tasks took the seconds shown besides those of its search. Rows lie in runs/commitment,
+named after all that they depend on, so a study that stopped goes on; its tables are
+benchmarks/results/commitment-STUDY.{json,md}. DATA holds omniglot_28_u8.npz and a folder cifar100.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.mixtures import MIXTURES
+from benchmarks.mixtures import mixture
 from metadarts.core.rng import Key
 from metadarts.core.types import alphas_of
 from metadarts.derive import alpha_entropy, derive_genotype
@@ -40,7 +47,6 @@ from metadarts.training.selection import choose, selection_rule
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TASKS = 600
-SMOKE_TASKS = 10
 RANDOM_CELLS = 12
 CUT_CELLS = 4
 """Random cells that are cut out of each supernet."""
@@ -50,35 +56,33 @@ DATA = {"omniglot": (1, ""), "cifar-fs": (5, "cifar100"), "fc100": (5, "cifar100
 """Source -> shots, and where its data lie below the root."""
 PRESET_OF = {"omniglot": "omniglot", "cifar-fs": "cifar", "fc100": "cifar", "glyphs": "quick"}
 PAIRS = {"space.inputs_by": "pairs", "space.none": False}
-NO_COMMIT = {"commit.drop_below": 0.0, "commit.operations": 1.0, "commit.cell": 1.0}
+FAST = {"outer.alpha_warmup": 0.02, "outer.alpha_rate": 0.06}
+"""As the preset has it: a rate of alphas that lets them choose within minutes."""
 ANNEALED = {
-    **PAIRS,
-    "relaxation.name": "annealed",
-    "relaxation.begin": 0.1,
-    "relaxation.finish": 0.9,
+    **PAIRS, **FAST, "relaxation.name": "annealed", "relaxation.begin": 0.02, "relaxation.finish": 0.9,
     "relaxation.end": 0.03,
-    "outer.alpha_warmup": 0.05,
-    "outer.alpha_rate": 0.03,
-}
-WITHIN = {"relaxation.start": 1.0, "relaxation.end": 1.0, "relaxation.begin": 0.0, "relaxation.finish": 1.0}
-MECHANISMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "softmax, T = 1, L2": ({"outer.alpha_decay": 1e-3}, ("argmax", "perturbation")),
-    "softmax, T = 1": ({}, ("argmax",)),
-    "annealed": (ANNEALED, ("argmax",)),
-    "soft pruning within the task": (
-        {**PAIRS, "relaxation.name": "annealed", **WITHIN, "relaxation.inner_end": 0.1, "outer.alpha_warmup": 0.3},
-        ("argmax",),
-    ),
-    "hard query pass": ({**PAIRS, "relaxation.name": "hard", "relaxation.passes": "query"}, ("argmax",)),
-    "GDAS": ({**PAIRS, "relaxation.name": "gdas", "outer.alpha_rate": 0.03}, ("argmax",)),
-    "sampled paths": ({**PAIRS, "relaxation.name": "paths"}, ("sampled",)),
-    "GAEA": (
-        {**PAIRS, "inner.alpha_rule": "exponentiated", "outer.alpha_rule": "exponentiated", "outer.alpha_rate": 0.1,
-         "inner.alpha_rate": 3.75},
-        ("argmax",),
-    ),
-    "committed": ({}, ()),
 }  # fmt: skip
+WITHIN = {
+    **PAIRS, **FAST, "relaxation.name": "annealed", "relaxation.end": 1.0, "relaxation.inner_end": 0.1,
+}  # fmt: skip
+GAEA = {
+    **PAIRS, "inner.alpha_rule": "exponentiated", "outer.alpha_rule": "exponentiated", "outer.alpha_rate": 0.1,
+    "inner.alpha_rate": 3.75,
+}  # fmt: skip
+ARGMAX = ("argmax",)
+MECHANISMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "softmax, L2 on alphas": ({"outer.alpha_decay": 1e-3}, ("argmax", "perturbation")),
+    "softmax": ({}, ARGMAX),
+    "softmax, pairs": (PAIRS, ARGMAX),
+    "softmax, pairs, fast alphas": ({**PAIRS, **FAST}, ARGMAX),
+    "annealed": (ANNEALED, ARGMAX),
+    "soft pruning within the task": (WITHIN, ARGMAX),
+    "hard query pass": ({**PAIRS, **FAST, "relaxation.name": "hard", "relaxation.passes": "query"}, ARGMAX),
+    "GDAS": ({**PAIRS, **FAST, "relaxation.name": "gdas"}, ARGMAX),
+    "sampled paths": ({**PAIRS, "relaxation.name": "paths"}, ("sampled",)),
+    "GAEA": (GAEA, ARGMAX),
+    "committed": ({}, ()),
+}
 """Name -> what differs from the mixture's settings, and the rules by which its cell is derived."""
 
 
@@ -97,36 +101,47 @@ class Row:
     name: str
     source: str
     settings: Mapping[str, Any]
-    rules: tuple[str, ...] = ("argmax",)
+    rules: tuple[str, ...] = ARGMAX
     seed: int = 0
 
-    @property
-    def file(self) -> str:
+    def file(self, minutes: float, tasks: int) -> str:
+        """Its name on disk, with a digest of all that decides its result but the code."""
         text = "".join(letter if letter.isalnum() else "-" for letter in self.name)
-        return f"{self.source}-{text}-seed{self.seed}"
+        told = json.dumps([dict(self.settings), self.rules, minutes, tasks], sort_keys=True)
+        return f"{self.source}-{text}-seed{self.seed}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 @dataclass
 class Measured:
-    """Accuracies of one network, task by task, and its weights."""
+    """One network.
+
+    Args:
+        accuracies: on the test tasks.
+        weights: as a linear layer for the task's classes counts.
+        genotype: of a cell.
+        seconds: that choosing it took besides the search.
+    """
 
     accuracies: list[float]
     weights: int
     genotype: str | None = None
+    seconds: float = 0.0
 
     @property
     def text(self) -> str:
+        """Mean and interval over tasks."""
         values = torch.tensor(self.accuracies, dtype=torch.float64)
         return f"{float(values.mean()):.2%} ± {interval95(values):.2%}"
 
 
 @dataclass
 class Found:
-    """What a row came to."""
+    """What a row came to: the search's steps and seconds, its best validation, the entropies of its alphas."""
 
     row: str
     source: str
     seed: int
+    minutes: float
     steps: int
     seconds: float
     validation: float | None
@@ -136,24 +151,24 @@ class Found:
     measured: dict[str, Measured] = field(default_factory=dict)
 
 
-def rows_of(study: str, seeds: int, smoke: bool = False) -> Iterator[Row]:
+def rows_of(study: str, seeds: int) -> Iterator[Row]:
     """The rows of ``study``."""
     if study == "presets":
         for source, name in PRESET_OF.items():
-            yield Row("mixture", source, MIXTURES[name])
+            yield Row("mixture", source, mixture(name))
             yield Row("committed", source, preset(name), ())
     elif study == "mechanisms":
         for name, (changes, rules) in MECHANISMS.items():
-            base = preset("cifar") if name == "committed" else MIXTURES["cifar"]
+            base = preset("cifar") if name == "committed" else mixture("cifar")
             yield Row(name, "cifar-fs", {**base, **changes}, rules)
     else:
         space = darts(inputs_by="pairs", none=False)
         for source in ("cifar-fs", "fc100"):
             for seed in range(seeds):
                 yield Row("committed", source, preset("cifar"), (), seed)
-                for number in range(RANDOM_CELLS if not smoke else 2):
+                for number in range(RANDOM_CELLS):
                     cell = random_genotype(space, Key.from_seed(0).child("random cells", number))
-                    own = {**MIXTURES["cifar"], **PAIRS, "model.network": "cell", "model.genotype": str(cell)}
+                    own = {**mixture("cifar"), **PAIRS, "model.network": "cell", "model.genotype": str(cell)}
                     yield Row(f"random {number}", source, own, (), seed)
 
 
@@ -165,70 +180,77 @@ def config_of(row: Row, root: Path, minutes: float) -> Config:
     return with_settings(Config(), {**row.settings, **place, **own}).check()
 
 
-def run_row(row: Row, root: Path, minutes: float, runs: Path, tasks: int) -> Found:
-    """Search and measure."""
-    path = runs / row.file
-    folder = RunFolder.open(path) if (path / "config.yaml").is_file() else None
-    config = config_of(row, root, minutes) if folder is None else folder.config()
-    experiment = build(config)
-    folder = folder or RunFolder.create(path, config, describe("cpu"))
+def run_row(row: Row, root: Path, minutes: float, path: Path, tasks: int) -> Found:
+    """Search into ``path``, or go on there, and measure."""
+    begun = (path / "config.yaml").is_file()
+    folder = RunFolder.open(path) if begun else RunFolder.create(path, config_of(row, root, minutes), describe("cpu"))
+    experiment = build(folder.config())
     if not folder.is_finished:
         search(experiment, folder)
     opened = open_run(path)
     last, best = folder.load("last").facts, opened.checkpoint
+    alphas = alphas_of((folder.load("supernet") if folder.has("supernet") else best).params)
     found = Found(
-        row.name, row.source, row.seed, last["step"], last["seconds"], best.facts.get("validation_accuracy"),
-        alpha_entropy(alphas_of(best.params), experiment.network.relaxation), describe("cpu"),
-        dict(row.settings),
+        row.name, row.source, row.seed, minutes, last["step"], last["seconds"], best.facts.get("validation_accuracy"),
+        alpha_entropy(alphas, experiment.network.relaxation), describe("cpu"), dict(row.settings),
     )  # fmt: skip
-    for name, (one, checkpoint) in networks_of(row, path, opened.experiment(experiment.source), best).items():
-        result = evaluate_run(one, checkpoint, "test", tasks).evaluation.accuracies
-        genotype = one.network.genotype
-        weights = one.network.count(one.config.tasks.ways)[0]
-        found.measured[name] = Measured(result.tolist(), weights, None if genotype is None else str(genotype))
+    for name, (one, checkpoint, seconds) in networks_of(row, path, opened.experiment(experiment.source), best):
+        accuracies = evaluate_run(one, checkpoint, "test", tasks).evaluation.accuracies.tolist()
+        weights, genotype = one.network.count(one.config.tasks.ways)[0], one.network.genotype
+        found.measured[name] = Measured(accuracies, weights, None if genotype is None else str(genotype), seconds)
     return found
 
 
-def networks_of(
-    row: Row, path: Path, experiment: Experiment, best: Checkpoint
-) -> dict[str, tuple[Experiment, Checkpoint]]:
-    """What is measured of a run, by name."""
+Networks = Iterator[tuple[str, tuple[Experiment, Checkpoint, float]]]
+
+
+def networks_of(row: Row, path: Path, experiment: Experiment, best: Checkpoint) -> Networks:
+    """What is measured of a run: name, the network, its parameters, and the seconds that choosing it took."""
     if not experiment.network.mixes:
-        found = {"cell": (experiment, best)}
+        yield "cell", (experiment, best, 0.0)
         if RunFolder.open(path).has("supernet"):
             before = open_run(path, checkpoint="supernet")
-            found["supernet at the cut"] = before.experiment(experiment.source), before.checkpoint
-        return found
+            yield "supernet at the cut", (before.experiment(experiment.source), before.checkpoint, 0.0)
+        return
     space = experiment.network.space
-    found = {"supernet": (experiment, best)}
+    yield "supernet", (experiment, best, 0.0)
     for name in row.rules:
+        begun, key = time.monotonic(), Key.from_seed(row.seed).child("derive", name)
         if name == "argmax":
             cell = derive_genotype(alphas_of(best.params), space, experiment.network.relaxation)
         else:
-            key = Key.from_seed(row.seed).child("derive", name)
             cell = choose(experiment, best, selection_rule(name, {}), tasks=JUDGED_TASKS, key=key).selection.genotype
-        found[f"cell by {name}"] = discretised(experiment, best, cell)
+        yield f"cell by {name}", (*discretised(experiment, best, cell), time.monotonic() - begun)
     for number in range(CUT_CELLS if row.rules else 0):
         cell = random_genotype(space, Key.from_seed(0).child("cut cells", number))
-        found[f"random cell {number}"] = discretised(experiment, best, cell)
-    return found
-
-
-def write(found: Found, path: Path) -> None:
-    """One row, accuracies rounded to what 75 queries can tell."""
-    told = found.__dict__ | {
-        "measured": {
-            name: one.__dict__ | {"accuracies": [round(value, 5) for value in one.accuracies]}
-            for name, one in found.measured.items()
-        }
-    }
-    path.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        yield f"random cell {number}", (*discretised(experiment, best, cell), 0.0)
 
 
 def read(path: Path) -> Found:
-    """What `write` wrote."""
+    """What a row's process wrote."""
     told = json.loads(path.read_text(encoding="utf-8"))
     return Found(**told | {"measured": {name: Measured(**one) for name, one in told["measured"].items()}})
+
+
+def table_of(found: list[Found]) -> str:
+    """Markdown: one line for each network of each row; differences are paired with the row's first network."""
+    columns = [
+        "source", "row", "seed", "minutes", "steps", "s a step", "mean entropy", "network", "weights", "test accuracy",
+        "less the first", "validation", "s to choose",
+    ]  # fmt: skip
+    lines = []
+    for row in found:
+        first = torch.tensor(next(iter(row.measured.values())).accuracies, dtype=torch.float64)
+        entropy = f"{sum(row.entropy.values()) / len(row.entropy):.2f}" if row.entropy else ""
+        for name, one in row.measured.items():
+            apart = torch.tensor(one.accuracies, dtype=torch.float64) - first
+            lines.append([
+                row.source, row.row, f"{row.seed}", f"{row.minutes:g}", f"{row.steps}",
+                f"{row.seconds / max(1, row.steps):.2f}", entropy, name, f"{one.weights:,}", one.text,
+                f"{float(apart.mean()):+.2%} ± {interval95(apart):.2%}" if bool(apart.any()) else "",
+                "" if row.validation is None else f"{row.validation:.2%}", f"{one.seconds:.0f}",
+            ])  # fmt: skip
+    return Table(columns, lines).markdown() + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -246,45 +268,39 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     runs = options.runs / options.study
     runs.mkdir(parents=True, exist_ok=True)
-    rows = [row for row in rows_of(options.study, options.seeds) if options.only in row.file]
+    rows = {row.file(options.minutes, options.tasks): row for row in rows_of(options.study, options.seeds)}
+    rows = {file: row for file, row in rows.items() if options.only in file}
     if options.row:
         torch.set_num_threads(1)
-        (row,) = [row for row in rows if row.file == options.row]
-        write(run_row(row, options.data_root, options.minutes, runs, options.tasks), runs / f"{row.file}.json")
+        found = run_row(rows[options.row], options.data_root, options.minutes, runs / options.row, options.tasks)
+        (runs / f"{options.row}.json").write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
         return
-    missing = [row for row in rows if not (runs / f"{row.file}.json").is_file()]
     words = [sys.executable, "-m", "benchmarks.commitment", options.study, "--data-root", str(options.data_root)]
     words += ["--minutes", str(options.minutes), "--seeds", str(options.seeds), "--tasks", str(options.tasks)]
-    words += ["--runs", str(options.runs)]
-    begun = time.monotonic()
-
-    def one(row: Row) -> None:
-        log = (runs / f"{row.file}.log").open("w")
-        code = subprocess.run([*words, "--row", row.file], stdout=log, stderr=log, check=False).returncode
-        print(
-            f"{time.monotonic() - begun:7.0f} s  {row.file}: {'done' if code == 0 else 'FAILED, see its log'}",
-            flush=True,
-        )
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(one, missing))
-    found = [read(runs / f"{row.file}.json") for row in rows if (runs / f"{row.file}.json").is_file()]
-    (RESULTS / f"commitment-{options.study}.md").write_text(table_of(found), encoding="utf-8")
-    (RESULTS / f"commitment-{options.study}.json").write_text(
-        json.dumps([json.loads((runs / f"{row.file}.json").read_text()) for row in rows
-                    if (runs / f"{row.file}.json").is_file()]) + "\n", encoding="utf-8")  # fmt: skip
+    words += ["--runs", str(options.runs), "--row"]
+    failed = _run_missing([file for file in rows if not (runs / f"{file}.json").is_file()], words, runs, options.jobs)
+    found_rows = [read(runs / f"{file}.json") for file in rows if (runs / f"{file}.json").is_file()]
+    path = RESULTS / f"commitment-{options.study}"
+    path.with_suffix(".md").write_text(table_of(found_rows), encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps([asdict(row) for row in found_rows]) + "\n", encoding="utf-8")
+    if failed:
+        sys.exit(f"{len(failed)} of {len(rows)} rows failed: {', '.join(failed)}; see their logs in {runs}")
 
 
-def table_of(found: list[Found]) -> str:
-    """Markdown: one line for each network of each row."""
-    columns = ["source", "row", "seed", "steps", "s a step", "network", "weights", "test accuracy"]
-    lines = [
-        [row.source, row.row, f"{row.seed}", f"{row.steps}", f"{row.seconds / max(1, row.steps):.2f}", name,
-         f"{one.weights:,}", one.text]
-        for row in found
-        for name, one in row.measured.items()
-    ]  # fmt: skip
-    return Table(columns, lines).markdown() + "\n"
+def _run_missing(files: list[str], words: list[str], runs: Path, jobs: int) -> list[str]:
+    """Run the rows of ``files``, ``jobs`` at once; those that failed."""
+    begun, failed = time.monotonic(), []
+
+    def one(file: str) -> None:
+        with (runs / f"{file}.log").open("w") as log:
+            code = subprocess.run([*words, file], stdout=log, stderr=log, check=False).returncode
+        if code:
+            failed.append(file)
+        print(f"{time.monotonic() - begun:7.0f} s  {file}: {'FAILED' if code else 'done'}", flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, files))
+    return failed
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def gradients(batches: int, device: str) -> list[dict[str, Any]]:
 def accuracies(precision: str, steps: int, tasks: int, device: str) -> torch.Tensor:
     """[tasks]: accuracies on held-out validation tasks after a search of ``steps`` meta-steps on the glyphs."""
     settings = {"training.minutes": 0.0, "training.meta_steps": steps, "model.precision": precision}
-    config = with_settings(Config(), preset("quick") | settings).check()
+    config = with_settings(Config(), preset("quick-supernet") | settings).check()
     experiment = build(config, device)
     state = experiment.fresh_state()
     for step in range(steps):

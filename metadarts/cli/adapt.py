@@ -87,7 +87,14 @@ def adapt(
     record = _recorder(archive, images, learnt, looked_at)
     settings = AdaptSettings(steps, seconds)
     adapter = Adapter.open(
-        start, learnt, settings=settings, held_out=looked_at, seed=seed, device=device, plugins=plugin or ()
+        start,
+        learnt,
+        settings=settings,
+        held_out=looked_at,
+        seed=seed,
+        device=device,
+        plugins=plugin or (),
+        alphas=archive is not None or model is not None,
     )
     if archive is not None:
         if adapter.start.is_cell:
@@ -97,6 +104,8 @@ def adapt(
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)
     _say_end(adapter.adapt(_say_step), settings.steps)
+    if more_steps is not None and finish != ALL and adapter.finish_of(finish) == adapter.finishes[0]:
+        raise ConfigError(f"--more-steps: the start {start} is one cell; its finish {finish} takes --steps alone")
     chosen = adapter.finishes if finish == ALL else (adapter.finish_of(finish),)
     for name in chosen:
         if name != adapter.finishes[0]:

@@ -45,7 +45,9 @@ def add_tasks(
 ) -> None:
     """Adapt tasks of a run's split, as at test time, and record each; a call that was stopped goes on where it was.
 
-    Example: metadarts archive add experience.sqlite --run runs/demo --tasks 2000
+    It takes a run that stays a supernet to its end, as the presets *-supernet do.
+
+    Example: metadarts archive add experience.sqlite --run runs/mine --tasks 2000
     """
     from metadarts.papers.recording import record_tasks, recorded_episodes
     from metadarts.predictor.archive import Archive

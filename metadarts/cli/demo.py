@@ -113,8 +113,8 @@ def _say_verdict(rows: list[dict[str, Any]]) -> None:
     if SUPERNET_ROW in named:
         parent, own, random = (named[row]["accuracy"] for row in (SUPERNET_ROW, CUT_ROW, RANDOM_ROW))
         lines += [
-            f"  the supernet that it was cut out of: {parent:.1%}",
-            f"  at that moment, all with the weights of the supernet: the cell {own:.1%}, random cells {random:.1%}",
+            f"  the supernet, early in the run, when the cell was cut out of it: {parent:.1%}",
+            f"  cells cut out of it then, before training of their own: this one {own:.1%}, random ones {random:.1%}",
         ]
     lines += [
         f"  the network before it has adapted: {named[UNADAPTED_ROW]['accuracy']:.1%}",

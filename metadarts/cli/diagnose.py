@@ -19,6 +19,7 @@ def diagnose(
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: RUN/diagnosis.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="best, last or supernet.")] = "best",
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
     fit_memory: common.FitMemory = None,
@@ -33,7 +34,10 @@ def diagnose(
 
     Takes a few times as long as evaluating as many tasks: each is learnt ten times at most.
 
-    Example: metadarts diagnose runs/demo --tasks 100
+    It takes a supernet whose inputs are chosen by rule, as the presets *-supernet search it; of a run that committed to a
+    cell, --checkpoint supernet is one.
+
+    Example: metadarts diagnose runs/mine --tasks 100
     """
     from metadarts.core.errors import ConfigError
     from metadarts.papers.diagnosis import as_text, require_diagnosable
@@ -45,8 +49,8 @@ def diagnose(
     resolved = common.prepare(device, threads)
     settings = {"training.fit_memory": fit_memory}
     opened = open_run(
-        run, device=resolved, data=data, data_root=data_root, settings=settings, finished=split == "test",
-        plugins=plugin or (),
+        run, checkpoint=checkpoint, device=resolved, data=data, data_root=data_root, settings=settings,
+        finished=split == "test", plugins=plugin or (),
     )  # fmt: skip
     experiment = common.experiment_of(opened)
     require_diagnosable(experiment)

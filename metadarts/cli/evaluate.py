@@ -74,6 +74,11 @@ def evaluate(
         finished=split == "test", plugins=plugin or (),
     )  # fmt: skip
     cell = None if genotype is None else read_genotype(genotype)
+    if cell is not None and opened.config.cell() is not None:
+        raise ConfigError(
+            f"--genotype cuts a cell out of a supernet, and the checkpoint {checkpoint!r} is of one cell: leave it "
+            "out, or give --checkpoint supernet"
+        )
     experiment, state = common.experiment_of(opened), opened.checkpoint
     if cell is not None:
         experiment, state = discretised(experiment, state, cell)

@@ -164,7 +164,7 @@ def _stem(start: str, sources: _Sources, plugins: Sequence[str]) -> tuple[Stem, 
         return Stem.of_params(folder.load("best").params), folder.path.name
     name = start
     if start == AUTO:
-        name = suited_start(max(source.channels for source in sources.opened))
+        name = suited_start(max(source.channels for source in sources.opened), alphas=True)
     found = open_start(name, plugins)
     return Stem.of_params(found.params), found.name
 

@@ -32,8 +32,8 @@ def search(
     preset: Annotated[
         str,
         typer.Option(
-            help="Named settings: quick, omniglot, cifar, start-glyphs, start-cifar-fs, start-glyphs-cell, "
-            "start-cifar-fs-cell, tnas."
+            help="Named settings: quick, omniglot, cifar, quick-supernet, omniglot-supernet, cifar-supernet, "
+            "start-glyphs, start-cifar-fs, start-glyphs-cell, start-cifar-fs-cell, tnas."
         ),
     ] = "quick",
     config: Annotated[Path | None, typer.Option(help="A config.yaml to start from, in place of a preset.")] = None,

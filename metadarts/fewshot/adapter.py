@@ -70,6 +70,7 @@ class Adapter:
         seed: int = 0,
         device: str = "cpu",
         plugins: Sequence[str] = (),
+        alphas: bool = False,
     ) -> Adapter:
         """Open a start, and bring images to the form that it takes.
 
@@ -81,13 +82,14 @@ class Adapter:
             seed: of what is random: which images make a mini-batch, fresh weights.
             device: "cpu", "cuda" or "auto".
             plugins: with entries of the user's own that the start names, see `metadarts.training.load_config`.
+            alphas: whether "auto" must be a supernet, whose alphas are recorded or predicted.
 
         Raises:
             DataError: for images that cannot be read, labels that do not fit them, or a class without images.
             ConfigError: for a start or a device that is not there, or an operation that cannot be shipped.
         """
         if start == AUTO:
-            start = suited_start(3 if _any_colour(learnt.images) else 1)
+            start = suited_start(3 if _any_colour(learnt.images) else 1, alphas)
         opened = open_start(start, plugins)
         _require_folds(opened)
         support, notes = _support_of(opened, learnt, seed)

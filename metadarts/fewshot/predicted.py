@@ -26,6 +26,8 @@ def predicted_start(start: Start, model: MetaModel, support: Support) -> Start:
             f"the meta-model predicts cells of {model.space.name!r} with {model.space.nodes} nodes, the start "
             f"{start.name} has {space.name!r} with {space.nodes}: give one that was trained on such a start's tasks"
         )
+    if start.network.kept is not None:
+        raise ConfigError(f"the start {start.name} has dropped candidates that may be predicted: give a whole supernet")
     if model.extractor.in_channels != start.form.channels:
         raise ConfigError(
             f"the meta-model sees images of {model.extractor.in_channels} channels, the start {start.name} takes "

@@ -119,9 +119,13 @@ def open_start(name: str | Path, plugins: Sequence[str] = ()) -> Start:
     )
 
 
-def suited_start(channels: int) -> str:
-    """The bundled start for images of ``channels`` channels, as "auto" chooses it: the cell for grey or colour ones."""
-    return "glyphs-cell" if channels == 1 else "cifar-fs-cell"
+def suited_start(channels: int, alphas: bool = False) -> str:
+    """The bundled start for images of ``channels`` channels, as "auto" chooses it.
+
+    Args:
+        alphas: whether it must have alphas to adapt: a supernet then, else a cell.
+    """
+    return ("glyphs" if channels == 1 else "cifar-fs") + ("" if alphas else "-cell")
 
 
 def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -207,11 +207,11 @@ class MetaState:
             expected[entry].copy_(tensor)
         return state
 
-    def cut(self, cut: Callable[[Params, float], Params], rates: Collection[str]) -> MetaState:
-        """The state of a part of the network, which goes on from here: parameters and the outer rule's memory as
-        `metadarts.networks.cutter` cuts them, and the learned ``rates`` that are left."""
+    def cut(self, cut: Callable[[Params, float], Params], rates: Iterable[str]) -> MetaState:
+        """The state of a part of the network, which goes on from here, in the order of a fresh state of that part:
+        parameters and memory as `metadarts.networks.cutter` cuts them, and the learned ``rates`` that are left."""
         params = cut(self.params, CLOSED)
-        log_rates = {name: tensor for name, tensor in self.log_rates.items() if name in rates}
+        log_rates = {name: self.log_rates[name] for name in rates if name in self.log_rates}
         state = MetaState(params, log_rates, self.outer, self.on_device)
         state.step = self.step
         state.progress.fill_(float(self.progress))
@@ -219,7 +219,7 @@ class MetaState:
         for group, slots in state.slots.items():
             for slot, kept in slots.items():
                 before = self.slots[group][slot]
-                found = {n: t for n, t in before.items() if n in rates} if group == "rates" else cut(before, 0.0)
+                found = before if group == "rates" else cut(before, 0.0)
                 slots[slot] = {name: found[name].clone() for name in kept}
         return state
 

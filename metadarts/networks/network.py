@@ -72,10 +72,10 @@ class Network:
 
     def fitting(self, params: Params) -> Network:
         """The supernet of the candidates whose alphas in ``params`` are not `CLOSED`: as a run pruned it."""
-        alphas = alphas_of(params)
-        if not self.mixes or alphas.keys() != {decision.name for decision in self.decisions}:
+        alphas, shapes = alphas_of(params), {decision.name: decision.shape for decision in self.decisions}
+        if not self.mixes or {name: tuple(table.shape) for name, table in alphas.items()} != shapes:
             return self
-        return self.pruned(Kept.of(self.space, {name: (table > CLOSED / 2).tolist() for name, table in alphas.items()}))
+        return self.pruned(Kept.of(self.space, {n: (~(table <= CLOSED / 2)).tolist() for n, table in alphas.items()}))
 
     @property
     def cells(self) -> tuple[CellBlock, ...]:
@@ -395,7 +395,7 @@ def cutter(network: Network, parent: Network) -> Callable[[Params, float], Param
     shapes = network.shapes()
 
     def cut(tensors: Params, closed: float) -> Params:
-        return {name: _cut(tensor, name, closed) for name, tensor in tensors.items() if name in shapes}
+        return {name: _cut(tensors[name], name, closed) for name in shapes if name in tensors}
 
     def _cut(tensor: Tensor, name: str, closed: float) -> Tensor:
         if name in picks:

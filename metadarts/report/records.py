@@ -11,6 +11,7 @@ from metadarts.spaces import Genotype, SearchSpace
 from metadarts.store.schema import fitting_file
 from metadarts.training.lenient import as_alphas, as_number, as_numbers, as_step
 from metadarts.training.records import RunFolder
+from metadarts.training.search import CUT_CELL
 from metadarts.viz import Series
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ class Records:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The validation with the highest validation accuracy, the latest of equals as the search keeps it."""
-        known = [record for record in self.validate if finite(record.get("accuracy"))]
+        """The validation with the highest validation accuracy, the latest of equals as the search keeps it; of a run
+        that committed, one of its cell."""
+        cut = max((record["step"] for record in self.validate if record.get("of") == CUT_CELL), default=0)
+        known = [record for record in self.validate if finite(record.get("accuracy")) and record["step"] >= cut]
         return max(known, key=lambda record: (record["accuracy"], record["step"]), default=None)
 
 

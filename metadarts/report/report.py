@@ -51,7 +51,7 @@ def write_report(run: OpenRun, out: Path | None = None) -> Path:
 
 
 def _page(run: OpenRun) -> Page:
-    config, folder = run.config, run.folder
+    config, folder = run.configured, run.folder
     space, relaxation = config.search_space(), config.build_relaxation()
     searched = Searched(space, relaxation, config.catalogue.operations)
     records, (results, unreadable) = read_records(folder, space, relaxation), read_results(folder)

@@ -46,6 +46,11 @@ class Kept:
         """Candidates that are left."""
         return sum(sum(row) for table in self.tables for row in table)
 
+    def has_one_operation_each(self, space: SearchSpace) -> bool:
+        """Whether every edge is left with one operation."""
+        named = self.named(space)
+        return all(sum(row) == 1 for d in space.decisions if d.node is None for row in named[d.name])
+
     def edges(self, space: SearchSpace, cell: str) -> dict[str, tuple[tuple[int, int], ...]]:
         """primitive -> the edges (node, source) of ``cell`` on which it is left, in the order of the space's edges.
 

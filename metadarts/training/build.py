@@ -53,7 +53,8 @@ class Experiment:
         ways = tasks.train_ways if training and tasks.train_ways else tasks.ways
         queries = tasks.queries if training else evaluate.queries
         if isinstance(self.source, Source):
-            return EpisodeSampler(self.source, split, ways, tasks.shots, queries)
+            most = max(tasks.ways, len(self.source.class_numbers(split)))
+            return EpisodeSampler(self.source, split, min(ways, most), tasks.shots, queries)
         return self.source.episodes(split, ways, tasks.shots, queries)
 
     def training_batch(self, step: int) -> TaskBatch:

@@ -54,10 +54,18 @@ class Commitment:
         """Whether the run ends with a discrete network."""
         return self.cell < 1.0
 
-    def is_due(self, before: float, now: float) -> bool:
-        """Whether to look between two points of the run, shares of it."""
-        turns = any(before < share <= now for share in (self.operations, self.cell) if share < 1.0)
-        return turns or (self.drop_below > 0.0 and int(now / self.every) > int(before / self.every))
+    def is_due(self, network: Network, before: float, now: float) -> bool:
+        """Whether to look at what ``network`` may drop.
+
+        Args:
+            before, now: shares of the run at the last step and at this one.
+        """
+        if not network.mixes:
+            return False
+        undecided = network.kept is None or not network.kept.has_one_operation_each(network.space)
+        cuts, chooses = (share < 1.0 and now >= share for share in (self.cell, self.operations))
+        drops = self.drop_below > 0.0 and int(now / self.every) > int(before / self.every)
+        return cuts or (chooses and undecided) or drops
 
     def network(self, network: Network, params: Params, progress: float) -> Network:
         """What is left of ``network`` when ``progress`` of the run is done: itself where nothing is dropped.

@@ -42,6 +42,15 @@ _CIFAR_FS: Settings = _START | {
 _CELL: Settings = COMMITS | {"training.meta_steps": 3000, "relaxation.finish": 0.1, "commit.cell": 0.11}
 """By a share of the meta-steps: those of the supernet take several times as long as those of the cell."""
 
+_OMNIGLOT: Settings = _PROTOTYPES | {
+    "training.minutes": 20.0, "training.validations": 4, "tasks.train_ways": 20, "tasks.queries": 3,
+    "inner.weight_rate": 0.1,
+}  # fmt: skip
+_COLOUR: Settings = _PROTOTYPES | {
+    "training.minutes": 20.0, "training.validations": 4, "tasks.train_ways": 10, "tasks.queries": 5,
+    "inner.weight_rate": 0.05,
+}  # fmt: skip
+
 PRESETS: dict[str, Settings] = {
     "quick": COMMITS
     | _PROTOTYPES
@@ -54,24 +63,18 @@ PRESETS: dict[str, Settings] = {
         "evaluate.steps": 5,
         "commit.drop_below": 0.0,  # so that any cell can be cut out, to compare with
     },
-    "omniglot": COMMITS
-    | _PROTOTYPES
-    | {
-        "training.minutes": 20.0,
-        "training.validations": 4,
-        "tasks.train_ways": 20,
-        "tasks.queries": 3,
-        "inner.weight_rate": 0.1,
+    "omniglot": COMMITS | _OMNIGLOT,
+    "cifar": COMMITS | _COLOUR,
+    "quick-supernet": {
+        "training.minutes": 3.0,
+        "training.tasks": 8,
+        "inner.steps": 2,
+        "inner.weight_rate": 0.4,
+        "evaluate.steps": 5,
+        "outer.final": 0.05,
     },
-    "cifar": COMMITS
-    | _PROTOTYPES
-    | {
-        "training.minutes": 20.0,
-        "training.validations": 4,
-        "tasks.train_ways": 10,
-        "tasks.queries": 5,
-        "inner.weight_rate": 0.05,
-    },
+    "omniglot-supernet": _OMNIGLOT,
+    "cifar-supernet": _COLOUR,
     "start-glyphs": _GLYPHS | {"training.meta_steps": 1500},
     "start-cifar-fs": _CIFAR_FS | {"training.meta_steps": 2400},
     "start-glyphs-cell": _GLYPHS | _CELL,
@@ -85,8 +88,9 @@ PRESETS: dict[str, Settings] = {
         "outer.alpha_decay": 1e-3,
     },
 }
-"""`tnas` is the paper's search (Lian et al., 2020). `start-*` make the bundled starts, under `support` statistics,
-since what is exported has them frozen. All but these supernets and `tnas` commit to a cell."""
+"""`quick`, `omniglot` and `cifar` commit to a cell; `*-supernet` are those of version 0.1, which stay a mixture to the
+end, so that alphas adapt to every task. `tnas` is the paper's search (Lian et al., 2020). `start-*` make the bundled
+starts, under `support` statistics, since what is exported has them frozen."""
 
 
 def preset(name: str) -> Settings:

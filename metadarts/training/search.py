@@ -36,6 +36,8 @@ RECORD_SECONDS = 2.0
 ALPHA_SECONDS = 30.0
 CURVE_TASKS = 10
 """Validation tasks that are measured after every inner step; all would cost more than the validation itself."""
+CUT_CELL = "the cell that is cut out"
+"""What the first validation of a run that committed is of; from it on "best" is of the cell."""
 STEP_ADVICE = (
     "lower training.micro_batch, or let --fit-memory do it; else set inner.checkpoint to inner.steps (exact, slower), "
     "use --order first, or lower inner.steps, tasks.queries or macro.channels"
@@ -195,22 +197,23 @@ class _Search:
     def _commit(self, fraction: float) -> None:
         """Drop what is due for good, ``fraction`` of the run being done."""
         commit, network = self.config.commit, self.network
-        if not network.mixes or not commit.is_due(float(self.state.progress), fraction):
-            return
-        left = commit.network(network, self.state.params, fraction)
-        if left == network:
-            return
-        cuts = not left.mixes
-        if cuts:
-            before = self._validate("the supernet before its cell is cut out")
-            self._note_alphas()
-            self.run.save("supernet", self.state, **self._validation_facts(before))
-        self._go_on_with(left)
-        self._note("commit", **commit_facts(left))
-        if cuts:
-            self.trainer.best = None
-            self._validate("the cell that is cut out")
-        self._save()
+        if commit.is_due(network, float(self.state.progress), fraction):
+            left = commit.network(network, self.state.params, fraction)
+            if not left.mixes:
+                self._keep_supernet()
+            if left != network:
+                self._go_on_with(left)
+                self._note("commit", **commit_facts(left))
+                self._save()
+        if self.trainer.best is None and self.experiment.committed_facts():  # also where it was stopped within
+            self._validate(CUT_CELL)
+            self._save()
+
+    def _keep_supernet(self) -> None:
+        """Measure the supernet, whose cell is about to be cut out, and keep it; "best" begins anew with the cell."""
+        measured = self._validate("the supernet before its cell is cut out")
+        self.run.save("supernet", self.state, **self._validation_facts(measured))
+        self.trainer.best, self.clock.reserve = None, 0.0
 
     def _go_on_with(self, network: Network) -> None:
         """The same run, of a part of its network."""

@@ -71,6 +71,8 @@ def search_words(data) -> Callable[..., list[str]]:
             str(data),
             "--ways",
             "3",
+            "--preset",
+            "quick-supernet",
             "--meta-steps",
             "2",
             "--order",

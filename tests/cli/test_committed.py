@@ -11,7 +11,7 @@ import pytest
 from metadarts.core.rng import Key
 
 COMMIT = (
-    "--meta-steps", "4", "--set", "space.inputs_by=pairs", "--set", "space.none=false", "--set",
+    "--set", "training.meta_steps=4", "--set", "space.inputs_by=pairs", "--set", "space.none=false", "--set",
     "relaxation.name=annealed", "--set", "relaxation.begin=0.0", "--set", "relaxation.finish=0.4", "--set",
     "outer.alpha_warmup=0.1", "--set", "commit.drop_below=0.05", "--set", "commit.cell=0.5",
 )  # fmt: skip
@@ -20,7 +20,7 @@ COMMIT = (
 @pytest.fixture(scope="module")
 def run(installed, search_words, tmp_path_factory):
     out = tmp_path_factory.mktemp("committed") / "run"
-    answer = installed(*[word for word in search_words(out) if word not in ("--meta-steps", "2")], *COMMIT)
+    answer = installed(*search_words(out), *COMMIT)
     assert answer.code == 0, answer.err
     return out
 
@@ -67,6 +67,23 @@ def test_evaluate_measures_the_supernet_before_the_cut_too(run, succeed, tmp_pat
     succeed("evaluate", run, "--checkpoint", "supernet", "--split", "val", "--tasks", 4, "--device", "cpu",
             "--json", tmp_path / "found.json")  # fmt: skip
     assert json.loads((tmp_path / "found.json").read_text())["genotype"] is None
+
+
+def test_evaluate_cuts_no_cell_out_of_a_cell(run, refused, tmp_path):
+    (tmp_path / "genotype.txt").write_text(genotype_of(run))
+    said = refused("evaluate", run, "--genotype", tmp_path / "genotype.txt", "--split", "val", "--device", "cpu")
+    assert "the checkpoint 'best' is of one cell" in said
+
+
+def test_more_steps_of_a_cell_are_refused(run, images, refused, tmp_path):
+    said = refused("adapt", run, "--images", images, "--out", tmp_path / "a", "--finish", "inherited",
+                   "--more-steps", 3)  # fmt: skip
+    assert "its finish inherited takes --steps alone" in said
+
+
+def test_diagnose_opens_the_supernet_before_the_cut(run, refused):
+    said = refused("diagnose", run, "--checkpoint", "supernet", "--split", "val", "--tasks", 2, "--device", "cpu")
+    assert "diagnose the run of a space whose inputs_by is 'rule'" in said
 
 
 def test_adapt_predict_and_export_have_the_cell(run, images, succeed, tmp_path):

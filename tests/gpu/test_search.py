@@ -38,5 +38,8 @@ def test_a_search_is_deterministic(device, tmp_path, settings):
     assert one.step == other.step == settings.get("training.meta_steps", 3)
     assert any(name.startswith("alphas.") for name in one.params) == (not settings)
     assert all(tensor.is_cuda for tensor in one.params.values())
+    if settings:  # a recording of what the network was would leave its cell as it was cut out
+        eager = searched(tmp_path / "eager", device, settings | {"training.capture": False})
+        torch.testing.assert_close(one.params, eager.params, rtol=1e-3, atol=1e-4)
     for name, tensor in one.params.items():
         assert torch.equal(tensor, other.params[name]), name

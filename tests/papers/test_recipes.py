@@ -14,7 +14,7 @@ from metadarts.papers.reproduction.tables import QUERIES, TASKS, WAYS
 from metadarts.papers.rows import BUDGETS, HEADLINE, META_CELL, RANDOM_CELL, TASK_CELL
 from metadarts.spaces import Genotype, darts
 from metadarts.tasks import SOURCES
-from metadarts.training import Config
+from metadarts.training import Config, with_settings
 from metadarts.training.config import to_settings
 
 GENOTYPE = str(AUTO_MAML[1])
@@ -263,3 +263,13 @@ def test_the_data_lie_below_the_root(tmp_path):
     assert spec.place(tmp_path) == str(tmp_path.resolve())
     (tmp_path / "cifar100").mkdir()
     assert spec.place(tmp_path) == str((tmp_path / "cifar100").resolve())
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_headline_stays_a_supernet_to_its_end(table):
+    """Its alphas are adapted to every task, and its cells are derived from them."""
+    settings = table_named(table).recipe.ours
+    found = with_settings(Config(), dict(settings) | {"training.meta_steps": 1}).check()
+    assert not found.commit.ends_in_a_cell
+    assert found.has_alphas()
+    assert found.search_space().inputs_by == "rule"

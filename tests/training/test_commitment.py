@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -9,11 +11,13 @@ from metadarts.core.errors import ConfigError
 from metadarts.core.types import alphas_of
 from metadarts.meta import MetaState
 from metadarts.networks import inherit
-from metadarts.spaces import Genotype
+from metadarts.spaces import Genotype, Kept
 from metadarts.training import RunFolder, open_run, search
 from metadarts.training.commitment import Commitment
+from metadarts.training.search import SearchStopped
 from tests.training.stopping import Crash, crash_at, same_state
 
+MODULE = importlib.import_module("metadarts.training.search")
 STEPS = 8
 COMMITS = {
     "training.meta_steps": STEPS,
@@ -70,13 +74,51 @@ def test_what_is_dropped_stays_dropped_and_is_never_the_whole_of_a_row(run_of):
 
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_a_run_that_stopped_at_any_step_ends_as_the_run_that_did_not(run_of, step):
-    experiment, whole = run_of({"inner.learn_rates": True, "inner.granularity": "tensor"}, "whole")
+    """Norms to clip are sums over all tensors, in their order: of a part of the network as of a fresh one."""
+    settings = {"inner.learn_rates": True, "inner.granularity": "tensor", "outer.clip": 0.02, "inner.clip": 0.02}
+    experiment, whole = run_of(settings, "whole")
     expected = search(experiment, whole)
-    experiment, run = run_of({"inner.learn_rates": True, "inner.granularity": "tensor"})
+    experiment, run = run_of(settings)
     with pytest.raises(Crash):
         search(experiment, run, crash_at(step))
     assert same_state(search(experiment, run), expected)
     assert run.load("best").facts == whole.load("best").facts
+
+
+@pytest.mark.parametrize("validation", [2, 3])
+def test_a_stop_while_the_cut_is_measured_changes_nothing(run_of, monkeypatch, validation):
+    """The second validation is of the supernet just before the cut, the third of the cell just after."""
+    experiment, whole = run_of(name="whole")
+    expected = search(experiment, whole)
+    experiment, run = run_of()
+    evaluate, measured = MODULE.evaluate, []
+
+    def counting(*arguments, **options):
+        measured.append(1)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(MODULE, "evaluate", counting)
+    with pytest.raises(SearchStopped):
+        search(experiment, run, stop=lambda: len(measured) == validation)
+    monkeypatch.undo()
+    assert len(run.records("validate")) == validation - 1
+    assert ("genotype" in run.load("last").facts) == (validation == 3)
+    assert same_state(search(experiment, run), expected)
+    assert run.load("best").facts == whole.load("best").facts
+    found, asked = ([(r["step"], r.get("of"), r["accuracy"]) for r in one.records("validate")] for one in (run, whole))
+    assert found == asked
+
+
+def test_what_is_due_is_not_missed_between_two_looks(make):
+    """A run by minutes looks at a clock that goes on between its looks."""
+    network, commit = make(COMMITS).network, Commitment(cell=0.16)
+    assert not commit.is_due(network, 0.1, 0.159)
+    assert commit.is_due(network, 0.1601, 0.165)
+    assert commit.is_due(network, 0.3, 0.9)
+    choosing, space = Commitment(operations=0.4), network.space
+    assert choosing.is_due(network, 0.5, 0.6)
+    scores = {d.name: [[float(k) for k in range(len(d.candidates))]] * d.rows for d in space.decisions}
+    assert not choosing.is_due(network.pruned(Kept.everything(space).best_operations(space, scores)), 0.5, 0.6)
 
 
 def cloned(tensors):

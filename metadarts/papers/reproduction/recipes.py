@@ -148,7 +148,7 @@ def _without_length(name: str) -> Settings:
 
 _TNAS = _without_length("tnas") | {"training.validations": 10, "training.validation_tasks": 100}
 OMNIGLOT_RECIPE = Recipe(
-    ours=_without_length("omniglot") | _OURS,
+    ours=_without_length("omniglot-supernet") | _OURS,
     maml=_MAML | {"training.tasks": 8, "inner.steps": 1, "inner.weight_rate": 0.4, "evaluate.steps": 1},
     protonet=CONV4 | _NO_STEPS | {"tasks.train_ways": 60, "tasks.queries": 5, "training.tasks": 1},
     steps={
@@ -169,7 +169,7 @@ moves the head alone; the body moves from the second on, which no training saw: 
 63.8 % on 60 validation tasks of 5 shots. So it is tested with the one step that it was trained with.
 """
 SMALL_RECIPE = Recipe(
-    ours=_without_length("cifar") | _OURS,
+    ours=_without_length("cifar-supernet") | _OURS,
     maml=_MAML | {"training.tasks": 4, "inner.steps": 5, "inner.weight_rate": 0.01},
     protonet=CONV4 | _NO_STEPS | {"tasks.train_ways": 20, "tasks.queries": 15, "training.tasks": 1},
     steps={
