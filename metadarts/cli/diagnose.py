@@ -34,8 +34,8 @@ def diagnose(
 
     Takes a few times as long as evaluating as many tasks: each is learnt ten times at most.
 
-    It takes a supernet whose inputs are chosen by rule, as the presets *-supernet search it; of a run that committed to a
-    cell, --checkpoint supernet is one.
+    It takes a supernet whose inputs are chosen by rule, as the presets *-supernet search it; of a run that committed to
+    a cell, --checkpoint supernet is one.
 
     Example: metadarts diagnose runs/mine --tasks 100
     """

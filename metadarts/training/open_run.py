@@ -82,7 +82,8 @@ def open_run(
     """Open the run folder at ``path``.
 
     Args:
-        checkpoint: "best", the one of highest validation accuracy, or "last".
+        checkpoint: "best", the one of highest validation accuracy; "last"; or, of a run that committed, "supernet", of
+            the moment before its cell was cut out.
         device: "cpu" or "cuda".
         data: where its data lie now, if they moved: a name or a path, see `data_settings`.
         data_root: where the data of a name lie now.
