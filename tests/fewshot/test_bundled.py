@@ -1,4 +1,4 @@
-"""The two starts that come with the package: whole, of the stated form, and good enough to be worth bundling."""
+"""The starts that come with the package: whole, of the stated form, and good enough to be worth bundling."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 from metadarts.fewshot import BUNDLED, FewShotClassifier, open_start
 
 FORMS = {"glyphs": (1, 28), "cifar-fs": (3, 32)}
+"""Of the supernets, and of the cells named after them."""
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_bundled_start_opens(name):
     found = open_start(name)
     assert found.name == name
-    assert (found.form.channels, found.form.height) == FORMS[name]
+    assert (found.form.channels, found.form.height) == FORMS[name.removesuffix("-cell")]
+    assert found.is_cell == name.endswith("-cell")
     assert found.config.model.bn == "support"
     assert found.config.tasks.file == ""
     assert set(found.facts) >= {"source", "meta_steps", "validation_accuracy"}
@@ -26,7 +28,7 @@ def test_a_bundled_start_opens(name):
     assert b"/tmp" not in content
 
 
-@pytest.mark.parametrize(("name", "channels"), [("glyphs", 1), ("cifar-fs", 3)])
+@pytest.mark.parametrize(("name", "channels"), [("glyphs-cell", 1), ("cifar-fs-cell", 3)])
 def test_auto_takes_the_one_for_the_images(cases, name, channels):
     data = cases.images((3, 3), channels)
     if channels == 3:
@@ -39,4 +41,4 @@ def test_auto_takes_the_one_for_the_images(cases, name, channels):
 def test_grey_images_in_three_planes_are_no_colour(cases):
     data = cases.images((2, 2))
     planes = np.repeat(data[0][..., None], 3, 3)
-    assert FewShotClassifier(steps=0).fit(planes, data[1]).task_.facts["start"]["name"] == "glyphs"
+    assert FewShotClassifier(steps=0).fit(planes, data[1]).task_.facts["start"]["name"] == "glyphs-cell"

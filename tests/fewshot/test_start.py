@@ -203,7 +203,8 @@ def test_what_is_no_start_is_said_with_the_names_there_are(name):
 
 
 def test_auto_is_by_the_channels():
-    assert (suited_start(1), suited_start(3)) == ("glyphs", "cifar-fs")
+    assert (suited_start(1), suited_start(3)) == ("glyphs-cell", "cifar-fs-cell")
+    assert (suited_start(1, alphas=True), suited_start(3, alphas=True)) == ("glyphs", "cifar-fs")
 
 
 def test_a_missing_bundled_start_says_so(monkeypatch, tmp_path):
