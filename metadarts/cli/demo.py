@@ -13,7 +13,7 @@ from .derive import derive_run
 from .search import run_search
 
 MINUTES = 3.0
-TASKS = 300
+TASKS = 200
 
 
 def demo(
