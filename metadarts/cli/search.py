@@ -177,6 +177,8 @@ def resume_search(
     digest = environment.get("data_sha256")
     if digest is not None and digest != experiment.source.content_sha256:
         raise RunError(f"{run}: its data are not what they were when it began; restore them, or start a new run")
+    if folder.has("last"):  # so that memory is planned for what is left of the network
+        experiment = experiment.of_checkpoint(folder.load("last"))
     _search_in(folder, experiment, plan_search(experiment, folder))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html import unescape
 
 import numpy as np
@@ -67,6 +68,16 @@ def test_evaluate_measures_the_supernet_before_the_cut_too(run, succeed, tmp_pat
     succeed("evaluate", run, "--checkpoint", "supernet", "--split", "val", "--tasks", 4, "--device", "cpu",
             "--json", tmp_path / "found.json")  # fmt: skip
     assert json.loads((tmp_path / "found.json").read_text())["genotype"] is None
+
+
+def test_a_search_goes_on_with_its_cell(run, succeed, tmp_path):
+    """Killed between the last step and the end."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "finished.json").unlink()
+    said = succeed("search", "--resume", copy, "--device", "cpu")
+    assert " 0 alphas" in said
+    assert (copy / "finished.json").is_file()
+    assert genotype_of(copy) == genotype_of(run)
 
 
 def test_evaluate_cuts_no_cell_out_of_a_cell(run, refused, tmp_path):
