@@ -100,7 +100,7 @@ def test_a_genotype_that_is_none(metadarts, refused, run, tmp_path, text, words)
 
 def test_an_unknown_field_in_a_config_file_names_the_nearest(refused, search_words, tmp_path):
     (tmp_path / "mine.yaml").write_text("inner:\n  stepz: 3\ntraning:\n  minutes: 1\n")
-    line = refused(*search_words(tmp_path / "out"), "--config", tmp_path / "mine.yaml")
+    line = refused("search", "--data", "glyphs", "--out", tmp_path / "out", "--config", tmp_path / "mine.yaml")
     assert "unknown setting 'inner.stepz': did you mean 'steps'?" in line
     assert "unknown setting 'traning.minutes': did you mean 'training.minutes'?" in line
     assert not (tmp_path / "out").exists()

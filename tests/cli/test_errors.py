@@ -84,7 +84,7 @@ def test_evaluate_refuses(refused, run, more, words):
         (("--rule", "sample"), "unknown selection rule 'sample': did you mean 'sampled'?"),
         (("--rule", "sampled", "--set", "cels=3"), "unknown setting 'sampled.cels' of selection rule 'sampled'"),
         (("--rule", "sampled", "--set", "cells"), "--set 'cells': expected option=value"),
-        (("--checkpoint", "first"), "--checkpoint 'first': expected best or last"),
+        (("--checkpoint", "first"), "--checkpoint 'first': expected best, last, supernet"),
     ],
 )
 def test_derive_refuses(refused, run, more, words):

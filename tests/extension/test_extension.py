@@ -106,7 +106,7 @@ def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "own"
     sets = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
     fixed = ["--data", "stripes", "--ways", 3, "--shots", 2, "--meta-steps", 3, "--device", "cpu", "--threads", 1]
-    metadarts("search", "--out", out, *WORDS, *fixed, *sets)
+    metadarts("search", "--preset", "quick-supernet", "--out", out, *WORDS, *fixed, *sets)
     return out
 
 
@@ -314,7 +314,7 @@ def searched(out: Path, plugin: Path, text: str, settings: dict[str, object]) ->
     plugin.write_text(text, encoding="utf-8")
     words = ["--plugin", str(plugin), "--plugin", str(FOLDER / "stripes.py")]
     sets = [word for name, value in (TINY | settings).items() for word in ("--set", f"{name}={value}")]
-    here("search", "--out", out, *words, *FIXED, *sets)
+    here("search", "--preset", "quick-supernet", "--out", out, *words, *FIXED, *sets)
     return out, words
 
 
