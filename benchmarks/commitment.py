@@ -4,8 +4,8 @@
     python -m benchmarks.commitment mechanisms --data-root DATA --minutes 8 --jobs 2
     python -m benchmarks.commitment random --data-root DATA --minutes 5 --jobs 2 --seeds 3
 
-presets: the preset that commits beside that of version 0.1, which stays a mixture. For glyphs ("quick") the recipes
-differ in much besides (head, ways, tasks); for the others in committing alone.
+presets: the preset that commits beside the one that stays a supernet ("mixture"). They differ in all that committing
+takes: space, relaxation, rate and warm-up of alphas. For glyphs ("quick") head, ways, tasks and steps differ too.
 mechanisms: what makes alphas choose, on CIFAR-FS, with the settings of the preset "cifar" in all else.
 random: the cell of the preset beside random cells that are meta-trained alike, for as long, from their own beginning.
 
@@ -38,6 +38,7 @@ from metadarts.core.types import alphas_of
 from metadarts.derive import alpha_entropy, derive_genotype
 from metadarts.spaces import darts, random_genotype
 from metadarts.stats import Table, interval95
+from metadarts.store.files import write_atomically
 from metadarts.training import Config, RunFolder, discretised, evaluate_run, open_run, preset, search, with_settings
 from metadarts.training.build import Experiment, build
 from metadarts.training.checkpoints import Checkpoint
@@ -130,8 +131,12 @@ class Measured:
     @property
     def text(self) -> str:
         """Mean and interval over tasks."""
-        values = torch.tensor(self.accuracies, dtype=torch.float64)
+        values = _values(self)
         return f"{float(values.mean()):.2%} ± {interval95(values):.2%}"
+
+
+def _values(one: Measured) -> torch.Tensor:
+    return torch.tensor(one.accuracies, dtype=torch.float64)
 
 
 @dataclass
@@ -233,21 +238,21 @@ def read(path: Path) -> Found:
 
 
 def table_of(found: list[Found]) -> str:
-    """Markdown: one line for each network of each row; differences are paired with the row's first network."""
+    """Markdown: one line for each network of each row; differences are paired by task with the cell of "committed"."""
     columns = [
         "source", "row", "seed", "minutes", "steps", "s a step", "mean entropy", "network", "weights", "test accuracy",
-        "less the first", "validation", "s to choose",
+        "less committed", "validation", "s to choose",
     ]  # fmt: skip
-    lines = []
+    lines, ours = [], {(row.source, row.seed): row.measured["cell"] for row in found if row.row == "committed"}
     for row in found:
-        first = torch.tensor(next(iter(row.measured.values())).accuracies, dtype=torch.float64)
+        against = ours.get((row.source, row.seed))
         entropy = f"{sum(row.entropy.values()) / len(row.entropy):.2f}" if row.entropy else ""
         for name, one in row.measured.items():
-            apart = torch.tensor(one.accuracies, dtype=torch.float64) - first
+            apart = None if against in (None, one) else _values(one) - _values(against)
             lines.append([
                 row.source, row.row, f"{row.seed}", f"{row.minutes:g}", f"{row.steps}",
                 f"{row.seconds / max(1, row.steps):.2f}", entropy, name, f"{one.weights:,}", one.text,
-                f"{float(apart.mean()):+.2%} ± {interval95(apart):.2%}" if bool(apart.any()) else "",
+                "" if apart is None else f"{float(apart.mean()):+.2%} ± {interval95(apart):.2%}",
                 "" if row.validation is None else f"{row.validation:.2%}", f"{one.seconds:.0f}",
             ])  # fmt: skip
     return Table(columns, lines).markdown() + "\n"
@@ -273,13 +278,16 @@ def main(arguments: list[str] | None = None) -> None:
     if options.row:
         torch.set_num_threads(1)
         found = run_row(rows[options.row], options.data_root, options.minutes, runs / options.row, options.tasks)
-        (runs / f"{options.row}.json").write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+        write_atomically(runs / f"{options.row}.json", (json.dumps(asdict(found)) + "\n").encode())
         return
     words = [sys.executable, "-m", "benchmarks.commitment", options.study, "--data-root", str(options.data_root)]
     words += ["--minutes", str(options.minutes), "--seeds", str(options.seeds), "--tasks", str(options.tasks)]
     words += ["--runs", str(options.runs), "--row"]
     failed = _run_missing([file for file in rows if not (runs / f"{file}.json").is_file()], words, runs, options.jobs)
     found_rows = [read(runs / f"{file}.json") for file in rows if (runs / f"{file}.json").is_file()]
+    print(table_of(found_rows))
+    if options.only:
+        return
     path = RESULTS / f"commitment-{options.study}"
     path.with_suffix(".md").write_text(table_of(found_rows), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps([asdict(row) for row in found_rows]) + "\n", encoding="utf-8")

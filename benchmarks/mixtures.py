@@ -1,4 +1,4 @@
-"""Settings of searches that stay a mixture to their end, as files: the presets of version 0.1, to compare with."""
+"""Settings of searches that stay a mixture to their end, as files: those of version 0.1 but for outer.alpha_decay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metadarts.training import preset
 
 
 def mixture(name: str) -> dict[str, Any]:
-    """Version 0.1's settings of the preset ``name``."""
+    """The settings that stay a mixture of the preset ``name``."""
     return preset(f"{name}-supernet")
 
 

@@ -96,17 +96,18 @@ def adapt(
         plugins=plugin or (),
         alphas=archive is not None or model is not None,
     )
+    chosen = adapter.finishes if finish == ALL else (adapter.finish_of(finish),)
+    if more_steps is not None and chosen == adapter.finishes[:1]:
+        raise ConfigError(f"--more-steps: the start {start} is one cell; its finish {finish} takes --steps alone")
     if archive is not None:
-        if adapter.start.is_cell:
-            raise ConfigError(f"--archive records adapted alphas: the start {start} is one cell, give a supernet's")
+        if adapter.start.is_cell or adapter.start.network.kept is not None:
+            kind = "is one cell" if adapter.start.is_cell else "has dropped candidates"
+            raise ConfigError(f"--archive records adapted alphas: the start {start} {kind}, give a whole supernet")
         space_text(adapter.start.network.space)  # before the steps, whose result an archive cannot hold
     if model is not None:
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)
     _say_end(adapter.adapt(_say_step), settings.steps)
-    if more_steps is not None and finish != ALL and adapter.finish_of(finish) == adapter.finishes[0]:
-        raise ConfigError(f"--more-steps: the start {start} is one cell; its finish {finish} takes --steps alone")
-    chosen = adapter.finishes if finish == ALL else (adapter.finish_of(finish),)
     for name in chosen:
         if name != adapter.finishes[0]:
             _finish(adapter, name, more_steps)

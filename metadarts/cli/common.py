@@ -29,6 +29,10 @@ DATA_HELP = (
     "path: a folder of class folders, or an .npz file."
 )
 MovedData = Annotated[str | None, typer.Option(help=f"Where it moved since the search: {DATA_HELP}")]
+CHECKPOINTS = ("best", "last", "supernet")
+WhichCheckpoint = Annotated[
+    str, typer.Option("--checkpoint", help="best, last, or of a run that committed: supernet, before its cell was cut.")
+]
 FitMemory = Annotated[
     bool | None, typer.Option("--fit-memory", help="When memory runs out, measure fewer tasks per pass.")
 ]
@@ -39,6 +43,12 @@ Plugins = Annotated[
 DataRoot = Annotated[Path | None, typer.Option(help="Where the data of a name lie; default: its usual place.")]
 
 console = Console(highlight=False, markup=False, emoji=False)
+
+
+def require_checkpoint(name: str) -> None:
+    """Require the name of a checkpoint that runs have. Raises ConfigError."""
+    if name not in CHECKPOINTS:
+        raise ConfigError(f"--checkpoint {name!r}: expected {', '.join(CHECKPOINTS)}")
 
 
 def plugin_words(plugins: Sequence[str]) -> str:

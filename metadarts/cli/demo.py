@@ -82,7 +82,7 @@ def _compare(out: Path, tasks: int, device: str) -> None:
         "method",
         "accuracy",
         "95 % interval",
-        "adaptation gains (paired)",
+        "the first is ahead by (paired)",
         title=f"{tasks} tasks, 5-way 1-shot, unseen scripts",
     )
     for row in table["rows"]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from metadarts.spaces import Genotype
     from metadarts.training import OpenRun
 
-CHECKPOINTS = ("best", "last", "supernet")
-
 
 def derive(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
@@ -29,7 +27,7 @@ def derive(
     ] = "argmax",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option=value of the rule, repeatable.")] = None,
     tasks: Annotated[int, typer.Option(min=1, help="Validation tasks for each candidate.")] = 20,
-    checkpoint: Annotated[str, typer.Option(help="best, last or, of a run that committed, supernet.")] = "best",
+    checkpoint: common.WhichCheckpoint = "best",
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
     fit_memory: common.FitMemory = None,
@@ -46,11 +44,9 @@ def derive(
 
     Example: metadarts derive runs/demo --rule sampled --set cells=50 --tasks 40
     """
-    from metadarts.core.errors import ConfigError
     from metadarts.training import open_run
 
-    if checkpoint not in CHECKPOINTS:
-        raise ConfigError(f"--checkpoint {checkpoint!r}: expected {', '.join(CHECKPOINTS)}")
+    common.require_checkpoint(checkpoint)
     settings = {"training.fit_memory": fit_memory, "model.precision": precision}
     opened = open_run(
         run, checkpoint=checkpoint, device=common.prepare(device, threads), data=data, data_root=data_root,
@@ -89,9 +85,10 @@ def _derive(opened: OpenRun, asked: Asked) -> list[Path]:
     if committed is None and not alphas:
         name = config.network_name()
         raise ConfigError(f"{run} trained the network {name!r}, which has no alphas to derive a cell from")
-    if committed and asked.rule != Asked().rule:
+    if committed and (asked.rule != Asked().rule or asked.options):
         raise ConfigError(
-            f"{run} has committed to its cell: --rule {asked.rule} needs a supernet, which --checkpoint supernet is"
+            f"{run} has committed to its cell: a rule needs a supernet, which --checkpoint supernet is where "
+            "commit.drop_below was 0"
         )
     genotype = committed or _choose(opened, asked)
     common.console.print(str(genotype), soft_wrap=True)

@@ -19,7 +19,7 @@ def diagnose(
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: RUN/diagnosis.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last or supernet.")] = "best",
+    checkpoint: common.WhichCheckpoint = "best",
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
     fit_memory: common.FitMemory = None,
@@ -34,8 +34,7 @@ def diagnose(
 
     Takes a few times as long as evaluating as many tasks: each is learnt ten times at most.
 
-    It takes a supernet whose inputs are chosen by rule, as the presets *-supernet search it; of a run that committed to
-    a cell, --checkpoint supernet is one.
+    It takes a supernet whose inputs are chosen by rule, as the presets *-supernet search it.
 
     Example: metadarts diagnose runs/mine --tasks 100
     """
@@ -46,6 +45,7 @@ def diagnose(
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split!r}: expected val or test")
+    common.require_checkpoint(checkpoint)
     resolved = common.prepare(device, threads)
     settings = {"training.fit_memory": fit_memory}
     opened = open_run(

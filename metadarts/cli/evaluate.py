@@ -32,9 +32,7 @@ def evaluate(
     genotype: Annotated[
         Path | None, typer.Option(help="Measure this cell (a file that derive wrote), with the supernet's weights.")
     ] = None,
-    checkpoint: Annotated[
-        str, typer.Option(help="best, last, or supernet: of a run that committed, before its cell was cut out.")
-    ] = "best",
+    checkpoint: common.WhichCheckpoint = "best",
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Write the result there; default: evaluation-*.json in the run folder."),
@@ -60,6 +58,7 @@ def evaluate(
         raise ConfigError(f"--split {split!r}: expected val or test")
     if json_file is not None and not (is_there(json_file.parent) and os.access(json_file.parent, os.W_OK)):
         raise RunError(f"cannot write {json_file}: its folder is missing or not writable; name another place")
+    common.require_checkpoint(checkpoint)
     resolved = common.prepare(device, threads)
     settings = {
         "tasks.ways": ways,
@@ -76,8 +75,8 @@ def evaluate(
     cell = None if genotype is None else read_genotype(genotype)
     if cell is not None and opened.config.cell() is not None:
         raise ConfigError(
-            f"--genotype cuts a cell out of a supernet, and the checkpoint {checkpoint!r} is of one cell: leave it "
-            "out, or give --checkpoint supernet"
+            f"--genotype cuts a cell out of a supernet, and the checkpoint {checkpoint!r} is of one cell: leave it out"
+            + (", or give --checkpoint supernet" if opened.folder.has("supernet") else "")
         )
     experiment, state = common.experiment_of(opened), opened.checkpoint
     if cell is not None:

@@ -132,8 +132,10 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     config = with_settings(start, settings).check()
     RunFolder.require_new(out)  # before minutes go into reading images
     experiment = common.open_experiment(config, device)
-    for split in ("train", "val"):
-        experiment.sampler(split)  # tasks that cannot be drawn are refused before there is a folder
+    drawn = {split: experiment.sampler(split).ways for split in ("train", "val")}  # refused before there is a folder
+    if drawn["train"] < config.tasks.train_ways:
+        asked = config.tasks.train_ways
+        common.console.print(f"note: training tasks have {drawn['train']} classes, all there are, in place of {asked}")
     try:
         experiment.sampler("test")
     except DataError as error:

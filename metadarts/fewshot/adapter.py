@@ -157,6 +157,8 @@ class Adapter:
         """
         finish = self.finish_of(finish_named(finish, (INHERITED, RETRAINED), "no discrete one"))
         if finish == self.finishes[0]:
+            if steps is not None:
+                raise ConfigError(f"steps: the start {self.start.name} is one cell, adapted already; leave them out")
             return self.adapted
         support, settings = self.task.support, self.settings_of(finish, steps)
         if finish == RETRAINED:

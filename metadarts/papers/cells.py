@@ -35,7 +35,7 @@ def require_supernet(experiment: Experiment) -> None:
         kind = "a discrete cell" if experiment.network.genotype is not None else "no cells"
         raise ConfigError(
             f"expected the run of a supernet, whose alphas choose a cell for each task; the network of this one has "
-            f"{kind}: give the run folder of a search, or --checkpoint supernet of one that committed to a cell"
+            f"{kind}: give the run folder of a search that stays a supernet, as the presets *-supernet do"
         )
 
 

@@ -87,11 +87,14 @@ def recorded_episodes(experiment: Experiment, split: str) -> EpisodeSampler:
     """Episodes of ``split`` as at test time: ``tasks.ways`` ways, not the training's, and the evaluation's queries.
 
     Raises:
-        ConfigError: when the source keeps no rows.
+        ConfigError: when the network is no whole supernet, or the source keeps no rows.
         DataError: when the split is too small, or an archive cannot hold the network's space.
     """
-    config = experiment.config
-    space_text(experiment.network.space)
+    config, network = experiment.config, experiment.network
+    require_supernet(experiment)
+    space_text(network.space)
+    if network.kept is not None:
+        raise ConfigError("the supernet has dropped candidates, whose alphas say nothing: record one that has them all")
     if not isinstance(experiment.source, Source):
         raise ConfigError(
             f"{config.tasks.source} keeps no rows to build a task again from: record the run of another --data"

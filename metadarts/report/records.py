@@ -11,7 +11,6 @@ from metadarts.spaces import Genotype, SearchSpace
 from metadarts.store.schema import fitting_file
 from metadarts.training.lenient import as_alphas, as_number, as_numbers, as_step
 from metadarts.training.records import RunFolder
-from metadarts.training.search import CUT_CELL
 from metadarts.viz import Series
 
 if TYPE_CHECKING:
@@ -49,12 +48,14 @@ class Records:
         validate: records of validations.
         alphas: those "alphas" records that fit the space.
         misfits: how many do not.
+        committed: the step at which the run was left with one cell; 0 for never.
     """
 
     train: list[dict[str, Any]]
     validate: list[dict[str, Any]]
     alphas: list[AlphaRecord]
     misfits: int
+    committed: int = 0
 
     @property
     def last_step(self) -> int:
@@ -66,8 +67,8 @@ class Records:
     def best(self) -> dict[str, Any] | None:
         """The validation with the highest validation accuracy, the latest of equals as the search keeps it; of a run
         that committed, one of its cell."""
-        cut = max((record["step"] for record in self.validate if record.get("of") == CUT_CELL), default=0)
-        known = [record for record in self.validate if finite(record.get("accuracy")) and record["step"] >= cut]
+        known = [record for record in self.validate if finite(record.get("accuracy"))]
+        known = [record for record in known if record["step"] >= self.committed]
         return max(known, key=lambda record: (record["accuracy"], record["step"]), default=None)
 
 
@@ -84,7 +85,11 @@ def read_records(run: RunFolder, space: SearchSpace, relaxation: Relaxation) -> 
         for record in recorded
         if (alphas := as_alphas(record, space))
     ]  # fmt: skip
-    return Records(_by_step(run.records("train")), _by_step(run.records("validate")), fit, len(recorded) - len(fit))
+    committed = [record["step"] for record in _by_step(run.records("commit")) if "genotype" in record]
+    return Records(
+        _by_step(run.records("train")), _by_step(run.records("validate")), fit, len(recorded) - len(fit),
+        max(committed, default=0),
+    )  # fmt: skip
 
 
 def _by_step(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ def _measured(page: Page, results: list[tuple[str, dict[str, Any]]]) -> None:
         rows = facts.get("rows")
         table = [_method(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
         if table:
-            page.table(("method", "accuracy", "95 % interval", "adaptation gains (paired)"), table)
+            page.table(("method", "accuracy", "95 % interval", "the first is ahead by (paired)"), table)
         known = ("split", "tasks", "ways", "shots", "queries", "steps", "bn", "source", "checkpoint_step",
                  "finite_tasks", "episodes_sha256")  # fmt: skip
         told = "; ".join(f"{name} {_text(facts[name])}" for name in known if name in facts)

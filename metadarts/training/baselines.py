@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.core.progress import Watch
+from metadarts.core.progress import Watch, within
 from metadarts.core.rng import Key
 from metadarts.core.types import Params, TaskBatch, alphas_of, batched
 from metadarts.derive import derive_genotype
-from metadarts.spaces import Genotype, random_genotype
+from metadarts.spaces import random_genotype
 from metadarts.stats import interval95
 from metadarts.tasks import nearest_class_mean
 
@@ -21,6 +21,8 @@ from .discrete import discretised
 from .evaluation import evaluate_run
 
 RANDOM_CELLS = 4
+AT_THE_CUT = 2 + RANDOM_CELLS
+"""Networks that are measured as they were when the cell was cut out."""
 SUPERNET_ROW, CUT_ROW = "supernet when the cell was cut out, adapted", "the cell at that moment, adapted"
 RANDOM_ROW = f"{RANDOM_CELLS} random cells at that moment, adapted"
 UNADAPTED_ROW, PIXELS_ROW = "un-adapted network: the meta-learned start, 0 steps", "pixels, nearest class mean"
@@ -40,11 +42,12 @@ def compare(
             compared too, and at that moment the run's cell with random ones.
 
     Returns:
-        "rows": method, accuracy, interval95 and the paired gain of adaptation, the adapted network first;
+        "rows": method, accuracy, interval95 and by how much the first, the adapted network, is ahead, paired;
         "curve" and the facts of `evaluate_run`.
     """
     episodes = held_out(experiment, "test")
-    report = evaluate_run(experiment, checkpoint, "test", tasks, progress)
+    watch = progress if cut is None else within(progress, 0.0, 1 / (1 + AT_THE_CUT))
+    report = evaluate_run(experiment, checkpoint, "test", tasks, watch)
     unadapted, means, pixels = [], [], []
     size = experiment.config.evaluate.batch
     with torch.no_grad():
@@ -59,7 +62,10 @@ def compare(
     what = "weights and alphas" if experiment.network.mixes else "weights"
     rows = [
         _row(f"adapted: {steps} inner steps on {what}", adapted, adapted),
-        *(_row(name, own, adapted) for name, own in ({} if cut is None else _at_the_cut(*cut, tasks)).items()),
+        *(
+            _row(name, own, adapted)
+            for name, own in ({} if cut is None else _at_the_cut(*cut, tasks, progress)).items()
+        ),
         _row(UNADAPTED_ROW, torch.cat(unadapted), adapted),
         _row("un-adapted features, nearest class mean", torch.cat(means), adapted),
         _row(PIXELS_ROW, torch.cat(pixels), adapted),
@@ -68,18 +74,20 @@ def compare(
     return {"rows": rows, **report.facts}
 
 
-def _at_the_cut(experiment: Experiment, checkpoint: Checkpoint, tasks: int) -> dict[str, Tensor]:
+def _at_the_cut(
+    experiment: Experiment, checkpoint: Checkpoint, tasks: int, progress: Watch | None
+) -> dict[str, Tensor]:
     """Method -> accuracies [tasks] of the supernet, of its own cell and of random ones with the same weights."""
     network = experiment.network
     own = derive_genotype(alphas_of(checkpoint.params), network.space, network.relaxation)
     drawn = [random_genotype(network.space, Key.from_seed(0).child("random cells", n)) for n in range(RANDOM_CELLS)]
 
-    def accuracies(genotype: Genotype | None) -> Tensor:
+    found = []
+    for place, genotype in enumerate((None, own, *drawn), start=1):
         one = (experiment, checkpoint) if genotype is None else discretised(experiment, checkpoint, genotype)
-        return evaluate_run(*one, "test", tasks).evaluation.accuracies
-
-    random = torch.stack([accuracies(genotype) for genotype in drawn]).mean(0)
-    return {SUPERNET_ROW: accuracies(None), CUT_ROW: accuracies(own), RANDOM_ROW: random}
+        watch = within(progress, place / (1 + AT_THE_CUT), 1 / (1 + AT_THE_CUT))
+        found.append(evaluate_run(*one, "test", tasks, watch).evaluation.accuracies)
+    return {SUPERNET_ROW: found[0], CUT_ROW: found[1], RANDOM_ROW: torch.stack(found[2:]).mean(0)}
 
 
 def _row(method: str, accuracies: Tensor, adapted: Tensor) -> dict[str, Any]:

@@ -64,8 +64,12 @@ class Commitment:
             return False
         undecided = network.kept is None or not network.kept.has_one_operation_each(network.space)
         cuts, chooses = (share < 1.0 and now >= share for share in (self.cell, self.operations))
-        drops = self.drop_below > 0.0 and int(now / self.every) > int(before / self.every)
+        drops = self.drop_below > 0.0 and self._turns(now) > self._turns(before)
         return cuts or (chooses and undecided) or drops
+
+    def _turns(self, share: float) -> int:
+        """Looks that are due by then; a state keeps its share in single precision."""
+        return int(round(share / self.every, 4))
 
     def network(self, network: Network, params: Params, progress: float) -> Network:
         """What is left of ``network`` when ``progress`` of the run is done: itself where nothing is dropped.

@@ -45,8 +45,8 @@ class Tasks:
         size: height and width to bring images to, in pixels; 0 for the source's own.
         channels: 1 or 3 to convert images to grey or colour; 0 for what they are.
         ways: classes per task.
-        train_ways: classes per training task, or as many as there are; 0 for ``ways``. More than at test time is a
-            harder, richer lesson (Snell et al., 2017, section 2.6).
+        train_ways: classes per training task, or as many as there are (not of learn2learn's tasksets); 0 for ``ways``.
+            More than at test time is a harder, richer lesson (Snell et al., 2017, section 2.6).
         shots: support images per class.
         queries: query images per class while training; evaluation has its own number.
     """

@@ -207,6 +207,7 @@ class _Search:
                 self._save()
         if self.trainer.best is None and self.experiment.committed_facts():  # also where it was stopped within
             self._validate(CUT_CELL)
+            self.trainer.validations = int(fraction * self.config.training.validations)  # one that is due by now, too
             self._save()
 
     def _keep_supernet(self) -> None:

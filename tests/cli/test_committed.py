@@ -92,9 +92,23 @@ def test_more_steps_of_a_cell_are_refused(run, images, refused, tmp_path):
     assert "its finish inherited takes --steps alone" in said
 
 
-def test_diagnose_opens_the_supernet_before_the_cut(run, refused):
+def test_diagnose_refuses_its_supernet_too_whose_alphas_choose_inputs(run, refused):
     said = refused("diagnose", run, "--checkpoint", "supernet", "--split", "val", "--tasks", 2, "--device", "cpu")
     assert "diagnose the run of a space whose inputs_by is 'rule'" in said
+
+
+def test_an_archive_of_it_is_refused_before_it_is_made(run, refused, tmp_path):
+    assert "stays a supernet" in refused("archive", "add", tmp_path / "tasks.sqlite", "--run", run, "--device", "cpu")
+    assert not (tmp_path / "tasks.sqlite").exists()
+
+
+def test_a_checkpoint_that_no_run_has_is_refused(run, refused):
+    for verb in ("evaluate", "derive", "diagnose"):
+        assert "--checkpoint 'first': expected best, last, supernet" in refused(verb, run, "--checkpoint", "first")
+
+
+def test_options_of_a_rule_are_refused_where_there_is_nothing_to_choose(run, refused):
+    assert "has committed to its cell" in refused("derive", run, "--set", "cells=3")
 
 
 def test_adapt_predict_and_export_have_the_cell(run, images, succeed, tmp_path):
@@ -115,7 +129,7 @@ def test_adapt_predict_and_export_have_the_cell(run, images, succeed, tmp_path):
 
 def test_what_needs_alphas_refuses_it(run, images, refused, tmp_path):
     said = refused("adapt", run, "--images", images, "--out", tmp_path / "a", "--archive", tmp_path / "tasks.sqlite")
-    assert "is one cell, give a supernet's" in said
+    assert "is one cell, give a whole supernet" in said
     assert not (tmp_path / "a").exists()
     assert "expected the run of a supernet" in refused("diagnose", run, "--tasks", 2, "--device", "cpu")
 

@@ -187,6 +187,8 @@ def test_a_run_of_one_cell_is_a_start_whose_cell_is_adapted(cases, run_without_a
     assert one.genotype_ == genotype
     assert one.finish_ == ("retrained" if finish == "retrained" else "cell")
     np.testing.assert_array_equal(one.logits(data[0]), two.logits(data[0]))
+    with pytest.raises(ConfigError, match="is one cell, adapted already"):
+        two.discretise("inherited", steps=7)
     one.save(tmp_path / "task")
     np.testing.assert_array_equal(FewShotClassifier.load(tmp_path / "task").logits(data[0]), one.logits(data[0]))
 

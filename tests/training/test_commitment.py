@@ -115,6 +115,10 @@ def test_what_is_due_is_not_missed_between_two_looks(make):
     assert not commit.is_due(network, 0.1, 0.159)
     assert commit.is_due(network, 0.1601, 0.165)
     assert commit.is_due(network, 0.3, 0.9)
+    drops = Commitment(drop_below=0.1, every=0.02)
+    shares = [float(torch.tensor(step / 3000)) for step in range(300)]  # as a state keeps them
+    looks = [step for step in range(1, 300) if drops.is_due(network, shares[step - 1], step / 3000)]
+    assert looks == [60, 120, 180, 240]
     choosing, space = Commitment(operations=0.4), network.space
     assert choosing.is_due(network, 0.5, 0.6)
     scores = {d.name: [[float(k) for k in range(len(d.candidates))]] * d.rows for d in space.decisions}

@@ -168,6 +168,7 @@ def test_training_tasks_may_have_more_classes_than_held_out_ones(make):
     assert experiment.training_batch(0).ways == 5
     assert (experiment.sampler("val").ways, experiment.sampler("test").ways) == (3, 3)
     assert make().training_batch(0).ways == 3
+    assert make({"tasks.train_ways": 50}).training_batch(0).ways == 5, "all there are"
 
 
 def test_the_best_checkpoint_is_that_of_the_highest_validation_accuracy(start, scripted):
