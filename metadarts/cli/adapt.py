@@ -25,7 +25,9 @@ HELD_OUT = 0.25
 
 
 def adapt(
-    start: Annotated[str, typer.Argument(help="Run folder, a start's file, or glyphs, cifar-fs, auto.")],
+    start: Annotated[
+        str, typer.Argument(help="Run folder, a start's file, glyphs, cifar-fs, glyphs-cell, cifar-fs-cell, or auto.")
+    ],
     images: Annotated[
         Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz of images and label.")
     ],
@@ -36,7 +38,7 @@ def adapt(
     metamodel: Annotated[
         Path | None, typer.Option(help="With --start predicted: what `metamodel train` wrote.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Inner steps on weights and alphas.")] = 10,
+    steps: Annotated[int, typer.Option(min=0, help="Inner steps on weights, and on alphas of a supernet.")] = 10,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Take no step that would end later; keep the best so far.")
     ] = None,
@@ -62,7 +64,7 @@ def adapt(
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
-    """Adapt a start to your own images: weights and architecture, in seconds; then `predict` or `export` the task.
+    """Adapt a start to your own images, in seconds: weights, and of a supernet the architecture; then `predict` or `export` the task.
 
     Example: metadarts adapt auto --images PHOTOS --steps 10 --out tasks/mine
     """

@@ -36,7 +36,10 @@ def train(
     archive: Annotated[Path, typer.Argument(help="Archive of adapted tasks, see `metadarts archive`.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     start: Annotated[
-        str, typer.Option(help="Whose stem sees the images: a run folder, a start's file, or glyphs, cifar-fs, auto.")
+        str,
+        typer.Option(
+            help="Whose stem sees the images: a run folder, a start's file or name, or auto: a bundled supernet."
+        ),
     ] = "auto",
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose hyper-parameters by cross-validation over tasks.")

@@ -32,13 +32,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     """An image classifier that learns 2 to 20 classes from a few images each, its architecture included.
 
     Args:
-        start: "glyphs" (28x28 grey characters), "cifar-fs" (32x32 in colour), "auto" (the first for grey images, the
-            second for colour), a run folder of `metadarts search`, or a file that `Start.save` wrote.
-        steps: inner steps on weights and alphas.
+        start: one of `metadarts.fewshot.BUNDLED`, "auto" ("glyphs-cell" for grey images, "cifar-fs-cell" for colour), a
+            run folder of `metadarts search`, or a file that `Start.save` wrote.
+        steps: inner steps on weights, and on alphas of a supernet.
         seconds: take no step that would end later, and keep the best so far; reading the images and freezing the
             statistics come on top, and a discrete finish has as many seconds of its own. None for no limit.
         finish: "supernet" (the adapted one), "inherited" (the derived cell with the adapted weights and as many more
-            steps) or "retrained" (the derived cell trained from fresh weights on these images alone).
+            steps) or "retrained" (the derived cell trained from fresh weights on these images alone). Of a start that
+            is one cell the first two are "cell", that cell adapted.
         weight_rate: inner rate of the weights; None is the start's. "retrained" has its own.
         alpha_rate: inner rate of the alphas; None is the start's.
         random_state: seed of what is random: which images make a mini-batch, fresh weights.

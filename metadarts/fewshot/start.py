@@ -1,6 +1,6 @@
 """Where adaptation begins: a meta-learned initialisation with the form of the images that it takes.
 
-A start is a finished run, or one file made of it: tensors, and a description in JSON. Two are bundled.
+A start is a finished run, or one file made of it: tensors, and a description in JSON. Four are bundled.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _form_facts(form: InputSpec) -> dict[str, Any]:
 
 
 def open_start(name: str | Path, plugins: Sequence[str] = ()) -> Start:
-    """A start by name: "glyphs", "cifar-fs", a run folder, or a file that `Start.save` wrote.
+    """A start by name: one of `BUNDLED`, a run folder, or a file that `Start.save` wrote.
 
     Args:
         plugins: with entries of the user's own that its configuration names, see `metadarts.training.load_config`.

@@ -88,7 +88,7 @@ PRESETS: dict[str, Settings] = {
         "outer.alpha_decay": 1e-3,
     },
 }
-"""`quick`, `omniglot` and `cifar` commit to a cell. `*-supernet` are those of version 0.1 but for outer.alpha_decay: they
+"""`quick`, `omniglot` and `cifar` commit to a cell. `*-supernet` are those of version 0.1 but for outer.alpha_decay and
 stay a mixture to the end, so that alphas adapt to every task. `tnas` is the paper's search (Lian et al., 2020).
 `start-*` make the bundled starts, under `support` statistics, since what is exported has them frozen."""
 

@@ -3,7 +3,7 @@
 config.yaml            the resolved configuration
 env.json               versions, device, threads, the hash of the data
 finished.json          steps and seconds, once the search has ended
-metrics.jsonl          one line per record: train, validate, alphas, resume, memory
+metrics.jsonl          one line per record: train, validate, alphas, commit, resume, memory
 events.out.tfevents.*  TensorBoard
 checkpoints/           best and last: NAME.json (step, validation, hash) and the .safetensors file that it names
 genotype.json          the derived cell, with genotype.txt, cell.svg and cell.png beside it after `derive`
