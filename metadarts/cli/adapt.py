@@ -26,7 +26,7 @@ HELD_OUT = 0.25
 
 def adapt(
     start: Annotated[
-        str, typer.Argument(help="Run folder, a start's file, glyphs, cifar-fs, glyphs-cell, cifar-fs-cell, or auto.")
+        str, typer.Argument(help="Run folder, a start's file, glyphs, cifar-fs, each with -cell, or auto.")
     ],
     images: Annotated[
         Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz of images and label.")
@@ -64,7 +64,7 @@ def adapt(
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
-    """Adapt a start to your own images, in seconds: weights, and of a supernet the architecture; then `predict` or `export` the task.
+    """Adapt a start to your own images: weights, and of a supernet the architecture. `predict` or `export` the task.
 
     Example: metadarts adapt auto --images PHOTOS --steps 10 --out tasks/mine
     """

@@ -37,9 +37,7 @@ def train(
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     start: Annotated[
         str,
-        typer.Option(
-            help="Whose stem sees the images: a run folder, a start's file or name, or auto: a bundled supernet."
-        ),
+        typer.Option(help="Whose stem sees the images: a run folder, a start, or auto: a bundled supernet."),
     ] = "auto",
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose hyper-parameters by cross-validation over tasks.")

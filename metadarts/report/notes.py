@@ -53,7 +53,7 @@ def verdict(records: Records, finished: dict[str, Any] | None, results: list[tup
     if best := records.best:
         sentences.append(
             f"Best validation accuracy: {percent(best['accuracy'])} ± {percent(best.get('interval95'))} at meta-step "
-            f"{best['step']}, the best of {len(records.validate)} validations."
+            f"{best['step']}, the best of {records.compared} validations."
         )
     else:
         sentences.append("No validation is recorded yet.")

@@ -64,6 +64,11 @@ class Records:
         return max([*steps, *(record.step for record in self.alphas)], default=0)
 
     @property
+    def compared(self) -> int:
+        """Validations among which the best checkpoint was chosen."""
+        return sum(record["step"] >= self.committed for record in self.validate)
+
+    @property
     def best(self) -> dict[str, Any] | None:
         """The validation with the highest validation accuracy, the latest of equals as the search keeps it; of a run
         that committed, one of its cell."""

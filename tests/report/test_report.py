@@ -16,7 +16,7 @@ from metadarts.core.rng import Key
 from metadarts.relaxations import DEFAULT_RELAXATION
 from metadarts.report import write_report
 from metadarts.report.notes import duration, percent
-from metadarts.report.records import read_records
+from metadarts.report.records import Records, read_records
 from metadarts.spaces import darts
 from metadarts.training import RunFolder, open_run
 
@@ -327,3 +327,11 @@ def test_times_are_in_the_units_of_people(seconds, said):
 
 def test_a_share_that_is_no_number_is_a_question_mark():
     assert [percent(value) for value in (0.125, math.nan, None, "1")] == ["12.5%", "?", "?", "?"]
+
+
+def test_the_best_of_a_run_that_committed_is_one_of_its_cell():
+    validated = [{"step": step, "accuracy": value} for step, value in ((3, 0.95), (5, 0.6), (8, 0.7), (10, 0.65))]
+    records = Records([], validated, [], 0, committed=5)
+    assert records.best == {"step": 8, "accuracy": 0.7}
+    assert records.compared == 3
+    assert Records([], validated, [], 0).best["step"] == 3

@@ -109,6 +109,13 @@ def test_a_stop_while_the_cut_is_measured_changes_nothing(run_of, monkeypatch, v
     assert found == asked
 
 
+def test_a_validation_that_is_due_at_the_cut_is_that_of_the_cell(run_of):
+    experiment, run = run_of({"training.meta_steps": 10, "training.validations": 5})
+    search(experiment, run)
+    shown = [(line["step"], line.get("of", "")[:12]) for line in run.records("validate")]
+    assert shown == [(2, ""), (4, ""), (6, "the supernet"), (6, "the cell tha"), (8, ""), (10, "")]
+
+
 def test_what_is_due_is_not_missed_between_two_looks(make):
     """A run by minutes looks at a clock that goes on between its looks."""
     network, commit = make(COMMITS).network, Commitment(cell=0.16)
