@@ -98,8 +98,10 @@ def test_diagnose_refuses_its_supernet_too_whose_alphas_choose_inputs(run, refus
 
 
 def test_an_archive_of_it_is_refused_before_it_is_made(run, refused, tmp_path):
-    assert "stays a supernet" in refused("archive", "add", tmp_path / "tasks.sqlite", "--run", run, "--device", "cpu")
-    assert not (tmp_path / "tasks.sqlite").exists()
+    assert "stays a supernet" in refused(
+        "archive", "add", tmp_path / "t.sqlite", "--run", run, "--tasks", 2, "--device", "cpu"
+    )
+    assert not (tmp_path / "t.sqlite").exists()
 
 
 def test_a_checkpoint_that_no_run_has_is_refused(run, refused):
