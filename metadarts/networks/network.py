@@ -155,10 +155,15 @@ class Network:
 
     def _relaxed(self, decision: Decision, alpha: Tensor, at: Stage, noise: Tensor | None) -> Tensor:
         """Mixing weights of one decision: those of the candidates that are left, and 0 for the others."""
-        if self.kept is None:
+        if decision.name not in self._left:
             return self.relaxation.weights(alpha, at, noise)
-        left = _left(self.kept.named(self.space)[decision.name], alpha.device)
+        left = _mask(self._left[decision.name], alpha.device)
         return torch.where(left, self.relaxation.weights(torch.where(left, alpha, CLOSED), at, noise), 0.0)
+
+    @functools.cached_property
+    def _left(self) -> dict[str, tuple[tuple[bool, ...], ...]]:
+        """decision -> its rows of candidates, True where one is left; empty where nothing is dropped."""
+        return {} if self.kept is None else self.kept.named(self.space)
 
     def _combined(self, cell: str, relaxed: Mapping[str, Tensor]) -> Tensor:
         """The weights of one cell type's operations and edges as one table."""
@@ -337,7 +342,7 @@ def _members(inputs: int, decision: Decision, like: Tensor) -> Tensor:
 
 
 @functools.cache
-def _left(rows: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
+def _mask(rows: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
     """[rows, candidates] bool. Made once, see `_positions`."""
     with torch.inference_mode(False):
         return torch.tensor(rows, device=device)
@@ -391,8 +396,7 @@ def cutter(network: Network, parent: Network) -> Callable[[Params, float], Param
         for own, shape in ours.shapes().items():
             if not is_preprocess(own):
                 picks[ours.prefix + own] = _picked(own, ours, theirs), len(shape)
-    left = {} if network.kept is None else network.kept.named(network.space)
-    shapes = network.shapes()
+    left, shapes = {} if network.kept is None else network.kept.named(network.space), network.shapes()
 
     def cut(tensors: Params, closed: float) -> Params:
         return {name: _cut(tensors[name], name, closed) for name in shapes if name in tensors}
@@ -402,7 +406,7 @@ def cutter(network: Network, parent: Network) -> Callable[[Params, float], Param
             rows, dims = picks[name]
             return tensor.index_select(tensor.dim() - dims, torch.tensor(rows, device=tensor.device))
         if is_alpha(name) and left:
-            return torch.where(_left(left[name.removeprefix(ALPHA_PREFIX)], tensor.device), tensor, closed)
+            return torch.where(_mask(left[name.removeprefix(ALPHA_PREFIX)], tensor.device), tensor, closed)
         return tensor
 
     return cut

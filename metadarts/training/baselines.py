@@ -60,12 +60,10 @@ def compare(
     chance = torch.full((tasks,), 1.0 / experiment.config.tasks.ways)
     adapted = report.evaluation.accuracies
     what = "weights and alphas" if experiment.network.mixes else "weights"
+    earlier = {} if cut is None else _at_the_cut(*cut, tasks, progress)
     rows = [
         _row(f"adapted: {steps} inner steps on {what}", adapted, adapted),
-        *(
-            _row(name, own, adapted)
-            for name, own in ({} if cut is None else _at_the_cut(*cut, tasks, progress)).items()
-        ),
+        *(_row(name, own, adapted) for name, own in earlier.items()),
         _row(UNADAPTED_ROW, torch.cat(unadapted), adapted),
         _row("un-adapted features, nearest class mean", torch.cat(means), adapted),
         _row(PIXELS_ROW, torch.cat(pixels), adapted),

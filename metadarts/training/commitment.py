@@ -91,7 +91,7 @@ class Commitment:
 
 
 def mixing_weights(network: Network, alphas: Params, progress: float) -> Params:
-    """decision -> what its candidates weigh before the first inner step, without noise."""
+    """decision -> what its candidates weigh at the end of a task, without noise (MetaNAS prunes by these)."""
     relaxation, at = network.relaxation, Stage(progress=progress)
     return {name: relaxation.weights(table.detach(), at) for name, table in alphas.items()}
 
