@@ -58,8 +58,14 @@ def make_case(
     invert: bool = False,
     mean: float = 0.0,
     std: float = 1.0,
+    head: float = 0.0,
 ) -> Case:
-    """A case whose norms, alphas and head all differ from what they start as."""
+    """A case whose norms, alphas and head all differ from what they start as.
+
+    Args:
+        head: the standard deviation of what is added to the head. Mean features of noise hardly differ between classes, so
+            the logits of a prototype head alone are small differences of large numbers, rounded otherwise on each machine.
+    """
     height, width = (size, size) if isinstance(size, int) else size
     shape = (8, network.spec.in_channels, height, width)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=KEY.child("images").torch())
@@ -77,7 +83,13 @@ def make_case(
     batched = {name: tensor.unsqueeze(0) for name, tensor in shared.items()}
     with torch.no_grad():
         params = learner.start(batched, task(normalise(images), normalise(images)))
-    return Case(network, {name: tensor[0] for name, tensor in params.items()}, images, normalise, weights)
+    params = {
+        name: tensor[0] + head * torch.randn(tensor[0].shape, generator=KEY.child("head", name).torch())
+        if head and name.startswith("head.")
+        else tensor[0]
+        for name, tensor in params.items()
+    }
+    return Case(network, params, images, normalise, weights)
 
 
 def ship(case: Case, invert: bool = False, mean: float = 0.0, std: float = 1.0) -> ShippedModel:

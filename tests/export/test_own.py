@@ -40,7 +40,7 @@ NAMES = ("flat 1", "flat 2", "flat 3", "reducing 1", "reducing 3", "discrete", "
 @pytest.mark.parametrize("name", NAMES)
 def test_the_plain_classifier_is_the_network(cases, networks, name):
     network, size = networks[name]
-    case = cases.make_case(network, size)
+    case = cases.make_case(network, size, head=0.5)
     pixels = cases.noise(case, 9)
     assert difference(cases.ship(case).logits(pixels), case.source(pixels)) < 1e-5
 
@@ -52,7 +52,7 @@ def test_every_format_passes_the_checks_of_an_export(cases, networks, name, form
     for package in ("onnx", "onnxruntime", "onnxscript") if format == "onnx" else ():
         pytest.importorskip(package)
     network, size = networks[name]
-    case = cases.make_case(network, size)
+    case = cases.make_case(network, size, head=0.5)
     path = tmp_path / f"model{SUFFIXES[format]}"
     found = export_model(cases.ship(case), path, format, case.source, cases.noise(case, 3))
     assert max(found.difference, found.alone) < 1e-5
@@ -72,7 +72,7 @@ save_file({"logits": open_model(Path(sys.argv[1])).logits(pixels).contiguous()},
 
 
 def test_a_process_that_knows_none_of_it_opens_and_runs_the_file(cases, networks, tmp_path):
-    case = cases.make_case(*networks["flat 2"])
+    case = cases.make_case(*networks["flat 2"], head=0.5)
     model, pixels = cases.ship(case), cases.noise(case, 5)
     model.save(tmp_path / "model.safetensors")
     save_file({"pixels": pixels}, tmp_path / "pixels.safetensors")
@@ -86,7 +86,7 @@ def test_a_process_that_knows_none_of_it_opens_and_runs_the_file(cases, networks
 @pytest.mark.parametrize("affine", [False, True])
 def test_an_operation_at_each_stride(cases, own, affine, cell):
     space = SearchSpace("one", ("none", "conv_1x5_5x1"), nodes=1)
-    case = cases.make_case(own.network_of(cases.spec(cells=(cell,), affine=affine), space), 21)
+    case = cases.make_case(own.network_of(cases.spec(cells=(cell,), affine=affine), space), 21, head=0.5)
     pixels = cases.noise(case, 9)
     assert difference(cases.ship(case).logits(pixels), case.source(pixels)) < 1e-5
 
