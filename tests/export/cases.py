@@ -64,7 +64,7 @@ def make_case(
 
     Args:
         head: the standard deviation of what is added to the head. Mean features of noise hardly differ between classes,
-            so the logits of a prototype head alone are small differences of large numbers; each machine rounds its own way.
+            so the logits of a prototype head alone are small differences of large numbers, whose rounding varies.
     """
     height, width = (size, size) if isinstance(size, int) else size
     shape = (8, network.spec.in_channels, height, width)
