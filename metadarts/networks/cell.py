@@ -246,7 +246,8 @@ class CellBlock:
         looks = all(may_look(table) for table in weights)
         if not skips and (not looks or any(table.requires_grad for table in weights)):
             return {}
-        found, whole = {}, looks
+        found: dict[str, Tensor] = {}
+        whole = looks
         for bundle, table in zip(self.bundles[source], weights, strict=bool(weights)):
             counts = table.detach() != 0
             if not looks:
