@@ -7,7 +7,8 @@
 presets: the preset that commits beside the one that stays a supernet ("mixture"). They differ in all that committing
 takes: space, relaxation, rate and warm-up of alphas. For glyphs ("quick") head, ways, tasks and steps differ too.
 mechanisms: what makes alphas choose, on CIFAR-FS, with the settings of the preset "cifar" in all else.
-random: the cell of the preset beside random cells that are meta-trained alike, for as long, from their own beginning.
+random: the cell of the preset, searched with each seed, beside twelve random cells that are meta-trained alike, for as
+long, from their own beginning; random cell k is trained with seed k modulo the number of seeds.
 
 A row is one search in a process of one thread, measured on the same 600 test tasks as all other rows: the supernet, its
 cut-out cell with inherited weights, random cells cut out alike; of a run that committed the cell that it ships. A cell
@@ -32,6 +33,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cells_compared import compare, stacked
 from benchmarks.mixtures import mixture
 from metadarts.core.rng import Key
 from metadarts.core.types import alphas_of
@@ -171,10 +173,10 @@ def rows_of(study: str, seeds: int) -> Iterator[Row]:
         for source in ("cifar-fs", "fc100"):
             for seed in range(seeds):
                 yield Row("committed", source, preset("cifar"), (), seed)
-                for number in range(RANDOM_CELLS):
-                    cell = random_genotype(space, Key.from_seed(0).child("random cells", number))
-                    own = {**mixture("cifar"), **PAIRS, "model.network": "cell", "model.genotype": str(cell)}
-                    yield Row(f"random {number}", source, own, (), seed)
+            for number in range(RANDOM_CELLS):
+                cell = random_genotype(space, Key.from_seed(0).child("random cells", number))
+                own = {**mixture("cifar"), **PAIRS, "model.network": "cell", "model.genotype": str(cell)}
+                yield Row(f"random {number}", source, own, (), number % seeds)
 
 
 def config_of(row: Row, root: Path, minutes: float) -> Config:
@@ -258,6 +260,34 @@ def table_of(found: list[Found]) -> str:
     return Table(columns, lines).markdown() + "\n"
 
 
+def summary_of(found: list[Found]) -> str:
+    """Markdown of the study "random": for each source the searched cells against the random ones."""
+    columns = [
+        "source", "minutes", "searched: test accuracy", "weights", "random: test accuracy", "weights",
+        "difference, points", "rank", "less the best of them by validation", "at equal weights",
+    ]  # fmt: skip
+    lines = []
+    for source in dict.fromkeys(row.source for row in found):
+        rows: dict[bool, list[tuple[list[float], float | None, int]]] = {True: [], False: []}  # whether searched
+        for row in found:
+            cell = row.measured["cell"]
+            if row.source == source:
+                rows[row.row == "committed"].append((cell.accuracies, row.validation, cell.weights))
+        ours, theirs = stacked(rows[True]), stacked(rows[False])
+        told = [text for one in (ours, theirs) for text in (_spread(one.accuracies.mean(1)), _range(one.weights))]
+        minutes = f"{found[0].minutes:g}"
+        lines.append([source, minutes, *told, *compare(ours, theirs).cells(len(theirs.weights))])
+    return Table(columns, lines).markdown() + "\n"
+
+
+def _spread(means: Any) -> str:
+    return f"{100 * means.mean():.1f} % ({100 * means.min():.1f} to {100 * means.max():.1f})"
+
+
+def _range(weights: Any) -> str:
+    return f"{int(weights.min()):,} to {int(weights.max()):,}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run what is missing of a study, then write its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.commitment", description=__doc__.splitlines()[0])
@@ -285,11 +315,14 @@ def main(arguments: list[str] | None = None) -> None:
     words += ["--runs", str(options.runs), "--row"]
     failed = _run_missing([file for file in rows if not (runs / f"{file}.json").is_file()], words, runs, options.jobs)
     found_rows = [read(runs / f"{file}.json") for file in rows if (runs / f"{file}.json").is_file()]
-    print(table_of(found_rows))
+    text = table_of(found_rows)
+    if options.study == "random" and not failed:
+        text = f"{summary_of(found_rows)}\n{text}"
+    print(text)
     if options.only:
         return
     path = RESULTS / f"commitment-{options.study}"
-    path.with_suffix(".md").write_text(table_of(found_rows), encoding="utf-8")
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps([asdict(row) for row in found_rows]) + "\n", encoding="utf-8")
     if failed:
         sys.exit(f"{len(failed)} of {len(rows)} rows failed: {', '.join(failed)}; see their logs in {runs}")

@@ -104,6 +104,20 @@ class _Elapsed(rich_progress.ProgressColumn):
         return Text(f"{seconds // 60}:{seconds % 60:02d}")
 
 
+class _Remaining(rich_progress.TimeRemainingColumn):
+    """What is told of the seconds that remain; where nothing is, as the share that is done goes up."""
+
+    max_refresh = 0.0
+
+    def render(self, task: rich_progress.Task) -> Text:
+        told = task.fields.get("remaining")
+        if told is None:
+            return super().render(task)
+        minutes, seconds = divmod(int(told), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours:d}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
+
+
 class Bar:
     """A bar from 0 to 1 with a line of current figures; plain lines now and then where there is no terminal."""
 
@@ -123,9 +137,9 @@ class Bar:
         """Show how far a computation is."""
         self.update(now.share, now.text)
 
-    def update(self, fraction: float, figures: str) -> None:
-        """Show ``fraction`` (0 to 1) and ``figures``."""
-        self._progress.update(self.show(), completed=fraction, figures=figures)
+    def update(self, fraction: float, figures: str, remaining: float | None = None) -> None:
+        """Show ``fraction`` (0 to 1) and ``figures``, and the seconds that remain where they are known."""
+        self._progress.update(self.show(), completed=fraction, figures=figures, remaining=remaining)
         tenth = int(fraction * 10)
         if not console.is_terminal and tenth > self._printed:
             self._printed = tenth
@@ -141,7 +155,7 @@ def bar(title: str, quiet: bool = False) -> Iterator[Bar]:
         rich_progress.TextColumn("{task.percentage:>3.0f}%"),
         _Elapsed(),
         rich_progress.TextColumn("ETA"),
-        rich_progress.TimeRemainingColumn(),
+        _Remaining(),
         rich_progress.TextColumn("{task.fields[figures]}"),
     )
     with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as progress:

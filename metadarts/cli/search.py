@@ -200,7 +200,7 @@ def _search_in(folder: RunFolder, experiment: Experiment, plan: MemoryPlan) -> N
                     best = "" if now.best is None else f"  best val {now.best:.1%}"
                     rate = now.step / max(now.seconds, 1e-9)
                     figures = f"step {now.step}  loss {now.loss:.3f}  acc {now.accuracy:.1%}{best}  {rate:.2f} steps/s"
-                    shown.update(now.fraction, figures)
+                    shown.update(now.fraction, figures, now.remaining)
 
                 run(experiment, folder, watch, stop)
         except SearchStopped as stopped:

@@ -192,7 +192,7 @@ class CellBlock:
             needed = self._needed(own, source, mixing.skips)
             state = mixed_part(states[source], self.mixed)
             outputs = self._candidates(state, pieces[source], source, statistics, needed)
-            self._feed(sums, outputs, source, own)
+            self._feed(sums, outputs, source, own, mixing.skips)
         return torch.cat([states[state] for state in self.concat], dim=-1)
 
     def _preprocess(self, params: Params, index: int, x: Tensor, statistics: Statistics) -> Tensor:
@@ -227,7 +227,7 @@ class CellBlock:
         for name in needed or self.running[source]:
             run, where = self.operations[name].run, needed.get(name)
             if run is not None:
-                where = None if where is None or bool(where.all()) else where
+                where = None if where is None or (may_look(where) and bool(where.all())) else where
                 context = EdgeContext(pieces.get(name, {}), self.stride(source), statistics, self.pool_norm, where)
                 outputs[name] = run(state, context)
         return outputs
@@ -236,17 +236,23 @@ class CellBlock:
         """primitive -> [T, E] where its weight is not exactly zero; one that is nowhere needed gets no row. Empty where
         all are.
 
-        A weight that is to be differentiated at zero needs its candidate, which is its gradient there. Others are
-        looked at where that costs nothing: not on a GPU, which would wait, and not in a step that is recorded.
+        A weight that is to be differentiated at zero needs its candidate, which is its gradient there. On a GPU, which
+        would wait, and in a step that is recorded nobody looks: every candidate has a row there, and its kernels look.
 
         Args:
             weights: for each bundle of ``source`` its [K, T, E].
+            skips: see `Mixing`.
         """
-        if any((table.requires_grad and not skips) or not may_look(table) for table in weights):
+        looks = all(may_look(table) for table in weights)
+        if not skips and (not looks or any(table.requires_grad for table in weights)):
             return {}
-        found, whole = {}, True
+        found: dict[str, Tensor] = {}
+        whole = looks
         for bundle, table in zip(self.bundles[source], weights, strict=bool(weights)):
             counts = table.detach() != 0
+            if not looks:
+                found |= dict(zip(bundle.names, counts.unbind(0), strict=True))
+                continue
             whole = whole and bool(counts.all())
             some = counts.flatten(1).any(1).tolist()
             for k, name in enumerate(bundle.names):
@@ -255,13 +261,18 @@ class CellBlock:
         return {} if whole else found
 
     def _feed(
-        self, sums: list[Tensor | None], outputs: Mapping[str, Tensor], source: int, weights: Sequence[Tensor]
+        self,
+        sums: list[Tensor | None],
+        outputs: Mapping[str, Tensor],
+        source: int,
+        weights: Sequence[Tensor],
+        skips: bool,
     ) -> None:
         """Add what leaves ``source`` to the sums of the nodes that it feeds: mixed by ``weights``, or all alike."""
         for bundle, table in zip(self.bundles[source], weights, strict=bool(weights)):
             kept = [k for k, name in enumerate(bundle.names) if name in outputs]
             by_candidate = table if len(kept) == len(table) else table[kept]
-            parts = mix([outputs[bundle.names[k]] for k in kept], by_candidate)
+            parts = mix([outputs[bundle.names[k]] for k in kept], by_candidate, skips or not table.requires_grad)
             for node, part in zip(bundle.targets, parts, strict=True):
                 _add(sums, node, part)
         for name, output in {} if weights else outputs.items():

@@ -66,9 +66,9 @@ class Network:
         """The network that runs only the operations ``genotype`` kept. Raises GenotypeError for another space's."""
         return replace(self, genotype=genotype, kept=None)
 
-    def pruned(self, kept: Kept) -> Network:
-        """The supernet of the candidates in ``kept`` alone."""
-        return replace(self, kept=None if kept.is_all else kept)
+    def pruned(self, kept: Kept | None) -> Network:
+        """The supernet of the candidates in ``kept`` alone; None for all."""
+        return replace(self, kept=None if kept is None or kept.is_all else kept)
 
     def fitting(self, params: Params) -> Network:
         """The supernet of the candidates whose alphas in ``params`` are not `CLOSED`: as a run pruned it."""
@@ -81,6 +81,11 @@ class Network:
     def cells(self) -> tuple[CellBlock, ...]:
         """The cells among the blocks."""
         return tuple(block for block in self.blocks if isinstance(block, CellBlock))
+
+    @property
+    def candidates(self) -> int:
+        """Operations that run: of all edges of all cells."""
+        return sum(len(edges) for cell in self.cells for edges in cell.active.values())
 
     @property
     def features(self) -> int:

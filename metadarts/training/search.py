@@ -7,6 +7,7 @@ run that never stopped (on a CPU, with the same number of threads).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from .checkpoints import Checkpoint
 from .clock import Clock
 from .evaluation import VALIDATION_ADVICE, evaluation_inner, on_device
 from .memory import ADVICE, fitted, is_out_of_memory
+from .pace import Pace
 from .prefetch import Prefetcher
 from .recording import alpha_facts, commit_facts, last_stage, recorded_cell, step_facts, validation_facts
 from .records import RunFolder
@@ -46,11 +48,19 @@ STEP_ADVICE = (
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """What a watcher is told after each outer step."""
+    """What a watcher is told after each outer step.
+
+    Args:
+        fraction: of the run that is done, 0 to 1.
+        seconds: that the run took so far, and those it is expected to take still.
+        loss, accuracy: running means.
+        best: the best validation accuracy so far.
+    """
 
     step: int
     fraction: float
     seconds: float
+    remaining: float
     loss: float
     accuracy: float
     best: float | None
@@ -105,6 +115,7 @@ class _Search:
         self.validation = held_out(experiment, "val", purpose="selection")
         self.saved = self.recorded = self.drawn = float("-inf")
         self.doing = "start"
+        self.pace = Pace(self.config.commit, experiment.network)
         if run.has("last"):
             checkpoint = run.load("last")
             self.experiment = experiment.of_checkpoint(checkpoint)
@@ -241,15 +252,17 @@ class _Search:
         """One outer step."""
         step, trainer = self.state.step, self.trainer
         self.doing = f"meta-step {step + 1}"
-        batch, fraction = batch_of(step), self.clock.fraction(step)
+        begun, batch, fraction = time.monotonic(), batch_of(step), self.clock.fraction(step)
         result, norms = self._step(batch, fraction)
         if not self._is_finite():
             raise NumericsError("the outer update left the finite numbers; lower outer.weight_rate or set outer.clip")
         loss, accuracy = trainer.smooth.update(result)
         self._note_in_turn(result, norms)
+        self.pace.update(self.network, time.monotonic() - begun)
         if self.watch:
             seconds, step = self.clock.seconds, self.state.step
-            self.watch(SearchProgress(step, self.clock.fraction(step), seconds, loss, accuracy, trainer.best))
+            fraction, remaining = self.clock.fraction(step), self.pace.remaining(self.clock, step)
+            self.watch(SearchProgress(step, fraction, seconds, remaining, loss, accuracy, trainer.best))
 
     def _step(self, batch: TaskBatch, fraction: float) -> tuple[MetaGradient, dict[str, float]]:
         """The meta-gradient and the update by it, recorded and replayed where that can be."""

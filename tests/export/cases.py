@@ -63,8 +63,8 @@ def make_case(
     """A case whose norms, alphas and head all differ from what they start as.
 
     Args:
-        head: the standard deviation of what is added to the head. Mean features of noise hardly differ between classes, so
-            the logits of a prototype head alone are small differences of large numbers, rounded otherwise on each machine.
+        head: the standard deviation of what is added to the head. Mean features of noise hardly differ between classes,
+            so the logits of a prototype head alone are small differences of large numbers, whose rounding varies.
     """
     height, width = (size, size) if isinstance(size, int) else size
     shape = (8, network.spec.in_channels, height, width)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
+import torch
 
 from metadarts.core.recording import recording
 from metadarts.core.rng import Key
@@ -14,6 +15,7 @@ from metadarts.inner import InnerLoop
 from metadarts.meta import meta_gradient
 from metadarts.networks import Learner
 from metadarts.operations import OPERATIONS
+from metadarts.ops import separable
 from metadarts.relaxations.gdas import GDAS
 from metadarts.relaxations.gumbel import Gumbel
 from metadarts.relaxations.hard import Hard
@@ -95,6 +97,26 @@ def test_a_recorded_step_looks_at_no_weight():
         gradients(Sparsemax(0.2), found)
     gradients(Softmax(), mixture)
     assert found == mixture
+
+
+@pytest.mark.parametrize("relaxation", [GDAS(), Paths(), Sparsemax(0.2)], ids=repr)
+def test_of_a_recorded_step_the_kernels_skip_what_is_not_needed(relaxation, monkeypatch):
+    """As on a GPU: every candidate is called, with a mask of where it counts."""
+    masks = []
+
+    def seen(*arguments, needed=None, **options):
+        masks.append(needed)
+        return separable(*arguments, needed=needed, **options)
+
+    monkeypatch.setattr("metadarts.operations._separable.separable", seen)
+    expected = gradients(relaxation)
+    looked, masks[:] = list(masks), []
+    with recording():
+        found = gradients(relaxation)
+    check_params_close(found, expected, 1e-9)
+    assert len(masks) > len(looked)
+    assert all(mask is not None for mask in masks)
+    assert 0.0 < float(torch.cat([mask.flatten() for mask in masks]).double().mean()) < 0.6
 
 
 def test_a_relaxation_that_says_nothing_skips_nothing():

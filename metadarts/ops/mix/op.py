@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,12 +22,24 @@ from . import folded, reference
 OFFERED = ("cpu", "triton", "folded", "reference")
 
 
-def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUTO) -> tuple[Tensor, ...]:
+class Options(NamedTuple):
+    """Whether weights of exactly 0 are passed over; whether dp is asked for; "cpu" or "triton"."""
+
+    skips: bool
+    dots: bool
+    kernels: str
+
+
+def mix(
+    candidates: Sequence[Tensor], weights: Tensor, skips: bool = False, implementation: str = AUTO
+) -> tuple[Tensor, ...]:
     """out_e[t] = sum_k weights[k, t, e] candidates[k][t, e].
 
     Args:
         candidates: K tensors [T, E, N, H, W, C], or [T, 1, N, H, W, C] where all E edges share one (pools, identity).
         weights: [K, T, E], any sign.
+        skips: whether a weight of exactly 0 has no derivative. Kernels of a CPU then do not read its candidate, others
+            need not either.
         implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
 
     Returns:
@@ -44,10 +56,13 @@ def mix(candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUT
         expected = (tasks, 1 if shared else edges, *candidates[0].shape[2:])
         check_shape("mix", f"candidate {k}", candidate, expected if k else (*expected[:2], *(None,) * 4))
     chosen = choose("mix", implementation, OFFERED, weights, *candidates)
+    if skips and chosen != "cpu":
+        weights = torch.where(weights == 0.0, 0.0, weights)
     if chosen == "reference":
         return reference.mix(candidates, weights)
     if chosen in ("cpu", "triton"):
-        return tuple(out.squeeze(1) for out in _Mix.apply(chosen, weights, *candidates))
+        options = Options(skips, weights.requires_grad, chosen)
+        return tuple(out.squeeze(1) for out in _Mix.apply(options, weights, *candidates))
     dtype = candidates[0].dtype
     if dtype in HALF_WIDTH:  # near-uniform weights differ by less than a half-width number resolves
         candidates = [candidate.float() for candidate in candidates]
@@ -70,32 +85,33 @@ class _Mix(Function):
     """(p, y_1..y_K) -> E sums: y_k [T, E or 1, N, H, W, C], sums [T, 1, N, H, W, C]."""
 
     @staticmethod
-    def forward(kernels: str, weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:
-        sums: tuple[Tensor, ...] = _kernels(kernels).forward(weights, candidates)
+    def forward(options: Options, weights: Tensor, *candidates: Tensor) -> tuple[Tensor, ...]:
+        sums: tuple[Tensor, ...] = _kernels(options.kernels).forward(weights, candidates, options)
         return sums
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.kernels = inputs[0]
+        ctx.options = inputs[0]
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        return None, *_MixGradient.apply(ctx.kernels, len(upstream), *upstream, *ctx.saved_tensors)
+        return None, *_MixGradient.apply(ctx.options, len(upstream), *upstream, *ctx.saved_tensors)
 
 
 class _MixGradient(Function):
     """(g_1..g_E, p, y) -> (dp_k = <g, y_k>, dy_k = p_k g). Differentiable once more; a third derivative is refused."""
 
     @staticmethod
-    def forward(kernels: str, edges: int, *inputs: Tensor) -> tuple[Tensor, ...]:
-        d_weights, d_candidates = _kernels(kernels).gradient(inputs[:edges], inputs[edges], inputs[edges + 1 :])
+    def forward(options: Options, edges: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        upstream, weights, candidates = inputs[:edges], inputs[edges], inputs[edges + 1 :]
+        d_weights, d_candidates = _kernels(options.kernels).gradient(upstream, weights, candidates, options)
         return d_weights, *d_candidates
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
-        ctx.kernels, ctx.edges = inputs[:2]
+        ctx.options, ctx.edges = inputs[:2]
         ctx.save_for_backward(*inputs[2:])
 
     @staticmethod
@@ -104,6 +120,6 @@ class _MixGradient(Function):
             raise RuntimeError("mix: no third derivative; differentiate the meta-gradient no further")
         saved = ctx.saved_tensors  # once: under checkpointing each access recomputes the step
         upstream, weights, candidates = saved[: ctx.edges], saved[ctx.edges], saved[ctx.edges + 1 :]
-        q = torch.zeros_like(weights) if q is None else q
-        d_g, d_weights, d_candidates = _kernels(ctx.kernels).second(q, v, upstream, weights, candidates)
+        second = _kernels(ctx.options.kernels).second
+        d_g, d_weights, d_candidates = second(q, v, upstream, weights, candidates, ctx.options)
         return None, None, *d_g, d_weights, *d_candidates

@@ -214,8 +214,8 @@ def _like(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
 
 
-def forward(weights: Tensor, candidates: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """E tensors [T, 1, N, H, W, C]; arguments as in `op._Mix`."""
+def forward(weights: Tensor, candidates: Sequence[Tensor], options: Any) -> tuple[Tensor, ...]:
+    """E tensors [T, 1, N, H, W, C]; arguments as in `op._Mix`. All is read and computed, whatever ``options`` allow."""
     weights, candidates = weights.contiguous(), _packed(candidates)
     plan, like = _Plan.of(weights, candidates), candidates[0]
     sums = tuple(like.new_empty(like.shape[0], 1, *like.shape[2:]) for _ in range(plan.edges))
@@ -224,7 +224,7 @@ def forward(weights: Tensor, candidates: Sequence[Tensor]) -> tuple[Tensor, ...]
 
 
 def gradient(
-    upstream: Sequence[Tensor], weights: Tensor, candidates: Sequence[Tensor]
+    upstream: Sequence[Tensor], weights: Tensor, candidates: Sequence[Tensor], options: Any
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """(dp, dy) for upstream gradients [T, 1, N, H, W, C], one per edge."""
     weights, candidates, upstream = weights.contiguous(), _packed(candidates), _packed(upstream)
@@ -235,10 +235,12 @@ def gradient(
 
 
 def second(
-    q: Tensor, v: Sequence[Tensor | None], upstream: Sequence[Tensor], weights: Tensor, candidates: Sequence[Tensor]
-) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
+    q: Tensor | None, v: Sequence[Tensor | None], upstream: Sequence[Tensor], weights: Tensor,
+    candidates: Sequence[Tensor], options: Any,
+) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:  # fmt: skip
     """(dg, dp, dy) for upstream q of dp and v of dy."""
-    q, weights, candidates, upstream = q.contiguous(), weights.contiguous(), _packed(candidates), _packed(upstream)
+    q = torch.zeros_like(weights) if q is None else q.contiguous()
+    weights, candidates, upstream = weights.contiguous(), _packed(candidates), _packed(upstream)
     plan = _Plan.of(weights, candidates)
     flows = sum(1 << k for k, tensor in enumerate(v) if tensor is not None)
     along = tuple(y if tensor is None else tensor.contiguous() for tensor, y in zip(v, candidates, strict=True))

@@ -1,7 +1,8 @@
 """CPU kernels of the separable convolution: one work item is all of one task's edge, from the input to the derivative.
 
 A group's images (25 of 8x8x16 float32: 100 kB) stay in the core's own cache from one stage to the next; what is handed
-to the derivatives is written once. The input's gradient, which sums over edges, has a work item per task and image.
+to the derivatives is written once; of an edge that is not needed d and gd are left as they are, for only these kernels
+read them. The input's gradient, which sums over edges, has a work item per task and image.
 """
 
 from __future__ import annotations
@@ -76,7 +77,6 @@ def _forward(block: Any) -> None:
         y = shifted(pointer(block, a + 4), item * s.images * pixels * s.outer)
         r = shifted(pointer(block, a + 5), item * s.outer)
         if _skipped(block, item):
-            clear(d, s.images * pixels * s.channels)
             clear(y, s.images * pixels * s.outer)
             clear(r, s.outer)
             continue
@@ -121,7 +121,6 @@ def _backward(block: Any) -> None:
         d_weight = shifted(pointer(block, a + 8), item * s.channels * taps_count)
         d_mixing = shifted(pointer(block, a + 9), item * s.channels * s.outer)
         if _skipped(block, item):
-            clear(gd, s.images * pixels * s.channels)
             clear(d_weight, s.channels * taps_count)
             clear(d_mixing, s.channels * s.outer)
             continue
