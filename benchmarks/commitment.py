@@ -260,8 +260,8 @@ def table_of(found: list[Found]) -> str:
     return Table(columns, lines).markdown() + "\n"
 
 
-def summary_of(found: list[Found]) -> str:
-    """Markdown of the study "random": for each source the searched cells against the random ones."""
+def summary_of(found: list[Found], seeds: int) -> str:
+    """Markdown of the study "random": searched cells against random ones, for each source whose rows are there."""
     columns = [
         "source", "minutes", "searched: test accuracy", "weights", "random: test accuracy", "weights",
         "difference, points", "rank", "less the best of them by validation", "at equal weights",
@@ -273,6 +273,8 @@ def summary_of(found: list[Found]) -> str:
             cell = row.measured["cell"]
             if row.source == source:
                 rows[row.row == "committed"].append((cell.accuracies, row.validation, cell.weights))
+        if len(rows[True]) < seeds or len(rows[False]) < RANDOM_CELLS:
+            continue
         ours, theirs = stacked(rows[True]), stacked(rows[False])
         told = [text for one in (ours, theirs) for text in (_spread(one.accuracies.mean(1)), _range(one.weights))]
         minutes = f"{found[0].minutes:g}"
@@ -299,6 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="searches at once, each of one thread")
     parser.add_argument("--runs", type=Path, default=Path("runs/commitment"))
     parser.add_argument("--only", default="", help="rows whose file name contains this")
+    parser.add_argument("--so-far", action="store_true", help="run nothing: write the table of what there is")
     parser.add_argument("--row", help="one row, in this process")
     options = parser.parse_args(arguments)
     runs = options.runs / options.study
@@ -313,11 +316,12 @@ def main(arguments: list[str] | None = None) -> None:
     words = [sys.executable, "-m", "benchmarks.commitment", options.study, "--data-root", str(options.data_root)]
     words += ["--minutes", str(options.minutes), "--seeds", str(options.seeds), "--tasks", str(options.tasks)]
     words += ["--runs", str(options.runs), "--row"]
-    failed = _run_missing([file for file in rows if not (runs / f"{file}.json").is_file()], words, runs, options.jobs)
+    missing = [file for file in rows if not (runs / f"{file}.json").is_file()]
+    failed = [] if options.so_far else _run_missing(missing, words, runs, options.jobs)
     found_rows = [read(runs / f"{file}.json") for file in rows if (runs / f"{file}.json").is_file()]
     text = table_of(found_rows)
-    if options.study == "random" and not failed:
-        text = f"{summary_of(found_rows)}\n{text}"
+    if options.study == "random":
+        text = f"{summary_of(found_rows, options.seeds)}\n{text}"
     print(text)
     if options.only:
         return

@@ -107,8 +107,6 @@ class _Elapsed(rich_progress.ProgressColumn):
 class _Remaining(rich_progress.TimeRemainingColumn):
     """What is told of the seconds that remain; where nothing is, as the share that is done goes up."""
 
-    max_refresh = 0.0
-
     def render(self, task: rich_progress.Task) -> Text:
         told = task.fields.get("remaining")
         if told is None:

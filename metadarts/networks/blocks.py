@@ -32,11 +32,13 @@ class Mixing:
         tables: cell kind -> source state -> for each bundle of candidates that are mixed together the weights
             [K, T, E] of its K candidates on its E edges.
         skips: whether a weight of exactly 0 has no derivative, so that its candidate need not run.
+        masks: whether there are such weights, so that it is worth telling operations where they count unseen.
         edges: cell kind -> source state -> [T, E], the weights of all its edges; empty where nothing passes by them.
     """
 
     tables: Mapping[str, Mapping[int, Sequence[Tensor]]] = field(default_factory=dict)
     skips: bool = False
+    masks: bool = False
     edges: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
 
     def get(self, kind: str) -> Mapping[int, Sequence[Tensor]] | None:

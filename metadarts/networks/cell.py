@@ -189,10 +189,10 @@ class CellBlock:
                 states.append(self._node(sums, passed, source - len(inputs)))
             self._pass(passed, states[source], source, mixing)
             own = () if weights is None else weights.get(source, ())
-            needed = self._needed(own, source, mixing.skips)
+            needed = self._needed(own, source, mixing)
             state = mixed_part(states[source], self.mixed)
             outputs = self._candidates(state, pieces[source], source, statistics, needed)
-            self._feed(sums, outputs, source, own, mixing.skips)
+            self._feed(sums, outputs, source, own, mixing.masks)
         return torch.cat([states[state] for state in self.concat], dim=-1)
 
     def _preprocess(self, params: Params, index: int, x: Tensor, statistics: Statistics) -> Tensor:
@@ -232,27 +232,30 @@ class CellBlock:
                 outputs[name] = run(state, context)
         return outputs
 
-    def _needed(self, weights: Sequence[Tensor], source: int, skips: bool) -> dict[str, Tensor]:
-        """primitive -> [T, E] where its weight is not exactly zero; one that is nowhere needed gets no row. Empty where
-        all are.
+    def _needed(self, weights: Sequence[Tensor], source: int, mixing: Mixing) -> dict[str, Tensor]:
+        """primitive -> [T, E] where its weight is not exactly zero, where it is not to run everywhere.
 
-        A weight that is to be differentiated at zero needs its candidate, which is its gradient there. On a GPU, which
-        would wait, and in a step that is recorded nobody looks: every candidate has a row there, and its kernels look.
+        A weight that is to be differentiated at zero needs its candidate, which is its gradient there. Where nobody may
+        look at weights (on a GPU, which would wait; in a step that is recorded) every candidate has a row if such zeros
+        are the rule, and none otherwise. Where one looks, no row at all says that all are needed everywhere, and a
+        candidate without a row is needed nowhere.
 
         Args:
             weights: for each bundle of ``source`` its [K, T, E].
-            skips: see `Mixing`.
         """
-        looks = all(may_look(table) for table in weights)
-        if not skips and (not looks or any(table.requires_grad for table in weights)):
+        if not all(may_look(table) for table in weights):
+            pairs = zip(self.bundles[source], weights, strict=True) if mixing.masks else ()
+            return {
+                name: row
+                for bundle, table in pairs
+                for name, row in zip(bundle.names, table.detach() != 0, strict=True)
+            }
+        if any(table.requires_grad for table in weights) and not mixing.skips:
             return {}
         found: dict[str, Tensor] = {}
-        whole = looks
+        whole = True
         for bundle, table in zip(self.bundles[source], weights, strict=bool(weights)):
             counts = table.detach() != 0
-            if not looks:
-                found |= dict(zip(bundle.names, counts.unbind(0), strict=True))
-                continue
             whole = whole and bool(counts.all())
             some = counts.flatten(1).any(1).tolist()
             for k, name in enumerate(bundle.names):
@@ -268,11 +271,15 @@ class CellBlock:
         weights: Sequence[Tensor],
         skips: bool,
     ) -> None:
-        """Add what leaves ``source`` to the sums of the nodes that it feeds: mixed by ``weights``, or all alike."""
+        """Add what leaves ``source`` to the sums of the nodes that it feeds: mixed by ``weights``, or all alike.
+
+        Args:
+            skips: whether weights of 0 have no derivative, and are the rule.
+        """
         for bundle, table in zip(self.bundles[source], weights, strict=bool(weights)):
             kept = [k for k, name in enumerate(bundle.names) if name in outputs]
             by_candidate = table if len(kept) == len(table) else table[kept]
-            parts = mix([outputs[bundle.names[k]] for k in kept], by_candidate, skips or not table.requires_grad)
+            parts = mix([outputs[bundle.names[k]] for k in kept], by_candidate, skips=skips or not table.requires_grad)
             for node, part in zip(bundle.targets, parts, strict=True):
                 _add(sums, node, part)
         for name, output in {} if weights else outputs.items():

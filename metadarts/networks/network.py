@@ -18,7 +18,7 @@ from metadarts.core.errors import ConfigError, GenotypeError, NumericsError
 from metadarts.core.rng import Key
 from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, group_of, is_alpha
 from metadarts.operations import OPERATIONS, Map, Operation, Shapes, Statistics, uniform
-from metadarts.relaxations import CLOSED, DEFAULT_RELAXATION, Relaxation, zeros_learn
+from metadarts.relaxations import CLOSED, DEFAULT_RELAXATION, Relaxation, is_sparse, zeros_learn
 from metadarts.spaces import Decision, Genotype, Kept, SearchSpace
 
 from .blocks import IMAGE, Block, BlockFolding, Mixing, Stem
@@ -263,7 +263,8 @@ class Network:
             weights, skips = self.weights_of(params), self.skips_zeros
         bundled = {kind: self._bundled(kind, table, tasks) for kind, table in weights.items()}
         passing = weights if self.spec.partial > 1 else {}
-        return Mixing(bundled, skips, {kind: self._by_source(table, tasks) for kind, table in passing.items()})
+        edges = {kind: self._by_source(table, tasks) for kind, table in passing.items()}
+        return Mixing(bundled, skips, skips and is_sparse(self.relaxation), edges)
 
     def _by_source(self, table: Tensor, tasks: int) -> dict[int, Tensor]:
         """source state -> the weights [T, E] of the edges that leave it: all that an edge's candidates weigh together,

@@ -23,6 +23,11 @@ def zeros_learn(relaxation: Relaxation) -> bool:
     return bool(getattr(relaxation, "zeros_learn", True))
 
 
+def is_sparse(relaxation: Relaxation) -> bool:
+    """Whether weights of exactly 0 without a derivative are the rule, as where a path is drawn."""
+    return bool(getattr(relaxation, "sparse", False)) and not zeros_learn(relaxation)
+
+
 def scores_of(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION) -> dict[str, Tensor]:
     """decision -> scores of its candidates, in double precision and without a graph; see `Relaxation.scores`."""
     return {name: relaxation.scores(table.detach()) for name, table in alphas.items()}

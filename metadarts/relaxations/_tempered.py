@@ -16,6 +16,7 @@ class Relaxed:
     """Without noise, ranked by the softmax; a weight of exactly 0 has no derivative."""
 
     zeros_learn: ClassVar[bool] = False
+    sparse: ClassVar[bool] = False
 
     def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:
         return None

@@ -17,7 +17,8 @@ class Relaxation(Protocol):
     """From the alphas of one decision to the weights with which its candidates are mixed. A frozen value.
 
     An attribute ``zeros_learn`` of False promises that weights of exactly 0 have no derivative, first or second: their
-    candidates are then not run at all. See `zeros_learn`.
+    candidates are then not run at all on a CPU. See `zeros_learn`. An attribute ``sparse`` of True says that there are
+    such weights: on a GPU, and in a recorded step, operations are then told where they count. See `is_sparse`.
     """
 
     def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:

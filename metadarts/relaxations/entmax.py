@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ class Entmax(Tempered):
 
     tau is a closed form of the candidates above 0, so that every second derivative is finite, at exact zeros too.
     """
+
+    sparse: ClassVar[bool] = True
 
     def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
         z = alpha / (2.0 * self.temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class GDAS(Cooled):
 
     The gradient of the 1 is that of its p; a 0 has none, so its candidate need not run at all. T is as in `Cooled`.
     """
+
+    sparse: ClassVar[bool] = True
 
     start: float = 10.0
     end: float = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Paths(Relaxed):
     Args:
         by_alphas: draw with probabilities softmax(alpha) in place of equal ones.
     """
+
+    sparse: ClassVar[bool] = True
 
     by_alphas: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ class Sparsemax(Tempered):
 
     Piecewise linear: its second derivatives are 0, and between two pieces it has a kink.
     """
+
+    sparse: ClassVar[bool] = True
 
     def weights(self, alpha: Tensor, at: Stage, noise: Tensor | None = None) -> Tensor:
         z = alpha / self.temperature

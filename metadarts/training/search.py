@@ -115,7 +115,7 @@ class _Search:
         self.validation = held_out(experiment, "val", purpose="selection")
         self.saved = self.recorded = self.drawn = float("-inf")
         self.doing = "start"
-        self.pace = Pace(self.config.commit, experiment.network)
+        self.pace = Pace(self.config.commit)
         if run.has("last"):
             checkpoint = run.load("last")
             self.experiment = experiment.of_checkpoint(checkpoint)
@@ -261,7 +261,7 @@ class _Search:
         self.pace.update(self.network, time.monotonic() - begun)
         if self.watch:
             seconds, step = self.clock.seconds, self.state.step
-            fraction, remaining = self.clock.fraction(step), self.pace.remaining(self.clock, step)
+            fraction, remaining = self.clock.fraction(step), self.pace.remaining(self.clock, step, self._validations())
             self.watch(SearchProgress(step, fraction, seconds, remaining, loss, accuracy, trainer.best))
 
     def _step(self, batch: TaskBatch, fraction: float) -> tuple[MetaGradient, dict[str, float]]:
@@ -322,6 +322,11 @@ class _Search:
         self._note_alphas()
         self.clock.reserve = max(self.clock.reserve, self.clock.seconds - before)
         return result
+
+    def _validations(self) -> int:
+        """Validations that are still to come; one before a cell is cut out, and one after."""
+        cuts = self.network.mixes and self.config.commit.ends_in_a_cell
+        return self.config.training.validations - self.trainer.validations + (2 if cuts else 0)
 
     def _validation_facts(self, result: Evaluation) -> dict[str, Any]:
         """Of a checkpoint that was measured."""

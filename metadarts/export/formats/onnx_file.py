@@ -41,7 +41,7 @@ def _packages() -> Any:
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise ModelError(
-            f"ONNX needs the packages onnx, onnxruntime and onnxscript: pip install 'metadarts[onnx]' ({error})"
+            f"ONNX needs three more packages: pip install onnx onnxruntime onnxscript ({error})"
         ) from error
     return onnx, onnxruntime
 

@@ -31,16 +31,15 @@ class Options(NamedTuple):
 
 
 def mix(
-    candidates: Sequence[Tensor], weights: Tensor, skips: bool = False, implementation: str = AUTO
+    candidates: Sequence[Tensor], weights: Tensor, implementation: str = AUTO, *, skips: bool = False
 ) -> tuple[Tensor, ...]:
     """out_e[t] = sum_k weights[k, t, e] candidates[k][t, e].
 
     Args:
         candidates: K tensors [T, E, N, H, W, C], or [T, 1, N, H, W, C] where all E edges share one (pools, identity).
         weights: [K, T, E], any sign.
-        skips: whether a weight of exactly 0 has no derivative. Kernels of a CPU then do not read its candidate, others
-            need not either.
         implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
+        skips: whether a weight of exactly 0 has no derivative. Kernels of a CPU then do not read its candidate.
 
     Returns:
         One [T, N, H, W, C] per edge.
@@ -56,7 +55,7 @@ def mix(
         expected = (tasks, 1 if shared else edges, *candidates[0].shape[2:])
         check_shape("mix", f"candidate {k}", candidate, expected if k else (*expected[:2], *(None,) * 4))
     chosen = choose("mix", implementation, OFFERED, weights, *candidates)
-    if skips and chosen != "cpu":
+    if skips and chosen != "cpu" and weights.requires_grad:
         weights = torch.where(weights == 0.0, 0.0, weights)
     if chosen == "reference":
         return reference.mix(candidates, weights)

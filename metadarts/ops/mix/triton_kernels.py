@@ -237,8 +237,9 @@ def gradient(
 def second(
     q: Tensor | None, v: Sequence[Tensor | None], upstream: Sequence[Tensor], weights: Tensor,
     candidates: Sequence[Tensor], options: Any,
-) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:  # fmt: skip
-    """(dg, dp, dy) for upstream q of dp and v of dy."""
+) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+    """(dg, dp, dy) for upstream q of dp and v of dy; without q there is no dy."""
+    pulled = q is not None
     q = torch.zeros_like(weights) if q is None else q.contiguous()
     weights, candidates, upstream = weights.contiguous(), _packed(candidates), _packed(upstream)
     plan = _Plan.of(weights, candidates)
@@ -249,4 +250,4 @@ def second(
         plan.longer_grid, q, weights, along, upstream, candidates, d_upstream, d_candidates, parts, *plan.sizes,
         FLOWS=flows, **plan.constants,
     )  # fmt: skip
-    return d_upstream, _joined(parts, weights), d_candidates
+    return d_upstream, _joined(parts, weights), d_candidates if pulled else (None,) * len(candidates)
