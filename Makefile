@@ -7,7 +7,7 @@
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types packages tests interpreted notebooks learn2learn gpu clean
+.PHONY: help demo test lint types packages tests interpreted notebooks docs learn2learn gpu clean
 
 # Processes that share the tests, file by file; each computes on one thread.
 JOBS ?= 2
@@ -57,7 +57,7 @@ demo: $(STAMP)  ## learn to search architectures on built-in tasks, in minutes
 	@$(call say,demo)
 	@$(BIN)/metadarts demo
 
-test: lint types packages tests interpreted notebooks  ## every check: the six below
+test: lint types packages docs tests interpreted notebooks  ## every check: the seven below
 	@$(call say,all checks passed)
 
 lint: $(STAMP)  ## ruff: rules and layout
@@ -76,6 +76,10 @@ packages: $(STAMP)  ## which package may import which
 tests: $(STAMP) $(TRIED)  ## pytest
 	@$(call say,tests)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+docs: $(STAMP)  ## the site of docs/, in build/site: start with index.html; a link that leads nowhere is an error
+	@$(call say,docs)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # A process of its own: Triton decides at its import whether kernels are compiled or interpreted.
 interpreted: $(STAMP)  ## pytest, Triton kernels under Triton's interpreter
