@@ -37,13 +37,21 @@ def demo(
     resolved = common.prepare(device, threads)
     _build_glyphs()
     run_search(out, "quick", settings, resolved)
-    _compare(out, tasks, resolved)
+    rows = _compare(out, tasks, resolved)
     files = derive_run(out)
     known = [out / name for name in ("config.yaml", "env.json", "metrics.jsonl", "results.json", "curve.png")]
     common.console.print("files written:")
     for path in [*known, *sorted((out / "checkpoints").iterdir()), *files]:
         common.console.print(f"  {path}", soft_wrap=True)
-    common.console.print(f"watch the search again with: .venv/bin/tensorboard --logdir {out}")
+    common.console.print(f"  watch the search again with: .venv/bin/tensorboard --logdir {out}", soft_wrap=True)
+    _say_verdict(rows)
+    common.console.print("your own images, a folder of folders, one for each class:")
+    for command in (
+        f"adapt {out} --images PHOTOS --out tasks/mine",
+        "predict tasks/mine PHOTO.jpg",
+        "export tasks/mine --format onnx --out mine.onnx",
+    ):
+        common.console.print(f"  .venv/bin/metadarts {command}", soft_wrap=True)
 
 
 def _build_glyphs() -> None:
@@ -54,7 +62,8 @@ def _build_glyphs() -> None:
         glyphs(progress=shown.watch)
 
 
-def _compare(out: Path, tasks: int, device: str) -> None:
+def _compare(out: Path, tasks: int, device: str) -> list[dict[str, Any]]:
+    """Show the table of `metadarts.training.baselines.compare`; its rows."""
     from rich.table import Table
 
     from metadarts.training import open_run
@@ -92,7 +101,8 @@ def _compare(out: Path, tasks: int, device: str) -> None:
     common.console.print(shown_table)
     if experiment.config.model.head == "shared":
         common.console.print("The un-adapted network is at chance by construction: its class rows start equal.")
-    _say_verdict(table["rows"])
+    rows: list[dict[str, Any]] = table["rows"]
+    return rows
 
 
 def _say_verdict(rows: list[dict[str, Any]]) -> None:

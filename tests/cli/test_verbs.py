@@ -265,6 +265,11 @@ def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
         assert str(out / name) in listed
         assert (out / name).is_file()
     assert RunFolder.open(out).config().training.minutes == 0.05
+    assert answer.out.rstrip().splitlines()[-3:] == [
+        f"  .venv/bin/metadarts adapt {out} --images PHOTOS --out tasks/mine",
+        "  .venv/bin/metadarts predict tasks/mine PHOTO.jpg",
+        "  .venv/bin/metadarts export tasks/mine --format onnx --out mine.onnx",
+    ]
 
 
 def commands(group=None, name=""):
