@@ -1,10 +1,24 @@
-"""A new task in a few steps: the estimator, the starts that it adapts, and what becomes of a task."""
+"""A new task in a few steps: the estimator, the starts that it adapts, and what becomes of a task.
+
+The estimator is loaded when it is first asked for, and scikit-learn with it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from .adapter import Adapter as Adapter
-from .classifier import FewShotClassifier as FewShotClassifier
 from .learn import AdaptSettings as AdaptSettings
 from .start import BUNDLED as BUNDLED
 from .start import Start as Start
 from .start import open_start as open_start
 from .task import FINISHES as FINISHES
 from .task import Task as Task
+
+if TYPE_CHECKING:
+    from .classifier import FewShotClassifier as FewShotClassifier
+
+
+def __getattr__(name: str) -> object:
+    if name != "FewShotClassifier":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("metadarts.fewshot.classifier").FewShotClassifier

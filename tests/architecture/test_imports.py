@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,11 +28,21 @@ print(json.dumps({"seconds": time.perf_counter() - start, "modules": sorted(sys.
 
 def import_afresh(*names: str) -> tuple[float, set[str]]:
     """Seconds to import ``names`` in a new interpreter, and the top-level modules it then holds."""
+    report = probed(*names)
+    return report["seconds"], {name.partition(".")[0] for name in report["modules"]}
+
+
+def modules_of(*names: str) -> set[str]:
+    """All that a new interpreter holds once it has imported ``names``."""
+    return set(probed(*names)["modules"])
+
+
+def probed(*names: str) -> dict[str, Any]:
     command = [sys.executable, "-c", PROBE, *names]
     run = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
-    return report["seconds"], {name.partition(".")[0] for name in report["modules"]}
+    report: dict[str, Any] = json.loads(run.stdout)
+    return report
 
 
 def test_import_is_lean(record_property):
@@ -44,6 +55,13 @@ def test_import_is_lean(record_property):
 def test_package_is_torchless(name):
     _, modules = import_afresh(name)
     assert not modules.intersection(HEAVY)
+
+
+def test_adapting_and_predicting_load_neither_scikit_learn_nor_torchs_compiler():
+    """Each takes a second or more, and only the estimator and torch.export need them."""
+    modules = modules_of("metadarts.fewshot", "metadarts.export", "metadarts.cli.predict")
+    assert not modules & {"sklearn", "scipy", "torch._dynamo"}
+    assert "sklearn" in modules_of("metadarts.fewshot.classifier")
 
 
 def test_probe_sees_heavy_imports():

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export.pt2_archive.constants import ARCHIVE_FORMAT_VALUE, ARCHIVE_VERSION_VALUE
 
 from metadarts.core.errors import ModelError
 from metadarts.export.layers import MOST_VALUES
@@ -120,6 +119,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Any, dict[str, Tensor]]:
 
 def _archive(graph: Any, tensors: dict[str, Tensor]) -> io.BytesIO:
     """An archive for torch to load."""
+    from torch.export.pt2_archive.constants import ARCHIVE_FORMAT_VALUE, ARCHIVE_VERSION_VALUE  # takes a second
+
     config = {}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
