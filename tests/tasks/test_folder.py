@@ -102,6 +102,15 @@ def test_other_files_do_not_count(root):
     assert counts(open_source("folder", root)) == dict.fromkeys(FIVE, 4)
 
 
+@pytest.mark.parametrize("name", ["one.heic", "ONE.HEIC", "one.svg", "inner/one.nef"])
+def test_images_that_cannot_be_read_are_refused_rather_than_passed_over(root, name):
+    file = root / "ant" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"")
+    with pytest.raises(DataError, match=f"{file.name}: images of this format are not read here; convert it"):
+        open_source("folder", root)
+
+
 def test_folders_inside_a_class_folder_and_capital_suffixes_count(root, save_image):
     save_image(root / "ant" / "images" / "more" / "x.png", 99)
     (root / "ant" / "images" / "more" / "x.png").rename(root / "ant" / "images" / "more" / "X.PNG")

@@ -12,6 +12,12 @@ from metadarts.tasks.images.pixels import image_suffixes
 from metadarts.tasks.source import SPLITS
 
 
+UNREAD = frozenset(
+    (".heic", ".heif", ".jxl", ".svg", ".psd", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
+)
+"""Endings of images which are not read, or not by every Pillow: to pass over one would lose it without a word."""
+
+
 @dataclass(frozen=True)
 class FolderClass:
     """A class and its image files.
@@ -37,7 +43,8 @@ def classes_in(root: Path, below: str = "", split: str = "") -> list[FolderClass
 
     Files and folders whose names begin with a dot, and files without an image's ending, do not count.
 
-    Raises DataError for a folder that cannot be read or a link that leads nowhere or in a circle.
+    Raises DataError for a folder that cannot be read, a link that leads nowhere or in a circle, or an image of a format
+    that is not read here (`UNREAD`).
     """
     suffixes = image_suffixes()
     classes = []
@@ -97,6 +104,16 @@ def _image_files(
             if not os.path.isfile(entry):
                 raise DataError(f"{folder / entry.name} is no file that can be read; a link to nowhere? remove it")
             yield f"{place}/{entry.name}"
+        else:
+            refuse_unread(folder / entry.name)
+
+
+def refuse_unread(file: Path) -> None:
+    """Raise DataError for an image of a format that is not read here."""
+    if file.suffix.lower() in UNREAD:
+        raise DataError(
+            f"{file}: images of this format are not read here; convert it to JPEG or PNG, or take it out of the folder"
+        )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
