@@ -11,7 +11,6 @@ from metadarts.core.errors import DataError
 from metadarts.tasks.images.pixels import image_suffixes
 from metadarts.tasks.source import SPLITS
 
-
 UNREAD = frozenset(
     (".heic", ".heif", ".jxl", ".svg", ".psd", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
 )
