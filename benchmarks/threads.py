@@ -90,9 +90,8 @@ def main() -> None:
                         )
                         own = json.loads(done.stdout.splitlines()[-1])
                         found.setdefault((loops, network, threads, wait), []).extend(own)
-                        print(
-                            f"{loops} loops, {network}, {threads} threads, {wait}: {1 / percentiles(own)[1]:.2f} a second"
-                        )
+                        rate = 1 / percentiles(own)[1]
+                        print(f"{loops} loops, {network}, {threads} threads, {wait}: {rate:.2f} steps a second")
     rows = [
         Row("quick", said(network=network, loops=loops), wait, "second", None, own, None, threads)
         for (loops, network, threads, wait), own in found.items()
