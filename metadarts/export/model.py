@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
+from metadarts.core.modes import plain_torch
 from metadarts.core.rng import Key
 from metadarts.core.types import Params
 from metadarts.store.fields import Digest, Number
@@ -64,7 +65,7 @@ class ShippedModel:
 
     def logits(self, pixels: Tensor) -> Tensor:
         """[N, classes] of uint8 pixels [N, C, H, W]."""
-        with torch.no_grad():
+        with plain_torch(), torch.no_grad():
             result: Tensor = self.module()(pixels)
         return result
 

@@ -16,12 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, DataError
+from metadarts.core.modes import plain_torch
 from metadarts.export import Check, export_model
 from metadarts.spaces import Genotype
 
 from .adapter import Adapter, PlacedModel
 from .folder import load_task, save_task
-from .input_spec import to_pixels, unit_floats
+from .input_spec import axes_of, require_several, to_pixels, unit_floats
 from .labelled import Labelled
 from .learn import AdaptSettings, derive
 from .start import AUTO
@@ -77,6 +78,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.device = device
         self.plugins = plugins
 
+    @plain_torch()
     def fit(self, X: Any, y: Any, steps: int | None = None) -> FewShotClassifier:
         """Adapt the start to images ``X`` with labels ``y``.
 
@@ -90,9 +92,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             ConfigError: for a start that is not there, or an option out of range.
         """
         finish = finish_named(self.finish)
-        settings = AdaptSettings(
-            self.steps if steps is None else steps, self.seconds, self.weight_rate, self.alpha_rate
-        )
+        asked = (self.steps if steps is None else steps, self.seconds, self.weight_rate, self.alpha_rate)
+        settings = AdaptSettings(*map(_plain, asked))
         classes, labels = _labels(y)
         if isinstance(self.random_state, bool) or not isinstance(self.random_state, Integral):
             raise ConfigError(f"random_state: expected a whole number, got {self.random_state!r}")
@@ -101,8 +102,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             str(self.start), learnt, settings=settings, seed=seed, device=self.device, plugins=self.plugins
         )
         made = {"start": str(self.start), "steps": settings.steps, "random_state": seed, "finish": finish}
-        given = {name: value for name, value in self.get_params().items() if name != "plugins"}  # places on this disk
-        adapter.task.facts |= {"unit floats": unit_floats(X), "parameters": given | made}
+        kept = {name: value for name, value in self.get_params().items() if name != "plugins"}  # places on this disk
+        given = {name: _plain(value) for name, value in kept.items()}
+        adapter.task.facts |= {"unit floats": unit_floats(X), "axes": axes_of(X), "parameters": given | made}
         if all(type(label) is int for label in classes.tolist()):
             adapter.task.facts["labels"] = classes.tolist()
         adapter.adapt()
@@ -124,6 +126,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.model_ = task.model()
         self._answer = PlacedModel.of(self.model_, self.device)
 
+    @plain_torch()
     def discretise(self, finish: str = INHERITED, steps: int | None = None) -> FewShotClassifier:
         """A classifier of the derived cell alone.
 
@@ -148,6 +151,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         other._adapter = own
         return other
 
+    @plain_torch()
     def logits(self, X: Any) -> NDArray[np.float32]:
         """Logits [n, classes], in the order of ``classes_``. An image's do not depend on the others."""
         check_is_fitted(self)
@@ -158,6 +162,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         found = self.logits(X)
         return found[:, 1] - found[:, 0] if found.shape[1] == 2 else found
 
+    @plain_torch()
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Probabilities [n, classes], in the order of ``classes_``."""
         shares: NDArray[np.float32] = torch.from_numpy(self.logits(X)).softmax(1).numpy()
@@ -173,8 +178,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         form = self.task_.support.form
         unit = self.task_.facts.get("unit floats")  # an image means the same alone as among others
         known = unit if isinstance(unit, bool) else None
+        require_several(images, self.task_.facts.get("axes"))
         return torch.from_numpy(to_pixels(images, form.channels, form.height, known, alone=known is None)[0])
 
+    @plain_torch()
     def export(self, path: str | Path, format: str | None = None) -> Check:
         """Write the fitted model, checked against the network it was made from.
 
@@ -189,12 +196,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         real = self.task_.support.pixels[:CHUNK]
         return export_model(self.model_, Path(path), format, self.task_.source(self.finish_), real)
 
+    @plain_torch()
     def save(self, path: str | Path) -> None:
         """Write a task folder, which `metadarts predict` and `metadarts export` take too; it must not exist."""
         check_is_fitted(self)
         save_task(self.task_, Path(path))
 
     @classmethod
+    @plain_torch()
     def load(cls, path: str | Path, device: str = "cpu", plugins: Sequence[str] = ()) -> FewShotClassifier:
         """What `save`, or `metadarts adapt`, wrote. Labels are whole numbers again, else text.
 
@@ -217,6 +226,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
 PARAMETERS = ("start", "steps", "seconds", "weight_rate", "alpha_rate")
 """Of the constructor, what a saved classifier has again."""
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or of torch as Python's, anything else as it is."""
+    alone = isinstance(value, np.generic) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0)
+    return value.item() if alone else value
 
 
 def _saved_labels(task: Task) -> NDArray[Any]:

@@ -99,6 +99,31 @@ def unit_floats(images: Any) -> bool | None:
     return max(floats) <= UNIT if floats else None
 
 
+def axes_of(images: Any) -> int | None:
+    """How many axes an array or tensor of images has; None of a sequence of images."""
+    return images.ndim if isinstance(images, np.ndarray | Tensor) and not _of_objects(images) else None
+
+
+def _of_objects(images: Any) -> bool:
+    return isinstance(images, np.ndarray) and images.dtype.kind in "OUT"
+
+
+def require_several(images: Any, axes: int | None) -> None:
+    """Refuse one image where images are expected: [H, W, channels], or [channels, H, W] after images of four axes.
+
+    Args:
+        axes: what `axes_of` found of the images learnt from.
+
+    Raises:
+        DataError: says how to give one image.
+    """
+    if axes_of(images) != 3:
+        return
+    shape = list(images.shape)
+    if shape[-1] in MIXED_SIDES or (axes == 4 and shape[0] in MIXED_SIDES):
+        raise DataError(f"expected images [n, ...], got an array {shape}, which looks like one image: give image[None]")
+
+
 def to_pixels(
     images: Any, channels: int, size: int, unit: bool | None = None, alone: bool = False
 ) -> tuple[NDArray[np.uint8], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -423,3 +424,68 @@ def test_a_start_with_a_plugin(cases, start, others, tmp_path):
     assert loaded.task_.config.build_network().relaxation == config.build_relaxation()
     np.testing.assert_array_equal(loaded.logits(others[0]), fitted.logits(others[0]))
     assert COOLING not in (tmp_path / "task" / "task.json").read_text()
+
+
+@pytest.mark.parametrize("number", [np.float32(0.1), np.float64(0.1), torch.tensor(0.1), np.array(0.1)], ids=repr)
+def test_numbers_of_numpy_and_torch_are_parameters_that_can_be_saved(cases, grey, tmp_path, number):
+    pixels, labels = cases.images((3, 3))
+    fitted = FewShotClassifier(grey, steps=np.int64(1), weight_rate=number, seconds=np.float32(60)).fit(pixels, labels)
+    fitted.save(tmp_path / "task")
+    assert FewShotClassifier.load(tmp_path / "task").weight_rate == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["array", "tensor"])
+def test_one_image_for_many_is_refused(cases, grey, tmp_path, kind):
+    pixels, labels = cases.images((3, 3))
+    fitted = FewShotClassifier(grey, steps=0).fit(pixels[..., None], labels)
+    fitted.save(tmp_path / "task")
+    for classifier in (fitted, FewShotClassifier.load(tmp_path / "task")):
+        assert classifier.predict(kind(pixels[:1, ..., None])).shape == (1,)
+        for one in (pixels[0][..., None], pixels[0][None], np.stack([pixels[0]] * 3, -1)):
+            with pytest.raises(DataError, match=r"looks like one image: give image\[None\]"):
+                classifier.predict(kind(one))
+
+
+def test_images_without_a_channel_axis_are_still_many(cases, grey):
+    pixels, labels = cases.images((3, 3))
+    fitted = FewShotClassifier(grey, steps=0).fit(pixels, labels)
+    assert fitted.predict(pixels[:3]).shape == (3,)
+    assert fitted.predict(pixels[:1]).shape == (1,)
+
+
+@contextmanager
+def double():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES = {
+    "float64": double,
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_the_program_around_us_set_in_torch_changes_no_bit(cases, grey, tmp_path, mode):
+    pixels, labels = cases.images((3, 3))
+    plain = FewShotClassifier(grey, steps=1).fit(pixels, labels)
+    with MODES[mode]():
+        before = torch.get_default_dtype(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+        found = FewShotClassifier(grey, steps=1).fit(pixels, labels)
+        found.save(tmp_path / "task")
+        loaded = FewShotClassifier.load(tmp_path / "task")
+        found.export(tmp_path / "model.safetensors")
+        answers = [one.logits(pixels) for one in (found, loaded, plain)]
+        shipped = open_model(tmp_path / "model.safetensors").logits(torch.from_numpy(pixels)[:, None])
+        assert (
+            torch.get_default_dtype(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+        ) == before  # fmt: skip
+    for answer in answers:
+        np.testing.assert_array_equal(answer, plain.logits(pixels))
+    assert shipped.dtype == torch.float32

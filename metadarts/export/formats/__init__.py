@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metadarts.core.errors import ModelError, nearest
+from metadarts.core.modes import plain_torch
 from metadarts.export.model import MOST_BYTES, ShippedModel, first_line
 
 from . import onnx_file, python_file, safetensors_file, torch_export
@@ -60,6 +61,7 @@ def write(model: ShippedModel, path: Path) -> None:
     WRITERS[format_of(path)](model, path)
 
 
+@plain_torch()
 def open_model(path: Path) -> Opened:
     """Open a shipped model, and have it answer one image. No code in it is executed. Raises ModelError."""
     try:

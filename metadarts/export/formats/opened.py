@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metadarts.core.modes import plain_torch
+
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -30,10 +32,10 @@ class Opened:
 
 
 def without_grad(module: Logits) -> Logits:
-    """``module``, which keeps no graph of what it computes."""
+    """``module``, which keeps no graph of what it computes, whatever the program around it has set in torch."""
 
     def logits(pixels: Tensor) -> Tensor:
-        with torch.no_grad():
+        with plain_torch(), torch.no_grad():
             return module(pixels)
 
     return logits
