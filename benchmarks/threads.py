@@ -57,7 +57,8 @@ def measure(network: str, threads: int) -> list[float]:
         cell = random_genotype(config.search_space(), Key.from_seed(0))
         config = with_settings(config, {"model.network": "cell", "model.genotype": str(cell)})
     experiment = build(config.check())
-    state, seconds = experiment.fresh_state(), []
+    state = experiment.fresh_state()
+    seconds: list[float] = []
     end = time.monotonic() + 3 * SECONDS
     while time.monotonic() < end and sum(seconds[2:]) < SECONDS:
         batch = experiment.training_batch(state.step)
