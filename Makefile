@@ -7,7 +7,7 @@
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types packages tests interpreted notebooks docs learn2learn gpu clean
+.PHONY: help demo quick test lint types packages tests interpreted notebooks docs learn2learn gpu clean
 
 # Processes that share the tests, file by file; each computes on one thread.
 JOBS ?= 2
@@ -56,6 +56,12 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## learn to search architectures on built-in tasks, in minutes
 	@$(call say,demo)
 	@$(BIN)/metadarts demo
+
+# What one change is most likely to break, of each package: the rest takes minutes.
+QUICK := core costs derive inner networks operations optim relaxations spaces stats store tasks viz
+quick: $(STAMP)  ## for every save: ruff, and the quick tests of the inner packages
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" $(QUICK:%=tests/%)
 
 test: lint types packages docs tests interpreted notebooks  ## every check: the seven below
 	@$(call say,all checks passed)
