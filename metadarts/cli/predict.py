@@ -91,7 +91,7 @@ def _files(path: Path) -> list[Path]:
     files, suffixes = sorted(file for file in path.rglob("*") if file.is_file()), image_suffixes()
     found = [file for file in files if file.suffix.lower() in suffixes]
     for file in files:
-        if file.suffix.lower() not in suffixes:
+        if file.suffix.lower() not in suffixes and not file.name.startswith("."):
             refuse_unread(file)
     if not found:
         raise DataError(f"there is no image in {path}")

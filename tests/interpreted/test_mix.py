@@ -43,7 +43,7 @@ def draw(*shape: int) -> torch.Tensor:
 def test_float64_against_its_law_and_finite_differences(ran):
     check_derivatives(triton_mix, expected, case("float64", (2, 2, 1), 2, 2, 3, "os"), dtype=torch.float64)
     leaves = [tensor.requires_grad_() for tensor in (draw(2, 1, 2), draw(1, 2, 1, 2, 2, 2), draw(1, 1, 1, 2, 2, 2))]
-    assert gradgradcheck(lambda p, own, same: mix([own, same], p, implementation="triton"), leaves, fast_mode=True)
+    assert gradgradcheck(lambda p, own, same: mix([own, same], p, "triton"), leaves, fast_mode=True)
     assert ran.only("mix", *STAGES)
 
 
@@ -60,7 +60,7 @@ def test_bfloat16_candidates_under_float32_weights(ran):
     upstream = [draw(2, 1, 2, 3, 3).bfloat16(), draw(2, 1, 2, 3, 3).bfloat16() * 2.0]
     leaves = [tensor.clone().requires_grad_() for tensor in (weights, *candidates)]
     truths = [tensor.double().requires_grad_() for tensor in (weights, *candidates)]
-    sums, expected = mix(leaves[1:], leaves[0], implementation="triton"), reference(truths[1:], truths[0])
+    sums, expected = mix(leaves[1:], leaves[0], "triton"), reference(truths[1:], truths[0])
     for e, (found, truth) in enumerate(zip(sums, expected, strict=True)):
         assert found.dtype == torch.bfloat16
         check_close(f"edge {e}", found, truth, CUT_OFF)
@@ -76,7 +76,7 @@ def test_bfloat16_candidates_under_float32_weights(ran):
 def test_an_edge_whose_sum_nobody_reads_gets_a_gradient_of_zero():
     weights, own, shared = draw(2, 2, 3).requires_grad_(), draw(2, 3, 1, 2, 2, 3), draw(2, 1, 1, 2, 2, 3)
     own.requires_grad_()
-    read = mix([own, shared], weights, implementation="triton")[1]
+    read = mix([own, shared], weights, "triton")[1]
     d_weights, d_own = torch.autograd.grad(read.square().sum(), (weights, own))
     assert not d_weights[..., [0, 2]].any()
     assert not d_own[:, [0, 2]].any()
@@ -87,13 +87,13 @@ def test_a_nan_of_a_candidate_without_weight_is_not_hidden():
     """As in the other implementations; a candidate that `needed` left out is zero, not NaN."""
     weights, candidates = torch.tensor([1.0, 0.0]).view(2, 1, 1), [draw(1, 1, 1, 2, 2, 2).float() for _ in range(2)]
     candidates[1][0, 0, 0, 1, 1, 0] = torch.nan
-    (found,), (expected,) = mix(candidates, weights, implementation="triton"), reference(candidates, weights)
+    (found,), (expected,) = mix(candidates, weights, "triton"), reference(candidates, weights)
     assert torch.equal(found.isnan(), expected.isnan())
 
 
 def test_a_third_derivative_raises():
     weights, candidate = draw(1, 1, 1).requires_grad_(), draw(1, 1, 1, 2, 2, 2).requires_grad_()
-    y = mix([candidate], weights, implementation="triton")[0]
+    y = mix([candidate], weights, "triton")[0]
     (first,) = torch.autograd.grad(y.square().sum(), weights, create_graph=True)
     with pytest.raises(RuntimeError, match="mix: no third derivative"):
         torch.autograd.grad(first.square().sum(), candidate, create_graph=True)
