@@ -1,13 +1,15 @@
 # metadarts: the commands. `make help` lists them.
 #
 # demo and test need only make, a Python >= 3.11 and a package index that pip can reach; they keep their own .venv.
-# gpu needs no network and installs nothing: it uses the Python and torch that the machine already has. GPU_ARGS=... chooses
-# steps: make gpu GPU_ARGS='--only tests meta_step'.
+# gpu needs no network and installs nothing: it uses the Python and torch that the machine already has, and pytest, or what
+# carry brought. GPU_ARGS=... chooses steps: make gpu GPU_ARGS='--only tests meta_step'.
+
+CHECKS := lint types packages docs tests interpreted notebooks
 
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test lint types packages tests interpreted notebooks docs learn2learn gpu clean
+.PHONY: help demo quick test $(CHECKS) learn2learn carry gpu clean
 
 # Processes that share the tests, file by file; each computes on one thread.
 JOBS ?= 2
@@ -63,8 +65,17 @@ quick: $(STAMP)  ## for every save: ruff, and the quick tests of the inner packa
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" $(QUICK:%=tests/%)
 
-test: lint types packages docs tests interpreted notebooks  ## every check: the seven below
-	@$(call say,all checks passed)
+# Each check runs whatever became of the ones before it.
+test: $(STAMP) $(TRIED)  ## every check: the seven below
+	@ended=; failed=0; \
+	for check in $(CHECKS); do \
+	  begun=$$(date +%s); \
+	  if $(MAKE) --no-print-directory $$check; then how=passed; else how=FAILED; failed=1; fi; \
+	  ended="$$ended$$(printf '\n  %-12s %s in %d s' $$check $$how $$(($$(date +%s) - begun)))"; \
+	done; \
+	$(call say,checks); \
+	printf '%s\n' "$${ended#?}"; \
+	exit $$failed
 
 lint: $(STAMP)  ## ruff: rules and layout
 	@$(call say,lint)
@@ -114,6 +125,10 @@ $(TRIED): $(STAMP)
 	  printf '%s\n' 'learn2learn cannot be built here ($@.log says why): the tests that need it are skipped.'; \
 	fi
 	@touch $@
+
+# For a machine with a GPU and without a network: build/carried is pure Python.
+carry: $(STAMP)  ## pytest as a folder, build/carried, for `make gpu` where pytest is not installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target build/carried pytest
 
 gpu:  ## checks and timings on this machine's GPU, with its own Python and torch
 	@PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(if $(PYTHON),"$(PYTHON)",python3) -m benchmarks.gpu $(GPU_ARGS)

@@ -1,9 +1,10 @@
 """Checks and timings on this machine's GPU: ``make gpu``, or ``python3 -m benchmarks.gpu`` in the checkout.
 
-It needs a Python with a CUDA build of torch and nothing else: no network, no install. All cores compile the kernels;
-then come the tests, because a fast wrong answer is worth nothing; then each benchmark runs in a process of its own
-under a time limit of 9 minutes. What needs a package or data that are not there is skipped with the reason. Rows, logs
-and a summary land in ``--out``.
+It needs a Python with a CUDA build of torch: no network, no install. Tests need pytest too; where that is missing, what
+``make carry`` put into build/carried on another machine is used. All cores compile the kernels; then come the tests,
+because a fast wrong answer is worth nothing; then each benchmark runs in a process of its own under a time limit of 9
+minutes. What needs a package or data that are not there is skipped with the reason. Rows, logs and a summary land in
+``--out``.
 
 ``--only NAME ...`` runs some steps, and the summary keeps what earlier calls found of the others. ``--rehearse`` goes
 through every step on this machine's CPU with tiny sizes and writes to a temporary folder: it proves that the steps
@@ -33,6 +34,8 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TESTS = CHECKOUT / "tests" / "gpu"
+CARRIED = CHECKOUT / "build" / "carried"
+"""pytest and what it needs, all of it pure Python: `make carry`."""
 LIMIT = 540
 """Seconds that any step may take; a piece of a search stops itself well before."""
 NOTHING_TO_RUN = 5
@@ -216,28 +219,28 @@ def all_steps(out: Path, only: list[str], rehearse: bool = False) -> Iterator[St
 
 
 def run_tests(out: Path, rehearse: bool = False) -> Iterator[Step]:
-    """tests/gpu file by file, under pytest, or under the small runner where that is missing.
+    """tests/gpu file by file.
 
     Compiling the kernels takes longest: where pytest-xdist is there, 8 processes share `PARALLEL`. A rehearsal only
     collects.
     """
-    log = out / "tests.txt"
-    files = sorted(TESTS.glob("test_*.py"))
-    if not files:
-        yield Step("tests", "skipped", reason="no tests there")
+    own, xdist = (importlib.util.find_spec(name) is not None for name in ("pytest", "xdist"))
+    if not own and not CARRIED.is_dir():
+        reason = f"not there: pytest; run `make carry` where there is a network, and bring {CARRIED} along"
+        yield Step("tests", "skipped", reason=reason)
         return
+    more = {} if own else {"PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(CARRIED))))}
+    # Another torch than the one developed with may warn: here a warning is shown and is no error.
+    words = ["-m", "pytest", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider"]
     if rehearse:
-        yield run_command("tests", ["-m", "benchmarks.gpu_tests", "--rehearse"], LIMIT, log=log)
+        collect = [*words, "--collect-only", "-q", str(TESTS)]
+        yield run_command("tests", collect, LIMIT, log=out / "tests.txt", more=more)
         return
-    pytest, xdist = (importlib.util.find_spec(name) is not None for name in ("pytest", "xdist"))
-    for file in files:
+    for file in sorted(TESTS.glob("test_*.py")):
         name, log = f"tests/{file.stem}", out / f"{file.stem}.txt"
-        # Another torch than the one developed with may warn: here a warning is shown and is no error.
-        command = ["-m", "pytest", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider", "--durations=5", str(file)]
+        command = [*words, "--durations=5", str(file)]
         command += ["-n", "8"] if xdist and file.stem in PARALLEL else []
-        if not pytest:
-            command = ["-m", "benchmarks.gpu_tests", "--only", file.name]
-        yield run_command(name, command, LIMIT, empty=NOTHING_TO_RUN, log=log)
+        yield run_command(name, command, LIMIT, empty=NOTHING_TO_RUN, log=log, more=more)
 
 
 def run_benchmark(benchmark: Benchmark, out: Path, rehearse: bool = False, conformed: bool = False) -> Step:

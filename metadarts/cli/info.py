@@ -13,9 +13,7 @@ from . import common
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: common.Device = "auto",
-    precision: common.Precision = "fp32",
     threads: common.Threads = 0,
-    seed: common.Seed = 0,
 ) -> None:
     """Versions, device, threads, and the implementations available for each operator."""
     from metadarts.ops import implementations

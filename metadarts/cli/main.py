@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from metadarts import __version__
 from metadarts.core.errors import MetadartsError
 
 from .adapt import adapt
@@ -30,6 +32,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"metadarts {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
 for verb in (adapt, demo, derive, diagnose, evaluate, export, info, predict, report, reproduce, results, search):
     app.command()(verb)
 app.add_typer(archive, name="archive")

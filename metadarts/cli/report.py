@@ -15,9 +15,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file, must not exist; default: RUN/report.html.")] = None,
     plugin: common.Plugins = None,
     device: common.Device = "cpu",
-    precision: common.Precision = "fp32",
     threads: common.Threads = 0,
-    seed: common.Seed = 0,
 ) -> None:
     """Write one self-contained HTML page: curves, alphas over time, cells as they change, settings, honest notes.
 

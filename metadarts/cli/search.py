@@ -50,6 +50,9 @@ def search(
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (activations only). Default: fp32.")] = None,
     threads: common.Threads = 0,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random. Default: 0.")] = None,
+    list_settings: Annotated[
+        bool, typer.Option("--list-settings", help="List presets, and all settings with the values given; then stop.")
+    ] = False,
 ) -> None:
     """Meta-learn a supernet on few-shot tasks; keep the checkpoint that is best on validation classes.
 
@@ -68,7 +71,7 @@ def search(
             raise ConfigError(f"--resume goes on as the run was configured: leave out --{', --'.join(wrong)}")
         resume_search(resume, (data, data_root), fitting, device, threads, plugins)
         return
-    if out is None:
+    if out is None and not list_settings:
         raise ConfigError("search needs --out FOLDER for a new run, or --resume FOLDER to go on with one")
     if config is not None and "preset" in given:
         raise ConfigError("give --preset or --config, not both: each is a whole set of settings")
@@ -86,9 +89,11 @@ def search(
         **_length(minutes, meta_steps),
     }
     settings = {name: value for name, value in settings.items() if value is not None}
-    run_search(
-        out, config or preset, settings | common.read_settings(set_ or []), common.prepare(device, threads), plugins
-    )
+    settings |= common.read_settings(set_ or [])
+    if out is None or list_settings:
+        _print_settings(_configured(config or preset, settings, plugins), config or preset)
+        return
+    run_search(out, config or preset, settings, common.prepare(device, threads), plugins)
     verbs = ("evaluate", "derive", "report") if _has_alphas(out, plugins) else ("evaluate", "report")
     words = f"{out}{common.plugin_words(plugins)}"
     common.console.print("next: " + "   ".join(f"metadarts {verb} {words}" for verb in verbs), soft_wrap=True)
@@ -120,16 +125,11 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
         base: the name of a preset, or a config.yaml.
         plugins: modules or files with entries of the user's own.
     """
-    from metadarts.training import Config, RunFolder, load_config, preset, with_settings
-    from metadarts.training.catalogue import load_plugins
+    from metadarts.training import RunFolder
     from metadarts.training.environment import describe
     from metadarts.training.memory_plan import plan_search
 
-    if isinstance(base, Path):
-        start = load_config(base, plugins)
-    else:
-        start = with_settings(Config(catalogue=load_plugins(plugins)), preset(base))
-    config = with_settings(start, settings).check()
+    config = _configured(base, settings, plugins)
     RunFolder.require_new(out)  # before minutes go into reading images
     experiment = common.open_experiment(config, device)
     drawn = {split: experiment.sampler(split).ways for split in ("train", "val")}  # refused before there is a folder
@@ -144,6 +144,34 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     plan = plan_search(experiment)
     environment = describe(device) | {"data_sha256": experiment.source.content_sha256, "memory": plan.facts()}
     _search_in(RunFolder.create(out, config, environment, plugins), experiment, plan)
+
+
+def _configured(base: str | Path, settings: dict[str, Any], plugins: Sequence[str]) -> Config:
+    from metadarts.training import Config, load_config, preset, with_settings
+    from metadarts.training.catalogue import load_plugins
+
+    if isinstance(base, Path):
+        start = load_config(base, plugins)
+    else:
+        start = with_settings(Config(catalogue=load_plugins(plugins)), preset(base))
+    return with_settings(start, settings).check()
+
+
+def _print_settings(config: Config, base: str | Path) -> None:
+    """Each setting as --set takes it, with what it means; then the presets."""
+    from rich.padding import Padding
+
+    from metadarts.training.listing import list_settings
+    from metadarts.training.presets import PRESETS
+
+    group = ""
+    for path, value, meaning in list_settings(config):
+        if path.partition(".")[0] != group:
+            group = path.partition(".")[0]
+            common.console.print()
+        common.console.print(f"{path}={'none' if value is None else value}", style="bold", soft_wrap=True)
+        common.console.print(Padding(meaning.replace("``", "").replace("`", ""), (0, 0, 0, 4)))
+    common.console.print(f"\nthe values are those of {base}; presets: {', '.join(PRESETS)}")
 
 
 def resume_search(

@@ -35,6 +35,9 @@ class Relaxed:
 class Tempered(Relaxed):
     """One temperature for the whole run.
 
+    Args:
+        temperature: what alphas are divided by; the lower, the sharper.
+
     Raises:
         ConfigError: for a temperature of 0 or less.
     """
@@ -53,8 +56,8 @@ class Cooled(Relaxed):
     """A temperature that falls by equal factors from ``start`` at ``begin`` of the run to ``end`` at ``finish``.
 
     Args:
-        start, end: temperatures.
-        begin, finish: shares of the run.
+        start, end: temperatures, what alphas are divided by; the lower, the sharper.
+        begin, finish: shares of the run between which the temperature falls.
 
     Raises:
         ConfigError: for temperatures of 0 or less, or shares out of order.

@@ -363,7 +363,7 @@ CHOICES = {"space": 0, "macro": 2, "relaxation": 0, "meta": 0, "cost": 2}
 """Groups that choose a variant -> how many of an entry's first parameters are no options."""
 
 
-def _table(config: Config, group: str) -> Variants[Any]:
+def table_of(config: Config, group: str) -> Variants[Any]:
     """The entries that ``group`` chooses from."""
     tables = config.catalogue
     found: Variants[Any] = {
@@ -380,7 +380,7 @@ def _with_setting(config: Config, path: str, value: Any) -> Config:
     group, _, name = path.partition(".")
     if group in CHOICES and name:
         chosen: Choice = getattr(config, group)
-        changed: dict[str, Any] = {group: chosen.with_option(path, value, _table(config, group), CHOICES[group])}
+        changed: dict[str, Any] = {group: chosen.with_option(path, value, table_of(config, group), CHOICES[group])}
         return replace(config, **changed)
     groups = {f.name for f in fields(config)} - CHOICES.keys() - {"catalogue"}
     if group not in groups or not name:
@@ -403,7 +403,7 @@ def to_settings(config: Config) -> dict[str, dict[str, Any]]:
     for group in (f.name for f in fields(config) if f.name != "catalogue"):
         section = getattr(config, group)
         if isinstance(section, Choice):
-            found[group] = section.settings(_table(config, group), CHOICES[group])
+            found[group] = section.settings(table_of(config, group), CHOICES[group])
             continue
         values = dataclasses.asdict(section)
         found[group] = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

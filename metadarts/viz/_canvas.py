@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from metadarts.core.errors import ConfigError
 from metadarts.store.files import cannot_write, write_atomically
 
+from ._fonts import drawable, families
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -53,7 +55,7 @@ def figure(target: Target, width: float, height: float) -> Iterator[Figure]:
 
     with matplotlib.rc_context(
         {
-            "font.family": "DejaVu Sans",
+            "font.family": list(families()),
             "mathtext.fontset": "dejavusans",
             "svg.fonttype": "path",
             "svg.hashsalt": "metadarts",
@@ -104,7 +106,7 @@ def name_rows(axes: Axes, names: Collection[str]) -> None:
 
 
 def plain(text: str, longest: int = 60) -> str:
-    """``text`` as a label that matplotlib prints as it stands: no formula, no letter that the font lacks, not long."""
-    letters = text.encode("ascii", "replace").decode()
+    """``text`` as a label that matplotlib prints as it stands: no formula, no letter that the fonts lack, not long."""
+    letters = drawable(text)
     short = letters if len(letters) <= longest else letters[: longest - 3] + "..."
-    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
+    return short.replace("$", r"\$")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from metadarts.core.errors import ConfigError
 
 from ._canvas import INK, Target, figure, plain
+from ._fonts import families
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,7 +189,7 @@ def fit(text: str, width: float, fontsize: float, weight: str = "normal") -> str
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(family="DejaVu Sans", size=fontsize, weight=weight)
+    font = FontProperties(family=list(families()), size=fontsize, weight=weight)
     label = ""
     for kept in range(min(len(text), LONGEST), 0, -1):
         tail = kept // 2

@@ -1,6 +1,6 @@
 """Every test in this folder is a GPU test: it carries the marker `gpu` by living here.
 
-The tests also run without pytest, under the small runner of `make gpu`: see benchmarks/_runner.py for what it knows.
+`make gpu` runs them with the Python of the machine: they need pytest, torch, triton and numpy alone.
 """
 
 from __future__ import annotations

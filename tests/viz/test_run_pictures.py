@@ -30,6 +30,7 @@ from metadarts.viz import (
     plain,
 )
 from metadarts.viz._choices import _spans
+from metadarts.viz._fonts import _fonts, _shown, families
 from metadarts.viz._history import _draw_panel, running_mean
 
 SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=2)
@@ -211,10 +212,28 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", [r"$\frac{$", "a$b$c", "数字", "line\nbreak\x00", "x" * 500, r"\$"])
-def test_any_text_can_be_a_label(text: str) -> None:
+ANY_TEXT = [r"$\frac{$", "a$b$c", "数字", "line\nbreak\x00", "x" * 500, r"\$", "e\u0301té Straße Ωжع", "\U0001f408"]
+
+
+@pytest.mark.parametrize("text", ANY_TEXT)
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_any_text_can_be_a_label(text: str, suffix: str) -> None:
     label = plain(text)
     assert len(label.replace(r"\$", "$")) <= 60
-    assert label.isascii()
     assert label.isprintable()
-    draw_curve({label: [1.0, 2.0]}, Picture())
+    draw_curve({label: [1.0, 2.0]}, Picture(suffix))  # a letter that no font has would be a warning, and so an error
+
+
+def test_letters_that_the_shipped_font_has_are_drawn_as_they_are():
+    assert plain("e\u0301té Straße Ωж") == "été Straße Ωж"
+
+
+def test_letters_that_no_font_has_stay_apart(monkeypatch):
+    monkeypatch.setattr("metadarts.viz._fonts.WIDE", ())
+    for cached in (families, _fonts, _shown):
+        cached.cache_clear()
+    try:
+        assert [plain(text) for text in ("日本", "中国")] == [r"\u65e5\u672c", r"\u4e2d\u56fd"]
+    finally:
+        for cached in (families, _fonts, _shown):
+            cached.cache_clear()
