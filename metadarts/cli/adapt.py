@@ -26,10 +26,19 @@ HELD_OUT = 0.25
 
 def adapt(
     start: Annotated[
-        str, typer.Argument(help="Run folder, a start's file, glyphs, cifar-fs, each with -cell, or auto.")
+        str,
+        typer.Argument(
+            help="Run folder, a start's file, glyphs, cifar-fs, each with -cell, or auto.",
+            callback=common.name_or_existing(
+                "no start {}: expected a run folder, a start's file, or a name; there is nothing at that path"
+            ),
+        ),
     ],
     images: Annotated[
-        Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz of images and label.")
+        Path,
+        typer.Option(
+            help="Folder of class folders, .csv of path,label, or .npz of images and label.", callback=common.are_images
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.")],
     begin: Annotated[
@@ -123,10 +132,7 @@ def adapt(
     first, *others = adapter.task.solutions
     if others:
         common.console.print(f"predict and export take {first}, or with --finish {' or '.join(others)}")
-    common.console.print(
-        f"next: metadarts predict {out} IMAGE...{words}   metadarts export {out} --format onnx --out model.onnx{words}",
-        soft_wrap=True,
-    )
+    common.say_next((f"predict {out} IMAGE...{words}", f"export {out} --format onnx --out model.onnx{words}"))
 
 
 def _metamodel(begin: str, path: Path | None) -> MetaModel | None:

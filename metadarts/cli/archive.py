@@ -25,13 +25,13 @@ CIFAR = ("cifar-fs", "fc100")
 
 archive = typer.Typer(help="Record adapted tasks in one file, for the meta-model to learn from.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="Archive: an SQLite file.")]
+File = Annotated[Path, typer.Argument(help="Archive: an SQLite file.", callback=common.is_archive)]
 
 
 @archive.command("add")
 def add_tasks(
     file: Annotated[Path, typer.Argument(help="Archive to add to; made where there is none.")],
-    run: Annotated[Path, typer.Option(help="Run folder of a finished search.")],
+    run: Annotated[Path, typer.Option(help="Run folder of a finished search.", callback=common.is_run)],
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks of the split, those recorded before included.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
@@ -109,7 +109,9 @@ def _line(record: TaskRecord) -> str:
 @archive.command("merge")
 def merge_archives(
     into: Annotated[Path, typer.Argument(help="Archive to add to; made where there is none.")],
-    others: Annotated[list[Path], typer.Argument(help="Archives to add; they stay as they are.")],
+    others: Annotated[
+        list[Path], typer.Argument(help="Archives to add; they stay as they are.", callback=common.is_archive)
+    ],
 ) -> None:
     """Add what other archives hold; a record that is there already is not added again."""
     from metadarts.predictor.archive import Archive

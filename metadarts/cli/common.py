@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import progress as rich_progress
@@ -15,10 +16,45 @@ from rich.text import Text
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.progress import Progress, Watch
+from metadarts.store.files import is_there
 
 if TYPE_CHECKING:
     from metadarts.training import Config, Experiment, OpenRun
 
+
+def existing(message: str) -> Callable[[Any], Any]:
+    """A check of an option: something is there. It runs before torch is loaded, which takes seconds.
+
+    Args:
+        message: what to say otherwise, with {} for the path.
+    """
+
+    def check(value: Any) -> Any:
+        for path in value if isinstance(value, list | tuple) else [value]:
+            if path is not None and not is_there(path):
+                raise ConfigError(message.format(path))
+        return value
+
+    return check
+
+
+def name_or_existing(message: str) -> Callable[[str | None], str | None]:
+    """The same of a text that is a name or a path: what has a separator is a path."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and os.sep in value and not is_there(Path(value)):
+            raise ConfigError(message.format(repr(value)))
+        return value
+
+    return check
+
+
+is_run = existing("{} is not a run folder (it has no config.yaml): give what search --out named")
+is_archive = existing("there is no archive {}; `metadarts archive add` makes one")
+are_images = existing(
+    "{}: there is nothing; expected a folder of class folders, a .csv file of lines path,label, or an .npz file of "
+    "images and label"
+)
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
@@ -28,7 +64,8 @@ DATA_HELP = (
     "A name (glyphs, built in; omniglot, cifar-fs, fc100, mini-imagenet, tiered-imagenet, learn2learn:TASKSET), or a "
     "path: a folder of class folders, or an .npz file."
 )
-MovedData = Annotated[str | None, typer.Option(help=f"Where it moved since the search: {DATA_HELP}")]
+is_data = name_or_existing("--data {}: no such file, and not the name of a source")
+MovedData = Annotated[str | None, typer.Option(help=f"Where it moved since the search: {DATA_HELP}", callback=is_data)]
 CHECKPOINTS = ("best", "last", "supernet")
 WhichCheckpoint = Annotated[
     str, typer.Option("--checkpoint", help="best, last, or of a run that committed: supernet, before its cell was cut.")
@@ -40,7 +77,13 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="A .py file or module with entries of your own; its code runs. As often as needed."),
 ]
-DataRoot = Annotated[Path | None, typer.Option(help="Where the data of a name lie; default: its usual place.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the data of a name lie; default: its usual place.",
+        callback=existing("--data-root '{}': there is nothing at that place"),
+    ),
+]
 
 console = Console(highlight=False, markup=False, emoji=False)
 
@@ -54,6 +97,13 @@ def require_checkpoint(name: str) -> None:
 def plugin_words(plugins: Sequence[str]) -> str:
     """The plug-ins as words of a command line, each with a space before it."""
     return "".join(f" --plugin {shlex.quote(plugin)}" for plugin in plugins)
+
+
+def say_next(commands: Iterable[str]) -> None:
+    """The commands that may come next, without the program's name, a line for each so that one can be copied."""
+    console.print("next:")
+    for command in commands:
+        console.print(f"  metadarts {command}", soft_wrap=True)
 
 
 def open_experiment(config: Config, device: str) -> Experiment:

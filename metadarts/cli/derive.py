@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def derive(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder.", callback=common.is_run)],
     rule: Annotated[
         str,
         typer.Option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder.", callback=common.is_run)],
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: RUN/diagnosis.")] = None,

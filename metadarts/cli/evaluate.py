@@ -22,7 +22,7 @@ IDENTITY = ("tasks", "queries", "precision", "episodes_sha256", "genotype", "che
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder.", callback=common.is_run)],
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 600,
     ways: Annotated[int | None, typer.Option(min=2, help="Classes per task; default: the run's.")] = None,
@@ -30,7 +30,11 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
     bn: Annotated[str | None, typer.Option(help="transductive or support; default: as trained.")] = None,
     genotype: Annotated[
-        Path | None, typer.Option(help="Measure this cell (a file that derive wrote), with the supernet's weights.")
+        Path | None,
+        typer.Option(
+            help="Measure this cell (a file that derive wrote), with the supernet's weights.",
+            callback=common.existing("there is no file {} of a genotype; give what derive wrote"),
+        ),
     ] = None,
     checkpoint: common.WhichCheckpoint = "best",
     json_file: Annotated[

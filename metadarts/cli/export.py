@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def export(
-    task: Annotated[Path | None, typer.Argument(help="Task folder of `adapt`.")] = None,
+    task: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Task folder of `adapt`.",
+            callback=common.existing("{}: there is no task folder; give what `adapt --out` named"),
+        ),
+    ] = None,
     format: Annotated[
         str | None, typer.Option(help="onnx, torch-export, safetensors or python; default: what --out ends in.")
     ] = None,
@@ -24,7 +30,11 @@ def export(
         str | None, typer.Option(help="supernet, inherited or retrained; default: the task's first.")
     ] = None,
     verify: Annotated[
-        Path | None, typer.Option(help="Check a file that was exported earlier, and write nothing.")
+        Path | None,
+        typer.Option(
+            help="Check a file that was exported earlier, and write nothing.",
+            callback=common.existing("there is no file {}; give a file that `export` wrote"),
+        ),
     ] = None,
     plugin: common.Plugins = None,
     threads: common.Threads = 0,

@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 metamodel = typer.Typer(help="From a task to its architecture, learnt from an archive of tasks.", no_args_is_help=True)
 
 SHOWN = 5
-Model = Annotated[Path, typer.Argument(help="Meta-model: a file that `metamodel train` wrote.")]
+is_model = common.existing("{}: cannot be read (No such file or directory); give what `metamodel train` wrote")
+Model = Annotated[Path, typer.Argument(help="Meta-model: a file that `metamodel train` wrote.", callback=is_model)]
 
 
 @metamodel.command("train")
 def train(
-    archive: Annotated[Path, typer.Argument(help="Archive of adapted tasks, see `metadarts archive`.")],
+    archive: Annotated[
+        Path, typer.Argument(help="Archive of adapted tasks, see `metadarts archive`.", callback=common.is_archive)
+    ],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     start: Annotated[
         str,
@@ -194,7 +197,9 @@ def _setting(tried: Tried) -> dict[str, float]:
 @metamodel.command("predict")
 def predict(
     model: Model,
-    images: Annotated[Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz.")],
+    images: Annotated[
+        Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz.", callback=common.are_images)
+    ],
     start: Annotated[
         str, typer.Option(help="Whose form images are brought to: a run, a start's file, or auto.")
     ] = "auto",
@@ -257,8 +262,10 @@ def _rank(model: MetaModel, batch: TaskBatch, paths: list[Path]) -> None:
 
 @metamodel.command("evaluate")
 def evaluate(
-    model: Annotated[Path | None, typer.Argument(help="Meta-model; none with --table.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder whose adapted tasks it was trained on.")] = None,
+    model: Annotated[Path | None, typer.Argument(help="Meta-model; none with --table.", callback=is_model)] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder whose adapted tasks it was trained on.", callback=common.is_run)
+    ] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     cells: Annotated[bool, typer.Option("--cells/--no-cells", help="Also measure discrete cells.")] = True,

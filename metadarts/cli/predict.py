@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metadarts.store.files import is_there
-
 from . import common
 
 if TYPE_CHECKING:
@@ -19,8 +17,17 @@ AT_ONCE = 256
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Task folder of `adapt`, or a file that `export` wrote.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Task folder of `adapt`, or a file that `export` wrote.",
+            callback=common.existing("there is no file {}; give a file that `export` wrote, or a task folder"),
+        ),
+    ],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Images, or folders of images.", callback=common.existing("there is no image {}")),
+    ],
     finish: Annotated[
         str | None, typer.Option(help="Of a task folder: supernet, inherited or retrained; default: its first.")
     ] = None,
@@ -84,8 +91,6 @@ def _files(path: Path) -> list[Path]:
     from metadarts.tasks.images.folders import refuse_unread
     from metadarts.tasks.images.pixels import image_suffixes
 
-    if not is_there(path):
-        raise DataError(f"there is no image {path}")
     if not path.is_dir():
         return [path]
     files, suffixes = sorted(file for file in path.rglob("*") if file.is_file()), image_suffixes()

@@ -11,7 +11,7 @@ from . import common
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder; the search may still be running.")],
+    run: Annotated[Path, typer.Argument(help="Run folder; the search may still be running.", callback=common.is_run)],
     out: Annotated[Path | None, typer.Option(help="HTML file, must not exist; default: RUN/report.html.")] = None,
     plugin: common.Plugins = None,
     device: common.Device = "cpu",

@@ -14,7 +14,13 @@ from . import common
 
 
 def results(
-    tables: Annotated[list[Path], typer.Argument(help="table.json files that reproduce wrote.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(
+            help="table.json files that reproduce wrote.",
+            callback=common.existing("there is no file {}; give a table.json that reproduce wrote"),
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="The .md file to write; default: print the page.")] = None,
 ) -> None:
     """Print or write the page of measured tables: every row, every comparison, and what the figures say.

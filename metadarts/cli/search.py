@@ -24,8 +24,12 @@ WITH_RESUME = {"resume", "device", "threads", "data", "data_root", "fit_memory",
 def search(
     context: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Run folder to create; must not exist.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Run folder to go on with, as it was configured.")] = None,
-    data: Annotated[str | None, typer.Option(help=f"{common.DATA_HELP} Default: glyphs.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder to go on with, as it was configured.", callback=common.is_run)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help=f"{common.DATA_HELP} Default: glyphs.", callback=common.is_data)
+    ] = None,
     data_root: common.DataRoot = None,
     ways: Annotated[int | None, typer.Option(min=2, help="Classes per task. Default: 5.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Support images per class. Default: 1.")] = None,
@@ -36,7 +40,13 @@ def search(
             "start-glyphs, start-cifar-fs, start-glyphs-cell, start-cifar-fs-cell, tnas."
         ),
     ] = "quick",
-    config: Annotated[Path | None, typer.Option(help="A config.yaml to start from, in place of a preset.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A config.yaml to start from, in place of a preset.",
+            callback=common.existing("--config {}: there is no such file"),
+        ),
+    ] = None,
     order: Annotated[str | None, typer.Option(help="first or second (exact).")] = None,
     engine: Annotated[str | None, typer.Option(help="batched, loop or higher.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so many minutes.")] = None,
@@ -96,7 +106,7 @@ def search(
     run_search(out, config or preset, settings, common.prepare(device, threads), plugins)
     verbs = ("evaluate", "derive", "report") if _has_alphas(out, plugins) else ("evaluate", "report")
     words = f"{out}{common.plugin_words(plugins)}"
-    common.console.print("next: " + "   ".join(f"metadarts {verb} {words}" for verb in verbs), soft_wrap=True)
+    common.say_next(f"{verb} {words}" for verb in verbs)
 
 
 def _has_alphas(run: Path, plugins: Sequence[str]) -> bool:

@@ -1,16 +1,23 @@
-"""The machine at hand: its names, the versions on it, the commit, and a switch of its arithmetic."""
+"""The machine at hand: its names, the versions on it, the commit, and a switch of its arithmetic.
+
+Torch is imported where a question needs it, so that what does not is answered at once.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
+PACKAGES = ("torch", "torchvision", "higher", "learn2learn", "triton", "numpy", "numba", "matplotlib")
+"""Whose versions belong to a result."""
 
 
 def version(package: str) -> str | None:
@@ -40,6 +47,8 @@ def _git(*arguments: str) -> str:
 def device_name(device: str) -> str:
     """The card's or the processor's own name."""
     if device == "cuda":
+        import torch
+
         return torch.cuda.get_device_name()
     file = Path("/proc/cpuinfo")
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
@@ -48,18 +57,50 @@ def device_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
-def describe(device: str, packages: Iterable[str]) -> dict[str, Any]:
-    """What a result was computed on: versions, commit, device, cores and threads."""
+def cards() -> list[str]:
+    """Names of the CUDA devices that torch could use, without loading it: none where it was built for a CPU."""
+    spec = find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    if file is None or not file.is_file() or re.search(r"^cuda\b.*= None$", file.read_text(encoding="utf-8"), re.M):
+        return []
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count, card, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    found = []
+    for number in range(count.value):
+        if not driver.cuDeviceGet(ctypes.byref(card), number) and not driver.cuDeviceGetName(name, len(name), card):
+            found.append(name.value.decode(errors="replace"))
+    return found
+
+
+def describe_installation(device: str, packages: Iterable[str]) -> dict[str, Any]:
+    """Versions, commit, device and cores, without loading torch.
+
+    Args:
+        device: "cpu", or "cuda" for the first of `cards`.
+        packages: whose versions to say.
+    """
     return {
         "metadarts": import_module("metadarts").__version__,  # the package above, whose names are those of packages
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in packages},
-        "device": device_name(device),
+        "device": cards()[0] if device == "cuda" else device_name("cpu"),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
     }
+
+
+def describe(device: str, packages: Iterable[str]) -> dict[str, Any]:
+    """What a result was computed on: `describe_installation` and the number of threads."""
+    import torch
+
+    own = {"device": device_name(device), "threads": torch.get_num_threads()}
+    return describe_installation("cpu", packages) | own
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -67,4 +108,6 @@ def allow_tf32(allowed: bool) -> None:
 
     torch's own default allows it in convolutions and not in products of matrices; here one word holds for both.
     """
+    import torch
+
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 HARDLY, DECIDED = 0.95, 0.5
 """Shares of ln P: above the first the alphas have hardly chosen, below the second they have."""
 MANY_SKIPS = 0.5
+FEWEST_STEPS, FEWEST_RECORDS = 50, 3
+"""Of the last quarter of a run, to say that a cell that did not change is settled."""
 LATE = 0.75
 
 
@@ -132,7 +134,7 @@ def architecture_notes(
         of = len(genotype.normal) + len(genotype.reduce)
         yield (
             f"Between meta-steps {late[0].step} and {late[-1].step} (the last quarter), {moved} of {of} choices of the "
-            f"derived cells changed{'.' if moved else ': they are settled.'}"
+            f"derived cells changed{_judged_change(moved, late[-1].step - late[0].step, len(late))}"
         )
 
 
@@ -155,6 +157,12 @@ def _last_measures(records: Records, space: SearchSpace) -> Iterator[str]:
 def _named(decision: Decision) -> str:
     """What a decision is about."""
     return KINDS[decision.cell] + (f", inputs of node {decision.node}" if decision.node is not None else "")
+
+
+def _judged_change(moved: int, steps: int, records: int) -> str:
+    if steps < FEWEST_STEPS or records < FEWEST_RECORDS:
+        return "; too few meta-steps to judge."
+    return "." if moved else ": they are settled."
 
 
 def _judged(share: float) -> str:

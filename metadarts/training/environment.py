@@ -9,8 +9,6 @@ import torch
 from metadarts.core import machine
 from metadarts.core.errors import ConfigError
 
-PACKAGES = ("torch", "torchvision", "higher", "learn2learn", "triton", "numpy", "numba", "matplotlib")
-
 
 def choose_device(name: str) -> str:
     """ "auto" is CUDA where there is one. Raises ConfigError for a device that is not there."""
@@ -29,4 +27,4 @@ def _allowed_tf32() -> bool:
 def describe(device: str) -> dict[str, Any]:
     """Versions, device, threads and commit."""
     tf32 = {"tf32": _allowed_tf32()} if device == "cuda" else {}
-    return machine.describe(device, PACKAGES) | tf32
+    return machine.describe(device, machine.PACKAGES) | tf32

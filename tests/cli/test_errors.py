@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -142,7 +145,7 @@ def test_a_verb_that_fails_inside_is_not_dressed_up_as_the_users_fault(metadarts
     def broken(*_):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("metadarts.training.environment.describe", broken)
+    monkeypatch.setattr("metadarts.core.machine.describe_installation", broken)
     with pytest.raises(ValueError, match="a bug"):
         metadarts("info")
 
@@ -151,7 +154,7 @@ def test_an_interrupt_ends_with_its_own_code(metadarts, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metadarts.training.environment.describe", interrupted)
+    monkeypatch.setattr("metadarts.core.machine.describe_installation", interrupted)
     answer = metadarts("info")
     assert answer.code == 130
     assert "Traceback" not in answer.err
@@ -161,7 +164,7 @@ def test_an_error_of_several_lines_is_still_one(refused, monkeypatch):
     def torn(*_):
         raise RunError("one\ntwo")
 
-    monkeypatch.setattr("metadarts.training.environment.describe", torn)
+    monkeypatch.setattr("metadarts.core.machine.describe_installation", torn)
     assert refused("info") == "one two"
 
 
@@ -169,3 +172,54 @@ def test_the_test_split_waits_for_the_end_of_the_search(refused, run, tmp_path):
     shutil.copytree(run, tmp_path / "copy")
     (tmp_path / "copy" / "finished.json").unlink()
     assert "its search has not ended" in refused("evaluate", tmp_path / "copy")
+
+
+NO_TORCH = """
+import importlib.abc, json, sys
+
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("torch."):  # what its package imports first; where it lies may be asked
+            raise AssertionError("torch is loaded")
+
+sys.meta_path.insert(0, NoTorch())
+from metadarts.cli import main
+
+codes = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["metadarts", *words]
+    try:
+        main()
+    except SystemExit as ended:
+        codes.append(ended.code)
+print(json.dumps(codes))
+"""
+GONE = "/gone/far"
+WRONG_PATHS = [
+    ["predict", GONE, "x.jpg"],
+    ["predict", __file__, GONE],
+    *(["evaluate", GONE], ["derive", GONE], ["report", GONE], ["diagnose", GONE], ["results", GONE]),
+    *(["archive", "ls", GONE], ["archive", "verify", GONE], ["archive", "merge", "x", GONE]),
+    ["archive", "add", "x", "--run", GONE, "--tasks", "3"],
+    *(["search", option, GONE, "--out", "x"] for option in ("--data", "--config", "--resume")),
+    ["adapt", GONE, "--images", ".", "--out", "x"],
+    ["adapt", "auto", "--images", GONE, "--out", "x"],
+    ["export", GONE, "--out", "x.onnx"],
+    ["export", "--check", GONE],
+    ["metamodel", "train", GONE, "--out", "x"],
+    ["metamodel", "predict", GONE, "--images", "."],
+    ["metamodel", "evaluate", GONE],
+    ["reproduce", "tnas-fc100", "--data-root", GONE, "--out", "x"],
+]
+
+
+def test_a_wrong_path_help_and_info_are_answered_before_torch_is_loaded():
+    """Loading it takes seconds."""
+    cases = [*WRONG_PATHS, ["--help"], ["search", "--help"], ["--version"], ["info"]]
+    command = [sys.executable, "-c", NO_TORCH, json.dumps(cases)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1]) == [2] * len(WRONG_PATHS) + [0] * 4
+    said = [line for line in run.stderr.splitlines() if line.startswith("metadarts: ")]
+    assert len(said) == len(WRONG_PATHS)
+    assert all(GONE in line for line in said)

@@ -37,7 +37,7 @@ def other(request, searched_conv4, tmp_path):
 
 def test_the_next_verbs_are_those_that_it_has(searched_conv4, searched):
     run, said = searched_conv4
-    assert f"next: metadarts evaluate {run}   metadarts report {run}" in said
+    assert f"next:\n  metadarts evaluate {run}\n  metadarts report {run}\n" in said
     assert "derive" not in said
     out, answer = searched
     assert f"metadarts derive {out}" in answer.out, "a supernet has one"

@@ -13,10 +13,11 @@ import torch
 
 from metadarts.core.errors import RunError
 from metadarts.core.rng import Key
-from metadarts.relaxations import DEFAULT_RELAXATION
+from metadarts.derive import derive_genotype
+from metadarts.relaxations import DEFAULT_RELAXATION, Softmax
 from metadarts.report import write_report
-from metadarts.report.notes import duration, percent
-from metadarts.report.records import Records, read_records
+from metadarts.report.notes import architecture_notes, duration, percent
+from metadarts.report.records import AlphaRecord, Records, read_records
 from metadarts.spaces import darts
 from metadarts.training import RunFolder, open_run
 
@@ -335,3 +336,15 @@ def test_the_best_of_a_run_that_committed_is_one_of_its_cell():
     assert records.best == {"step": 8, "accuracy": 0.7}
     assert records.compared == 3
     assert Records([], validated, [], 0).best["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "judged"), [(2, "; too few meta-steps to judge."), (100, ": they are settled.")], ids=["short", "long"]
+)
+def test_a_cell_that_stood_still_is_settled_only_after_enough_steps(step, judged):
+    space = darts(nodes=2)
+    alphas = {cell: torch.eye(len(space.edges), len(space.primitives)) for cell in space.cell_types}
+    cell = derive_genotype(alphas, space)
+    records = Records([], [], [AlphaRecord(step * number, alphas, cell) for number in range(13)], 0)
+    text = " ".join(architecture_notes(alphas, cell, records, space, Softmax()))
+    assert f"choices of the derived cells changed{judged}" in text
