@@ -205,7 +205,7 @@ WRONG_PATHS = [
     ["adapt", GONE, "--images", ".", "--out", "x"],
     ["adapt", "auto", "--images", GONE, "--out", "x"],
     ["export", GONE, "--out", "x.onnx"],
-    ["export", "--check", GONE],
+    ["export", "--verify", GONE],
     ["metamodel", "train", GONE, "--out", "x"],
     ["metamodel", "predict", GONE, "--images", "."],
     ["metamodel", "evaluate", GONE],
