@@ -1,13 +1,16 @@
 """Few-shot differentiable architecture search.
 
-`import metadarts` imports none of its packages, and so neither torch nor matplotlib: a public name is looked up in its
-package when it is first used (PEP 562). A package's other names are reached through it, e.g. ``metadarts.inner``.
+`import metadarts` imports neither torch nor matplotlib: a public name is looked up in its package when it is first used
+(PEP 562). A package's other names are reached through it, e.g. ``metadarts.inner``. What it does at once is to say how
+OpenMP's threads wait, since torch reads that when it is loaded.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .core.openmp import let_threads_sleep
 
 if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks that it says what _EXPORTS says
     from metadarts.core.rng import Key as Key
@@ -27,6 +30,8 @@ if TYPE_CHECKING:  # for editors and type checkers; tests/architecture checks th
     from metadarts.tasks import open_source as open_source
 
 __version__ = "0.1.0"
+
+let_threads_sleep()
 
 # A name may not be a package's: importing the package `inner` binds `metadarts.inner` to it, whatever stands here.
 _EXPORTS = {
