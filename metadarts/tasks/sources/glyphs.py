@@ -13,8 +13,11 @@ like one of another split (`glyph.lookalikes`). The nearest class mean in pixel 
 from __future__ import annotations
 
 import logging
+import os
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +112,14 @@ def build(step: int = 1, progress: Watch | None = None, jitter: Jitter | None = 
     images, fonts, rows = [], [], []
     key = Key.from_seed(0).child("glyphs", GLYPHS_VERSION)
     first = 0
-    for number, character in enumerate(kept):
-        drawn, font = _draw(character, key, jitter or Jitter())
-        images.append(drawn)
-        fonts.append(font)
-        rows.append(np.arange(first, first + len(drawn), dtype=np.int64))
-        first += len(drawn)
-        tell(progress, 40 + 60 * (number + 1) // len(kept), 100)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter
+        every = pool.map(partial(_draw, key=key, jitter=jitter or Jitter()), kept)
+        for number, (drawn, font) in enumerate(every):
+            images.append(drawn)
+            fonts.append(font)
+            rows.append(np.arange(first, first + len(drawn), dtype=np.int64))
+            first += len(drawn)
+            tell(progress, 40 + 60 * (number + 1) // len(kept), 100)
     names = [character.name for character in kept]
     return _source(np.concatenate(images), np.concatenate(fonts), rows, names, [c.split for c in kept])
 
