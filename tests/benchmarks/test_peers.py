@@ -196,7 +196,7 @@ TINY = {"tasks": 1, "ways": 2, "shots": 1, "queries": 1, "channels": 1, "size": 
 def test_isolated_run_reports_times_memory_and_result() -> None:
     kwargs = {"loop": "functional_call", "exact": False, "episode": TINY, "steps": 1}
     workload = "benchmarks.peers.workloads:peer_meta_step"
-    answer = run_isolated(workload, kwargs, repetitions=2, warmups=1, threads=1, timeout=120)
+    answer = run_isolated(workload, kwargs, repetitions=2, warmups=1, threads=1, timeout=600)
     assert len(answer["seconds"]) == 2
     assert len(answer["warmup_seconds"]) == 1
     assert min(answer["seconds"]) > 0
@@ -207,11 +207,11 @@ def test_isolated_run_reports_times_memory_and_result() -> None:
 
 def test_isolated_peak_does_not_inherit_this_process() -> None:
     ballast = torch.ones(100_000_000)  # 400 MB here; the child loads no torch and makes an empty dict
-    answer = run_isolated("builtins:dict", {}, repetitions=0, warmups=0, timeout=120)
+    answer = run_isolated("builtins:dict", {}, repetitions=0, warmups=0, timeout=600)
     assert ballast.numel() * 4 / 1e6 > 4 * answer["peak_mb"] > 0
     assert (answer["seconds"], answer["torch"]) == ([], None)
 
 
 def test_isolated_run_passes_the_childs_error_on() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)no_such_name ended with exit code 1:.*AttributeError"):
-        run_isolated("benchmarks.peers.workloads:no_such_name", {}, timeout=120)
+        run_isolated("benchmarks.peers.workloads:no_such_name", {}, timeout=600)

@@ -96,7 +96,7 @@ def installed() -> Callable[..., Answer]:
     def call(*words: object) -> Answer:
         given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
         done = subprocess.run(
-            [*command, *map(str, words)], capture_output=True, text=True, env=given, timeout=120, check=False
+            [*command, *map(str, words)], capture_output=True, text=True, env=given, timeout=600, check=False
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 

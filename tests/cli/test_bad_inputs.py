@@ -126,7 +126,7 @@ def limited(size, words):
         [sys.executable, "-B", "-c", LIMITED, str(size), *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
@@ -186,7 +186,7 @@ def test_memory_that_runs_out_before_the_first_step(search_words, tmp_path):
         [sys.executable, "-c", TOO_MUCH, "8", *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )

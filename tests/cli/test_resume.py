@@ -49,7 +49,7 @@ def program():
         process.wait()
 
 
-def until(path, process, seconds=60.0):
+def until(path, process, seconds=600.0):
     """Wait for ``path`` to appear while ``process`` lives."""
     end = time.monotonic() + seconds
     while not path.exists():
@@ -83,7 +83,7 @@ def test_a_signal_stops_with_a_checkpoint_to_go_on_from(program, search_words, t
     process = program(*search_words(out, "--meta-steps", "100000"))
     until(out / "metrics.jsonl", process)
     process.send_signal(getattr(signal, name))
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=600)
     assert process.returncode == 128 + getattr(signal, name)
     assert "Traceback" not in errors
     folder = RunFolder.open(out)
@@ -201,7 +201,7 @@ def test_a_terminal_that_closes_twice_still_gets_its_checkpoint(program, search_
     process.send_signal(signal.SIGHUP)
     time.sleep(0.002)
     process.send_signal(signal.SIGHUP)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGHUP
     assert "stopped after meta-step" in said
 

@@ -34,7 +34,7 @@ def acknowledged(told):
 
 
 def wait_for_more(told, process):
-    before, end = len(acknowledged(told)), time.monotonic() + 60
+    before, end = len(acknowledged(told)), time.monotonic() + 600
     while len(acknowledged(told)) < before + 2:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end
@@ -47,7 +47,7 @@ def kill(process):
 
 
 def require_killed(process):
-    process.wait(60)
+    process.wait(600)
     process.stderr.close()
     assert process.returncode == -signal.SIGKILL
 

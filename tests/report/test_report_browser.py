@@ -40,7 +40,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
-SECONDS = 60.0
+SECONDS = 600.0
 
 
 def find_browser() -> str | None:

@@ -103,7 +103,7 @@ def test_a_real_allocator_that_refuses(tmp_path):
         text=True,
         # Large blocks are given back when they are freed: pieces left by one attempt do not fail the next.
         env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
