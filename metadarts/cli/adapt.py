@@ -40,7 +40,7 @@ def adapt(
             help="Folder of class folders, .csv of path,label, or .npz of images and label.", callback=common.are_images
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.")],
+    out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.", callback=common.can_be_written)],
     begin: Annotated[
         str, typer.Option("--start", help="Alphas to begin at: meta (the start's) or predicted, by --metamodel.")
     ] = META,
@@ -220,8 +220,10 @@ def _say_measured(adapter: Adapter, gaps: dict[str, str]) -> None:
         gaps: of discrete finishes to the supernet.
     """
     measured, held_out = adapter.task.facts["measured"], adapter.held_out is not None
+    if held_out:
+        common.console.print()
     common.console.print(
-        "\non held-out images (95 % intervals over images: Wilson's; gaps are paired):"
+        "on held-out images (95 % intervals over images: Wilson's; gaps are paired):"
         if held_out
         else "no image is held out, so no accuracy is known:"
     )

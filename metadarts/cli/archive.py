@@ -30,7 +30,9 @@ File = Annotated[Path, typer.Argument(help="Archive: an SQLite file.", callback=
 
 @archive.command("add")
 def add_tasks(
-    file: Annotated[Path, typer.Argument(help="Archive to add to; made where there is none.")],
+    file: Annotated[
+        Path, typer.Argument(help="Archive to add to; made where there is none.", callback=common.can_be_written)
+    ],
     run: Annotated[Path, typer.Option(help="Run folder of a finished search.", callback=common.is_run)],
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks of the split, those recorded before included.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
@@ -108,7 +110,9 @@ def _line(record: TaskRecord) -> str:
 
 @archive.command("merge")
 def merge_archives(
-    into: Annotated[Path, typer.Argument(help="Archive to add to; made where there is none.")],
+    into: Annotated[
+        Path, typer.Argument(help="Archive to add to; made where there is none.", callback=common.can_be_written)
+    ],
     others: Annotated[
         list[Path], typer.Argument(help="Archives to add; they stay as they are.", callback=common.is_archive)
     ],

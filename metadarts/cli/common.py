@@ -16,7 +16,8 @@ from rich.text import Text
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.progress import Progress, Watch
-from metadarts.store.files import is_there
+from metadarts.core.text import visible
+from metadarts.store.files import is_there, require_place
 
 if TYPE_CHECKING:
     from metadarts.training import Config, Experiment, OpenRun
@@ -47,6 +48,13 @@ def name_or_existing(message: str) -> Callable[[str | None], str | None]:
         return value
 
     return check
+
+
+def can_be_written(path: Path | None) -> Path | None:
+    """A check of an option: a file or folder can be made there, which must not be found out after hours of work."""
+    if path is not None:
+        require_place(path)
+    return path
 
 
 is_run = existing("{} is not a run folder (it has no config.yaml): give what search --out named")
@@ -85,7 +93,21 @@ DataRoot = Annotated[
     ),
 ]
 
-console = Console(highlight=False, markup=False, emoji=False)
+
+class SafeConsole(Console):
+    """A console on which text is one line, whatever names are in it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's, with each text `visible`."""
+        super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def page(self, text: str) -> None:
+        """Print a text of several lines."""
+        for line in text.splitlines():
+            self.print(line, soft_wrap=True)
+
+
+console = SafeConsole(highlight=False, markup=False, emoji=False)
 
 
 def require_checkpoint(name: str) -> None:
@@ -170,7 +192,7 @@ class Bar:
     """A bar from 0 to 1 with a line of current figures; plain lines now and then where there is no terminal."""
 
     def __init__(self, progress: rich_progress.Progress, title: str) -> None:
-        self._progress, self._title, self._printed = progress, title, -1
+        self._progress, self._title, self._printed = progress, visible(title), -1
         self._task: rich_progress.TaskID | None = None
 
     def show(self) -> rich_progress.TaskID:
@@ -187,6 +209,7 @@ class Bar:
 
     def update(self, fraction: float, figures: str, remaining: float | None = None) -> None:
         """Show ``fraction`` (0 to 1) and ``figures``, and the seconds that remain where they are known."""
+        figures = visible(figures)
         self._progress.update(self.show(), completed=fraction, figures=figures, remaining=remaining)
         tenth = int(fraction * 10)
         if not console.is_terminal and tenth > self._printed:

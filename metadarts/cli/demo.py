@@ -17,7 +17,10 @@ TASKS = 200
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Run folder to create; default: runs/demo-DATE-TIME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder to create; default: runs/demo-DATE-TIME.", callback=common.can_be_written),
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.05, help="Minutes of search.")] = MINUTES,
     tasks: Annotated[int, typer.Option(min=10, help="Test tasks.")] = TASKS,
     device: common.Device = "auto",

@@ -18,7 +18,9 @@ def diagnose(
     run: Annotated[Path, typer.Argument(help="Run folder.", callback=common.is_run)],
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Folder for the files; default: RUN/diagnosis.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; default: RUN/diagnosis.", callback=common.can_be_written)
+    ] = None,
     checkpoint: common.WhichCheckpoint = "best",
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
@@ -57,8 +59,9 @@ def diagnose(
     place = _made(out or run / "diagnosis")
     with common.bar(f"diagnose on {tasks} {split} tasks") as shown:
         found = measure(experiment, opened.checkpoint, tasks, split, seed, shown.watch)
-    common.console.print(as_text(found), soft_wrap=True)
-    for path in _write(found, place):
+    written = _write(found, place)
+    common.console.page(as_text(found))
+    for path in written:
         common.console.print(f"written to {path}", soft_wrap=True)
 
 

@@ -39,7 +39,11 @@ def evaluate(
     checkpoint: common.WhichCheckpoint = "best",
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Write the result there; default: evaluation-*.json in the run folder."),
+        typer.Option(
+            "--json",
+            help="Write the result there; default: evaluation-*.json in the run folder.",
+            callback=common.can_be_written,
+        ),
     ] = None,
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
@@ -62,6 +66,8 @@ def evaluate(
         raise ConfigError(f"--split {split!r}: expected val or test")
     if json_file is not None and not (is_there(json_file.parent) and os.access(json_file.parent, os.W_OK)):
         raise RunError(f"cannot write {json_file}: its folder is missing or not writable; name another place")
+    if json_file is not None:
+        _require_ours(json_file)
     common.require_checkpoint(checkpoint)
     resolved = common.prepare(device, threads)
     settings = {
@@ -89,6 +95,8 @@ def evaluate(
         report = evaluate_run(experiment, state, split, tasks, shown.watch, seed=seed)
     measured = experiment.network.genotype
     facts = report.facts | {"genotype": None if measured is None else str(measured)}
+    path = json_file or run / _file_name(facts, seed)
+    write_atomically(path, (json.dumps(facts, indent=2) + "\n").encode())
     if cell is not None:
         common.console.print(f"the discrete cell of {genotype}, with the supernet's weights:", soft_wrap=True)
     common.console.print(
@@ -98,9 +106,21 @@ def evaluate(
     )
     curve = "  ".join(f"{step}: {value:.1%}" for step, value in enumerate(facts["curve"]))
     common.console.print(f"accuracy after each step ({facts['curve_tasks']} tasks): {curve}")
-    path = json_file or run / _file_name(facts, seed)
-    write_atomically(path, (json.dumps(facts, indent=2) + "\n").encode())
     common.console.print(f"written to {path}", soft_wrap=True)
+
+
+def _require_ours(path: Path) -> None:
+    """Require that ``path`` is free, or holds what this verb wrote. Raises RunError."""
+    from metadarts.core.errors import RunError
+
+    if not is_there(path):
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not (isinstance(found, dict) and {"accuracy", *IDENTITY} <= found.keys()):
+        raise RunError(f"{path} exists, and evaluate did not write it: give --json another name, or remove it first")
 
 
 def _file_name(facts: dict[str, Any], seed: int) -> str:

@@ -25,7 +25,10 @@ def export(
     format: Annotated[
         str | None, typer.Option(help="onnx, torch-export, safetensors or python; default: what --out ends in.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write (.onnx, .pt2, .safetensors, .py).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write (.onnx, .pt2, .safetensors, .py).", callback=common.can_be_written),
+    ] = None,
     finish: Annotated[
         str | None, typer.Option(help="supernet, inherited or retrained; default: the task's first.")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from metadarts import __version__
 from metadarts.core.errors import MetadartsError
+from metadarts.core.text import visible
 
 from .adapt import adapt
 from .archive import archive
@@ -24,6 +26,7 @@ from .report import report
 from .reproduce import reproduce
 from .results import results
 from .search import search
+from .signals import StopRequest, ended_by_sigterm
 
 app = typer.Typer(
     name="metadarts",
@@ -57,10 +60,20 @@ app.add_typer(metamodel, name="metamodel")
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
+    with ended_by_sigterm() as ended:
+        _run(ended)
+
+
+def _run(ended: StopRequest) -> None:
     try:
         app()
     except MetadartsError as error:
-        print("metadarts:", *str(error).splitlines(), file=sys.stderr)
+        if ended.signal is not None:
+            sys.exit(ended.exit_code)
+        print("metadarts:", *map(visible, str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         from metadarts.training.memory import ADVICE, is_out_of_memory

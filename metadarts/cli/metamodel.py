@@ -37,7 +37,7 @@ def train(
     archive: Annotated[
         Path, typer.Argument(help="Archive of adapted tasks, see `metadarts archive`.", callback=common.is_archive)
     ],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.", callback=common.can_be_written)],
     start: Annotated[
         str,
         typer.Option(help="Whose stem sees the images: a run folder, a start, or auto: a bundled supernet."),
@@ -207,7 +207,12 @@ def predict(
         list[Path] | None, typer.Option(help="Rank these genotypes for the task, likeliest first; as often as needed.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the cell, and the alphas to start from, to this file.")
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Also write the cell, and the alphas to start from, to this file.",
+            callback=common.can_be_written,
+        ),
     ] = None,
     plugin: common.Plugins = None,
     threads: common.Threads = 0,
@@ -274,7 +279,9 @@ def evaluate(
         typer.Option(help="Instead: a table of architectures (TransNAS-Bench-101, NAS-Bench-201)."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="With --table: how often all is done.")] = 20,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures to this file.", callback=common.can_be_written)
+    ] = None,
     data_root: common.DataRoot = None,
     plugin: common.Plugins = None,
     device: common.Device = "auto",
@@ -302,7 +309,7 @@ def evaluate(
     if json_file is not None:
         write_atomically(json_file, (json.dumps(told) + "\n").encode())
         write_atomically(json_file.with_suffix(".md"), page.encode())
-    common.console.print(page, soft_wrap=True, end="")
+    common.console.page(page)
     if json_file is not None:
         common.console.print(f"written to {json_file} and {json_file.with_suffix('.md')}", soft_wrap=True)
 

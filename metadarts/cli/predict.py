@@ -53,7 +53,7 @@ def predict(
         pixels, _ = to_pixels(part, form["channels"], form["height"])
         shares = opened.logits(torch.from_numpy(pixels)).softmax(1)
         for file, share, place in zip(part, *(found.tolist() for found in shares.max(1)), strict=True):
-            common.console.print(f"{_shown(file)}: {classes[place]} ({share:.1%})", soft_wrap=True)
+            common.console.print(f"{file}: {classes[place]} ({share:.1%})", soft_wrap=True)
             if file.parent.name in classes:
                 known, right = known + 1, right + (classes[place] == file.parent.name)
     if known:
@@ -62,11 +62,6 @@ def predict(
             "those that it learned from count too)",
             soft_wrap=True,
         )
-
-
-def _shown(path: Path) -> str:
-    """A name that can be printed, where it is not UTF-8."""
-    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _open(path: Path, finish: str | None, device: str, plugins: Sequence[str]) -> Opened:

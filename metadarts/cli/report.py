@@ -12,7 +12,10 @@ from . import common
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder; the search may still be running.", callback=common.is_run)],
-    out: Annotated[Path | None, typer.Option(help="HTML file, must not exist; default: RUN/report.html.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file, must not exist; default: RUN/report.html.", callback=common.can_be_written),
+    ] = None,
     plugin: common.Plugins = None,
     device: common.Device = "cpu",
     threads: common.Threads = 0,

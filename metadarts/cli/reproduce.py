@@ -31,7 +31,10 @@ def reproduce(
     table: Annotated[str, typer.Argument(help="Which table; none lists them.")] = "",
     budget: Annotated[str, typer.Option(help="smoke (5 minutes), hour or full (as the paper).")] = "smoke",
     data_root: common.DataRoot = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to work in; one that is there is gone on with.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to work in; one that is there is gone on with.", callback=common.can_be_written),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Which split of the classes; default: the paper's.")] = None,
     shots: Annotated[list[int] | None, typer.Option(help="Measure these only, as often as needed.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Measure these rows only, as often as needed.")] = None,

@@ -21,7 +21,10 @@ def results(
             callback=common.existing("there is no file {}; give a table.json that reproduce wrote"),
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="The .md file to write; default: print the page.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .md file to write; default: print the page.", callback=common.can_be_written),
+    ] = None,
 ) -> None:
     """Print or write the page of measured tables: every row, every comparison, and what the figures say.
 
@@ -46,7 +49,7 @@ def results(
         raise DataError(f"{error} (given: {', '.join(map(str, tables))})") from error
     text = results_markdown(whole)
     if out is None:
-        common.console.print(text, soft_wrap=True, end="")
+        common.console.page(text)
     else:
         write_atomically(out, text.encode())
         common.console.print(f"written to {out}", soft_wrap=True)

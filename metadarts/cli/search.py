@@ -23,7 +23,9 @@ WITH_RESUME = {"resume", "device", "threads", "data", "data_root", "fit_memory",
 
 def search(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="Run folder to create; must not exist.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to create; must not exist.", callback=common.can_be_written)
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, as it was configured.", callback=common.is_run)
     ] = None,
@@ -181,7 +183,8 @@ def _print_settings(config: Config, base: str | Path) -> None:
             common.console.print()
         common.console.print(f"{path}={'none' if value is None else value}", style="bold", soft_wrap=True)
         common.console.print(Padding(meaning.replace("``", "").replace("`", ""), (0, 0, 0, 4)))
-    common.console.print(f"\nthe values are those of {base}; presets: {', '.join(PRESETS)}")
+    common.console.print()
+    common.console.print(f"the values are those of {base}; presets: {', '.join(PRESETS)}")
 
 
 def resume_search(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,28 @@ class StopRequest:
     def exit_code(self) -> int:
         """128 + the signal's number, as shells report it."""
         return 128 + (self.signal or 0)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[StopRequest]:
+    """Let SIGTERM end the program as an exception does, exit code 143, so that what is half-written is removed.
+
+    Yields whether it came: where the exception passes through code that turns it into another, as imports do.
+    """
+    request = StopRequest()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        raise SystemExit(request.exit_code)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield request
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

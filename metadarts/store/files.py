@@ -23,10 +23,33 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # a signal may end the program here
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def require_place(path: Path) -> None:
+    """Require that ``path`` can be made, without making anything: before the work whose result it is to take.
+
+    Raises:
+        RunError: where a name is too long, a parent is no folder, or the nearest folder that is there takes no files.
+    """
+    folder = path.parent
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
         raise cannot_write(path, error) from error
+    while not is_there(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise RunError(f"cannot write {path}: {folder} is no folder; choose another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"cannot write {path}: its folder is missing or not writable; choose another place")
 
 
 def sync(path: Path) -> None:

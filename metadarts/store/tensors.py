@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,24 @@ def _read(path: Path, key: str) -> tuple[str | None, dict[str, Tensor]]:
     from safetensors import safe_open
 
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with _utf8(path) as name, safe_open(name, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
             return (file.metadata() or {}).get(key), tensors
     except Exception as error:  # the library's own, and those of types that torch lacks
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"cannot be read as a .safetensors file ({first})") from error
+
+
+@contextmanager
+def _utf8(path: Path) -> Iterator[str]:
+    """A name of the file that is UTF-8, as the library wants it: Linux has one for every open file."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 def require_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.meta import MetaState
-from metadarts.store.files import append_line, cannot_write, sync, write_atomically
+from metadarts.store.files import append_line, cannot_write, require_place, sync, write_atomically
 from metadarts.store.locks import locked
 from metadarts.store.schema import Schema, content, fitting_file
 
@@ -67,6 +67,7 @@ class RunFolder:
         if there:
             hint = f", go on with --resume {path}" if (path / "config.yaml").is_file() else ""
             raise RunError(f"{path} exists: give --out another name{hint}, or remove it first")
+        require_place(path)
 
     @staticmethod
     def create(path: Path, config: Config, environment: dict[str, Any], plugins: Sequence[str] = ()) -> RunFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from metadarts.cli.common import console
 from metadarts.core.errors import RunError
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -223,3 +225,61 @@ def test_a_wrong_path_help_and_info_are_answered_before_torch_is_loaded():
     said = [line for line in run.stderr.splitlines() if line.startswith("metadarts: ")]
     assert len(said) == len(WRONG_PATHS)
     assert all(GONE in line for line in said)
+
+
+def test_a_place_that_takes_no_result_is_found_before_torch_is_loaded(tmp_path):
+    """A file stands where a folder would have to be."""
+    (tmp_path / "file").write_text("mine")
+    below, there = str(tmp_path / "file" / "below"), str(tmp_path)
+    cases = [
+        ["adapt", "auto", "--images", there, "--out", below],
+        ["archive", "add", below, "--run", there, "--tasks", "3"],
+        ["archive", "merge", below, there],
+        ["demo", "--out", below],
+        ["diagnose", there, "--out", below],
+        ["evaluate", there, "--json", below],
+        ["export", there, "--out", below],
+        ["metamodel", "train", there, "--out", below],
+        ["metamodel", "predict", there, "--images", there, "--json", below],
+        ["metamodel", "evaluate", "--json", below],
+        ["report", there, "--out", below],
+        ["reproduce", "tnas-fc100", "--out", below],
+        ["results", there, "--out", below],
+        ["search", "--out", below],
+    ]
+    command = [sys.executable, "-c", NO_TORCH, json.dumps(cases)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1]) == [2] * len(cases)
+    said = [line for line in run.stderr.splitlines() if line.startswith("metadarts: ")]
+    assert len(said) == len(cases)
+    assert all(line.startswith(f"metadarts: cannot write {below}: ") for line in said), said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["mine", "{}", "[1]"])
+def test_evaluate_replaces_no_file_of_others(refused, run, tmp_path, content):
+    (tmp_path / "mine.json").write_text(content)
+    line = refused("evaluate", run, "--tasks", 2, "--json", tmp_path / "mine.json")
+    assert "exists, and evaluate did not write it" in line
+    assert (tmp_path / "mine.json").read_text() == content
+
+
+def test_names_in_messages_obey_no_terminal(metadarts, capsys):
+    answer = metadarts("evaluate", "gone\x1b[2J\nmetadarts: all is well")
+    assert answer.code == 2
+    assert answer.err.startswith(r"metadarts: gone\x1b[2J metadarts: all is well is not a run folder")
+
+
+def test_what_is_printed_is_one_line_and_can_be_printed_anywhere(capsys):
+    console.print("class \x1b]0;owned\x07\nforged: 99 %\udce9", soft_wrap=True)
+    console.page("two\nlines\x1b[31m")
+    assert capsys.readouterr().out == "class \\x1b]0;owned\\x07\\nforged: 99 %\\udce9\ntwo\nlines\\x1b[31m\n"
+
+
+def test_a_terminal_of_ascii_is_told_all_the_same():
+    command = [sys.executable, "-c", "from metadarts.cli import main; main()", "evaluate", "gön"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith(r"metadarts: g\xf6n is not a run folder")

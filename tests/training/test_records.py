@@ -15,7 +15,7 @@ import torch
 
 from metadarts.core.errors import ConfigError, RunError
 from metadarts.meta import MetaState
-from metadarts.store.files import write_atomically
+from metadarts.store.files import require_place, write_atomically
 from metadarts.training import Config, RunFolder, load_config, with_settings
 from metadarts.training.catalogue import load_plugins
 from metadarts.training.checkpoints import FORMAT, VERSION
@@ -291,3 +291,26 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path, above):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot write .*result\.json"):
         write_atomically(tmp_path / above / "result.json", b"{}")
+
+
+def test_a_file_whose_writing_is_ended_by_a_signal_leaves_no_piece(tmp_path, monkeypatch):
+    def ended(descriptor):
+        raise SystemExit(143)
+
+    monkeypatch.setattr("os.fsync", ended)
+    with pytest.raises(SystemExit):
+        write_atomically(tmp_path / "result.json", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["new", "new/deeper/still", "x" * 200])
+def test_a_place_for_a_result(tmp_path, name):
+    require_place(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file/below", "file/far/below", "x" * 300])
+def test_a_place_that_takes_no_result(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write"):
+        require_place(tmp_path / name)

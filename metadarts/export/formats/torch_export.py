@@ -59,7 +59,9 @@ def write(model: ShippedModel, path: Path) -> None:
         for node in program.graph.nodes:
             for trace in TRACES:
                 node.meta.pop(trace, None)
-        torch.export.save(program, path, extra_files={Path(FACTS).name: json.dumps(model.facts, allow_nan=False)})
+        content = io.BytesIO()  # torch's writer ends the process over a path that is no UTF-8
+        torch.export.save(program, content, extra_files={Path(FACTS).name: json.dumps(model.facts, allow_nan=False)})
+    path.write_bytes(content.getvalue())
 
 
 def open_file(path: Path) -> Opened:
