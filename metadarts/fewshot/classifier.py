@@ -22,7 +22,7 @@ from metadarts.spaces import Genotype
 
 from .adapter import Adapter, PlacedModel
 from .folder import load_task, save_task
-from .input_spec import axes_of, require_several, to_pixels, unit_floats
+from .input_spec import Scale, axes_of, require_several, scale_of, to_pixels
 from .labelled import Labelled
 from .learn import AdaptSettings, derive
 from .start import AUTO
@@ -104,7 +104,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         made = {"start": str(self.start), "steps": settings.steps, "random_state": seed, "finish": finish}
         kept = {name: value for name, value in self.get_params().items() if name != "plugins"}  # places on this disk
         given = {name: _plain(value) for name, value in kept.items()}
-        adapter.task.facts |= {"unit floats": unit_floats(X), "axes": axes_of(X), "parameters": given | made}
+        scale = scale_of(X)
+        adapter.task.facts |= {"unit floats": scale.floats, "unit integers": scale.integers}
+        adapter.task.facts |= {"axes": axes_of(X), "parameters": given | made}
         if all(type(label) is int for label in classes.tolist()):
             adapter.task.facts["labels"] = classes.tolist()
         adapter.adapt()
@@ -176,10 +178,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _pixels(self, images: Any) -> Tensor:
         form = self.task_.support.form
-        unit = self.task_.facts.get("unit floats")  # an image means the same alone as among others
-        known = unit if isinstance(unit, bool) else None
+        told = (self.task_.facts.get(name) for name in ("unit floats", "unit integers"))
+        scale = Scale(*(known if isinstance(known, bool) else None for known in told))
         require_several(images, self.task_.facts.get("axes"))
-        return torch.from_numpy(to_pixels(images, form.channels, form.height, known, alone=known is None)[0])
+        return torch.from_numpy(to_pixels(images, form.channels, form.height, scale)[0])
 
     @plain_torch()
     def export(self, path: str | Path, format: str | None = None) -> Check:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,17 +86,32 @@ def background(pixels: NDArray[np.uint8]) -> str:
     return "dark" if high <= DARK else "light" if low >= LIGHT else ""
 
 
-def unit_floats(images: Any) -> bool | None:
-    """Whether the floats among ``images`` lie in 0..1 (to rounding); None where there are none to tell by."""
+class Scale(NamedTuple):
+    """What the numbers of images mean; None where there were none of the kind to tell by.
+
+    Args:
+        floats: whether floats are in 0..1, else in 0..255.
+        integers: whether integers are 0 and 1, black and white, else in 0..255.
+    """
+
+    floats: bool | None = None
+    integers: bool | None = None
+
+    def or_of(self, image: Any) -> Scale:
+        """The same, completed by what ``image`` alone looks like."""
+        own = scale_of([image])
+        return Scale(*(mine if known is None else known for known, mine in zip(self, own, strict=True)))
+
+
+def scale_of(images: Any) -> Scale:
+    """What the numbers among ``images`` mean, by the highest of each kind. Floats up to `UNIT` are in 0..1."""
     images = _array(images)
     if isinstance(images, np.ndarray) and images.dtype.kind not in "OUT":
         images = [images]
     elif isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
-        return None
-    arrays = [_array(image) for image in images]
-    highest = [_highest(image, place) for place, image in enumerate(arrays) if isinstance(image, np.ndarray)]
-    floats = [high for high in highest if high is not None]
-    return max(floats) <= UNIT if floats else None
+        return Scale()
+    floats, integers = _highest_of([_array(image) for image in images])
+    return Scale(None if floats is None else floats <= UNIT, None if integers is None else integers == 1)
 
 
 def axes_of(images: Any) -> int | None:
@@ -124,20 +139,18 @@ def require_several(images: Any, axes: int | None) -> None:
         raise DataError(f"expected images [n, ...], got an array {shape}, which looks like one image: give image[None]")
 
 
-def to_pixels(
-    images: Any, channels: int, size: int, unit: bool | None = None, alone: bool = False
-) -> tuple[NDArray[np.uint8], list[str]]:
+def to_pixels(images: Any, channels: int, size: int, scale: Scale | None = None) -> tuple[NDArray[np.uint8], list[str]]:
     """Images of any kind as uint8 [n, C, size, size].
 
     Args:
-        images: an array [n, H, W], [n, H, W, 1 or 3], [n, 1 or 3, H, W] or, flattened, [n, H * H (* 3)], of uint8 or of
-            floats in 0..1 or 0..255; a tensor of such a shape; or a sequence of paths, PIL images and single arrays of
-            any sizes.
+        images: an array [n, H, W], [n, H, W, 1 or 3], [n, 1 or 3, H, W] or, flattened, [n, H * H (* 3)], of integers
+            (0..255, or 0 and 1), floats (0..1 or 0..255) or booleans; a tensor of such a shape; or a sequence of paths,
+            PIL images and single arrays of any sizes.
         channels: 1 or 3.
         size: side in pixels; the middle square is kept.
-        unit: whether floats are in 0..1, as `unit_floats` found earlier, so that an image means the same alone as
-            among others; None to look at these.
-        alone: look at each image by itself for that, in place of ``unit``.
+        scale: what numbers mean, as `scale_of` found in the images learnt from, so that an image means the same alone
+            as among others; of a kind that these had none of, each image is looked at by itself. None: all of
+            ``images`` together decide.
 
     Returns:
         The pixels, and sentences on what was converted.
@@ -160,10 +173,10 @@ def to_pixels(
     if not len(images):
         raise DataError("expected at least one image, got none")
     images = [_array(image) for image in images]
-    if alone:
-        images = [part for image in images for part in _eight_bits([image], unit_floats([image]), notes)]
-    else:
-        images = _eight_bits(images, unit_floats(images) if unit is None else unit, notes)
+    if scale is not None:
+        _require_scale(images, scale)
+    found = scale_of(images)
+    images = [_eight_bits(image, found if scale is None else scale.or_of(image), notes) for image in images]
     with strict_pillow():
         pixels = [_fitted(image, place, channels, size, notes) for place, image in enumerate(images)]
     return np.stack(pixels), notes.sentences(channels, size, len(pixels))
@@ -176,6 +189,11 @@ class _Notes:
         self.sizes: set[tuple[int, int]] = set()
         self.resized = self.greyed = self.coloured = 0
         self.others: list[str] = []
+
+    def once(self, sentence: str) -> None:
+        """Say it, unless it was said."""
+        if sentence not in self.others:
+            self.others.append(sentence)
 
     def sentences(self, channels: int, size: int, count: int) -> list[str]:
         found = list(self.others)
@@ -196,6 +214,12 @@ def _unflattened(rows: NDArray[Any], notes: _Notes) -> NDArray[Any]:
         if side >= 4 and side * side * channels == rows.shape[1]:
             notes.others.append(
                 f"rows of {rows.shape[1]} numbers were read as {side}x{side} images of {channels} channel(s)"
+                + (
+                    ", the three numbers of a pixel side by side; rows of one channel after another, as CIFAR's files "
+                    f"and tensors have them, need images.reshape(-1, 3, {side}, {side})"
+                    if channels == 3
+                    else ""
+                )
             )
             shape = (len(rows), side, side) if channels == 1 else (len(rows), side, side, channels)
             return rows.reshape(shape)
@@ -219,24 +243,51 @@ def _kind(images: Any) -> str:
     )
 
 
-def _eight_bits(images: Sequence[Any], unit: bool | None, notes: _Notes) -> list[Any]:
-    """The arrays among ``images`` as uint8; floats are in 0..1 where ``unit``, else in 0..255."""
-    highest = [_highest(image, place) for place, image in enumerate(images) if isinstance(image, np.ndarray)]
-    floats = [high for high in highest if high is not None]
-    factor = 255.0 if unit else 1.0
-    if floats and unit:
-        notes.others.append("floats in 0..1 were read as brightness and stored in 8 bits")
-        if max(floats) > UNIT:
-            raise DataError(
-                f"floats up to {max(floats):g}, where the images learnt from were in 0..1: scale them alike"
-            )
-    return [_rounded(image, factor) if isinstance(image, np.ndarray) else image for image in images]
+def _require_scale(images: Sequence[Any], scale: Scale) -> None:
+    """Refuse numbers that are scaled otherwise than those learnt from. Raises DataError."""
+    floats, integers = _highest_of(images)
+    apart = "where the images learnt from were"
+    if floats is not None and scale.floats and floats > UNIT:
+        raise DataError(f"floats up to {floats:g}, {apart} in 0..1: scale them alike")
+    if floats is not None and scale.floats is False and 0 < floats <= UNIT and any(map(_has_fractions, images)):
+        raise DataError(f"floats up to {floats:g}, {apart} in 0..255: scale them alike")
+    if integers is not None and scale.integers and integers > 1:
+        raise DataError(f"integers up to {integers:g}, {apart} 0 and 1: scale them alike, or give booleans")
 
 
-def _highest(image: NDArray[Any], place: int) -> float | None:
-    """The largest number of an array of floats, None for other arrays. Raises DataError for numbers out of range."""
-    if image.dtype in (np.uint8, bool) or not image.size:
-        return None
+def _has_fractions(image: Any) -> bool:
+    """A nearly black image of whole numbers may be in 0..255."""
+    return isinstance(image, np.ndarray) and image.dtype.kind == "f" and bool((image != np.rint(image)).any())
+
+
+def _eight_bits(image: Any, scale: Scale, notes: _Notes) -> Any:
+    """An array as uint8; anything else as it is."""
+    if not isinstance(image, np.ndarray) or image.dtype == bool:
+        return image.astype(np.uint8) * np.uint8(255) if isinstance(image, np.ndarray) else image
+    if image.dtype.kind == "f":
+        if scale.floats:
+            notes.once("floats in 0..1 were read as brightness and stored in 8 bits")
+        scaled = np.clip(image * (255.0 if scale.floats else 1.0), 0, 255)
+        rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+        return rounded
+    if scale.integers:
+        notes.once("integers 0 and 1 were read as black and white")
+    return image.astype(np.uint8) * np.uint8(255 if scale.integers else 1)
+
+
+def _highest_of(images: Sequence[Any]) -> tuple[float | None, float | None]:
+    """The largest float, and the largest integer, of the arrays among ``images``. Raises DataError."""
+    found: dict[str, list[float]] = {"f": [], "i": []}
+    for place, image in enumerate(images):
+        if isinstance(image, np.ndarray) and image.dtype != bool and image.size:
+            found["f" if image.dtype.kind == "f" else "i"].append(_highest(image, place))
+    return max(found["f"], default=None), max(found["i"], default=None)
+
+
+def _highest(image: NDArray[Any], place: int) -> float:
+    """The largest number of an array. Raises DataError for numbers out of range."""
+    if image.dtype == np.uint8:
+        return float(image.max())
     if image.dtype.kind not in "iuf":
         raise DataError(f"image number {place}: expected numbers, got dtype {image.dtype}")
     if not bool(np.isfinite(image).all()):
@@ -246,17 +297,7 @@ def _highest(image: NDArray[Any], place: int) -> float | None:
         raise DataError(
             f"image number {place} holds numbers from {low:g} to {high:g}; expected 0..255, or floats in 0..1"
         )
-    return high if image.dtype.kind == "f" else None
-
-
-def _rounded(image: NDArray[Any], factor: float) -> NDArray[np.uint8]:
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == bool:
-        return image.astype(np.uint8) * np.uint8(255)
-    scaled = np.clip(image * factor, 0, 255) if image.dtype.kind == "f" else image
-    rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    return rounded
+    return high
 
 
 def _fitted(image: Any, place: int, channels: int, size: int, notes: _Notes) -> NDArray[np.uint8]:

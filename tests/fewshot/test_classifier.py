@@ -365,8 +365,8 @@ def test_a_dark_float_image_means_the_same_alone_as_among_others_and_slight_over
     images = key.numpy().uniform(0, 1, (8, 16, 16))
     bright = images * 200.0
     fitted = FewShotClassifier(grey, steps=1).fit(bright, [0, 1] * 4)
-    dark = bright[:1] / 300.0
-    assert dark.max() <= 1
+    dark = bright[:1] / 60.0
+    assert 1 < dark.max() < 4
     np.testing.assert_allclose(fitted.logits(dark), fitted.logits(np.concatenate([dark, bright]))[:1], atol=1e-5)
     unit = FewShotClassifier(grey, steps=1).fit(images, [0, 1] * 4)
     over = images.copy()
@@ -374,6 +374,8 @@ def test_a_dark_float_image_means_the_same_alone_as_among_others_and_slight_over
     np.testing.assert_allclose(unit.logits(np.minimum(over, 1.0)), unit.logits(over), atol=1e-5)
     with pytest.raises(DataError, match=r"scale them alike"):
         unit.logits(bright)
+    with pytest.raises(DataError, match=r"scale them alike"):
+        fitted.logits(images[:1])
 
 
 def test_two_classes_have_one_decision_value_and_a_roc_curve(grey):

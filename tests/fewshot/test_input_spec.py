@@ -14,11 +14,16 @@ from PIL import Image
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
-from metadarts.fewshot.input_spec import InputSpec, background, require_agreement, to_pixels
+from metadarts.fewshot.input_spec import InputSpec, Scale, background, require_agreement, scale_of, to_pixels
 from metadarts.store.schema import convert
 
 SIDE = 8
 BRIGHTNESS = "floats in 0..1 were read as brightness and stored in 8 bits"
+ROWS_OF_COLOUR = (
+    "rows of 192 numbers were read as 8x8 images of 3 channel(s), the three numbers of a pixel side by side; rows of "
+    "one channel after another, as CIFAR's files and tensors have them, need images.reshape(-1, 3, 8, 8)"
+)
+BLACK_AND_WHITE = "integers 0 and 1 were read as black and white"
 draw = Key(("tests", "api", "form")).numpy()
 GREY = draw.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8)
 COLOUR = draw.integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.uint8)
@@ -63,7 +68,7 @@ def test_grey_images_of_every_kind(given, notes):
         (torch.tensor(COLOUR).permute(0, 3, 1, 2), []),
         (COLOUR / 255.0, [BRIGHTNESS]),
         ([Image.fromarray(image) for image in COLOUR], []),
-        (COLOUR.reshape(3, -1), ["rows of 192 numbers were read as 8x8 images of 3 channel(s)"]),
+        (COLOUR.reshape(3, -1), [ROWS_OF_COLOUR]),
     ],
 )
 def test_colour_images_of_every_kind(given, notes):
@@ -125,6 +130,48 @@ def test_grey_to_colour_and_back():
     pixels, notes = to_pixels(COLOUR, 1, SIDE)
     np.testing.assert_array_equal(pixels[0, 0], np.asarray(Image.fromarray(COLOUR[0]).convert("L")))
     assert notes == ["3 of 3 images in colour were made grey"]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.uint16, np.int8])
+def test_integers_of_0_and_1_are_black_and_white(kind):
+    truths = GREY > 127
+    pixels, notes = to_pixels(truths.astype(kind), 1, SIDE)
+    np.testing.assert_array_equal(pixels, (truths * 255)[:, None])
+    assert notes == [BLACK_AND_WHITE]
+
+
+KINDS = {
+    "booleans": (lambda x: x, Scale()),
+    "integers 0 and 1": (lambda x: x.astype(np.uint8), Scale(integers=True)),
+    "integers to 255": (lambda x: x.astype(np.int32) * 255, Scale(integers=False)),
+    "floats 0..1": (lambda x: x.astype(np.float32), Scale(floats=True)),
+    "floats 0..255": (lambda x: x * 255.0, Scale(floats=False)),
+}
+REFUSED = {("integers 0 and 1", "integers to 255"), ("floats 0..1", "floats 0..255")}
+"""What contradicts what was learnt from; floats in 0..1 after floats in 0..255 do where they have fractions."""
+
+
+@pytest.mark.parametrize("asked", KINDS)
+@pytest.mark.parametrize("learnt", KINDS)
+def test_equal_pictures_are_equal_pixels_whatever_they_were_learnt_from(learnt, asked):
+    truths = GREY > 127
+    scale = scale_of(KINDS[learnt][0](truths))
+    assert scale == KINDS[learnt][1]
+    given = KINDS[asked][0](truths)
+    if (learnt, asked) in REFUSED:
+        with pytest.raises(DataError, match="scale them alike"):
+            to_pixels(given, 1, SIDE, scale)
+    elif (learnt, asked) not in {("integers to 255", "integers 0 and 1"), ("floats 0..255", "floats 0..1")}:
+        np.testing.assert_array_equal(to_pixels(given, 1, SIDE, scale)[0], (truths * 255)[:, None])
+
+
+def test_numbers_scaled_otherwise_than_those_learnt_from_are_refused():
+    with pytest.raises(DataError, match=r"floats up to 0\.\d+, where the images learnt from were in 0\.\.255"):
+        to_pixels(GREY / 300.0, 1, SIDE, Scale(floats=False))
+    black = np.zeros((1, SIDE, SIDE))
+    black[0, 0, 0] = 1.0
+    assert to_pixels(black, 1, SIDE, Scale(floats=False))[0].max() == 1, "an image may be nearly black"
+    assert to_pixels(black.astype(np.uint8), 1, SIDE, Scale(integers=False))[0].max() == 1
 
 
 def test_floats_mean_the_same_in_all_images_of_a_sequence():
