@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.machine import allow_tf32
 from metadarts.core.progress import Watch
 from metadarts.core.rng import Key
@@ -47,15 +47,24 @@ class Experiment:
         return Key.from_seed(self.config.training.seed)
 
     def sampler(self, split: str) -> Episodes:
-        """Training episodes with the training number of queries, held-out ones with the evaluation's."""
+        """Training episodes with the training number of queries, held-out ones with the evaluation's.
+
+        Raises:
+            DataError: where the split cannot give them; names the settings that say so.
+        """
         tasks, evaluate = self.config.tasks, self.config.evaluate
         training = split == "train"
-        ways = tasks.train_ways if training and tasks.train_ways else tasks.ways
-        queries = tasks.queries if training else evaluate.queries
-        if isinstance(self.source, Source):
-            most = max(tasks.ways, len(self.source.class_numbers(split)))
-            return EpisodeSampler(self.source, split, min(ways, most), tasks.shots, queries)
-        return self.source.episodes(split, ways, tasks.shots, queries)
+        own = training and tasks.train_ways > 0
+        ways, queries = tasks.train_ways if own else tasks.ways, tasks.queries if training else evaluate.queries
+        try:
+            if isinstance(self.source, Source):
+                most = max(tasks.ways, len(self.source.class_numbers(split)))
+                return EpisodeSampler(self.source, split, min(ways, most), tasks.shots, queries)
+            return self.source.episodes(split, ways, tasks.shots, queries)
+        except DataError as error:
+            named = (f"tasks.{'train_ways' if own else 'ways'}={ways}", f"tasks.shots={tasks.shots}")
+            asked = f"{'tasks' if training else 'evaluate'}.queries={queries}"
+            raise DataError(f"{error} (asked for by {', '.join(named)} and {asked}; change them with --set)") from error
 
     def training_batch(self, step: int) -> TaskBatch:
         """The meta-batch of outer step ``step``: a pure function of the seed and the step."""

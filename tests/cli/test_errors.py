@@ -45,6 +45,8 @@ def test_the_installed_program_refuses_in_one_line(installed, run, search_words)
         pytest.param(("--device", "cuda"), "sees no CUDA device; use --device cpu or auto", marks=NO_CUDA),
         (("--ways", "9"), "9-way tasks need as many classes, it has 8; lower ways"),
         (("--shots", "18"), "18 shots and 3 queries need 21; lower shots or queries"),
+        (("--set", "evaluate.queries=30"), "(asked for by tasks.ways=3, tasks.shots=1 and evaluate.queries=30; "),
+        (("--set", "tasks.queries=30"), "tasks.shots=1 and tasks.queries=30; change them with --set)"),
         (("--set", "training.validations=0", "--set", "evaluate.batch=0"), "evaluate.batch: expected at least 1"),
         (("--set", "macro.channels=5"), "macro.channels: expected an even number from 2 on, got 5"),
     ],
