@@ -17,6 +17,7 @@ from torch import Tensor
 
 from metadarts.core.errors import DataError
 from metadarts.store.fields import AboveZero, Number, one_of
+from metadarts.tasks.images.background import background
 from metadarts.tasks.images.pixels import BadImage, decode, fit, strict_pillow
 from metadarts.tasks.scaling import scaled
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 UNIT = 1.001
 """Floats up to here are in 0..1: resizing overshoots by a little."""
-
-DARK, LIGHT = 64, 191
-"""Brightness up to which a background counts as dark, and from which as light."""
 
 MIXED_SIDES = (1, 3)
 LEAST_SIDE, MOST_SIDE = 4, 1024
@@ -73,17 +71,6 @@ def require_agreement(form: InputSpec) -> None:
     counts = {None if values is None else len(values) for values in (form.mean, form.std)}
     if counts not in ({None}, {form.channels}):
         raise ValueError("form: expected a mean and a std for each channel, or neither")
-
-
-def background(pixels: NDArray[np.uint8]) -> str:
-    """ "dark" or "light" where the borders of most images are, else ""; for uint8 [n, C, H, W]."""
-    border = np.concatenate(
-        [pixels[:, :, edge].reshape(len(pixels), -1) for edge in (0, -1)]
-        + [pixels[:, :, :, edge].reshape(len(pixels), -1) for edge in (0, -1)],
-        axis=1,
-    )
-    low, high = np.percentile(np.median(border, axis=1), [10, 90])
-    return "dark" if high <= DARK else "light" if low >= LIGHT else ""
 
 
 class Scale(NamedTuple):

@@ -25,11 +25,12 @@ from metadarts.store.schema import Schema
 from metadarts.store.tensors import read_described, require_tensors
 from metadarts.tasks import Source
 from metadarts.training import Config, open_run
-from metadarts.training.build import task_names
+from metadarts.training.build import require_fit, task_names
 from metadarts.training.catalogue import load_plugins
 from metadarts.training.config import config_of, to_settings
+from metadarts.training.data_record import read_record, record_of
 
-from .input_spec import InputSpec, background, require_agreement
+from .input_spec import InputSpec, require_agreement
 
 FORMAT, VERSION, KEY = "metadarts.start", 1, "metadarts"
 BUNDLED = ("glyphs", "cifar-fs", "glyphs-cell", "cifar-fs-cell")
@@ -38,7 +39,6 @@ adapted with their weights, and cells that searches committed to, which are smal
 
 AUTO = "auto"
 PARAM, RATE = "param/", "rate/"
-_LOOKED_AT = 256
 MOST_NODES = 16
 
 
@@ -129,29 +129,37 @@ def suited_start(channels: int, alphas: bool = False) -> str:
 
 
 def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:
-    """The best checkpoint of a run, with the form of its source's images; the source is opened for that.
+    """The best checkpoint of a run, with the form of its images. Data are opened only where the run kept no record.
 
     Raises MetadartsError as the run and its data do.
     """
     run = open_run(path, plugins=plugins)
     config, checkpoint = run.config, run.checkpoint
     _require_cells(config)
-    source = run.experiment().source
-    if not isinstance(source, Source):
-        raise ConfigError(
-            f"{path}: a run on a taskset of learn2learn keeps no record of its images' form: search on --data"
-        )
-    side = min(source.size)  # the middle square is what `to_pixels` keeps
-    rows = [int(source.classes[number].rows[0]) for number in source.class_numbers("train")[:_LOOKED_AT]]
-    form = InputSpec(source.channels, side, side, source.mean, source.std, background(source.images[rows]))
+    known = read_record(run.folder)
+    if known is None:
+        source = run.experiment().source
+        if not isinstance(source, Source):
+            raise ConfigError(
+                f"{path}: a run on a taskset of learn2learn keeps no record of its images' form: search on --data"
+            )
+        known = record_of(source)
+    form = FORM.convert(known.form, f"{path}: form of its images")
+    require_fit(
+        config.build_network(Image(form.channels, form.height, form.width)).fitting(checkpoint.params),
+        checkpoint.params,
+    )
     facts = {
         "source": config.tasks.source,
         "meta_steps": checkpoint.facts["step"],
         "validation_accuracy": checkpoint.facts.get("validation_accuracy"),
-        "data_sha256": run.folder.environment().get("data_sha256"),
+        "data_sha256": known.sha256,
         "checkpoint_sha256": checkpoint.facts.get("sha256"),
     }
     return Start(path.name, config, form, checkpoint.params, checkpoint.rates, facts)
+
+
+FORM = Schema(InputSpec, RunError, "remove data.json to read it from the data", check=require_agreement)
 
 
 def _require_cells(config: Config) -> None:

@@ -76,6 +76,7 @@ def evaluate_run(
         "bn": config.model.bn,
         "split": split,
         "source": config.tasks.source,
+        "data_sha256": getattr(experiment.source, "content_sha256", None),
         "episodes_sha256": episodes.sha256(tasks),
         "checkpoint_step": checkpoint.facts["step"],
         "validation_accuracy": checkpoint.facts.get("validation_accuracy"),

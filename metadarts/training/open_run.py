@@ -18,6 +18,7 @@ from .build import COMMITTED, LIBRARY, Experiment, assemble, build
 from .catalogue import BUILT_IN, Catalogue
 from .checkpoints import Checkpoint
 from .config import Config, with_settings
+from .data_record import check_data
 from .records import RunFolder
 
 
@@ -58,11 +59,13 @@ class OpenRun:
             progress: told of images read, where reading them takes long.
 
         Raises:
+            DataError: when classes that the run was trained on would be measured on, see `check_data`.
             MetadartsError: when the configuration is out of range, the data are missing or unfit, or the checkpoint is
                 damaged or of another network.
         """
         config, params = self.config.check(), self.checkpoint.params
         found = build(config, self.device, progress) if source is None else assemble(config, source, self.device)
+        check_data(self.folder, found.source)
         found = found.of_checkpoint(self.checkpoint)
         found.check_params(params)
         return found

@@ -25,6 +25,7 @@ from metadarts.networks import Network, cutter
 from .build import Experiment, held_out, task_names
 from .checkpoints import Checkpoint
 from .clock import Clock
+from .data_record import remember
 from .evaluation import VALIDATION_ADVICE, evaluation_inner, on_device
 from .memory import ADVICE, fitted, is_out_of_memory
 from .pace import Pace
@@ -96,6 +97,7 @@ def search(
         RunError: when the folder is in use, cannot be written, or holds a checkpoint of something else.
     """
     with run.lock():
+        remember(run, experiment.source)
         return _Search(experiment, run, watch, stop).run_to_end()
 
 

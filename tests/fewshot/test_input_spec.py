@@ -14,8 +14,9 @@ from PIL import Image
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
-from metadarts.fewshot.input_spec import InputSpec, Scale, background, require_agreement, scale_of, to_pixels
+from metadarts.fewshot.input_spec import InputSpec, Scale, require_agreement, scale_of, to_pixels
 from metadarts.store.schema import convert
+from metadarts.tasks.images.background import background
 
 SIDE = 8
 BRIGHTNESS = "floats in 0..1 were read as brightness and stored in 8 bits"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
-from metadarts.core.errors import ConfigError, RunError
+from metadarts.core.errors import ConfigError, DataError, RunError
 from metadarts.core.rng import Key
 from metadarts.fewshot import FewShotClassifier, open_start
 from metadarts.fewshot.input_spec import InputSpec
@@ -23,7 +24,7 @@ from metadarts.fewshot.learn import AdaptSettings, adapt_start
 from metadarts.fewshot.start import KEY, start_of_run, suited_start
 from metadarts.spaces import darts, random_genotype
 from metadarts.tasks import ClassEntry, Source
-from metadarts.training import Config, RunFolder, build, search, with_settings
+from metadarts.training import Config, RunFolder, build, open_run, search, with_settings
 from metadarts.training.build import assemble
 from metadarts.training.config import to_settings
 
@@ -126,12 +127,26 @@ def run(cases, tmp_path_factory):
     return made.path
 
 
+def test_a_run_whose_data_are_gone_is_a_start(run, tmp_path):
+    gone = shutil.copytree(run, tmp_path / "my run")
+    config = (gone / "config.yaml").read_text()
+    (gone / "config.yaml").write_text(config.replace(str(run.parent / "mine.npz"), str(tmp_path / "gone.npz")))
+    found, known = open_start(gone), open_start(run)
+    assert (found.form, found.facts) == (known.form, known.facts)
+    (gone / "data.json").unlink()  # as runs of before had none: then the data are asked for
+    with pytest.raises(DataError, match=r"gone\.npz"):
+        open_start(gone)
+    (gone / "data.json").write_text(json.dumps(json.loads((run / "data.json").read_text()) | {"form": {"channels": 2}}))
+    with pytest.raises(RunError, match="form of its images"):
+        open_start(gone)
+
+
 def test_a_finished_run_is_a_start(cases, run, tmp_path):
     found = open_start(run)
     assert found.name == "my run"
     assert found.form == InputSpec(1, 16, 16, found.form.mean, found.form.std, "light")
     assert found.facts["source"] == "npz"
-    assert found.facts["data_sha256"] == "abc"
+    assert found.facts["data_sha256"] == open_run(run).experiment().source.content_sha256
     assert found.facts["meta_steps"] in (1, 2)
     assert 0 <= found.facts["validation_accuracy"] <= 1
     best = RunFolder.open(run).load("best").params

@@ -73,6 +73,7 @@ def test_what_is_not_asked_for_is_not_read(run):
 
 
 def test_data_are_read_from_where_they_lie_now(run, source, moved):
+    (run.path / "data.json").unlink()  # the file has other splits than the fixture
     opened = open_run(run.path, data=str(moved))
     assert (opened.config.tasks.source, opened.config.tasks.file) == ("npz", str(moved))
     found = opened.experiment().source
