@@ -78,7 +78,7 @@ def adapt(
     Example: metadarts adapt auto --images PHOTOS --steps 10 --out tasks/mine
     """
     from metadarts.fewshot.adapter import Adapter
-    from metadarts.fewshot.labelled import hold_out, read_labelled
+    from metadarts.fewshot.labelled import hold_out, notes_on_copies, read_labelled
     from metadarts.fewshot.learn import AdaptSettings
     from metadarts.fewshot.task import CELL, FINISHES, SUPERNET, finish_named
     from metadarts.predictor.archive_rows import space_text
@@ -94,7 +94,8 @@ def adapt(
     model = _metamodel(begin, metamodel)
     common.prepare(device, threads)
     RunFolder.require_new(out)  # before minutes go into reading images
-    learnt, looked_at = hold_out(read_labelled(images), HELD_OUT if held_out is None else held_out, shots, seed)
+    given = read_labelled(images)
+    learnt, looked_at = hold_out(given, HELD_OUT if held_out is None else held_out, shots, seed)
     record = _recorder(archive, images, learnt, looked_at)
     settings = AdaptSettings(steps, seconds)
     adapter = Adapter.open(
@@ -107,6 +108,7 @@ def adapt(
         plugins=plugin or (),
         alphas=archive is not None or model is not None,
     )
+    adapter.task.facts["notes"] += notes_on_copies(given)
     chosen = adapter.finishes if finish == ALL else (adapter.finish_of(finish),)
     if more_steps is not None and chosen == adapter.finishes[:1]:
         raise ConfigError(f"--more-steps: the start {start} is one cell; its finish {finish} takes --steps alone")
@@ -179,6 +181,8 @@ def _say_task(adapter: Adapter, looked_at: Labelled) -> None:
         f"{'grey' if start.form.channels == 1 else 'colour'}",
         soft_wrap=True,
     )
+    listed = [f"{name} {count}" for name, count in zip(support.classes, counts, strict=True)]
+    common.console.print(f"images to learn from: {', '.join(listed)}", soft_wrap=True)
     missed = sorted(set(range(len(support.classes))) - set(looked_at.labels.tolist())) if len(looked_at.labels) else []
     if missed:
         names = ", ".join(support.classes[label] for label in missed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,11 @@ from metadarts.tasks import labelled as labelled_npz
 from metadarts.tasks.images.folders import classes_in
 
 FORMS = "a folder of class folders, a .csv file of lines path,label, or an .npz file of images and label"
-HEADER = ["path", "label"]
+HEADER = (
+    ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "name"),
+    ("label", "labels", "class", "class_name", "category", "target"),
+)
+"""What the columns may be called."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,11 @@ def _from_csv(path: Path) -> Labelled:
             rows = [row for row in csv.reader(file, strict=True) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {path} as a .csv file ({error}); expected lines path,label") from error
-    if rows and [cell.strip().lower() for cell in rows[0]] == HEADER:
+    if (
+        rows
+        and len(rows[0]) == len(HEADER)
+        and all(cell.strip().lower() in known for cell, known in zip(rows[0], HEADER, strict=True))
+    ):
         rows = rows[1:]
     for number, row in enumerate(rows, 1):
         if len(row) != len(HEADER) or not all(cell.strip() for cell in row):
@@ -105,7 +114,7 @@ def _sorted(images: Sequence[Any], names: Sequence[str], of: Sequence[str]) -> L
 
 
 def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> tuple[Labelled, Labelled]:
-    """The images to learn from, and those only to be looked at, drawn class by class.
+    """The images to learn from, and those only to be looked at, drawn class by class. Copies of an image stay together.
 
     Args:
         labelled: all images.
@@ -119,7 +128,7 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
     """
     if not 0 <= share < 1:
         raise DataError(f"expected a share from 0 to below 1 to hold out, got {share}")
-    learnt, held = [], []
+    learnt, held, content = [], [], contents(labelled)
     for label, name in enumerate(labelled.classes):
         rows = np.flatnonzero(labelled.labels == label)
         rows = rows[Key.from_seed(seed).child("held out", name).permutation(len(rows))]
@@ -132,8 +141,59 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
                 f"class {name!r} has {len(rows)} image(s): with {shots} to learn from none is left to measure on; "
                 "add images, or lower --shots"
             )
-        held.append(rows[:count])
-        learnt.append(rows[count:])
+        chosen = _without_split_copies(rows, content, count, 1 if shots is None else shots)
+        held.append(rows[chosen])
+        learnt.append(rows[~chosen])
     if share and shots is None and not any(map(len, held)):
-        raise DataError("every class has one image: none is left to measure on; add images, or give --held-out 0")
+        raise DataError(
+            "every class has one image, copies aside: none is left to measure on; add images, or give --held-out 0"
+        )
     return tuple(labelled.take(np.sort(np.concatenate(part))) for part in (learnt, held))  # type: ignore[return-value]
+
+
+def _without_split_copies(
+    rows: NDArray[np.int64], content: Sequence[bytes], count: int, least: int
+) -> NDArray[np.bool_]:
+    """Which of ``rows`` to hold out: the first ``count``, each with its copies, so that ``least`` rows are left."""
+    chosen = np.zeros(len(rows), dtype=np.bool_)
+    own = np.array([content[row] for row in rows])
+    for place in range(len(rows)):
+        copies = own == own[place]
+        if chosen.sum() < count and not chosen[place] and (~chosen & ~copies).sum() >= least:
+            chosen |= copies
+    return chosen
+
+
+def contents(labelled: Labelled) -> list[bytes]:
+    """A digest of every image as it was given: equal for copies of a file, and for equal arrays."""
+    return [_digest(image) for image in labelled.images]
+
+
+def _digest(image: Any) -> bytes:
+    if isinstance(image, str | os.PathLike):
+        try:
+            return hashlib.sha256(Path(image).read_bytes()).digest()
+        except OSError:  # told where it is decoded
+            return hashlib.sha256(os.fsencode(image)).digest()
+    array = np.ascontiguousarray(image)
+    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).digest()
+
+
+def notes_on_copies(labelled: Labelled) -> list[str]:
+    """A sentence on copies within classes, and one on an image that several classes have; none where there are none."""
+    found: dict[bytes, list[int]] = {}
+    for row, content in enumerate(contents(labelled)):
+        found.setdefault(content, []).append(row)
+    groups = [rows for rows in found.values() if len(rows) > 1]
+    across = [rows for rows in groups if len({int(labelled.labels[row]) for row in rows}) > 1]
+    told = []
+    if within := sum(len(rows) - len({int(labelled.labels[row]) for row in rows}) for rows in groups):
+        told.append(f"{within} of {len(labelled.labels)} images are copies of another of their class: kept on one side")
+    if across:
+        first = across[0]
+        named = sorted({labelled.classes[labelled.labels[row]] for row in first})
+        told.append(
+            f"{len(across)} image(s) belong to several classes, the first is {labelled.names[first[0]]} "
+            f"(in {', '.join(named)}): no classifier can tell them apart"
+        )
+    return told

@@ -11,7 +11,7 @@ from PIL import Image
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.fewshot.input_spec import to_pixels
-from metadarts.fewshot.labelled import Labelled, hold_out, read_labelled
+from metadarts.fewshot.labelled import Labelled, hold_out, notes_on_copies, read_labelled
 
 FUZZ = settings(
     derandomize=True, deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -232,3 +232,59 @@ def test_a_class_too_small_to_hold_out_from(share, shots, words):
     with pytest.raises(DataError) as raised:
         hold_out(labelled(4, 1), share, shots, 0)
     assert words in str(raised.value)
+
+
+def copied(*groups):
+    """Labelled arrays: for each class the numbers of its images, equal ones copies."""
+    images = [np.full((4, 4), number, np.uint8) for own in groups for number in own]
+    labels = np.repeat(np.arange(len(groups)), [len(own) for own in groups])
+    names = [f"image {place}" for place in range(len(images))]
+    return Labelled(images, names, tuple("abcdefgh"[: len(groups)]), labels)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("share", "shots"), [(0.25, None), (0.5, None), (0.0, 2)])
+def test_copies_of_an_image_are_never_on_both_sides(seed, share, shots):
+    given = copied([1, 1, 1, 2, 3, 4], [5, 5, 6, 6, 7, 7], [8, 9, 10, 11])
+    learnt, held = hold_out(given, share, shots, seed)
+    for label in range(3):
+        own, other = (
+            {bytes(image) for image, of in zip(part.images, part.labels, strict=True) if of == label}
+            for part in (learnt, held)
+        )
+        assert own
+        assert other
+        assert not own & other
+    assert len(learnt.labels) + len(held.labels) == 16
+    if shots is not None:
+        assert np.bincount(learnt.labels).min() >= shots
+
+
+def test_a_class_of_copies_alone_is_not_measured():
+    _, held = hold_out(copied([1, 1, 1, 1], [2, 3, 4, 5]), 0.25, None, 0)
+    assert set(held.labels.tolist()) == {1}
+    with pytest.raises(DataError, match="one image, copies aside"):
+        hold_out(copied([1, 1, 1, 1], [2, 2]), 0.25, None, 0)
+
+
+def test_copies_are_told():
+    assert notes_on_copies(copied([1, 2], [3, 4])) == []
+    (within,) = notes_on_copies(copied([1, 1, 1, 2], [3, 4]))
+    assert within == "2 of 6 images are copies of another of their class: kept on one side"
+    (across,) = notes_on_copies(copied([1, 2], [1, 3]))
+    assert across.startswith("1 image(s) belong to several classes, the first is image 0 (in a, b)")
+    assert len(notes_on_copies(copied([1, 1], [1, 3]))) == 2
+
+
+def test_copies_of_files_are_found(tmp_path):
+    for name in ("a/1", "a/2", "b/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
+    assert len(notes_on_copies(read_labelled(tmp_path))) == 2
+
+
+@pytest.mark.parametrize("header", ["path,label", "filename,label", "File_Name,Class", "image,category"])
+def test_the_header_of_a_table_may_have_other_words(tmp_path, header):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one.png")
+    (tmp_path / "table.csv").write_text(f"{header}\none.png,cat\n")
+    assert read_labelled(tmp_path / "table.csv").classes == ("cat",)
