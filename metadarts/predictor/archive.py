@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -49,6 +50,7 @@ CREATE TABLE experience (
 )
 """
 INDEX = "CREATE INDEX by_task ON experience (origin_sha256, id)"
+SCHEMA = {("table", TABLE.strip()), ("index", INDEX)}
 COLUMNS = ", ".join(Row._fields)
 ORDER = "ORDER BY origin_sha256, id"
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
@@ -275,6 +277,11 @@ class Archive:
 
 def _connected(path: Path, write: bool) -> sqlite3.Connection:
     mode = "rwc" if write else "rw"  # a reader that may not write leaves the log's two files behind
+    if not write and path.exists() and not os.access(path.parent, os.W_OK):
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise DataError(f"{path} has a log, {log.name}, of records not merged yet: copy both to a writable folder")
+        mode = "ro&immutable=1"  # SQLite would make the log's files even to read
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", timeout=WAIT, isolation_level=None, uri=True
     )
@@ -310,6 +317,9 @@ def _require_ours(path: Path, connection: sqlite3.Connection, write: bool) -> No
     found = [name for _, name, *_ in connection.execute("PRAGMA table_info(experience)")]
     if found != list(Row._fields):
         raise DataError(f"{path} is damaged: its table has the columns {', '.join(found) or 'none'}; restore it")
+    strange = set(connection.execute("SELECT type, sql FROM sqlite_master WHERE sql NOT NULL")) ^ SCHEMA
+    if strange:  # a trigger or a view would run with our statements
+        raise DataError(f"{path} does not have an archive's schema ({min(strange)[0]}); it is not opened, restore it")
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

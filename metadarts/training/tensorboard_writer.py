@@ -45,6 +45,9 @@ PLACES = {
 final scores, under "mixing" the mixing weights in use."""
 
 
+EVENTS = "events.out.tfevents."
+
+
 class TensorBoardWriter:
     """An event file of a run, written record by record.
 
@@ -183,6 +186,12 @@ def _by_step(tag: str, values: Any) -> Iterator[tuple[str, float]]:
         yield f"{tag}/{step}", value
 
 
+def _last_second(folder: Path) -> int:
+    """The latest second that an event file of ``folder`` is named after; 0 where there is none."""
+    named = (path.name.removeprefix(EVENTS).partition(".")[0] for path in folder.glob(f"{EVENTS}*"))
+    return max((int(second) for second in named if second.isdecimal()), default=0)
+
+
 class _EventFile:
     """TensorBoard's file format, written without its thread: a record is with the system when `write` returns."""
 
@@ -190,7 +199,11 @@ class _EventFile:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._path = folder / f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{os.getpid()}.{time.monotonic_ns()}"
+        # TensorBoard reads files by name: a clock that was set back must not put this one before the others.
+        now = time.time()
+        self._ahead = max(0.0, _last_second(folder) + 1 - now)
+        second = int(now + self._ahead)
+        self._path = folder / f"{EVENTS}{second:010d}.{os.getpid()}.{time.monotonic_ns()}"
         try:
             self._writer = RecordWriter(self._path.open("xb"))
         except OSError as error:
@@ -212,7 +225,7 @@ class _EventFile:
     def _put(self, event: Any) -> None:
         if self._writer.closed:
             raise RunError(f"{self._path} is closed: nothing can be added after close, or after a failure")
-        event.wall_time = time.time()
+        event.wall_time = time.time() + self._ahead
         try:
             self._writer.write(event.SerializeToString())
             self._writer.flush()

@@ -429,3 +429,35 @@ def test_the_name_of_an_record_stays():
         {"steps": 1},
     )  # fmt: skip
     assert encode(given).id == "f9ff43fc2e93b590d4bbc3ce4915f1fce5a1e6a30c790f2a652143271bce5b10"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER own AFTER INSERT ON experience BEGIN DELETE FROM experience; END",
+        "CREATE VIEW own AS SELECT * FROM experience",
+        "CREATE TABLE own (id TEXT)",
+        "CREATE INDEX own ON experience (run)",
+        "DROP INDEX by_task",
+    ],
+)
+def test_a_schema_with_more_or_less_is_refused(copy, statement):
+    change(copy, statement)
+    for write in (False, True):
+        refused(lambda write=write: Archive.open(copy, write), "does not have an archive's schema")
+
+
+def test_an_archive_on_a_read_only_disk_is_read_and_leaves_nothing(copy, monkeypatch):
+    before = {path.name: path.read_bytes() for path in copy.parent.iterdir()}
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with Archive.open(copy) as opened:
+        assert len(list(opened)) == COUNT
+        assert opened.integrity_faults() == []
+        assert {path.name for path in copy.parent.iterdir()} == set(before)
+    assert {path.name: path.read_bytes() for path in copy.parent.iterdir()} == before
+
+
+def test_a_log_that_was_not_merged_is_not_passed_over(copy, monkeypatch):
+    copy.with_name(f"{copy.name}-wal").write_bytes(b"records")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    refused(lambda: Archive.open(copy), "records not merged yet: copy both to a writable folder")

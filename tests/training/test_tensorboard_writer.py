@@ -259,3 +259,17 @@ def test_drawing_costs_little(tmp_path, record_property):
         board.add({"kind": "alphas", "step": step, "normal": noise[step].tolist(), "reduce": noise[step + 2].tolist()})
     record_property("seconds to draw an alphas record with a changed cell", round(time.perf_counter() - started, 3))
     board.close()
+
+
+@pytest.mark.parametrize("shift", [-86_400, 0, 86_400])
+def test_a_clock_that_was_set_leaves_the_steps_in_order(tmp_path, monkeypatch, shift):
+    now = time.time
+    for first, ahead in ((0, 0), (5, shift), (10, 0)):
+        monkeypatch.setattr(time, "time", lambda ahead=ahead: now() + ahead)
+        board = TensorBoardWriter(tmp_path, supernet(darts(2)))
+        for step in range(first, first + 5):
+            board.add({"kind": "train", "step": step, "loss": 1.0})
+        board.close()
+    found = read(tmp_path).Scalars("train/loss")
+    assert [event.step for event in found] == list(range(15))
+    assert [event.wall_time for event in found] == sorted(event.wall_time for event in found)
