@@ -145,7 +145,7 @@ def verify_archive(
 ) -> None:
     """Check that every record is complete, valid and named by its content, and that its alphas give its architecture.
 
-    With a relaxation other than softmax, which is the user's own code, the architecture only has to be one of the space.
+    With a relaxation other than softmax, which is code of the user, the architecture only has to be one of the space.
     """
     from metadarts.predictor.archive import Archive
     from metadarts.predictor.archive_check import check_origins, check_records
