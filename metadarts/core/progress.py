@@ -1,4 +1,4 @@
-"""How far a long computation is, told to whoever asked."""
+"""Progress reports of long computations."""
 
 from __future__ import annotations
 
