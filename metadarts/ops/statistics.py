@@ -1,6 +1,6 @@
-"""Batch statistics in which images count unequally, as every operator that normalises takes them.
+"""Batch statistics with unequal weights of images, as used by every operator that normalises.
 
-``rows`` [T, N] says how much image n counts in task t's statistics; it sums to 1 over n, and None is 1/N each.
+``rows`` [T, N] is the weight of image n in task t's statistics; it sums to 1 over n, and None is 1/N each.
 """
 
 from __future__ import annotations

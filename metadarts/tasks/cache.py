@@ -1,4 +1,4 @@
-"""The cache folder, and .npz files written whole or not at all and read without trust."""
+"""The cache folder, and .npz files that are written atomically and read without trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simple methods on the same held-out tasks: what adaptation must beat."""
+"""Simple baselines on the same held-out tasks, which adaptation must beat."""
 
 from __future__ import annotations
 

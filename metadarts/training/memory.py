@@ -1,4 +1,4 @@
-"""How much memory there is, and when it runs out: say what to lower, or go on with smaller parts where allowed."""
+"""Available memory, and its exhaustion: say what to lower, or continue with smaller parts if allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search writes down: the contents of its records, as plain numbers for metrics.jsonl and TensorBoard."""
+"""The contents of a search's records, as plain numbers for metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing the cell of a finished search: by its alphas, or by accuracy on tasks of the validation classes."""
+"""Selection of the cell of a finished search: by its alphas, or by accuracy on tasks of the validation classes."""
 
 from __future__ import annotations
 
