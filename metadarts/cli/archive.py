@@ -183,7 +183,7 @@ def open_data(data: Data, root: Path | None, sources: Variants[Callable[..., Sou
 
     Args:
         root: where they lie, or a folder with them in it; None for their usual place.
-        sources: the table of sources, with a user's own.
+        sources: the table of sources, including the user's entries.
     """
     from metadarts.tasks import open_source
 

@@ -106,7 +106,7 @@ def train(
 def _alike(path: Path, records: list[TaskRecord], split: str) -> dict[str, Any]:
     """What records to learn from have in common, and a name for all of them. Raises DataError where they differ.
 
-    Accuracies and alphas of two supernets, or after other numbers of steps, cannot be held against each other.
+    Accuracies and alphas of two supernets, or after other numbers of steps, cannot be compared.
     """
     from metadarts.predictor.archive_rows import encode, json_text
 

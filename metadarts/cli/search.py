@@ -135,7 +135,7 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
 
     Args:
         base: the name of a preset, or a config.yaml.
-        plugins: modules or files with entries of the user's own.
+        plugins: modules or files with the user's entries.
     """
     from metadarts.training import RunFolder
     from metadarts.training.environment import describe
@@ -195,7 +195,7 @@ def resume_search(
     threads: int,
     plugins: Sequence[str] = (),
 ) -> None:
-    """Go on with ``run`` from its last checkpoint.
+    """Resume ``run`` from its last checkpoint.
 
     Args:
         data: --data and --data-root, for data that moved since.

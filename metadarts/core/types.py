@@ -47,7 +47,7 @@ def alphas_of(params: Mapping[str, Tensor]) -> Params:
 
 
 def with_alphas(params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Params:
-    """``params`` with the tables of ``alphas`` (decision -> alphas) in place of their own."""
+    """``params`` with the tables of ``alphas`` (decision -> alphas) instead of their own."""
     return {**params, **{ALPHA_PREFIX + name: table for name, table in alphas.items()}}
 
 

@@ -193,7 +193,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class PlacedModel:
-    """A shipped model on the device that answers: called with uint8 pixels [N, C, H, W], logits [N, classes]."""
+    """An exported model on the device that answers: called with uint8 pixels [N, C, H, W], logits [N, classes]."""
 
     module: nn.Module
     device: str

@@ -31,7 +31,7 @@ CHUNK = 256
 
 FINISHES = SUPERNET, CELL, INHERITED, RETRAINED = ("supernet", "cell", "inherited", "retrained")
 """The adapted supernet, or the adapted cell of a run that committed to one; the derived cell with the supernet's
-weights and more steps; the cell trained anew."""
+weights and more steps; the cell retrained."""
 
 
 def finish_named(name: str, among: Sequence[str] = FINISHES, is_not: str = "unknown") -> str:

@@ -295,7 +295,7 @@ class MetaState:
 
 
 def _has_closed(name: str, tensor: Tensor) -> bool:
-    """Whether some of its alphas are of candidates that are dropped for good."""
+    """Whether some of its alphas belong to permanently dropped candidates."""
     return is_alpha(name) and bool((tensor <= CLOSED / 2).any())
 
 

@@ -23,7 +23,7 @@ def normalised(u: Tensor, rows: Tensor | None, eps: float) -> Tensor:
 def shares(rows: Tensor | None, like: Tensor, images: int, pixels: int) -> Tensor:
     """[T, N]: the weight of each of an image's pixels, as kernels read it; T is the length of ``like``'s first axis.
 
-    In the type of ``like``, or float32 where that is half-width.
+    In the type of ``like``, or float32 where that is half-precision.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     if rows is None:

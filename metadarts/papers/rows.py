@@ -51,7 +51,7 @@ class Paper:
     Args:
         method: the method's name there.
         accuracy: from 0 to 1.
-        interval: half of the 95 % interval that is printed with it, from 0 to 1; None where there is none.
+        interval: half of the 95 % interval that is printed with it, from 0 to 1; None if there is none.
     """
 
     method: Text

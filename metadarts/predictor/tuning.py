@@ -76,7 +76,7 @@ def _tell(progress: Watch | None, done: int, total: int, found: Sequence[Tried])
 
 
 def _curve(fresh: MetaModel, train: list[MetaDataset], held: list[MetaDataset]) -> list[float]:
-    """The held-out loss after every epoch; infinite from where it left the finite numbers."""
+    """The held-out loss after every epoch; infinite from the first non-finite value."""
     losses: list[float] = []
     with suppress(NumericsError):
         for _ in fresh.epochs(train):

@@ -10,7 +10,7 @@ from metadarts.core.rng import Key
 from metadarts.core.types import Stage
 
 CLOSED = -1e9
-"""The alpha of a candidate that is dropped for good, so that its weight is exactly 0 (MetaNAS, Elsken et al., 2020)."""
+"""The alpha of a permanently dropped candidate: its weight is exactly 0 (MetaNAS, Elsken et al., 2020)."""
 
 
 class Relaxation(Protocol):

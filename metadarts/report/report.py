@@ -169,7 +169,7 @@ def _facts(page: Page, run: RunFolder, config: Config) -> None:
 
 
 def _finished(run: RunFolder) -> dict[str, Any] | None:
-    """What finished.json says; empty where it cannot be read, None where there is none."""
+    """What finished.json says; empty where it cannot be read, None if there is none."""
     if not run.is_finished:
         return None
     return fitting_file(run.path / "finished.json", dict) or {}

@@ -27,7 +27,7 @@ DAMAGE = (
 
 
 class UnreadableFile(Exception):
-    """An .npz file that is missing or damaged; callers turn it into a message or build the file anew."""
+    """An .npz file that is missing or damaged; callers turn it into a message or rebuild the file."""
 
 
 @contextmanager

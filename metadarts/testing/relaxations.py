@@ -106,7 +106,7 @@ def _check_zeros(relaxation: Relaxation, alpha: Tensor, noise: Tensor | None) ->
 
 
 def _check_closed(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
-    """A candidate that is dropped for good is as one that was never there."""
+    """A permanently dropped candidate has the effect of a missing one."""
     left = [0, 2, 3]
     closed = alpha.clone()
     closed[..., 1] = CLOSED

@@ -72,7 +72,7 @@ class SelectionRule(Protocol):
 
 
 def required(judge: Judge | None, rule: object) -> Judge:
-    """``judge``, which ``rule`` needs. Raises ConfigError where there is none."""
+    """``judge``, which ``rule`` needs. Raises ConfigError if there is none."""
     if judge is None:
         raise ConfigError(f"selection rule {type(rule).__name__} compares accuracies: expected a judge, got None")
     return judge
