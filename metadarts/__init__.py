@@ -1,8 +1,8 @@
 """Few-shot differentiable architecture search.
 
 `import metadarts` imports neither torch nor matplotlib: a public name is looked up in its package when it is first used
-(PEP 562). A package's other names are reached through it, e.g. ``metadarts.inner``. What it does at once is to say how
-OpenMP's threads wait, since torch reads that when it is loaded.
+(PEP 562). A package's other names are reached through it, e.g. ``metadarts.inner``. The import itself only sets how
+OpenMP's threads wait, because torch reads this when it is loaded.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def adapt(
     start: Annotated[
         str,
         typer.Argument(
-            help="Run folder, a start's file, glyphs, cifar-fs, each with -cell, or auto.",
+            help="Run folder, file of a start, bundled start (glyphs, cifar-fs, glyphs-cell, cifar-fs-cell), or auto.",
             callback=common.name_or_existing(
                 "no start {}: expected a run folder, a start's file, or a name; there is nothing at that path"
             ),
@@ -37,34 +37,38 @@ def adapt(
     images: Annotated[
         Path,
         typer.Option(
-            help="Folder of class folders, .csv of path,label, or .npz of images and label.", callback=common.are_images
+            help="Folder with one subfolder per class, .csv of path,label, or .npz of images and label.",
+            callback=common.are_images,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.", callback=common.can_be_written)],
     begin: Annotated[
-        str, typer.Option("--start", help="Alphas to begin at: meta (the start's) or predicted, by --metamodel.")
+        str, typer.Option("--start", help="Initial alphas: meta (those of the start) or predicted (by --metamodel).")
     ] = META,
     metamodel: Annotated[
-        Path | None, typer.Option(help="With --start predicted: what `metamodel train` wrote.")
+        Path | None, typer.Option(help="Meta-model for --start predicted: a file from `metamodel train`.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Inner steps on weights, and on alphas of a supernet.")] = 10,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Inner steps on the weights, and on the alphas of a supernet.")
+    ] = 10,
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="Take no step that would end later; keep the best so far.")
+        float | None, typer.Option(min=0.1, help="Time limit: take no step that would end later; keep the best so far.")
     ] = None,
     finish: Annotated[
-        str, typer.Option(help="supernet (or cell, where the run committed), inherited, retrained, or all of them.")
+        str, typer.Option(help="Final network: supernet (cell, if the run committed), inherited, retrained, or all.")
     ] = "supernet",
     more_steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps of the derived cell; default: as --steps, 100 for retrained.")
+        int | None, typer.Option(min=0, help="Steps of the derived cell; default: --steps, or 100 for retrained.")
     ] = None,
     held_out: Annotated[
-        float | None, typer.Option(min=0.0, max=0.9, help="Share of each class to measure on; default: 0.25.")
+        float | None,
+        typer.Option(min=0.0, max=0.9, help="Fraction of each class to hold out for evaluation; default: 0.25."),
     ] = None,
-    shots: Annotated[int | None, typer.Option(min=1, help="Learn from so many a class, measure on the rest.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Support images per class; evaluate on the rest.")] = None,
     archive: Annotated[
         Path | None,
         typer.Option(
-            help="Also record the task in this archive of task records (the meta-model learns from episodes alone)."
+            help="Also record the task in this archive of task records (the meta-model learns only from episodes)."
         ),
     ] = None,
     plugin: common.Plugins = None,
@@ -73,7 +77,9 @@ def adapt(
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
-    """Adapt a start to your own images: weights, and of a supernet the architecture. `predict` or `export` the task.
+    """Adapt a start to your own images: the weights, and for a supernet also the architecture.
+
+    Then use `predict` or `export` with the task folder.
 
     Example: metadarts adapt auto --images PHOTOS --steps 10 --out tasks/mine
     """

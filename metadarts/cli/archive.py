@@ -31,10 +31,10 @@ File = Annotated[Path, typer.Argument(help="Archive: an SQLite file.", callback=
 @archive.command("add")
 def add_tasks(
     file: Annotated[
-        Path, typer.Argument(help="Archive to add to; made where there is none.", callback=common.can_be_written)
+        Path, typer.Argument(help="Archive to add to; created if missing.", callback=common.can_be_written)
     ],
     run: Annotated[Path, typer.Option(help="Run folder of a finished search.", callback=common.is_run)],
-    tasks: Annotated[int, typer.Option(min=1, help="How many tasks of the split, those recorded before included.")],
+    tasks: Annotated[int, typer.Option(min=1, help="Number of tasks of the split, including those recorded before.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
     data: common.MovedData = None,
@@ -43,11 +43,11 @@ def add_tasks(
     plugin: common.Plugins = None,
     device: common.Device = "auto",
     threads: common.Threads = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of tasks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the choice of tasks.")] = 0,
 ) -> None:
-    """Adapt tasks of a run's split, as at test time, and record each; a call that was stopped goes on where it was.
+    """Adapt tasks of a run's split, as at test time, and record each. A stopped call resumes when you repeat it.
 
-    It takes a run that stays a supernet to its end, as the presets *-supernet do.
+    The run must keep its supernet to the end, as the *-supernet presets do.
 
     Example: metadarts archive add experience.sqlite --run runs/mine --tasks 2000
     """
@@ -78,9 +78,9 @@ def add_tasks(
 @archive.command("ls")
 def list_archive(
     file: File,
-    limit: Annotated[int, typer.Option(min=0, help="Also show so many records, one a line.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Also list this many records, one per line.")] = 0,
 ) -> None:
-    """Say what an archive holds: records by data, space, role and run, with their mean accuracies."""
+    """Summarise an archive: records by data, space, role and run, with their mean accuracies."""
     from itertools import islice
 
     from metadarts.predictor.archive import Archive
@@ -111,13 +111,13 @@ def _line(record: TaskRecord) -> str:
 @archive.command("merge")
 def merge_archives(
     into: Annotated[
-        Path, typer.Argument(help="Archive to add to; made where there is none.", callback=common.can_be_written)
+        Path, typer.Argument(help="Archive to add to; created if missing.", callback=common.can_be_written)
     ],
     others: Annotated[
-        list[Path], typer.Argument(help="Archives to add; they stay as they are.", callback=common.is_archive)
+        list[Path], typer.Argument(help="Archives to add; they are not changed.", callback=common.is_archive)
     ],
 ) -> None:
-    """Add what other archives hold; a record that is there already is not added again."""
+    """Add the records of other archives; a record that is already there is not added again."""
     from metadarts.predictor.archive import Archive
 
     for path in others:  # all of them before the first is added
@@ -138,13 +138,14 @@ def merge_archives(
 def verify_archive(
     file: File,
     data_root: Annotated[
-        Path | None, typer.Option(help="Also build every episode again from the data there, as far as they are.")
+        Path | None,
+        typer.Option(help="Also rebuild every episode from the data in this folder, as far as they are available."),
     ] = None,
     plugin: common.Plugins = None,
 ) -> None:
-    """Check that every record is whole, named by its content and valid, and its architecture that of its alphas.
+    """Check that every record is complete, valid and named by its content, and that its alphas give its architecture.
 
-    Under another relaxation than the softmax, whose code is the user's own, an architecture need only be of its space.
+    With a relaxation other than softmax, which is code of the user, the architecture only has to be one of the space.
     """
     from metadarts.predictor.archive import Archive
     from metadarts.predictor.archive_check import check_origins, check_records
@@ -182,7 +183,7 @@ def open_data(data: Data, root: Path | None, sources: Variants[Callable[..., Sou
 
     Args:
         root: where they lie, or a folder with them in it; None for their usual place.
-        sources: the table of sources, with a user's own.
+        sources: the table of sources, including the user's entries.
     """
     from metadarts.tasks import open_source
 

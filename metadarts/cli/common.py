@@ -65,30 +65,36 @@ are_images = existing(
 )
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16 (activations only).")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses torch's default.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 
 DATA_HELP = (
     "A name (glyphs, built in; omniglot, cifar-fs, fc100, mini-imagenet, tiered-imagenet, learn2learn:TASKSET), or a "
-    "path: a folder of class folders, or an .npz file."
+    "path: a folder with one subfolder per class, or an .npz file."
 )
 is_data = name_or_existing("--data {}: no such file, and not the name of a source")
-MovedData = Annotated[str | None, typer.Option(help=f"Where it moved since the search: {DATA_HELP}", callback=is_data)]
+MovedData = Annotated[
+    str | None, typer.Option(help=f"Data, if they moved since the search: {DATA_HELP}", callback=is_data)
+]
 CHECKPOINTS = ("best", "last", "supernet")
 WhichCheckpoint = Annotated[
-    str, typer.Option("--checkpoint", help="best, last, or of a run that committed: supernet, before its cell was cut.")
+    str,
+    typer.Option(
+        "--checkpoint",
+        help="best, last, or supernet (of a run that committed: the state before its cell was extracted).",
+    ),
 ]
 FitMemory = Annotated[
-    bool | None, typer.Option("--fit-memory", help="When memory runs out, measure fewer tasks per pass.")
+    bool | None, typer.Option("--fit-memory", help="If memory runs out, evaluate fewer tasks per pass.")
 ]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", help="A .py file or module with entries of your own; its code runs. As often as needed."),
+    typer.Option("--plugin", help="A .py file or module with your own entries; its code runs. Repeatable."),
 ]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Where the data of a name lie; default: its usual place.",
+        help="Folder or file with the named data; default: the source's usual place.",
         callback=existing("--data-root '{}': there is nothing at that place"),
     ),
 ]

@@ -28,7 +28,7 @@ def demo(
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
-    """Search on built-in characters, test on scripts never seen, compare with simple baselines, derive the cell."""
+    """Search on built-in characters, test on unseen scripts, compare with simple baselines, derive the cell."""
     out = out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     settings = {
         "tasks.source": "glyphs",

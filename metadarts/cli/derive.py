@@ -21,12 +21,12 @@ def derive(
     rule: Annotated[
         str,
         typer.Option(
-            help="argmax (by the alphas), threshold (by sigmoids), or by accuracy on validation tasks: perturbation, "
-            "sampled, evolution."
+            help="Selection rule: argmax (by the alphas), threshold (by sigmoids), or by accuracy on validation tasks: "
+            "perturbation, sampled, evolution."
         ),
     ] = "argmax",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="option=value of the rule, repeatable.")] = None,
-    tasks: Annotated[int, typer.Option(min=1, help="Validation tasks for each candidate.")] = 20,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="option=value of the rule. Repeatable.")] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="Validation tasks per candidate.")] = 20,
     checkpoint: common.WhichCheckpoint = "best",
     data: common.MovedData = None,
     data_root: common.DataRoot = None,
@@ -37,10 +37,10 @@ def derive(
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
-    """Derive the genotype of the meta-learned alphas: text, genotype.json, and the cell drawn as SVG and PNG.
+    """Derive the genotype from the meta-learned alphas: text, genotype.json, and pictures of the cell as SVG and PNG.
 
-    Of a run that committed it is the cell that the run was left with. Rules by accuracy open the data, and compare
-    every candidate on the same tasks.
+    For a run that committed, it is the cell of that run. Rules by accuracy open the data and compare every candidate
+    on the same tasks.
 
     Example: metadarts derive runs/demo --rule sampled --set cells=50 --tasks 40
     """

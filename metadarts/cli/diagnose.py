@@ -1,4 +1,4 @@
-"""``metadarts diagnose``: whether a run's architectures are really their tasks' own."""
+"""``metadarts diagnose``: whether a run's architectures are specific to their tasks."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def diagnose(
     plugin: common.Plugins = None,
     device: common.Device = "auto",
     threads: common.Threads = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 is everyone's.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 gives the standard tasks.")] = 0,
 ) -> None:
-    """Swap, hold and redraw the architectures of held-out tasks, and say whether they are the tasks' own.
+    """Test whether the architectures of held-out tasks are specific to their tasks: swap, freeze and redraw them.
 
-    Prints one page and writes it as diagnosis.md, with diagnosis.json (also per task) and diagnosis.png beside it.
+    Prints one page and writes it as diagnosis.md, together with diagnosis.json (also per task) and diagnosis.png.
 
-    Takes a few times as long as evaluating as many tasks: each is learnt ten times at most.
+    Takes a few times as long as `evaluate` on as many tasks: each task is learnt at most ten times.
 
-    It takes a supernet whose inputs are chosen by rule, as the presets *-supernet search it.
+    The run must be a supernet whose inputs are chosen by rule, as the *-supernet presets search it.
 
     Example: metadarts diagnose runs/mine --tasks 100
     """

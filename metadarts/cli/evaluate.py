@@ -28,11 +28,13 @@ def evaluate(
     ways: Annotated[int | None, typer.Option(min=2, help="Classes per task; default: the run's.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Support images per class; default: the run's.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default: the run's evaluate.steps.")] = None,
-    bn: Annotated[str | None, typer.Option(help="transductive or support; default: as trained.")] = None,
+    bn: Annotated[
+        str | None, typer.Option(help="Batch-norm statistics: transductive or support; default: as trained.")
+    ] = None,
     genotype: Annotated[
         Path | None,
         typer.Option(
-            help="Measure this cell (a file that derive wrote), with the supernet's weights.",
+            help="Evaluate this cell (a file from `derive`) with the weights of the supernet.",
             callback=common.existing("there is no file {} of a genotype; give what derive wrote"),
         ),
     ] = None,
@@ -41,7 +43,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--json",
-            help="Write the result there; default: evaluation-*.json in the run folder.",
+            help="JSON file for the result; default: evaluation-*.json in the run folder.",
             callback=common.can_be_written,
         ),
     ] = None,
@@ -52,11 +54,11 @@ def evaluate(
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: as trained.")] = None,
     threads: common.Threads = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 is everyone's.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the held-out tasks; 0 gives the standard tasks.")] = 0,
 ) -> None:
-    """Adapt a checkpoint of the run to held-out tasks and print accuracy with its 95 % interval.
+    """Adapt a checkpoint of the run to held-out tasks and print the accuracy with its 95 % interval.
 
-    Of a run that committed, the best checkpoint is of the cell that it was left with.
+    For a run that committed, the best checkpoint is one of its cell.
     """
     from metadarts.core.errors import ConfigError, RunError
     from metadarts.store.files import write_atomically

@@ -18,31 +18,31 @@ def export(
     task: Annotated[
         Path | None,
         typer.Argument(
-            help="Task folder of `adapt`.",
+            help="Task folder from `adapt`.",
             callback=common.existing("{}: there is no task folder; give what `adapt --out` named"),
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="onnx, torch-export, safetensors or python; default: what --out ends in.")
+        str | None, typer.Option(help="onnx, torch-export, safetensors or python; default: by the suffix of --out.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File to write (.onnx, .pt2, .safetensors, .py).", callback=common.can_be_written),
     ] = None,
     finish: Annotated[
-        str | None, typer.Option(help="supernet, inherited or retrained; default: the task's first.")
+        str | None, typer.Option(help="Network to export: supernet, inherited or retrained; default: the task's first.")
     ] = None,
     verify: Annotated[
         Path | None,
         typer.Option(
-            help="Check a file that was exported earlier, and write nothing.",
+            help="Check an exported file and write nothing.",
             callback=common.existing("there is no file {}; give a file that `export` wrote"),
         ),
     ] = None,
     plugin: common.Plugins = None,
     threads: common.Threads = 0,
 ) -> None:
-    """Write a task's network, preprocessing and class names inside, checked against its source.
+    """Export a task's network with preprocessing and class names to one file, and check it against its source.
 
     Example: metadarts export tasks/mine --format onnx --out model.onnx
     """

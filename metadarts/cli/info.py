@@ -15,12 +15,13 @@ from . import common
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     kernels: Annotated[
-        bool, typer.Option("--kernels", help="Load torch too: threads, and the implementations of each operator.")
+        bool,
+        typer.Option("--kernels", help="Also load torch and show threads and the implementations of each operator."),
     ] = False,
     device: common.Device = "auto",
     threads: common.Threads = 0,
 ) -> None:
-    """Versions, commit, device and cores; with --kernels also how operators are computed."""
+    """Show versions, commit, device and cores; with --kernels also the implementations of the operators."""
     facts = _with_kernels(device, threads) if kernels or threads else _at_once(device)
     if as_json:
         print(json.dumps(facts, indent=2))

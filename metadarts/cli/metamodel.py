@@ -1,4 +1,4 @@
-"""``metadarts metamodel``: learn from an archive to predict architectures, and measure what that is worth."""
+"""``metadarts metamodel``: learn from an archive to predict architectures, and evaluate the predictions."""
 
 from __future__ import annotations
 
@@ -25,38 +25,42 @@ if TYPE_CHECKING:
     from metadarts.tasks import Source
     from metadarts.training import OpenRun
 
-metamodel = typer.Typer(help="From a task to its architecture, learnt from an archive of tasks.", no_args_is_help=True)
+metamodel = typer.Typer(
+    help="Predict the architecture of a task, learnt from an archive of tasks.", no_args_is_help=True
+)
 
 SHOWN = 5
 is_model = common.existing("{}: cannot be read (No such file or directory); give what `metamodel train` wrote")
-Model = Annotated[Path, typer.Argument(help="Meta-model: a file that `metamodel train` wrote.", callback=is_model)]
+Model = Annotated[Path, typer.Argument(help="Meta-model: a file from `metamodel train`.", callback=is_model)]
 
 
 @metamodel.command("train")
 def train(
     archive: Annotated[
-        Path, typer.Argument(help="Archive of adapted tasks, see `metadarts archive`.", callback=common.is_archive)
+        Path, typer.Argument(help="Archive of adapted tasks; see `metadarts archive`.", callback=common.is_archive)
     ],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.", callback=common.can_be_written)],
+    out: Annotated[Path, typer.Option(help=".safetensors file to write.", callback=common.can_be_written)],
     start: Annotated[
         str,
-        typer.Option(help="Whose stem sees the images: a run folder, a start, or auto: a bundled supernet."),
+        typer.Option(
+            help="Network whose stem encodes the images: a run folder, a start, or auto (a bundled supernet)."
+        ),
     ] = "auto",
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose hyper-parameters by cross-validation over tasks.")
     ] = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the tasks; with --tune the most.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs over the tasks; with --tune the maximum.")] = 30,
     split: Annotated[str, typer.Option(help="Learn from tasks of this split of the classes.")] = "train",
     run: Annotated[
         str | None,
-        typer.Option(help="Learn from tasks of this checkpoint only: how its hash begins (archive ls)."),
+        typer.Option(help="Learn only from tasks of this checkpoint: a prefix of its hash (see archive ls)."),
     ] = None,
     data_root: common.DataRoot = None,
     plugin: common.Plugins = None,
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
-    """Learn from the archived tasks which architecture a task comes to.
+    """Train a meta-model on archived tasks: from a task's images to the architecture that the task adapts to.
 
     Example: metadarts metamodel train experience.sqlite --start runs/demo --tune --out meta.safetensors
     """
@@ -102,7 +106,7 @@ def train(
 def _alike(path: Path, records: list[TaskRecord], split: str) -> dict[str, Any]:
     """What records to learn from have in common, and a name for all of them. Raises DataError where they differ.
 
-    Accuracies and alphas of two supernets, or after other numbers of steps, cannot be held against each other.
+    Accuracies and alphas of two supernets, or after other numbers of steps, cannot be compared.
     """
     from metadarts.predictor.archive_rows import encode, json_text
 
@@ -198,28 +202,31 @@ def _setting(tried: Tried) -> dict[str, float]:
 def predict(
     model: Model,
     images: Annotated[
-        Path, typer.Option(help="Folder of class folders, .csv of path,label, or .npz.", callback=common.are_images)
+        Path,
+        typer.Option(
+            help="Folder with one subfolder per class, .csv of path,label, or .npz.", callback=common.are_images
+        ),
     ],
     start: Annotated[
-        str, typer.Option(help="Whose form images are brought to: a run, a start's file, or auto.")
+        str, typer.Option(help="Network that sets the image size and channels: a run, a start's file, or auto.")
     ] = "auto",
     candidate: Annotated[
-        list[Path] | None, typer.Option(help="Rank these genotypes for the task, likeliest first; as often as needed.")
+        list[Path] | None, typer.Option(help="Rank these genotypes for the task, most likely first. Repeatable.")
     ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
             "--json",
-            help="Also write the cell, and the alphas to start from, to this file.",
+            help="Also write the cell and the alphas to start from to this file.",
             callback=common.can_be_written,
         ),
     ] = None,
     plugin: common.Plugins = None,
     threads: common.Threads = 0,
 ) -> None:
-    """Say which architecture a task's labelled images call for; no step is taken.
+    """Predict the architecture for a task from its labelled images, without an adaptation step.
 
-    The cell is the likeliest one; the alphas to start from are said apart and may derive to another.
+    The cell is the most likely one. The alphas to start from are a separate prediction and may derive to another cell.
 
     Example: metadarts metamodel predict meta.safetensors --images PHOTOS
     """
@@ -267,18 +274,19 @@ def _rank(model: MetaModel, batch: TaskBatch, paths: list[Path]) -> None:
 
 @metamodel.command("evaluate")
 def evaluate(
-    model: Annotated[Path | None, typer.Argument(help="Meta-model; none with --table.", callback=is_model)] = None,
+    model: Annotated[Path | None, typer.Argument(help="Meta-model; leave out with --table.", callback=is_model)] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run folder whose adapted tasks it was trained on.", callback=common.is_run)
+        Path | None,
+        typer.Option(help="Run folder whose adapted tasks the meta-model was trained on.", callback=common.is_run),
     ] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Held-out tasks.")] = 200,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
-    cells: Annotated[bool, typer.Option("--cells/--no-cells", help="Also measure discrete cells.")] = True,
+    cells: Annotated[bool, typer.Option("--cells/--no-cells", help="Also evaluate discrete cells.")] = True,
     table: Annotated[
         Path | None,
-        typer.Option(help="Instead: a table of architectures (TransNAS-Bench-101, NAS-Bench-201)."),
+        typer.Option(help="Evaluate on a table of architectures instead (TransNAS-Bench-101, NAS-Bench-201)."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="With --table: how often all is done.")] = 20,
+    seeds: Annotated[int, typer.Option(min=2, help="With --table: number of repetitions.")] = 20,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the figures to this file.", callback=common.can_be_written)
     ] = None,
@@ -288,7 +296,7 @@ def evaluate(
     threads: common.Threads = 0,
     seed: common.Seed = 0,
 ) -> None:
-    """Measure predictions: on held-out tasks of a run, or leaving tasks or devices of a table out.
+    """Evaluate predictions: on held-out tasks of a run, or on tasks or devices left out of a table.
 
     Example: metadarts metamodel evaluate meta.safetensors --run runs/demo --json figures.json
     """

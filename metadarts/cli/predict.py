@@ -1,4 +1,4 @@
-"""``metadarts predict``: ask a task folder, or a shipped file, what is in images."""
+"""``metadarts predict``: classify images with a task folder or an exported file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def predict(
     model: Annotated[
         Path,
         typer.Argument(
-            help="Task folder of `adapt`, or a file that `export` wrote.",
+            help="Task folder from `adapt`, or a file from `export`.",
             callback=common.existing("there is no file {}; give a file that `export` wrote, or a task folder"),
         ),
     ],
@@ -29,13 +29,13 @@ def predict(
         typer.Argument(help="Images, or folders of images.", callback=common.existing("there is no image {}")),
     ],
     finish: Annotated[
-        str | None, typer.Option(help="Of a task folder: supernet, inherited or retrained; default: its first.")
+        str | None, typer.Option(help="Network of a task folder: supernet, inherited or retrained; default: its first.")
     ] = None,
     plugin: common.Plugins = None,
     device: common.Device = "cpu",
     threads: common.Threads = 0,
 ) -> None:
-    """Print the most likely class of each image; accuracy too, where folders are named as the classes are.
+    """Print the most likely class of each image, and the accuracy if the image folders have the names of the classes.
 
     Example: metadarts predict model.onnx photo.jpg
     """

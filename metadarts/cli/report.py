@@ -1,4 +1,4 @@
-"""``metadarts report``: a run as one page to look at."""
+"""``metadarts report``: a run as one HTML page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run folder; the search may still be running.", callback=common.is_run)],
     out: Annotated[
         Path | None,
-        typer.Option(help="HTML file, must not exist; default: RUN/report.html.", callback=common.can_be_written),
+        typer.Option(
+            help="HTML file to create; must not exist; default: RUN/report.html.", callback=common.can_be_written
+        ),
     ] = None,
     plugin: common.Plugins = None,
     device: common.Device = "cpu",
     threads: common.Threads = 0,
 ) -> None:
-    """Write one self-contained HTML page: curves, alphas over time, cells as they change, settings, honest notes.
+    """Write one self-contained HTML page: curves, alphas over time, cells over the run, settings, notes on limits.
 
     The common options are accepted for uniformity; a report computes nothing that depends on them.
 

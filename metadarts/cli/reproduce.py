@@ -28,29 +28,31 @@ UNFINISHED = 3
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="Which table; none lists them.")] = "",
+    table: Annotated[str, typer.Argument(help="Name of the table; leave it out to list the tables.")] = "",
     budget: Annotated[str, typer.Option(help="smoke (5 minutes), hour or full (as the paper).")] = "smoke",
     data_root: common.DataRoot = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to work in; one that is there is gone on with.", callback=common.can_be_written),
+        typer.Option(help="Folder to work in; work in an existing folder resumes.", callback=common.can_be_written),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split of the classes; default: the paper's.")] = None,
-    shots: Annotated[list[int] | None, typer.Option(help="Measure these only, as often as needed.")] = None,
-    row: Annotated[list[str] | None, typer.Option(help="Measure these rows only, as often as needed.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, with seeds from 0 on.")] = 1,
+    split: Annotated[str | None, typer.Option(help="Split of the classes; default: the paper's.")] = None,
+    shots: Annotated[list[int] | None, typer.Option(help="Measure only these shots. Repeatable.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Measure only these rows. Repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, with seeds 0, 1, ...")] = 1,
     stop_after: Annotated[
-        float | None, typer.Option(min=0.01, help=f"Stop after so many minutes, with exit code {UNFINISHED}.")
+        float | None, typer.Option(min=0.01, help=f"Stop after this many minutes, with exit code {UNFINISHED}.")
     ] = None,
-    so_far: Annotated[bool, typer.Option("--so-far", help="Train nothing: the table of what is there.")] = False,
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Train nothing; write the table of the existing results.")
+    ] = False,
     device: common.Device = "auto",
     threads: common.Threads = 0,
 ) -> None:
-    """Train and measure every method of a table on the same frozen test episodes, and say what came of it.
+    """Train and evaluate every method of a table on the same frozen test episodes, and give a verdict.
 
-    Writes table.md, table.json, table.png and table-comparisons.png into the folder. Stopped or killed, the same
-    command goes on where it was and ends with the identical table. With --row, only those rows and the trainings that
-    they need are added to the folder, and table-so-far.* holds what is there then.
+    Writes table.md, table.json, table.png and table-comparisons.png into the folder. After a stop or a kill, the same
+    command resumes and ends with the identical table. With --row, the command adds only those rows and the trainings
+    that they need to the folder, and table-so-far.* holds the results so far.
 
     Example: metadarts reproduce tnas-fc100 --budget hour --data-root DATA --out runs/fc100
     """

@@ -17,21 +17,21 @@ def results(
     tables: Annotated[
         list[Path],
         typer.Argument(
-            help="table.json files that reproduce wrote.",
+            help="table.json files from `reproduce`.",
             callback=common.existing("there is no file {}; give a table.json that reproduce wrote"),
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The .md file to write; default: print the page.", callback=common.can_be_written),
+        typer.Option(help=".md file to write; default: print the page.", callback=common.can_be_written),
     ] = None,
 ) -> None:
-    """Print or write the page of measured tables: every row, every comparison, and what the figures say.
+    """Print or write the page of measured tables: every row, every comparison, and a summary of the figures.
 
-    Parts of one table (`reproduce --row`, on several machines or on several days) are joined; what two of them
-    measured must be equal.
+    Joins the parts of one table (`reproduce --row`, on several machines or days). Results that are in two parts must
+    be equal.
 
-    An --out that exists is replaced only if this command wrote it.
+    Replaces an existing --out only if this command wrote it.
 
     Example: metadarts results runs/fc100/table.json --out docs/results.md
     """

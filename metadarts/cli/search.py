@@ -1,4 +1,4 @@
-"""``metadarts search``: meta-learn a supernet, or go on with a run that stopped."""
+"""``metadarts search``: meta-train a supernet, or resume a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def search(
         Path | None, typer.Option(help="Run folder to create; must not exist.", callback=common.can_be_written)
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Run folder to go on with, as it was configured.", callback=common.is_run)
+        Path | None, typer.Option(help="Run folder to resume, with its configuration.", callback=common.is_run)
     ] = None,
     data: Annotated[
         str | None, typer.Option(help=f"{common.DATA_HELP} Default: glyphs.", callback=common.is_data)
@@ -45,30 +45,30 @@ def search(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="A config.yaml to start from, in place of a preset.",
+            help="A config.yaml to use instead of a preset.",
             callback=common.existing("--config {}: there is no such file"),
         ),
     ] = None,
-    order: Annotated[str | None, typer.Option(help="first or second (exact).")] = None,
-    engine: Annotated[str | None, typer.Option(help="batched, loop or higher.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so many minutes.")] = None,
-    meta_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many outer steps.")] = None,
+    order: Annotated[str | None, typer.Option(help="Order of the meta-gradient: first or second (exact).")] = None,
+    engine: Annotated[str | None, typer.Option(help="Engine of the meta-gradient: batched, loop or higher.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this many minutes.")] = None,
+    meta_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many meta-steps.")] = None,
     fit_memory: Annotated[
-        bool | None, typer.Option("--fit-memory", help="When memory runs out, go on with fewer tasks per pass.")
+        bool | None, typer.Option("--fit-memory", help="If memory runs out, continue with fewer tasks per pass.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="group.field=value, as often as needed.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="group.field=value. Repeatable.")] = None,
     plugin: common.Plugins = None,
     device: common.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (activations only). Default: fp32.")] = None,
     threads: common.Threads = 0,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random. Default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers. Default: 0.")] = None,
     list_settings: Annotated[
-        bool, typer.Option("--list-settings", help="List presets, and all settings with the values given; then stop.")
+        bool, typer.Option("--list-settings", help="List the presets and all settings with their values; then stop.")
     ] = False,
 ) -> None:
-    """Meta-learn a supernet on few-shot tasks; keep the checkpoint that is best on validation classes.
+    """Meta-train a supernet on few-shot tasks; keep the checkpoint with the best accuracy on validation classes.
 
-    Ctrl-C and SIGTERM stop with a checkpoint; --resume goes on from the last one, also after a crash.
+    Ctrl-C and SIGTERM write a checkpoint and stop; --resume continues from the last one, also after a crash.
 
     Example: metadarts search --data glyphs --ways 5 --shots 1 --minutes 3 --out runs/demo
     """
@@ -135,7 +135,7 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
 
     Args:
         base: the name of a preset, or a config.yaml.
-        plugins: modules or files with entries of the user's own.
+        plugins: modules or files with the user's entries.
     """
     from metadarts.training import RunFolder
     from metadarts.training.environment import describe
@@ -195,7 +195,7 @@ def resume_search(
     threads: int,
     plugins: Sequence[str] = (),
 ) -> None:
-    """Go on with ``run`` from its last checkpoint.
+    """Resume ``run`` from its last checkpoint.
 
     Args:
         data: --data and --data-root, for data that moved since.

@@ -27,11 +27,11 @@ class RunError(MetadartsError):
 
 
 class ModelError(MetadartsError):
-    """A shipped model that cannot be read, or that does not give its source's answers."""
+    """An exported model that cannot be read, or that does not give its source's answers."""
 
 
 class NumericsError(MetadartsError):
-    """A computation that left the finite numbers, or statistics that the data cannot support."""
+    """A computation with non-finite values, or statistics that the data cannot support."""
 
 
 class ResourceError(MetadartsError):

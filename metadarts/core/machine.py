@@ -1,6 +1,6 @@
-"""The machine at hand: its names, the versions on it, the commit, and a switch of its arithmetic.
+"""The current machine: its names, installed versions, the commit, and a switch of its arithmetic.
 
-Torch is imported where a question needs it, so that what does not is answered at once.
+Torch is imported only by functions that need it, so that the others return at once.
 """
 
 from __future__ import annotations

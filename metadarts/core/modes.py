@@ -1,4 +1,4 @@
-"""What the program around us may have set in torch, and what our code is written for."""
+"""Modes that the surrounding program may have set in torch, and the modes that our code requires."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait for each other: said in the environment, before torch loads the runtime."""
+"""How OpenMP's threads wait for each other: set in the environment before torch loads the runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a long computation is, told to whoever asked."""
+"""Progress reports of long computations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Progress:
     Args:
         done: how much is done, in images, tasks, epochs or percent.
         total: of how much.
-        value: the current figure, such as the mean accuracy so far; NaN where there is none.
+        value: the current figure, such as the mean accuracy so far; NaN if there is none.
         figures: the current figures in words, for a progress bar; empty for "done/total".
     """
 

@@ -1,4 +1,4 @@
-"""Whether a step is being recorded: a recording must not look at numbers, since a replay would keep what it saw."""
+"""Whether a step is being recorded: a recording must not read numbers, because a replay would keep the values read."""
 
 from __future__ import annotations
 

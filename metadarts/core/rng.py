@@ -31,11 +31,11 @@ class Key:
         return Key((f"seed {int(seed)}",))
 
     def child(self, *names: str | int) -> Key:
-        """The stream below this one called ``names``; children with different names are independent."""
+        """The child stream with these ``names``; children with different names are independent."""
         return Key(self.path + tuple(str(name) for name in names))
 
     def digest(self) -> bytes:
-        """32 bytes that stand for this path; each name carries its length, so no two paths share a digest."""
+        """32 bytes that identify this path; each name includes its length, so no two paths share a digest."""
         text = "".join(f"{len(name)}:{name}" for name in self.path)
         return hashlib.sha256(text.encode()).digest()
 

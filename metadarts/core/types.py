@@ -47,7 +47,7 @@ def alphas_of(params: Mapping[str, Tensor]) -> Params:
 
 
 def with_alphas(params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Params:
-    """``params`` with the tables of ``alphas`` (decision -> alphas) in place of their own."""
+    """``params`` with the tables of ``alphas`` (decision -> alphas) instead of their own."""
     return {**params, **{ALPHA_PREFIX + name: table for name, table in alphas.items()}}
 
 
@@ -106,14 +106,14 @@ class TaskBatch:
         query_labels: [T, Q] int64.
         query_mask: [T, Q] bool.
         ways: classes per task.
-        noise: decision -> [T, K + 1, rows, candidates], what a relaxation drew for each inner step and for the query
-            pass; empty where it draws nothing. Drawn outside, so that a step that is recomputed or replayed sees the
-            same numbers.
-        halves: [T, 2, S] bool, which support images are of which half, see `in_halves`; None where none was asked for.
-            A support loss is then [T, 2], that of each half.
-        known_ragged: what ``ragged`` is, where that is known; None to look at the masks, which makes a GPU wait. Not
-            kept, so that ``dataclasses.replace`` looks at the masks it is given.
-        ragged: whether any row is padding. Engines take a faster path when there is none.
+        noise: decision -> [T, K + 1, rows, candidates], the draws of a relaxation for each inner step and for the query
+            pass; empty if it draws nothing. They are drawn outside the step, so that a recomputed or replayed step uses
+            the same numbers.
+        halves: [T, 2, S] bool, the support images of each half, see `in_halves`; None without halves. With halves, a
+            support loss is [T, 2], one for each half.
+        known_ragged: the value of ``ragged``, if it is known; None reads the masks, which synchronises a GPU. It is not
+            stored, so that ``dataclasses.replace`` reads the masks of the new batch.
+        ragged: whether any row is padding. Engines take a faster path if no row is.
     """
 
     support_images: Tensor
@@ -146,30 +146,30 @@ class TaskBatch:
         return TaskBatch(**tensors, ways=self.ways, known_ragged=known, noise=noise, halves=halves)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Images, labels and mask of both sides, then the noise, in a fixed order. Halves follow from these."""
+        """Images, labels and mask of support and query, then the noise, in a fixed order. Halves follow from these."""
         sides = (getattr(self, f"{side}_{name}") for side in SIDES for name in ("images", "labels", "mask"))
         return (*sides, *self.noise.values())
 
     def channels_last(self) -> TaskBatch:
-        """The same tasks, images laid out as [T, N, H, W, C] in memory, which is what networks compute on.
+        """The same tasks with images in memory layout [T, N, H, W, C], which networks compute on.
 
-        Done once for a batch, every pass over it is spared a copy.
+        Doing this once per batch saves a copy in every pass over it.
         """
         support, query = channels_last(self.support_images), channels_last(self.query_images)
         return replace(self, known_ragged=self.ragged, support_images=support, query_images=query)
 
     def with_noise(self, noise: Mapping[str, Tensor]) -> TaskBatch:
-        """The same tasks with what a relaxation drew for them."""
+        """The same tasks with the draws of a relaxation."""
         return replace(self, known_ragged=self.ragged, noise=noise)
 
     def in_halves(self) -> TaskBatch:
         """The same tasks with their support images in two ``halves``.
 
-        Of each class the first image, the third and so on are of half 0, the others of half 1: half 0 has one more
-        where their number is odd. A function of labels and mask alone, which looks at no number unless ``ragged``.
+        The first, third, ... image of each class is in half 0, the others in half 1, so half 0 has one more if their
+        number is odd. The halves depend only on labels and mask, and no number is read unless ``ragged``.
 
         Raises:
-            ConfigError: for fewer support images than two per class, or, if ``ragged``, a task with an empty half.
+            ConfigError: for fewer than two support images per class, or, if ``ragged``, for a task with an empty half.
         """
         images, least = self.support_labels.shape[1], 2 * self.ways
         if images < least:
@@ -183,11 +183,11 @@ class TaskBatch:
         return replace(self, known_ragged=self.ragged, halves=halves)
 
     def clone(self) -> TaskBatch:
-        """The same tasks in memory of their own."""
+        """A copy of the tasks in new memory."""
         return self._map(Tensor.clone)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TaskBatch:
-        """The same tasks on ``device``, images in ``dtype``. What was drawn for alphas is as wide as they are."""
+        """The same tasks on ``device``, images in ``dtype``. Noise for alphas has the dtype of the alphas."""
         moved = self._map(lambda tensor: tensor.to(device))
         support, query = (images.to(dtype=dtype) for images in (moved.support_images, moved.query_images))
         return replace(moved, known_ragged=self.ragged, support_images=support, query_images=query)

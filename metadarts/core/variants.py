@@ -1,4 +1,4 @@
-"""Tables of variants: what a name in a configuration stands for, built from the modules of a package."""
+"""Tables of variants: the entries that names in a configuration refer to, built from the modules of a package."""
 
 from __future__ import annotations
 

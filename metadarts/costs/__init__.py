@@ -1,6 +1,6 @@
-"""Costs of an architecture, differentiable in its mixing weights. One module each, whose ``COST`` makes it.
+"""Costs of an architecture, differentiable in its mixing weights. Each is one module, whose ``COST`` creates it.
 
-A cost is made by (height, width, options by name), since what an edge takes depends on the size of its maps.
+A cost is created from (height, width, options by name), because the cost of an edge depends on the size of its maps.
 """
 
 from collections.abc import Callable

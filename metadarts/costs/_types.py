@@ -1,4 +1,4 @@
-"""What the cost of an architecture is, and how one is added up over the edges of a network."""
+"""The protocol of an architecture's cost, and sums of costs over the edges of a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Weights = Mapping[str, Tensor]
 
 
 class Costed(Protocol):
-    """A cell whose edges cost something; `metadarts.networks.CellBlock` is one."""
+    """A cell whose edges have a cost; `metadarts.networks.CellBlock` is one."""
 
     @property
     def kind(self) -> str: ...
@@ -30,7 +30,7 @@ class Costed(Protocol):
 
 
 class CostedNetwork(Protocol):
-    """What a cost asks of a network; `metadarts.networks.Network` is one."""
+    """The interface of a network that a cost requires; `metadarts.networks.Network` is one."""
 
     @property
     def space(self) -> SearchSpace: ...
@@ -101,7 +101,7 @@ def _table(prices: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: to
 
 @dataclass(frozen=True)
 class Penalty:
-    """What a cost adds to the query loss: ``strength`` times the cost."""
+    """The term that a cost adds to the query loss: ``strength`` times the cost."""
 
     cost: Cost
     strength: float

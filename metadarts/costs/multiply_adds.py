@@ -1,4 +1,4 @@
-"""Multiply-adds on the edges of the cells for one image; batch norms and pools are left out, as FLOP counters do."""
+"""Multiply-adds on the edges of the cells for one image; batch norms and pools are excluded, as in FLOP counters."""
 
 from __future__ import annotations
 

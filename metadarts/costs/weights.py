@@ -1,7 +1,7 @@
 """Parameters of the operations on the edges of the cells.
 
-The stem, the projections of a cell's inputs and the head are the same for every architecture, and are not counted;
-neither are scale and offset of batch norm, which edges have where ``affine`` is set.
+The stem, the projections of a cell's inputs and the head are the same for every architecture and are not counted. Scale
+and offset of batch norm, which edges have if ``affine`` is set, are not counted either.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class EdgeWeights:
     """The number of parameters on the edges of all cells.
 
     Args:
-        height, width: of an image; they make no difference.
+        height, width: of an image; they have no effect.
     """
 
     height: int

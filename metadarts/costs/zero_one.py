@@ -14,10 +14,10 @@ from ._types import CostedNetwork, Weights
 class ZeroOne:
     """mean w (1 - w) over all mixing weights, [T], which is 1/4 - mean (w - 1/2)^2; 0 for a discrete architecture.
 
-    FairDARTS gives it the strength 10.
+    FairDARTS uses the strength 10.
 
     Args:
-        height, width: of an image; they change nothing.
+        height, width: of an image; they have no effect.
     """
 
     height: int

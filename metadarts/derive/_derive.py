@@ -19,15 +19,15 @@ from metadarts.spaces import Genotype, SearchSpace, decode
 def derive_genotype(
     alphas: Mapping[str, Tensor], space: SearchSpace, relaxation: Relaxation = DEFAULT_RELAXATION
 ) -> Genotype:
-    """The genotype that the alphas of one task stand for, by the rule of `metadarts.spaces.decode`.
+    """Derive the genotype from the alphas of one task, by the rule of `metadarts.spaces.decode`.
 
     Args:
         alphas: for each of ``space.decisions`` its raw alphas [rows, candidates].
         space: the space that the alphas relax.
-        relaxation: what turns them into scores, in double precision; by default the softmax, ``none`` included.
+        relaxation: converts them to scores, in double precision; by default the softmax, ``none`` included.
 
     Raises:
-        GenotypeError: when a decision is missing or unknown, or a shape is another.
+        GenotypeError: when a decision is missing or unknown, or a shape is wrong.
         NumericsError: when an alpha is NaN or infinite.
     """
     check_alphas(alphas, space)
@@ -67,12 +67,12 @@ def genotype_weights(
 
     Args:
         genotype: a point of ``space``.
-        space: where its rows and columns are defined.
+        space: defines the rows and columns.
         dtype: of the weights.
 
     Returns:
         For each cell type [E, P]: 1 at every kept (edge, operation), 0 elsewhere, so a dropped edge is a row of zeros.
-        These are weights, not alphas. Where no alphas choose inputs they derive to ``genotype``, up to order within
+        These are weights, not alphas. If no alphas choose inputs, they derive to ``genotype``, up to order within
         nodes.
 
     Raises:

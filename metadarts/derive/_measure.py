@@ -21,10 +21,11 @@ SKIP = "skip_connect"
 
 
 def genotype_distance(a: Genotype, b: Genotype) -> int:
-    """How many (cell, node, input, operation) choices of ``a`` are not in ``b``; the order within a node is ignored.
+    """The number of (cell, node, input, operation) choices of ``a`` that are not in ``b``; the order within a node is
+    ignored.
 
-    Symmetric, since both make the same number of choices: 0 for the same architecture, 16 at most with 4 nodes. One
-    operation exchanged counts 1, and so does one input exchanged.
+    The distance is symmetric, because both make the same number of choices: 0 for the same architecture, at most 16
+    with 4 nodes. One changed operation counts 1, and so does one changed input.
 
     Raises:
         GenotypeError: when the two have different numbers of nodes.
@@ -39,7 +40,7 @@ def genotype_distance(a: Genotype, b: Genotype) -> int:
 
 
 def stability(now: Genotype, before: Genotype) -> float:
-    """Share of the choices of ``now`` that ``before`` made too: 1 for the same architecture, 0 for none in common.
+    """Share of the choices of ``now`` that are also in ``before``: 1 for the same architecture, 0 for no common choice.
 
     Raises:
         GenotypeError: when the two have different numbers of nodes.
@@ -53,13 +54,12 @@ def _choices(genotype: Genotype) -> Counter[tuple[str, int, int, str]]:
 
 
 class Sharpness(NamedTuple):
-    """How far one decision has chosen. Means over its rows, whose weights are first brought to a sum of 1.
+    """How sharp one decision is: means over its rows, with weights normalised to a sum of 1.
 
     Args:
-        entropy: in nats: log P for even weights, 0 where one candidate has all.
-        share: of the heaviest candidate: 1/P for even weights.
-        margin: by which the heaviest candidate's share exceeds the second's: 0 for even weights. 1 where there is but
-            one candidate.
+        entropy: in nats: log P for uniform weights, 0 if one candidate has all weight.
+        share: of the candidate with the largest weight: 1/P for uniform weights.
+        margin: largest share minus the second largest: 0 for uniform weights, 1 if there is only one candidate.
     """
 
     entropy: float
@@ -68,7 +68,8 @@ class Sharpness(NamedTuple):
 
 
 def sharpness(weights: Tensor) -> Sharpness:
-    """Of weights [..., rows, P], none below 0; the means run over all leading axes. A row of zeros counts as even."""
+    """The sharpness of weights [..., rows, P], none below 0; the means run over all leading axes. A row of zeros counts
+    as uniform."""
     total = weights.sum(-1, keepdim=True)
     shares = torch.where(total > 0.0, weights / torch.where(total > 0.0, total, 1.0), 1.0 / weights.shape[-1])
     entropy = -torch.xlogy(shares, shares).sum(-1)
@@ -85,13 +86,13 @@ def _two_largest(shares: Tensor) -> tuple[Tensor, Tensor]:
 def alpha_sharpness(
     alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION, at: Stage | None = None
 ) -> dict[str, Sharpness]:
-    """Decision -> how far its alphas have chosen.
+    """Decision -> the sharpness of its alphas.
 
     Args:
         alphas: raw alphas by decision, [..., rows, candidates].
         relaxation: from alphas to weights.
-        at: the stage whose mixing weights are measured, without noise; None for the scores that derivation ranks by,
-            which are those of the end of a schedule.
+        at: the stage of the mixing weights to measure, without noise; None for the scores that derivation ranks by,
+            which are those at the end of a schedule.
 
     Raises:
         NumericsError: when an alpha is NaN or infinite.
@@ -106,11 +107,11 @@ def alpha_sharpness(
 
 
 def alpha_entropy(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT_RELAXATION) -> dict[str, float]:
-    """Mean entropy, in nats, of the relaxed alphas: log P for untrained alphas, 0 for decided ones.
+    """Mean entropy, in nats, of the relaxed alphas: log P for untrained alphas, 0 for one-hot weights.
 
     Args:
         alphas: raw alphas by decision, [..., rows, candidates]; the mean runs over all leading axes.
-        relaxation: whose scores, brought to a sum of 1 over the candidates, are measured.
+        relaxation: gives the scores to measure, normalised to a sum of 1 over the candidates.
 
     Raises:
         NumericsError: when an alpha is NaN or infinite.
@@ -119,5 +120,6 @@ def alpha_entropy(alphas: Mapping[str, Tensor], relaxation: Relaxation = DEFAULT
 
 
 def count_skips(genotype: Genotype) -> dict[str, int]:
-    """Skip connections by cell type; many of them are the known collapse of DARTS (Zela et al., ICLR 2020)."""
+    """Number of skip connections by cell type; many of them indicate the known collapse of DARTS (Zela et al., ICLR
+    2020)."""
     return {cell: sum(op == SKIP for op, _ in genotype.pairs(cell)) for cell in CELLS}

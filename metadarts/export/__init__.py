@@ -1,4 +1,4 @@
-"""A task's network as a file that anyone can run, checked against what it was made from."""
+"""A task's network as a standalone file, checked against its source."""
 
 from .check import Check as Check
 from .check import difference as difference

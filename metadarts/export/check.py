@@ -1,4 +1,4 @@
-"""Is a shipped file what it was made from? Differences, independence of the batch, speed."""
+"""Checks of an exported file against its source: differences, independence of the batch, speed."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ VERIFY_ADVICE = "the file was changed, or another version of its runtime compute
 
 @dataclass(frozen=True)
 class Check:
-    """What is known of a shipped file.
+    """The result of checking an exported file.
 
     Args:
         path: the file.
         format: its format.
         size: bytes, of all its files.
-        images: on how many images it was compared.
+        images: number of images of the comparison.
         difference: the largest difference of a logit, relative to its image's largest logit (see `difference`); from
-            the source, or of `verify` from the logits that the file carries.
+            the source, or in `verify` from the logits in the file.
         alone: the same between an image alone and in a batch of `BATCH`.
-        milliseconds: batch size -> median seconds of a call, in thousandths, on ``threads`` threads.
+        milliseconds: batch size -> median time of a call in milliseconds, on ``threads`` threads.
     """
 
     path: Path
@@ -79,16 +79,16 @@ def export_model(model: ShippedModel, path: Path, format: str | None, source: Lo
     """Write ``model`` to ``path`` in ``format``, after comparing the written file with its source.
 
     Args:
-        model: what is to be shipped.
-        path: the file; one that is there is replaced once the new one is known to be right. A python file's weights
-            lie beside it, and replace none but those of the python file that stands there.
-        format: a key of `SUFFIXES`; None: what the path ends in.
+        model: the model to export.
+        path: the file; an existing file is replaced only after the new one passes the check. The weights of a python
+            file are next to it and replace only those of the existing python file of this name.
+        format: a key of `SUFFIXES`; None: by the suffix of the path.
         source: the logits [N, classes] of uint8 pixels [N, C, H, W] by the network that ``model`` was made from.
-        real: uint8 images to compare on, besides noise.
+        real: uint8 images for the comparison, in addition to noise.
 
     Raises:
-        ModelError: when the file does not give its source's answers to within `LIMIT`, cannot be made, or would replace
-            the weights of another export.
+        ModelError: when the file does not give the outputs of its source to within `LIMIT`, cannot be created, or would
+            replace the weights of another export.
         RunError: when it cannot be written.
     """
     format = format_of(path) if format is None else format
@@ -138,13 +138,14 @@ def _move(parts: list[Path], folder: Path) -> None:
 
 
 def verify(path: Path) -> tuple[Check, dict[str, Any]]:
-    """Check a shipped file again: it opens, gives the logits that it carries, and answers alike alone and in a batch.
+    """Check an exported file again: it opens, gives the logits stored in it, and gives the same for an image alone and
+    in a batch.
 
     Returns:
         The check and the model's description.
 
     Raises:
-        ModelError: where it does not.
+        ModelError: when a check fails.
     """
     opened = open_model(path)
     told = torch.tensor(opened.facts["probes"])
@@ -181,10 +182,10 @@ def _answer(opened: Opened, pixels: Tensor) -> Tensor:
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
-    """The largest over the images of: the largest difference of a logit, relative to the image's largest logit.
+    """The maximum over images of the largest difference of a logit, relative to the image's largest logit.
 
     An image whose largest logit is below a thousandth of the largest of all images counts with that thousandth: logits
-    that nearly cancel are not known to as many digits. Infinite where something is not finite.
+    that nearly cancel have fewer significant digits. Infinite if a value is not finite.
 
     Args:
         found: logits [N, classes].

@@ -1,13 +1,13 @@
 """From task parameters and a support set to a plain classifier's tensors: batch norm becomes a factor and an offset.
 
-Under the policy ``support`` a batch norm's mean m and variance v are those of the support set alone, whatever else is
-in the batch: constants of the task. So weight * (u - m) / sqrt(v + eps) + bias is affine in u, and what computes u
-takes it in, together with the edge's weight p in the mixture:
+Under the policy ``support``, a batch norm's mean m and variance v come only from the support set and do not depend on
+the rest of the batch: they are constants of the task. So weight * (u - m) / sqrt(v + eps) + bias is affine in u, and
+the layer that computes u absorbs it, together with the edge's weight p in the mixture:
 
     s = p * weight / sqrt(v + eps),   W <- s W,   b <- p bias - s m
 
-The statistics of a layer depend on the layers before it, so the support set is run through once, in double precision.
-Blocks and operations say which layers they are (`Block.fold`, `Operation.fold`); this module knows none by name.
+The statistics of a layer depend on the layers before it, so the support set runs through the network once, in double
+precision. Blocks and operations describe their layers (`Block.fold`, `Operation.fold`); this module knows none by name.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from metadarts.operations import EPS, Map, Pair
 def freeze(
     network: Network, params: Params, images: Tensor, weights: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Any], Params]:
-    """The structure and the tensors of the plain classifier equal to ``network`` under its support set's statistics.
+    """The structure and the tensors of the plain classifier that equals ``network`` with its support set's statistics.
 
     Args:
         network: supernet or discrete network.
         params: of one task, without a task axis, `head.weight` [ways, F] and `head.bias` [ways] among them.
         images: the support set [S, C, H, W] as the network takes it: scaled, normalised.
-        weights: cell kind -> [E, P] in place of the relaxed alphas.
+        weights: cell type -> [E, P] instead of the relaxed alphas.
 
     Returns:
-        {"layers", "features"} for `plain.Classifier`, and its float32 tensors but "mean" and "std".
+        {"layers", "features"} for `plain.Classifier`, and its float32 tensors except "mean" and "std".
 
     Raises:
-        ConfigError: for an operation that does not say how it is folded.
+        ConfigError: for an operation without ``fold``.
     """
     record = _Record()
     double = {name: tensor.detach().cpu().double() for name, tensor in params.items()}

@@ -1,4 +1,4 @@
-"""A shipped model: its description and its tensors, in one .safetensors file that vouches for itself."""
+"""An exported model: its description and its tensors, in one .safetensors file that contains its own hash."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ MOST_BYTES, MOST_TEXT = 2**28, 2**22
 
 @dataclass(frozen=True)
 class ShippedModel:
-    """What is shipped.
+    """An exported model.
 
     Args:
         facts: JSON: "classes", "image" (channels, height, width, invert), "layers" and "features" (see `plain`),
-            "probes" (the logits of `probes`), and what else is worth knowing of its origin.
+            "probes" (the logits of `probes`), and other facts about its origin.
         tensors: of `plain.Classifier`.
     """
 
@@ -75,17 +75,17 @@ class ShippedModel:
         return save_tensors(apart, metadata={KEY: json.dumps(self.facts, allow_nan=False)})
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all. Raises RunError."""
+        """Write the file atomically. Raises RunError."""
         write_atomically(path, self.to_bytes())
 
 
 def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str, Any]) -> ShippedModel:
-    """A model of what `freeze` returned.
+    """A model from the result of `freeze`.
 
     Args:
         structure: "layers" and "features".
         tensors: with "mean" and "std" [C, 1, 1].
-        facts: "classes", "image", and what else is to be kept.
+        facts: "classes", "image", and other facts to store.
     """
     told = {"format": FORMAT, "version": VERSION, **facts, **structure, DIGEST: digest(tensors)}
     model = ShippedModel(told, tensors)

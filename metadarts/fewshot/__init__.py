@@ -1,6 +1,6 @@
-"""A new task in a few steps: the estimator, the starts that it adapts, and what becomes of a task.
+"""A new task in a few steps: the estimator, the starts that it adapts, and the solutions of a task.
 
-The estimator is loaded when it is first asked for, and scikit-learn with it.
+The estimator and scikit-learn are loaded at first use.
 """
 
 from importlib import import_module

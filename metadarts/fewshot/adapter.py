@@ -1,8 +1,8 @@
-"""What `metadarts adapt`, `metadarts predict` and `FewShotClassifier` share: from a start and labelled images to a task
-that is learnt, finished, measured and saved; and the one place that says on which device.
+"""The shared part of `metadarts adapt`, `metadarts predict` and `FewShotClassifier`: from a start and labelled images
+to a task that is learnt, finished, evaluated and saved. It also selects the device.
 
-Images, solutions and whatever is written lie on the CPU; `Support.batch` and `Support.placed` bring what is computed to
-the task's device.
+Images, solutions and written data are on the CPU; `Support.batch` and `Support.placed` move the computation to the
+task's device.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from .task import CELL, INHERITED, RETRAINED, SUPERNET, Solution, Support, Task,
 
 @dataclass
 class Adapter:
-    """A task and what it is adapted from.
+    """A task and the start that it is adapted from.
 
     Args:
         start: the meta-learned initialisation.
-        task: the support set in the start's form, and the solutions so far.
-        settings: how it is learnt.
-        held_out: images that are only measured on; None without any.
+        task: the support set in the start's image format, and the solutions so far.
+        settings: settings of the adaptation.
+        held_out: images only for evaluation; None without any.
     """
 
     start: Start
@@ -72,21 +72,21 @@ class Adapter:
         plugins: Sequence[str] = (),
         alphas: bool = False,
     ) -> Adapter:
-        """Open a start, and bring images to the form that it takes.
+        """Open a start and convert images to its image format.
 
         Args:
-            start: "auto", or what `open_start` takes.
+            start: "auto", or a start for `open_start`.
             learnt: the support set, of 2 to 20 classes.
-            settings: how to learn it; None for the usual ones.
-            held_out: images of the same classes that are only measured on.
-            seed: of what is random: which images make a mini-batch, fresh weights.
+            settings: settings of the adaptation; None for the default ones.
+            held_out: images of the same classes, only for evaluation.
+            seed: seed of the mini-batches and of new weights.
             device: "cpu", "cuda" or "auto".
-            plugins: with entries of the user's own that the start names, see `metadarts.training.load_config`.
+            plugins: with the user's entries that the start names, see `metadarts.training.load_config`.
             alphas: whether "auto" must be a supernet, whose alphas are recorded or predicted.
 
         Raises:
             DataError: for images that cannot be read, labels that do not fit them, or a class without images.
-            ConfigError: for a start or a device that is not there, or an operation that cannot be shipped.
+            ConfigError: for a missing start or device, or an operation that cannot be exported.
         """
         if start == AUTO:
             start = suited_start(3 if _any_colour(learnt.images) else 1, alphas)
@@ -104,7 +104,7 @@ class Adapter:
         )
 
     def begin_at_prediction(self, model: MetaModel) -> None:
-        """Begin at the alphas that ``model`` predicts from the support set. Raises ConfigError, of a cell too."""
+        """Start from the alphas that ``model`` predicts from the support set. Raises ConfigError, also for a cell."""
         if self.start.is_cell:
             raise ConfigError(
                 f"the start {self.start.name} is one cell, which has no alphas to predict: give a supernet"
@@ -114,13 +114,13 @@ class Adapter:
 
     @property
     def finishes(self) -> tuple[str, ...]:
-        """The finishes that there are: the adapted start, then the discrete ones."""
+        """The available finishes: the adapted start, then the discrete ones."""
         return (CELL, RETRAINED) if self.start.is_cell else (SUPERNET, INHERITED, RETRAINED)
 
     def finish_of(self, finish: str) -> str:
-        """``finish`` as this start has it: of a start that is one cell, that cell is the network and the derived cell.
+        """``finish`` for this start: if the start is one cell, that cell is both the network and the derived cell.
 
-        Raises ConfigError for "cell" of a supernet.
+        Raises ConfigError for "cell" with a supernet.
         """
         if self.start.is_cell and finish in (SUPERNET, INHERITED):
             return CELL
@@ -132,7 +132,7 @@ class Adapter:
         return finish
 
     def adapt(self, watch: StepWatch | None = None) -> Solution:
-        """Learn the task: the finish "supernet", or "cell" of a start that is one.
+        """Learn the task: the finish "supernet", or "cell" if the start is a cell.
 
         Raises NumericsError when its first loss is not finite.
         """
@@ -142,16 +142,17 @@ class Adapter:
 
     @property
     def adapted(self) -> Solution:
-        """What `adapt` found."""
+        """The result of `adapt`."""
         return self.task.solution(self.finishes[0])
 
     def settings_of(self, finish: str, steps: int | None = None) -> AdaptSettings:
-        """How the derived cell is learnt: in ``steps``; None is as many as the supernet, or 100 from fresh weights."""
+        """Settings of the derived cell's training: ``steps`` steps; None is the number of the supernet, or 100 from new
+        weights."""
         usual = RETRAIN_STEPS if finish == RETRAINED else self.settings.steps
         return replace(self.settings, steps=usual if steps is None else steps)
 
     def finish(self, finish: str, steps: int | None = None, watch: StepWatch | None = None) -> Solution:
-        """Add the discrete finish "inherited" or "retrained" of what was adapted, see `settings_of`.
+        """Add the discrete finish "inherited" or "retrained" of the adapted network, see `settings_of`.
 
         Raises ConfigError for another finish.
         """
@@ -169,10 +170,10 @@ class Adapter:
         return solution
 
     def measure(self) -> dict[str, str]:
-        """Note in the task's facts the size of every solution and, on held-out images, accuracies and baselines.
+        """Store in the task's facts the size of every solution and, on held-out images, accuracies and baselines.
 
         Returns:
-            Each other finish's gap to what was adapted in words; nothing without held-out images.
+            The gap of each other finish to the adapted network as text; empty without held-out images.
         """
         facts, hits = self.task.facts.setdefault("measured", {}), {}
         for finish, solution in self.task.solutions.items():
@@ -192,7 +193,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class PlacedModel:
-    """A shipped model on the device that answers: called with uint8 pixels [N, C, H, W], logits [N, classes]."""
+    """An exported model on the device that answers: called with uint8 pixels [N, C, H, W], logits [N, classes]."""
 
     module: nn.Module
     device: str

@@ -36,22 +36,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         start: one of `metadarts.fewshot.BUNDLED`, "auto" ("glyphs-cell" for grey images, "cifar-fs-cell" for colour), a
             run folder of `metadarts search`, or a file that `Start.save` wrote.
         steps: inner steps on weights, and on alphas of a supernet.
-        seconds: take no step that would end later, and keep the best so far; reading the images and freezing the
-            statistics come on top, and a discrete finish has as many seconds of its own. None for no limit.
+        seconds: take no step that would end later, and keep the best so far. Reading the images and freezing the
+            statistics take additional time, and a discrete finish has the same limit again. None for no limit.
         finish: "supernet" (the adapted one), "inherited" (the derived cell with the adapted weights and as many more
             steps) or "retrained" (the derived cell trained from fresh weights on these images alone). Of a start that
             is one cell the first two are "cell", that cell adapted.
         weight_rate: inner rate of the weights; None is the start's. "retrained" has its own.
         alpha_rate: inner rate of the alphas; None is the start's.
-        random_state: seed of what is random: which images make a mini-batch, fresh weights.
+        random_state: seed of the mini-batches and of new weights.
         device: where to compute: "cpu", "cuda", or "auto" for CUDA where there is one.
-        plugins: modules or files with entries of the user's own that the start names; their code runs.
+        plugins: modules or files with the user's entries that the start names; their code runs.
 
     Attributes (after `fit`):
         classes_: the labels, sorted.
         genotype_: the derived cell.
         history_: one dictionary per step: "step", "loss", "seconds".
-        notes_: what was converted: sizes, channels, the background.
+        notes_: conversions of the images: sizes, channels, the background.
         task_: the `Task`, with everything that was learnt.
     """
 
@@ -85,7 +85,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         Args:
             X: images, see `to_pixels`: an array, a tensor, or a sequence of paths, PIL images or arrays.
             y: one label for each; 2 to 20 different ones, in any numbers. Over 64 images are learnt in mini-batches.
-            steps: in place of the constructor's.
+            steps: replaces that of the constructor.
 
         Raises:
             DataError: for images that cannot be read, or labels that do not fit them.
@@ -130,14 +130,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     @plain_torch()
     def discretise(self, finish: str = INHERITED, steps: int | None = None) -> FewShotClassifier:
-        """A classifier of the derived cell alone.
+        """A classifier with only the derived cell.
 
         Args:
             finish: "inherited" or "retrained".
-            steps: K' steps of the discrete network; None is as many as were taken, or 100 from fresh weights.
+            steps: K' steps of the discrete network; None is the number of steps taken, or 100 from new weights.
 
         Returns:
-            A new classifier, fitted; this one stays as it is.
+            A new fitted classifier; this one does not change.
         """
         check_is_fitted(self)
         finish = finish_named(finish, (INHERITED, RETRAINED), "no discrete one")
@@ -155,7 +155,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     @plain_torch()
     def logits(self, X: Any) -> NDArray[np.float32]:
-        """Logits [n, classes], in the order of ``classes_``. An image's do not depend on the others."""
+        """Logits [n, classes], in the order of ``classes_``. The logits of an image do not depend on other images."""
         check_is_fitted(self)
         return np.concatenate([self._answer(part).numpy() for part in self._pixels(X).split(CHUNK)])
 
@@ -185,14 +185,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     @plain_torch()
     def export(self, path: str | Path, format: str | None = None) -> Check:
-        """Write the fitted model, checked against the network it was made from.
+        """Write the fitted model and check it against the original network.
 
         Args:
             path: ending in .safetensors, .py, .pt2 or .onnx.
-            format: a key of `metadarts.export.SUFFIXES`; None: what the path ends in.
+            format: a key of `metadarts.export.SUFFIXES`; None: by the suffix of the path.
 
         Raises:
-            ModelError: when the file's answers are not the network's, or a package for the format is missing.
+            ModelError: when the outputs of the file differ from the network's, or a package for the format is missing.
         """
         check_is_fitted(self)
         real = self.task_.support.pixels[:CHUNK]
@@ -200,20 +200,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     @plain_torch()
     def save(self, path: str | Path) -> None:
-        """Write a task folder, which `metadarts predict` and `metadarts export` take too; it must not exist."""
+        """Write a task folder, which `metadarts predict` and `metadarts export` also take; it must not exist."""
         check_is_fitted(self)
         save_task(self.task_, Path(path))
 
     @classmethod
     @plain_torch()
     def load(cls, path: str | Path, device: str = "cpu", plugins: Sequence[str] = ()) -> FewShotClassifier:
-        """What `save`, or `metadarts adapt`, wrote. Labels are whole numbers again, else text.
+        """Load a task folder from `save` or `metadarts adapt`. Labels are integers again, otherwise text.
 
         Args:
             plugins: as the constructor's.
 
         Raises:
-            RunError: when it is no task folder, or damaged.
+            RunError: when it is not a task folder, or is damaged.
             ConfigError: when a plug-in is missing.
         """
         task = load_task(Path(path), plugins)

@@ -152,7 +152,7 @@ def load_task(path: Path, plugins: Sequence[str] = ()) -> Task:
     """Read a task folder.
 
     Args:
-        plugins: with entries of the user's own that its network names, see `metadarts.training.load_config`.
+        plugins: with the user's entries that its network names, see `metadarts.training.load_config`.
 
     Raises:
         RunError: when it is none, or damaged.

@@ -38,14 +38,14 @@ class HeldOutImages:
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """How a task is learnt.
+    """Settings of the adaptation of a task.
 
     Args:
         steps: inner steps.
-        seconds: take no step that would end later, and keep the best so far; looks at held-out images do not count.
-            None for no limit.
+        seconds: take no step that would end later, and keep the best so far; evaluation on held-out images does not
+            count. None for no limit.
         weight_rate: of the weights, the head's among them; None is the start's.
-        alpha_rate: of the alphas; None is the start's. Naming either sets learned rates aside.
+        alpha_rate: of the alphas; None is the start's. Setting either disables learned rates.
     """
 
     steps: int = 10
@@ -71,7 +71,7 @@ class AdaptSettings:
         return inner if self.alpha_rate is None else replace(inner, alpha_rate=self.alpha_rate)
 
     def rates(self, start: Start) -> Params | None:
-        """Learned rates of one task, unless some were named."""
+        """Learned rates of one task, unless rates are set."""
         if start.rates is None or self.weight_rate is not None or self.alpha_rate is not None:
             return None
         return {name: rate.unsqueeze(0) for name, rate in start.rates.items()}

@@ -49,7 +49,7 @@ def gap(own: Tensor, other: Tensor) -> str:
 
 
 def size_of(model: ShippedModel) -> dict[str, int]:
-    """ "weights", numbers that the shipped model stores, and "flops" of one image: multiplications and additions."""
+    """ "weights", numbers that the exported model stores, and "flops" of one image: multiplications and additions."""
     from torch.utils.flop_counter import FlopCounterMode
 
     image = model.facts["image"]

@@ -1,4 +1,4 @@
-"""Where adaptation begins: a meta-learned initialisation with the form of the images that it takes.
+"""A start: a meta-learned initialisation with the image format that it takes.
 
 A start is a finished run, or one file made of it: tensors, and a description in JSON. Four are bundled.
 """
@@ -64,18 +64,19 @@ class Start:
 
     @cached_property
     def network(self) -> Network:
-        """The supernet, as far as its run has not pruned it; or the one cell that its run committed to."""
+        """The supernet as pruned by its run, or the cell to which its run committed."""
         image = Image(self.form.channels, self.form.height, self.form.width)
         return self.config.build_network(image).fitting(self.params)
 
     @property
     def is_cell(self) -> bool:
-        """Whether it is one cell, which has no alphas to adapt."""
+        """Whether it is one cell without alphas to adapt."""
         return self.network.genotype is not None
 
     @property
     def learner(self) -> Learner:
-        """Under the policy `support`: whatever it was trained under, what is shipped has its statistics frozen."""
+        """The learner with policy `support`, whatever the policy in training, because an exported model has frozen
+        statistics."""
         return Learner(self.network, "support")
 
     def save(self, path: Path) -> None:
@@ -95,7 +96,7 @@ def open_start(name: str | Path, plugins: Sequence[str] = ()) -> Start:
     """A start by name: one of `BUNDLED`, a run folder, or a file that `Start.save` wrote.
 
     Args:
-        plugins: with entries of the user's own that its configuration names, see `metadarts.training.load_config`.
+        plugins: with the user's entries that its configuration names, see `metadarts.training.load_config`.
 
     Raises:
         ConfigError: when it is none of these, or a plug-in is missing.

@@ -1,4 +1,4 @@
-"""A task of the user's own and its solutions: what adaptation makes, and everything that later steps need of it."""
+"""A user's task and its solutions: the results of adaptation, with everything that later steps need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHUNK = 256
 
 FINISHES = SUPERNET, CELL, INHERITED, RETRAINED = ("supernet", "cell", "inherited", "retrained")
 """The adapted supernet, or the adapted cell of a run that committed to one; the derived cell with the supernet's
-weights and more steps; the cell trained anew."""
+weights and more steps; the cell retrained."""
 
 
 def finish_named(name: str, among: Sequence[str] = FINISHES, is_not: str = "unknown") -> str:
@@ -113,7 +113,7 @@ class Step:
     Args:
         step: how many steps were taken.
         loss: mean cross entropy of the support set (of at most `MOST_AT_ONCE` images of it).
-        seconds: since the beginning, looks at held-out images not counted.
+        seconds: since the beginning, without evaluation on held-out images.
         accuracy: on held-out images; None without any.
     """
 
@@ -150,10 +150,10 @@ class Task:
     """A task and its solutions.
 
     Args:
-        support: what it is learnt from.
+        support: its support set.
         solutions: by finish.
-        facts: JSON: the start, what was converted, what was measured.
-        config: of the start: which network it is.
+        facts: JSON: the start, conversions, measurements.
+        config: configuration of the start; defines the network.
     """
 
     support: Support
@@ -162,7 +162,7 @@ class Task:
     config: Config = field(default_factory=Config)
 
     def solution(self, finish: str | None = None) -> Solution:
-        """The solution ``finish``; None is the first there is. Raises ConfigError."""
+        """The solution ``finish``; None is the first. Raises ConfigError."""
         if finish is None:
             return next(iter(self.solutions.values()))
         found = self.solutions.get(migrated_finish(finish))
@@ -171,7 +171,7 @@ class Task:
         return found
 
     def put_first(self, finish: str) -> None:
-        """Make ``finish`` the solution that the task answers with unless another is named."""
+        """Make ``finish`` the default solution of the task."""
         self.solutions = {finish: self.solutions[finish]} | self.solutions
 
     def source(self, finish: str | None = None) -> Callable[[Tensor], Tensor]:
@@ -180,7 +180,7 @@ class Task:
         return lambda pixels: logits(self.support, solution.network, solution.with_axis(), pixels)
 
     def model(self, finish: str | None = None) -> ShippedModel:
-        """The solution as it is shipped: statistics frozen and folded."""
+        """The solution for export: statistics frozen and folded."""
         solution, support = self.solution(finish), self.support
         form = support.form
         structure, tensors = freeze(solution.network, solution.params, form.floats(support.pixels[support.frozen]))

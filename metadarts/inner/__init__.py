@@ -1,4 +1,4 @@
-"""The inner loop. It knows no network: it works on any ``loss(params, batch, stage) -> [T]``."""
+"""The inner loop. It does not depend on a network: it works on any ``loss(params, batch, stage) -> [T]``."""
 
 from . import two_fold as two_fold
 from .adaptation import Engine as Engine

@@ -1,7 +1,7 @@
 """The inner loop: all T tasks in one pass.
 
-Tasks never interact, so one gradient of the sum of the T losses is the stack of the T per-task gradients. Another way
-to compute the same is an `Engine`; `metadarts.testing.engines` has two to check this one against.
+Tasks never interact, so one gradient of the sum of the T losses is the stack of the T per-task gradients. An `Engine`
+is another way to compute the same; `metadarts.testing.engines` has two as references.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ def adapt(
     """Learn every task of ``support`` from ``params`` by ``inner.steps`` steps of gradient descent.
 
     Args:
-        loss: (task parameters [T, ...], batch, stage) -> [T]; [T, 2] where ``inner`` separates the images of weights
-            and alphas, see `metadarts.inner.two_fold`.
-        params: where the tasks start, [T, ...]; gradients flow back to them unless under ``torch.no_grad``.
+        loss: (task parameters [T, ...], batch, stage) -> [T]; [T, 2] if ``inner`` separates the images of weights and
+            alphas, see `metadarts.inner.two_fold`.
+        params: initial parameters of the tasks, [T, ...]; gradients flow back to them unless under ``torch.no_grad``.
         support: the tasks.
         inner: rule, rates, order, clipping, checkpointing.
         rates: learned rates [T] or [T, K], see `rate_shapes`; None for the configured constants.
-        engine: another way to compute the same, see `metadarts.testing.engines`; None for all tasks in one pass.
-        observe: called with (step, task parameters) before the first step and after each; once it returns True, the
-            loop ends there. Without ``engine`` only.
-        batches: step -> what that step learns from, for support sets too large for one; None for all of ``support``.
-            Without ``engine`` only.
-        progress: how far the run is, for the stage that the loss is told; see `metadarts.core.types.Stage`.
+        engine: alternative implementation, see `metadarts.testing.engines`; None for all tasks in one pass.
+        observe: called with (step, task parameters) before the first step and after each; the loop ends when it returns
+            True. Only without ``engine``.
+        batches: step -> the batch of that step, for support sets too large for one batch; None for all of ``support``.
+            Only without ``engine``.
+        progress: progress of the run, part of the stage that the loss gets; see `metadarts.core.types.Stage`.
 
     Raises:
-        ConfigError: on an engine's name in place of the engine, or an option that the engine does not offer; on tasks
-            or a loss without halves where ``inner`` asks for them.
+        ConfigError: for an engine's name instead of the engine, or an option that the engine does not support; for
+            tasks or a loss without halves if ``inner`` requires them.
     """
     if engine is not None:
         _require_plain(engine, inner, {"observe": observe, "batches": batches})
@@ -108,7 +108,7 @@ def inner_gradients(
 ) -> tuple[Params, Tensor]:
     """Gradients of the summed task losses, clipped, and the losses [T]. With ``keep_graph`` they are differentiable.
 
-    Where weights and alphas learn from separate halves, the losses are the means of both.
+    If weights and alphas learn from separate halves, the losses are the means of both.
     """
     moving = [name for name in params if inner.adapts(name)]
     with torch.enable_grad():
@@ -132,7 +132,7 @@ def inner_gradients(
 
 
 def unstaged(loss: Callable[[Params, B], Tensor]) -> StagedLoss[B]:
-    """A loss that does not ask where in the task it is."""
+    """A loss that does not depend on the stage."""
     return lambda params, batch, at: loss(params, batch)
 
 
@@ -191,6 +191,6 @@ def _adapt_together(
 
 
 def stacked(history: list[Tensor], params: Params) -> Tensor:
-    """[K, T]; [0, T] where the tasks are, when no step was taken."""
+    """[K, T]; [0, T] on the device of the tasks if no step was taken."""
     first = next(iter(params.values()))
     return torch.stack(history) if history else torch.zeros(0, first.shape[0], device=first.device)

@@ -1,8 +1,8 @@
-"""An inner step that keeps only what it began with, and is taken again in the outer backward (Chen et al., 2016).
+"""An inner step that stores only its input and is recomputed in the outer backward (Chen et al., 2016).
 
-A general checkpoint cannot know that a step differentiates its own loss at once: that would call for the whole graph
-on the way forward already, and the loss would run twice there. Here the step is first taken as of first order, which
-leaves no graph; it gets one when the outer backward comes through, and for that long.
+A general checkpoint cannot know that a step differentiates its own loss immediately: this would require the whole graph
+in the forward pass, and the loss would run twice there. Here the forward pass takes the step in first order, which
+leaves no graph. The graph exists only while the outer backward passes the step.
 """
 
 from __future__ import annotations

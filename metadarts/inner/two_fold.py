@@ -1,15 +1,15 @@
-"""Separate images for weights and alphas within a task: two folds of the support set, which change roles at every step.
+"""Separate images for weights and alphas within a task: two folds of the support set, which swap roles at every step.
 
 Alphas that are fitted on the images of the weights measure which operation fits fastest; on other images, which one
 generalises (the two sets of DARTS, Liu et al., ICLR 2019, equations 3 and 4, within one task). With halves A and B, a
 step of even number takes the gradient of the weights from the loss of A and that of the alphas from the loss of B; a
 step of odd number exchanges A and B, as cross-validation with two folds does.
 
-All support images run through the network together, once, so the halves are not wholly apart:
+All support images run through the network together, once, so the halves are not fully independent:
 
 - batch statistics are those of both halves: the loss of one half depends on the other's pixels, not on its labels;
 - a prototype head begins at the class means of all support images, and so does every task that starts from it;
-- each half has taught the weights by the time it judges the alphas again, from the second step on.
+- from the second step on, each half has already trained the weights when it evaluates the alphas again.
 """
 
 from __future__ import annotations

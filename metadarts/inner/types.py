@@ -1,4 +1,4 @@
-"""What goes into the inner loop and what comes out."""
+"""Inputs and outputs of the inner loop."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ RATE_FIELDS = {"head": "head_rate", "body": "weight_rate", "alphas": "alpha_rate
 class InnerLoop:
     """How one task is learnt from its support set.
 
-    A group whose rate is 0 stays where it is: with a ``weight_rate`` of 0 and a ``head_rate`` above it only the head
-    learns (ANIL, Raghu et al., ICLR 2020), with a ``head_rate`` of 0 only the body (BOIL, Oh et al., ICLR 2021).
+    A group with rate 0 does not change: with a ``weight_rate`` of 0 and a ``head_rate`` above it only the head learns
+    (ANIL, Raghu et al., ICLR 2020), with a ``head_rate`` of 0 only the body (BOIL, Oh et al., ICLR 2021).
 
     Args:
         steps: K inner steps.
-        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own; for
-            all parameters, but for the alphas where ``alpha_rule`` is given.
+        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or your own rule; for all
+            parameters, or for all but the alphas if ``alpha_rule`` is given.
         weight_rate: initial learning rate of the weights.
         alpha_rate: initial learning rate of the alphas.
         order: "second" differentiates through the inner steps, "first" treats inner gradients as constants (FOMAML).
         learn_rates: whether the outer loop learns the rates (Meta-SGD, MAML++ section 4).
-        granularity: one learned rate per "group" (weights, alphas; and head, where it has a rate of its own), per
-            "tensor", per "step" of a group, or per "tensor-step".
-        clip: largest norm of a task's inner gradient, weights and alphas apart; None for no limit.
-        checkpoint: of the K steps, how many (from the first) to recompute in the outer backward instead of storing.
-            Exact; it trades about one more forward and backward per step for that step's memory.
-        head_rate: initial learning rate of the head; None for that of the weights, with which it then shares learned
-            rates too.
-        decay: decoupled weight decay of head and body; None for the rule's own, which is none but for "adamw".
-        schedule: of all rates over the K steps: "constant", or "cosine" to 0 at step K.
-        alpha_images: "all": alphas learn from the images that the weights learn from; "two-fold": from other ones, see
-            `metadarts.inner.two_fold`. It takes two support images per class.
-        alpha_rule: the rule of the alphas: a name, "exponentiated" (GAEA) too, or a rule; None for ``rule``.
+        granularity: one learned rate per "group" (weights, alphas; and head, if it has a separate rate), per "tensor",
+            per "step" of a group, or per "tensor-step".
+        clip: maximum norm of a task's inner gradient, separately for weights and alphas; None for no limit.
+        checkpoint: number of the K steps (from the first) to recompute in the outer backward instead of storing. Exact;
+            it trades about one more forward and backward per step for that step's memory.
+        head_rate: initial learning rate of the head; None for that of the weights; the head then also shares their
+            learned rates.
+        decay: decoupled weight decay of head and body; None for that of the rule (only "adamw" has one).
+        schedule: schedule of all rates over the K steps: "constant", or "cosine" to 0 at step K.
+        alpha_images: "all": alphas and weights learn from the same images; "two-fold": from different ones, see
+            `metadarts.inner.two_fold`. It requires two support images per class.
+        alpha_rule: the rule of the alphas: a name (also "exponentiated", GAEA) or a rule; None for ``rule``.
     """
 
     steps: int = 5
@@ -114,18 +114,18 @@ class InnerLoop:
         return self.rates[group_of(name)]
 
     def adapts(self, name: str) -> bool:
-        """Whether the parameter ``name`` moves in the inner loop."""
+        """Whether the parameter ``name`` changes in the inner loop."""
         return self.rate_of(name) > 0
 
     def separates(self, names: Iterable[str]) -> bool:
-        """Whether weights and alphas learn from separate images; never where none of ``names`` is an alpha that moves:
-        weights alone learn from all images."""
+        """Whether weights and alphas learn from separate images. False if none of ``names`` is an alpha that changes:
+        then the weights learn from all images."""
         moved = any(is_alpha(name) and self.adapts(name) for name in names)
         return self.alpha_images == "two-fold" and self.steps > 0 and moved
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How parameters are updated, for records: rule, rates, clipping; of what is rarer, only what is set."""
+        """How parameters are updated, for records: rule, rates, clipping; rarer settings only if they are set."""
         rare = {name: getattr(self, name) for name in ("head_rate", "decay", "schedule", "alpha_images")}
         used = {name: value for name, value in rare.items() if value not in (None, "constant", "all")}
         common = {name: getattr(self, name) for name in ("weight_rate", "alpha_rate", "clip")}
@@ -188,9 +188,9 @@ def rates_at(inner: InnerLoop, rates: Params | None, start: Params, step: int) -
 
 
 def independent(tensor: Tensor, keep_graph: bool) -> Tensor:
-    """``tensor`` as a variable of its own: an inner gradient is partial, whatever its parameters were computed from.
+    """``tensor`` as a separate variable: an inner gradient is partial, whatever its parameters were computed from.
 
-    A prototype head, for one, is a function of the same weights that are adapted beside it. With ``keep_graph`` the
-    variable stays connected to what it was computed from, for the outer gradient only.
+    A prototype head, for example, is a function of the same weights that are adapted together with it. With
+    ``keep_graph`` the variable stays connected to its inputs, only for the outer gradient.
     """
     return tensor.view_as(tensor) if keep_graph and tensor.requires_grad else tensor.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""learn2learn both ways: its tasksets as our episodes, our sources and networks in its loops."""
+"""learn2learn in both directions: its tasksets as our episodes, our sources and networks in its loops."""
 
 from metadarts.integrations.benchmarks import TASKSETS as TASKSETS
 from metadarts.integrations.benchmarks import open_tasksets as open_tasksets

@@ -29,13 +29,14 @@ TASKSETS: dict[str, str] = {
 
 
 def open_tasksets(name: str, root: Path | None = None) -> Tasksets:
-    """One of learn2learn's benchmarks. What is missing under ``root``, learn2learn tries to download.
+    """One of learn2learn's benchmarks. learn2learn tries to download the data that are missing in ``root``.
 
     learn2learn unpickles files under ``root``: the images of mini-imagenet, tiered-imagenet and fc100, and for every
-    benchmark an index of the labels that it writes there itself. A pickle can run code: use folders you trust.
+    benchmark an index of the labels that it writes there itself. A pickle can run code: use only folders that you
+    trust.
 
-    Images come out in [0, 1]. Classes are split as learn2learn splits them; where it shuffles them first (omniglot), it
-    does so under a fixed key, so that every run has the same test classes.
+    Images are in [0, 1]. Classes are split as in learn2learn. If it shuffles them first (omniglot), it does so with a
+    fixed key, so that every run has the same test classes.
 
     Args:
         name: one of `TASKSETS`.

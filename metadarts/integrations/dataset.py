@@ -47,7 +47,7 @@ class SourceDataset(Dataset[tuple[Tensor, int]]):
 def as_dataset(source: Source, split: str) -> SourceDataset:
     """One split of a source for ``learn2learn.data.MetaDataset``; see `SourceDataset`.
 
-    MetaDataset finds the class of every item by loading it, unless it is told:
-    ``MetaDataset(dataset, indices_to_labels=dict(enumerate(dataset.labels)))``.
+    MetaDataset finds the class of every item by loading it, unless the classes are given: ``MetaDataset(dataset,
+    indices_to_labels=dict(enumerate(dataset.labels)))``.
     """
     return SourceDataset(source, split)

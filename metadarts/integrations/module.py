@@ -1,9 +1,9 @@
 """A network of ours as torch modules, for loops that adapt a module's parameters, such as learn2learn's MAML.
 
-`SupernetModule` holds the shared parameters: leaves, for an outer optimiser. What the inner loop moves are task
-parameters, computed from the shared ones for every task (`Learner.start`): the head's class vector becomes one row per
-class, or the class prototypes become the head. `SupernetModule.start` gives a `TaskModule` of them. Its parameters are
-not leaves, so a backward pass from a query loss reaches the shared leaves through whatever the inner loop did.
+`SupernetModule` has the shared parameters as leaves, for an outer optimiser. The inner loop changes task parameters,
+which are computed from the shared ones for every task (`Learner.start`): the head's class vector becomes one row per
+class, or the class prototypes become the head. `SupernetModule.start` returns a `TaskModule` with them. Its parameters
+are not leaves, so a backward pass from a query loss reaches the shared leaves through the inner loop.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class SupernetModule(ParameterTree):
     """The shared parameters of a learner as leaves of a module; its parameter names are the learner's.
 
     Args:
-        learner: network, precision and fixed weights. Its batch-norm policy must be "transductive", for `TaskModule`
-            sees one set of images at a time.
+        learner: network, precision and fixed weights. Its batch-norm policy must be "transductive", because
+            `TaskModule` sees one set of images at a time.
         params: shared parameters (no task axis), copied.
 
     Raises:
@@ -82,8 +82,8 @@ class SupernetModule(ParameterTree):
 class TaskModule(ParameterTree):
     """One task's own parameters, to be adapted; images in, class scores out. Made by `SupernetModule.start`.
 
-    Every tensor is a variable of its own, though it was computed from the shared parameters: a gradient with respect to
-    one is partial, as in our inner loop, even where a prototype head was computed from the same weights.
+    Every tensor is a separate variable, although it was computed from the shared parameters: a gradient with respect to
+    one is partial, as in our inner loop, even if a prototype head was computed from the same weights.
     """
 
     def __init__(self, learner: Learner, params: Params, ways: int) -> None:

@@ -1,4 +1,4 @@
-"""Importing learn2learn: quietly, and with a sentence when it is missing."""
+"""Import of learn2learn, without its notice about gym and with a clear error when it is missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from metadarts.core.errors import ConfigError
 def import_learn2learn() -> Any:
     """The module learn2learn.
 
-    It imports gym, which is out of maintenance and says so on stderr at every first import; nothing here uses gym, so
-    that notice is dropped. What learn2learn itself writes is not, and no warning of either is silenced: they have none.
+    learn2learn imports gym, which is unmaintained and prints a notice about this on stderr at its first import. Nothing
+    here uses gym, so this notice is dropped. Output of learn2learn itself is not dropped, and no warning of either is
+    silenced: they have none.
 
     Raises:
         ConfigError: when learn2learn is missing or cannot be imported; it says how to build it.

@@ -1,4 +1,4 @@
-"""Global generators, lent to code that knows no others, and given back as they were."""
+"""Global generators, seeded for code that uses only them, and restored afterwards."""
 
 from __future__ import annotations
 

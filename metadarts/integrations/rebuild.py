@@ -13,9 +13,9 @@ from .package import import_learn2learn
 def rebuilt(taskset: Any, ways: int, samples: int) -> Any:
     """A Taskset that draws ``ways`` classes of ``samples`` images by the transforms of ``taskset``.
 
-    Every transform is built anew on ``taskset.dataset``, which is the split's own. (The omniglot benchmark of
-    learn2learn 0.2.0 builds them on the data set of all splits, so that its training tasks hold test classes.)
-    Descriptions of tasks are not kept from one draw to the next, whatever ``num_tasks`` was.
+    Every transform is rebuilt on ``taskset.dataset``, which is the split's own. (The omniglot benchmark of learn2learn
+    0.2.0 builds them on the data set of all splits, so that its training tasks hold test classes.) Descriptions of
+    tasks are not kept from one draw to the next, whatever ``num_tasks`` was.
 
     Raises:
         DataError: on a transform that is not one of learn2learn's, or that repeats images.

@@ -25,10 +25,10 @@ PROBES = 4
 
 @dataclass(frozen=True, eq=False)
 class TasksetEpisodes:
-    """Few-shot tasks from one taskset. Task i is a function of ``key.child(i)`` alone; no global generator moves.
+    """Few-shot tasks from one taskset. Task i depends only on ``key.child(i)``; no global generator changes.
 
     Args:
-        name: what a person calls the data and the split, for messages.
+        name: readable name of the data and the split, for messages.
         taskset: a learn2learn Taskset of ``ways`` classes with ``shots + queries`` images each, see `rebuilt`.
         ways: classes per task.
         shots: support images per class.
@@ -44,15 +44,15 @@ class TasksetEpisodes:
     def sample(self, key: Key, tasks: int, first: int = 0) -> TaskBatch:
         """Tasks ``first`` to ``first + tasks``: supports [T, ways * shots, C, H, W], queries [T, ways * queries, ...].
 
-        Images are float32, as the taskset's own transforms leave them, class by class. No row is padding.
+        Images are float32, with the values that the taskset's transforms give, class by class. No row is padding.
 
         Raises:
-            DataError: when ``tasks`` is below 1, or the taskset gives something else than was asked of it.
+            DataError: when ``tasks`` is below 1, or the taskset returns something other than requested.
         """
         return finish(self.raw(key, tasks, first))
 
     def raw(self, key: Key, tasks: int, first: int = 0) -> RawBatch:
-        """The same tasks; their images are finished as they are. Raises what `sample` raises."""
+        """The same tasks; their images are already finished. Raises the errors of `sample`."""
         if tasks < 1:
             raise DataError(f"tasks must be at least 1, given {tasks}")
         images = torch.stack([self._task(key.child(first + task)) for task in range(tasks)])
@@ -101,8 +101,8 @@ class Tasksets:
 
     Args:
         name: short name of the data.
-        splits: 'train', 'val', 'test' -> a learn2learn Taskset (or TaskDataset). Only its data set and the kinds of its
-            transforms count; ways and images per class are asked for in `episodes`.
+        splits: 'train', 'val', 'test' -> a learn2learn Taskset (or TaskDataset). Only its data set and the types of its
+            transforms matter; `episodes` sets ways and images per class.
     """
 
     name: str
@@ -110,7 +110,8 @@ class Tasksets:
     _made: dict[tuple[str, int, int, int], TasksetEpisodes] = field(default_factory=dict, init=False, repr=False)
 
     def episodes(self, split: str, ways: int, shots: int, queries: int) -> TasksetEpisodes:
-        """Tasks of one split. The same arguments give the same object: learn2learn takes long to index the labels.
+        """Tasks of one split. The same arguments give the same object, because learn2learn takes long to index the
+        labels.
 
         Raises:
             DataError: for an unknown split, or when it has too few classes or images.
@@ -131,8 +132,9 @@ class Tasksets:
     def content_sha256(self) -> str:
         """Hex digest of the name, of the class sizes of all splits, and of the pixels of a few episodes of each.
 
-        The episodes' keys are fixed, so it tells data sets, splits, orders of files and transforms apart. An image that
-        none of these episodes drew can differ unseen; `TasksetEpisodes.sha256` reads every pixel that is used.
+        The episodes' keys are fixed, so the digest distinguishes data sets, splits, orders of files and transforms. It
+        does not detect a difference in an image that none of these episodes drew; `TasksetEpisodes.sha256` reads every
+        pixel that is used.
         """
         digest = hashlib.sha256(f"metadarts tasksets {self.name}".encode())
         for split in sorted(self.splits):

@@ -1,8 +1,9 @@
 """The whole meta-step recorded once and replayed: inner steps, query pass, outer gradient and outer update.
 
 At few-shot sizes a GPU waits for Python between thousands of small kernels. Episodes of one run have one shape, so
-their step can be recorded as a CUDA graph: new episodes are copied into the recorded ones' memory, the rates into
-theirs, and one call replays everything. Nothing of the recorded step may look at a number or bring one from the host.
+their step can be recorded as a CUDA graph: new episodes are copied into the memory of the recorded ones, the rates
+likewise, and one call replays everything. The recorded step must not read a number from the device or transfer one from
+the host.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ class Recorder(Protocol):
     """How device work is recorded; `CudaGraphs` is one."""
 
     def warm(self, run: Callable[[], Any]) -> Any:
-        """Do ``run`` as it will be recorded, so that kernels are compiled and libraries initialised; its result."""
+        """Execute ``run`` as it will be recorded, so that kernels are compiled and libraries initialised. Returns its
+        result."""
         ...
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Record ``run`` without doing it; the answer does it, on the same memory, as often as it is called."""
+        """Record ``run`` without executing it. Each call of the result executes it on the same memory."""
         ...
 
 
@@ -43,7 +45,7 @@ class CudaGraphs:
     """Records as a CUDA graph."""
 
     def warm(self, run: Callable[[], Any]) -> Any:
-        """On a stream of its own, as a graph is recorded."""
+        """On a separate stream, as for recording a graph."""
         side, current = torch.cuda.Stream(), torch.cuda.current_stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):
@@ -52,7 +54,7 @@ class CudaGraphs:
         return result
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Raises RuntimeError where something in ``run`` cannot be recorded, or memory runs out."""
+        """Raises RuntimeError if something in ``run`` cannot be recorded, or memory runs out."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run()
@@ -79,10 +81,11 @@ class _Recording:
 
 
 class CapturedStep:
-    """`meta_step` for a run: the first step of a shape is taken as it is, the next is recorded, and all are replayed.
+    """`meta_step` for a run: the first step of a shape runs unrecorded, the next is recorded, and later ones are
+    replayed.
 
-    What cannot be recorded is done step by step, and said once: ragged episodes, whose statistics depend on counts, and
-    steps for which recording failed. Episodes of another shape are recorded anew.
+    Steps that cannot be recorded run unrecorded, and this is logged once: ragged episodes, whose statistics depend on
+    counts, and steps for which recording failed. Episodes of another shape are recorded again.
 
     Args:
         objective: start, support loss and query loss.
@@ -90,7 +93,7 @@ class CapturedStep:
         inner: the inner loop.
         micro_batch: tasks per pass; None for all at once. May be changed between steps.
         recorder: how to record.
-        rule: what a task's meta-gradient is.
+        rule: computes a task's meta-gradient.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class CapturedStep:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the last shape met is replayed."""
+        """Whether the last shape is replayed."""
         return self._recording is not None
 
     def _warm(self, batch: TaskBatch, progress: float, shape: object) -> tuple[MetaGradient, dict[str, float]]:

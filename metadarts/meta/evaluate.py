@@ -26,11 +26,11 @@ class Evaluation:
     """Per-task results.
 
     Args:
-        accuracies: [tasks] query accuracy after the last inner step, 0 to 1. A task that left the finite numbers has no
-            predictions, and scores 0.
-        losses: [tasks] query losses, with the penalty for the architecture's cost where the objective has one.
+        accuracies: [tasks] query accuracy after the last inner step, 0 to 1. A task with non-finite values has no
+            predictions and scores 0.
+        losses: [tasks] query losses, with the penalty for the architecture's cost if the objective has one.
         curve: [steps + 1, curve tasks] query accuracy after 0..K steps, on the first tasks only.
-        loss_curve: the same of the query loss; a task that left the finite numbers shows as it is.
+        loss_curve: the same for the query loss; non-finite values are kept.
     """
 
     accuracies: Tensor
@@ -66,16 +66,16 @@ def evaluate(
     progress: Watch | None = None,
     run_progress: float = 1.0,
 ) -> Evaluation:
-    """Adapt to ``tasks`` held-out tasks and measure each on its queries. No shared parameter changes.
+    """Adapt to ``tasks`` held-out tasks and evaluate each on its queries. No shared parameter changes.
 
     Args:
         params: shared parameters (no task axis).
         batches: (first, last) -> those tasks, so that tasks can be drawn as they are needed.
         inner: the inner loop to run; its order does not matter here.
         rates: learned rates, or None.
-        curve_tasks: on how many of the tasks to measure the accuracy after every inner step.
-        progress: told of the tasks done and their mean accuracy.
-        run_progress: how far the run was when ``params`` were taken, for a relaxation with a schedule.
+        curve_tasks: number of tasks on which to measure the accuracy after every inner step.
+        progress: reports the tasks done and their mean accuracy.
+        run_progress: progress of the run when ``params`` were saved, for a relaxation with a schedule.
     """
     accuracies, losses, at = [], [], Stage(0, inner.steps, run_progress)
     curves: list[tuple[Tensor, Tensor]] = []

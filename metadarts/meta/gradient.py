@@ -23,7 +23,7 @@ class MetaGradient:
         losses: [T] query losses after adaptation.
         accuracies: [T] query accuracies after adaptation.
         support_losses: [K, T] support losses before each inner step.
-        finite: [T] tasks whose loss and whole gradient were finite; the others are left out of the mean.
+        finite: [T] tasks whose loss and whole gradient were finite; the others are excluded from the mean.
     """
 
     gradients: Params
@@ -45,24 +45,24 @@ def meta_gradient(
     rule: MetaRule = DEFAULT_RULE,
     progress: Tensor | float = 1.0,
 ) -> MetaGradient:
-    """The meta-gradient with respect to the shared parameters, and to the learned rates where given.
+    """The meta-gradient with respect to the shared parameters, and to the learned rates if given.
 
-    Each task has its own copy of the shared parameters, so that its gradient can be inspected before it joins the mean:
-    a task that leaves the finite numbers cannot spoil the others.
+    Each task has its own copy of the shared parameters, so that its gradient can be checked before it enters the mean:
+    a task with non-finite values cannot affect the others.
 
     Args:
         objective: start, support loss and query loss.
         params: shared parameters (no task axis).
         batch: T tasks.
-        inner: the inner loop; its ``order`` decides between exact second order and first order.
+        inner: the inner loop; its ``order`` selects exact second order or first order.
         rates: learned rates (no task axis), see `metadarts.inner.rate_shapes`.
         engine: as in `metadarts.inner.adapt`.
         micro_batch: tasks per pass; None for all T at once. The mean is the same; memory falls with it.
-        rule: what a task's meta-gradient is; by default MAML's.
-        progress: how far the run is, see `metadarts.core.types.Stage`.
+        rule: computes a task's meta-gradient; by default MAML.
+        progress: progress of the run, see `metadarts.core.types.Stage`.
 
     Raises:
-        NumericsError: when no task of the batch stayed finite.
+        NumericsError: when no task of the batch is finite.
     """
     found = mean_gradient(
         objective, params, batch, inner, rates=rates, engine=engine, micro_batch=micro_batch, rule=rule,
@@ -84,9 +84,9 @@ def mean_gradient(
     rule: MetaRule = DEFAULT_RULE,
     progress: Tensor | float = 1.0,
 ) -> MetaGradient:
-    """`meta_gradient` without looking at a number, so that a GPU is never waited for; arguments as there.
+    """`meta_gradient` without reading a number, so that a GPU is never synchronised; arguments as there.
 
-    Where no task stayed finite the gradients are zero, see `require_finite`.
+    If no task is finite, the gradients are zero, see `require_finite`.
     """
     size, batch = micro_batch or batch.tasks, batch.channels_last()
     parts = [batch.slice(i, min(i + size, batch.tasks)) for i in range(0, batch.tasks, size)]

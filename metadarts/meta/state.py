@@ -43,19 +43,20 @@ class OuterLoop:
         weight_rate: rate of the shared weights.
         alpha_rate: rate of the shared alphas.
         rate_rate: rate of the learned inner rates, in units of their logarithm's scale (see `MetaState.create`).
-        alpha_decay: L2 decay of the alphas, within their gradient. Adam turns it into a bound: alphas settle near their
-            mean gradient over ``alpha_decay``, at any rate, which keeps them close to uniform. T-NAS has 1e-3 (preset
-            "tnas").
-        alpha_warmup: meta-steps during which the shared alphas stay where they are; below 1, a share of the run.
-        clip: largest norm of the meta-gradient of the weights, and of the alphas; None for no limit.
-        final: cosine decay of all outer rates to this share of their start by the end of the run; 1 is constant.
-        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or a rule of one's own; of
-            all groups, but of the alphas where ``alpha_rule`` is given.
-        warmup: share of the run over which all outer rates rise linearly from 0.
-        weight_decoupled_decay: decoupled decay of the weights (AdamW's); None for the rule's own, which is none but
-            for "adamw".
-        alpha_decoupled_decay: the same of the alphas; never by the rule's own.
-        alpha_rule: the rule of the alphas: a name, "exponentiated" (GAEA) too, or a rule; None for ``rule``.
+        alpha_decay: L2 decay of the alphas, as part of their gradient. With Adam it is a bound: alphas converge to
+            about their mean gradient divided by ``alpha_decay``, at any rate, which keeps them close to uniform. T-NAS
+            uses 1e-3 (preset "tnas").
+        alpha_warmup: meta-steps during which the shared alphas do not change; below 1, a fraction of the run.
+        clip: maximum norm of the meta-gradient, separately for weights and alphas; None for no limit.
+        final: cosine decay of all outer rates to this fraction of their initial value at the end of the run; 1 is
+            constant.
+        rule: a name of `metadarts.optim.RULES` ("sgd", "momentum", "adam", "adamw"), or your own rule; for all groups,
+            or for all but the alphas if ``alpha_rule`` is given.
+        warmup: fraction of the run over which all outer rates increase linearly from 0.
+        weight_decoupled_decay: decoupled decay of the weights (as in AdamW); None for that of the rule (only "adamw"
+            has one).
+        alpha_decoupled_decay: the same for the alphas; it always replaces that of the rule.
+        alpha_rule: the rule of the alphas: a name (also "exponentiated", GAEA) or a rule; None for ``rule``.
     """
 
     weight_rate: float = 1e-3
@@ -81,10 +82,10 @@ class OuterLoop:
         return rule_by_name(rule, decay=self.alpha_decoupled_decay, first=ALPHA_FIRST, eps_root=0.0)
 
     def groups(self, params: Params, log_rates: Params) -> tuple[OuterGroup, ...]:
-        """How each group of parameters that is there is updated.
+        """How each existing group of parameters is updated.
 
         Raises:
-            ConfigError: for an L2 decay of alphas whose rule moves points of the simplex.
+            ConfigError: for an L2 decay of alphas if their rule works on the simplex.
         """
         # Nothing differentiates through the outer update, so no root of it needs to be moved away from zero.
         weights = rule_by_name(self.rule, decay=self.weight_decoupled_decay, eps_root=0.0)
@@ -125,16 +126,18 @@ class OuterGroup:
 
 
 class MetaState:
-    """Shared parameters, learned inner rates, and the outer rule's memory. Mutable; one per run.
+    """Shared parameters, learned inner rates, and the state of the outer rule. Mutable; one per run.
 
-    Learned rates are kept as logarithms, so that an update multiplies them and they stay positive.
+    Learned rates are stored as logarithms, so that an update multiplies them and they stay positive.
 
     Args:
-        on_device: whether the count of updates and the outer rates are kept beside the parameters, so that an update
-            needs nothing of the host and can be recorded (`CapturedStep`); None is: where the parameters are on a GPU.
+        on_device: whether the count of updates and the outer rates are on the device of the parameters, so that an
+            update needs nothing from the host and can be recorded (`CapturedStep`); None means: if the parameters are
+            on a GPU.
 
-    ``updating`` is True from the beginning of an update to its end: where one was broken off, the state is not whole.
-    ``progress`` is how far the run is, 0 to 1: 0-dim, beside the parameters, so that what was recorded sees it change.
+    ``updating`` is True from the beginning of an update to its end: after an interrupted update, the state is
+    inconsistent. ``progress`` is the progress of the run, 0 to 1: 0-dim, on the device of the parameters, so that a
+    recorded step sees it change.
     """
 
     def __init__(self, params: Params, log_rates: Params, outer: OuterLoop, on_device: bool | None = None) -> None:
@@ -164,7 +167,8 @@ class MetaState:
     def create(
         params: Params, task_names: list[str], inner: InnerLoop, outer: OuterLoop, on_device: bool | None = None
     ) -> MetaState:
-        """A fresh state around ``params``; ``task_names`` are the names of the task parameters the inner loop moves."""
+        """A new state with ``params``; ``task_names`` are the names of the task parameters that the inner loop
+        changes."""
         log_rates = {}
         if inner.learn_rates:
             like = next(iter(params.values()))
@@ -186,11 +190,11 @@ class MetaState:
         """The state that ``memory`` was taken from, so that it continues bit for bit.
 
         Args:
-            memory: what `memory` gave; empty for a state that never stepped.
-            progress: how far the run was at the last step, 0 to 1.
+            memory: the result of `memory`; empty for a state without a step.
+            progress: progress of the run at the last step, 0 to 1.
 
         Raises:
-            RunError: when ``memory`` is of other parameters, or of another outer rule.
+            RunError: when ``memory`` belongs to other parameters or another outer rule.
         """
         state = MetaState(params, log_rates, outer, on_device)
         state.step = step
@@ -208,8 +212,8 @@ class MetaState:
         return state
 
     def cut(self, cut: Callable[[Params, float], Params], rates: Iterable[str]) -> MetaState:
-        """The state of a part of the network, which goes on from here, in the order of a fresh state of that part:
-        parameters and memory as `metadarts.networks.cutter` cuts them, and the learned ``rates`` that are left."""
+        """The state of a part of the network, with which training continues, in the order of a new state of that part:
+        parameters and memory as `metadarts.networks.cutter` extracts them, and the remaining learned ``rates``."""
         params = cut(self.params, CLOSED)
         log_rates = {name: self.log_rates[name] for name in rates if name in self.log_rates}
         state = MetaState(params, log_rates, self.outer, self.on_device)
@@ -224,9 +228,9 @@ class MetaState:
         return state
 
     def memory(self) -> Params:
-        """What the outer rule remembers, as ``PARAMETER/KEY`` -> tensor; empty before the first update.
+        """The state of the outer rule, as ``PARAMETER/KEY`` -> tensor; empty before the first update.
 
-        Keys are "step" and the rule's slots; those of Adam are called as in torch ("exp_avg", "exp_avg_sq").
+        Keys are "step" and the rule's slots; those of Adam have torch's names ("exp_avg", "exp_avg_sq").
         """
         updates = float(self.updates)
         return {
@@ -241,7 +245,7 @@ class MetaState:
 
     @property
     def rates(self) -> Params | None:
-        """Learned inner rates, or None where the configured constants hold."""
+        """Learned inner rates, or None if the configured constants apply."""
         return {name: tensor.exp() for name, tensor in self.log_rates.items()} or None
 
     def apply(self, gradients: Params, progress: float) -> dict[str, float]:
@@ -252,7 +256,7 @@ class MetaState:
         return {name: float(norm) for name, norm in norms.items()}
 
     def schedule(self, progress: float) -> None:
-        """Set `progress` and the outer rates for the update that comes; ``progress`` is how far the run is, 0 to 1."""
+        """Set `progress` and the outer rates for the next update; ``progress`` is the progress of the run, 0 to 1."""
         self.progress.fill_(progress)
         for group in self.groups:
             rate, kept = group.rate * group.schedule(self.step, progress), self.outer_rates[group.name]
@@ -263,10 +267,10 @@ class MetaState:
 
     @torch.no_grad()
     def update(self, gradients: Params, skip: Tensor | None = None) -> dict[str, Tensor]:
-        """One step of the outer rule at the rates that are set; looks at no number and counts no step.
+        """One step of the outer rule at the current rates; reads no number and counts no step.
 
         Args:
-            skip: 0-dim float32, 1 to leave everything as it is; only ``on_device``.
+            skip: 0-dim float32, 1 to change nothing; only ``on_device``.
 
         Returns:
             The norms of the gradients before clipping, by group.
@@ -291,7 +295,7 @@ class MetaState:
 
 
 def _has_closed(name: str, tensor: Tensor) -> bool:
-    """Whether some of its alphas are of candidates that are dropped for good."""
+    """Whether some of its alphas belong to permanently dropped candidates."""
     return is_alpha(name) and bool((tensor <= CLOSED / 2).any())
 
 
@@ -320,8 +324,8 @@ def meta_step(
     """One meta-gradient and one outer update of ``state``, in place.
 
     Args:
-        progress: how far the run is, 0 to 1, for the schedules of the outer rates and of the relaxation.
-        rule: what a task's meta-gradient is; by default MAML's.
+        progress: progress of the run, 0 to 1, for the schedules of the outer rates and of the relaxation.
+        rule: computes a task's meta-gradient; by default MAML.
 
     Returns:
         The meta-gradient with its losses and accuracies, and the norms of its groups.

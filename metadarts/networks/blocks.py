@@ -1,6 +1,6 @@
-"""Blocks: the pieces that a network is a row of, each a pure function of the outputs before it.
+"""Blocks: the parts of a network, each a pure function of earlier outputs.
 
-A macro network of its own puts these together, or brings a class with the same members.
+A custom macro network combines these, or uses its own class with the same members.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Mixing:
     """The mixing weights of one pass.
 
     Args:
-        tables: cell kind -> source state -> for each bundle of candidates that are mixed together the weights
-            [K, T, E] of its K candidates on its E edges.
+        tables: cell type -> source state -> for each bundle of candidates that are mixed together, the weights [K, T,
+            E] of its K candidates on its E edges.
         skips: whether a weight of exactly 0 has no derivative, so that its candidate need not run.
-        masks: whether there are such weights, so that it is worth telling operations where they count unseen.
-        edges: cell kind -> source state -> [T, E], the weights of all its edges; empty where nothing passes by them.
+        masks: whether such weights exist, so that operations get masks without reading the weights.
+        edges: cell type -> source state -> [T, E], the weights of all its edges; empty if no channels bypass them.
     """
 
     tables: Mapping[str, Mapping[int, Sequence[Tensor]]] = field(default_factory=dict)
@@ -42,15 +42,16 @@ class Mixing:
     edges: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
 
     def get(self, kind: str) -> Mapping[int, Sequence[Tensor]] | None:
-        """Those of the cells of ``kind``; None where nothing is mixed."""
+        """The weights for cells of ``kind``; None if nothing is mixed."""
         return self.tables.get(kind)
 
 
 class BlockFolding(Layers, Protocol):
-    """Writes a block down. Its layers' tensors are named after the block's prefix and their place among its layers."""
+    """Describes a block as layers. The tensors of its layers are named by the block's prefix and their position among
+    its layers."""
 
     def part(self, name: str) -> Layers:
-        """The same, for a part of the block with a name of its own."""
+        """The same for a named part of the block."""
         ...
 
     def edge(self, name: str, own: Params, *, stride: int, pool_norm: bool) -> Folding:
@@ -59,11 +60,11 @@ class BlockFolding(Layers, Protocol):
 
 
 class Block(Protocol):
-    """A piece of a network.
+    """A part of a network.
 
     Attributes:
         prefix: what the names of its parameters begin with.
-        reads: the earlier blocks whose outputs it takes, by their place in the row; `IMAGE` is the image.
+        reads: the earlier blocks whose outputs it takes, by their position in the sequence; `IMAGE` is the image.
         out_channels: of its output; of the last block, the length of the feature vector.
     """
 
@@ -77,15 +78,15 @@ class Block(Protocol):
     def out_channels(self) -> int: ...
 
     def shapes(self) -> Shapes:
-        """Its parameters by their own names, without a task axis."""
+        """Shapes of its parameters by their own names, without a task axis."""
         ...
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
-        """Fresh float32 numbers for its parameter of this own name."""
+        """Initial float32 values for its parameter of this own name."""
         ...
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output for inputs of these, the smallest that it reads."""
+        """Height and width of the output for inputs of this size, the smallest that it reads."""
         ...
 
     def run(self, params: Params, inputs: Sequence[Tensor], mixing: Mixing, statistics: Statistics) -> Tensor:
@@ -112,7 +113,7 @@ def norm_init(name: str, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Stem:
-    """Stages of 3x3 convolution, affine batch norm and 2x2 max pooling, with a ReLU between one and the next.
+    """Stages of 3x3 convolution, affine batch norm and 2x2 max pooling, with a ReLU between stages.
 
     Two of them are T-NAS's stem (Lian et al., ICLR 2020), four are MAML's 4CONV (Finn et al., ICML 2017, section 5.2).
 
@@ -126,7 +127,7 @@ class Stem:
 
     @property
     def stages(self) -> int:
-        """How often it halves a map."""
+        """The number of times it halves a map."""
         return len(self.channels) - 1
 
     @property
@@ -172,12 +173,12 @@ class Stem:
 
 @dataclass(frozen=True)
 class Readout:
-    """From the last map to the feature vector: the mean over positions, or the positions side by side.
+    """From the last map to the feature vector: the mean over positions, or the concatenated positions.
 
     Args:
         channels: of the map.
         rectify: whether a ReLU comes first.
-        positions: of the map where its positions are put side by side; 0 takes their mean.
+        positions: number of positions of the map to concatenate; 0 takes their mean.
     """
 
     reads: tuple[int]

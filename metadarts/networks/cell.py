@@ -63,19 +63,19 @@ class CellBlock:
     """One cell of a network, as data.
 
     Args:
-        prefix: what the names of its parameters begin with, "cells.0.".
+        prefix: prefix of the names of its parameters, e.g. "cells.0.".
         reads: the blocks whose outputs are its input states.
-        kind: "normal" or "reduce": whose alphas it reads, and whether its inputs are taken at stride 2.
+        kind: "normal" or "reduce": selects its alphas, and whether its inputs have stride 2.
         channels: C, the channels of every node.
         inputs: channels of the cell's input states.
         nodes: intermediate nodes.
-        active: for each primitive the edges on which it runs, in source-major order: by source state, then by node.
+        active: for each primitive, the edges on which it runs, in source-major order: by source state, then by node.
             Its tensors hold one slice per active edge, in this order.
         concat: the states whose concatenation is the output.
         operations: of the primitives.
         affine: whether batch norms outside pools have weight and bias.
         pool_norm: whether pools are followed by batch norm.
-        partial: K, candidates run on the first 1/K of a state's channels and the others pass by them; see `partial`.
+        partial: K: candidates run on the first 1/K of a state's channels and the others bypass them; see `partial`.
     """
 
     prefix: str
@@ -353,15 +353,15 @@ class CellBlock:
 
 @dataclass(frozen=True)
 class Cells:
-    """Makes the cells of one network: of the supernet, which runs every primitive on every edge, or of a genotype.
+    """Creates the cells of one network: of the supernet, which runs every primitive on every edge, or of a genotype.
 
     Args:
         space: whose cells.
         genotype: None for the supernet.
         operations: of the space's primitives.
         affine, pool_norm: see `CellBlock`.
-        kept: of the supernet, the candidates that are left; None for all.
-        partial: of the supernet, see `CellBlock`; a discrete cell runs on all channels.
+        kept: the remaining candidates of a supernet; None for all.
+        partial: for a supernet, see `CellBlock`; a discrete cell runs on all channels.
     """
 
     space: SearchSpace
@@ -376,7 +376,7 @@ class Cells:
         """A cell of ``kind``, see `CellBlock`.
 
         Raises:
-            ConfigError: for an odd number of channels, or where the space's cells read another number of blocks.
+            ConfigError: for an odd number of channels, or if the space's cells read another number of blocks.
         """
         if channels < 2 or channels % 2:
             raise ConfigError(f"a cell halves its channels where it reduces: expected an even number, got {channels}")

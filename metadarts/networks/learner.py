@@ -23,19 +23,18 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float
 
 @dataclass(frozen=True)
 class Learner:
-    """A network, how its batch norms see a task, and in which precision it computes.
+    """A network with its batch-norm policy and its precision.
 
     Args:
         network: supernet or discrete network.
         bn: "transductive": queries are normalised by the statistics of the whole query set, as T-NAS, MetaNAS and MAML
-            do without saying so; "support": by the support set's statistics alone, so that a prediction does not depend
-            on the other queries.
-        precision: "fp32", "bf16" (convolutions and activations; parameters are kept, statistics taken and
-            candidates weighed in float32) or
+            do without stating it; "support": only by the statistics of the support set, so that a prediction does not
+            depend on the other queries.
+        precision: "fp32", "bf16" (convolutions and activations; parameters, statistics and mixing use float32) or
             "fp64".
-        weights: cell kind -> [E, P] fixed mixing weights in place of the relaxed alphas, or [T, E, P] to give each task
-            of a batch its own. For ablations, and to judge many candidates in one pass.
-        penalty: what the architecture's cost adds to the query loss; None for nothing.
+        weights: cell type -> [E, P] fixed mixing weights instead of the relaxed alphas, or [T, E, P] for separate
+            weights for each task of a batch. For ablations, and to evaluate many candidates in one pass.
+        penalty: the term of the architecture's cost in the query loss; None for none.
     """
 
     network: Network
@@ -51,8 +50,8 @@ class Learner:
             raise ConfigError(f"unknown precision {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
 
     def noise(self, tasks: int, steps: int, key: Key) -> dict[str, Tensor]:
-        """decision -> [T, K + 1, rows, candidates], what the relaxation draws for ``tasks`` tasks of K ``steps``; empty
-        where it draws nothing. The stream of every decision is its own."""
+        """decision -> [T, K + 1, rows, candidates], the draws of the relaxation for ``tasks`` tasks of K ``steps``;
+        empty if it draws nothing. Every decision has a separate stream."""
         found = {}
         for decision in () if self.weights else self.network.decisions:
             shape = (tasks, steps + 1, *decision.shape)
@@ -114,8 +113,8 @@ class Learner:
         return images, Statistics.over(mask, None if batch.ragged else supports), supports
 
     def support_loss(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> Tensor:
-        """Mean cross entropy of the support set, [T]: the inner loop's loss. [T, 2], that of each half, of a batch that
-        has halves: their images run, and are normalised, together."""
+        """Mean cross entropy of the support set, [T]: the inner loop's loss. For a batch with halves [T, 2], one for
+        each half; their images run, and are normalised, together."""
         self._check(batch)
         logits, labels = self.support_logits(params, batch, at), batch.support_labels
         if batch.halves is None:

@@ -1,4 +1,4 @@
-"""Networks as pure functions of their parameters: a row of blocks, a head, and the alphas of the cells' decisions.
+"""Networks as pure functions of their parameters: a sequence of blocks, a head, and the alphas of the cells' decisions.
 
 The same code runs one set of parameters (no task axis) and T sets at once (leading task axis on every tensor).
 """
@@ -30,15 +30,15 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True)
 class Network:
-    """A cell network without parameters of its own; see `supernet` and `discrete_network`.
+    """A cell network that stores no parameters; see `supernet` and `discrete_network`.
 
     Args:
         spec: the macro structure.
         space: the search space its cells come from.
-        genotype: None for the supernet, whose edges mix all primitives; else the cell every cell of its kind has.
+        genotype: None for the supernet, whose edges mix all primitives; otherwise the genotype of all cells.
         operations: of the space's primitives, by name.
         relaxation: from alphas to mixing weights.
-        kept: of the supernet, the candidates that are left; None for all. Dropped ones have no parameters and weight 0.
+        kept: the remaining candidates of a supernet; None for all. Dropped ones have no parameters and weight 0.
     """
 
     spec: Structure
@@ -63,15 +63,16 @@ class Network:
         object.__setattr__(self, "decisions", self.space.decisions if self.mixes else ())
 
     def discrete(self, genotype: Genotype) -> Network:
-        """The network that runs only the operations ``genotype`` kept. Raises GenotypeError for another space's."""
+        """The network that runs only the operations of ``genotype``. Raises GenotypeError for a genotype of another
+        space."""
         return replace(self, genotype=genotype, kept=None)
 
     def pruned(self, kept: Kept | None) -> Network:
-        """The supernet of the candidates in ``kept`` alone; None for all."""
+        """The supernet of only the candidates in ``kept``; None for all."""
         return replace(self, kept=None if kept is None or kept.is_all else kept)
 
     def fitting(self, params: Params) -> Network:
-        """The supernet of the candidates whose alphas in ``params`` are not `CLOSED`: as a run pruned it."""
+        """The supernet of the candidates whose alphas in ``params`` are not `CLOSED`, i.e. as pruned by a run."""
         alphas, shapes = alphas_of(params), {decision.name: decision.shape for decision in self.decisions}
         if not self.mixes or {name: tuple(table.shape) for name, table in alphas.items()} != shapes:
             return self
@@ -84,12 +85,12 @@ class Network:
 
     @property
     def candidates(self) -> int:
-        """Operations that run: of all edges of all cells."""
+        """Number of operations that run, over all edges of all cells."""
         return sum(len(edges) for cell in self.cells for edges in cell.active.values())
 
     @property
     def features(self) -> int:
-        """F, the length of the vector that reaches the head."""
+        """F, the length of the feature vector of the head."""
         return self.blocks[-1].out_channels
 
     @property
@@ -113,7 +114,8 @@ class Network:
         return shapes | {ALPHA_PREFIX + decision.name: decision.shape for decision in self.decisions}
 
     def init(self, key: Key) -> Params:
-        """Fresh float32 parameters: convolutions as torch's default (uniform, 1/sqrt(fan in)), alphas 1e-3 N(0, 1)."""
+        """Initial float32 parameters: convolutions with torch's default (uniform, 1/sqrt(fan in)), alphas 1e-3 N(0,
+        1)."""
         fresh = {}
         for block in self.blocks:
             for own, shape in block.shapes().items():
@@ -142,15 +144,15 @@ class Network:
     def weights_of(
         self, params: Params, at: Stage = FINISHED, noise: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """cell kind -> mixing weights [..., E, P]: the relaxed operations, times the weight of their edge where alphas
+        """cell type -> mixing weights [..., E, P]: the relaxed operations, times the weight of their edge if alphas
         choose the inputs of a node.
 
         Args:
-            at: where in the task and in the run.
-            noise: decision -> what the relaxation drew for this stage, shaped as its alphas.
+            at: stage of the task and the run.
+            noise: decision -> the draw of the relaxation for this stage, with the shape of its alphas.
 
         Raises:
-            ConfigError: when this network is no supernet.
+            ConfigError: when this network is not a supernet.
         """
         if not self.mixes:
             raise ConfigError("weights_of: this network has no alphas, and so no mixing weights")
@@ -192,8 +194,8 @@ class Network:
         Args:
             params: with a task axis [T, ...], or without one.
             images: [T, N, C, H, W], or [N, C, H, W] without a task axis; see `metadarts.core.types.channels_last`.
-            statistics: of batch norm; by default every image of a task counts alike.
-            weights: cell kind -> [T, E, P] (or [E, P]) in place of the relaxed alphas of a finished task.
+            statistics: of batch norm; by default every image of a task counts equally.
+            weights: cell type -> [T, E, P] (or [E, P]) instead of the relaxed alphas of a finished task.
             skips: whether ``weights`` of exactly 0 have no derivative, see `skips_zeros`; constants have none.
 
         Returns:
@@ -219,11 +221,11 @@ class Network:
         image: Map,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Map:
-        """Write every block down with what ``layers_of`` it gives; the feature vector [S, F].
+        """Describe every block with the layers that ``layers_of`` gives for it. Returns the feature vector [S, F].
 
         Args:
             params: of one task, without a task axis.
-            weights: cell kind -> [E, P] in place of the relaxed alphas of a finished task.
+            weights: cell type -> [E, P] instead of the relaxed alphas of a finished task.
         """
         mixing = self._mixing(params, weights, 1, False)
         return self._through(image, lambda block, inputs: block.fold(layers_of(block), inputs, mixing))
@@ -373,22 +375,23 @@ def discrete_network(genotype: Genotype, space: SearchSpace, spec: Structure | N
 
 
 def inherit(network: Network, params: Params, parent: Network) -> Params:
-    """The parameters of ``network``, discrete or pruned, cut out of its ``parent`` supernet's (with or without a task
-    axis). Alphas of dropped candidates are `CLOSED`.
+    """The parameters of ``network``, discrete or pruned, extracted from those of its ``parent`` supernet (with or
+    without a task axis). Alphas of dropped candidates are `CLOSED`.
 
-    Both must agree on everything but the genotype and the candidates that are left: same spec, same space.
+    Both must agree on everything except the genotype and the remaining candidates: same spec, same space.
 
     Raises:
-        ConfigError: where they do not agree; and for a discrete network, where the parent mixed a part of its channels.
-        GenotypeError: where ``parent`` lacks a candidate that ``network`` runs.
+        ConfigError: when they do not agree; and for a discrete network, when the parent mixed only a part of its
+            channels.
+        GenotypeError: when ``parent`` lacks a candidate that ``network`` runs.
     """
     cut = cutter(network, parent)
     return cut({name: params[name] for name in network.shapes()}, CLOSED)
 
 
 def cutter(network: Network, parent: Network) -> Callable[[Params, float], Params]:
-    """(tensors named and shaped as parameters of ``parent``, what alphas of dropped candidates become) -> those that
-    ``network`` has, cut to its shapes. For memories of an outer rule too. Raises as `inherit`."""
+    """(tensors with names and shapes of parameters of ``parent``, value for alphas of dropped candidates) -> those of
+    ``network``, cut to its shapes. Also for the state of an outer rule. Raises as `inherit`."""
     if parent.spec != network.spec or parent.space != network.space:
         raise ConfigError("inherit: expected a parent of the same spec and space; build both from one NetworkSpec")
     if network.genotype is not None and parent.genotype is None and parent.spec.partial > 1:

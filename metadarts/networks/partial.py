@@ -1,4 +1,5 @@
-"""Partial channels: 1/K of a state's channels are mixed, the others pass by (PC-DARTS, Xu et al., ICLR 2020)."""
+"""Partial channels: 1/K of a state's channels are mixed, the others bypass the candidates (PC-DARTS, Xu et al., ICLR
+2020)."""
 
 from __future__ import annotations
 

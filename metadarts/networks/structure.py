@@ -1,4 +1,4 @@
-"""The macro structure of a network: which blocks stand around and between the cells."""
+"""The macro structure of a network: the blocks around and between the cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADS = ("shared", "prototype")
 
 
 class Image(NamedTuple):
-    """The images that a network takes; height and width are 0 where they are not known."""
+    """The images that a network takes; height and width are 0 if unknown."""
 
     channels: int
     height: int = 0
@@ -23,7 +23,7 @@ class Image(NamedTuple):
 
 
 class Style(NamedTuple):
-    """What every macro network is told; see `Structure`."""
+    """Settings that every macro network gets; see `Structure`."""
 
     affine: bool = False
     pool_norm: bool = True
@@ -33,7 +33,7 @@ class Style(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Structure(ABC):
-    """What every macro structure says. A structure of its own adds fields, and the blocks.
+    """The common part of all macro structures. A subclass adds fields and the blocks.
 
     Args:
         in_channels: channels of an image.
@@ -41,8 +41,8 @@ class Structure(ABC):
         pool_norm: whether pools of the cells are followed by batch norm.
         head: "shared" (one class vector, copied for every class of a task) or "prototype" (support class means).
         logit_scale: initial logit scale of the prototype head.
-        partial: K, candidates of a supernet run on 1/K of the channels and the others pass by them (PC-DARTS, Xu et
-            al., ICLR 2020, K = 4); 1 for all. A discrete network runs on all.
+        partial: K: candidates of a supernet run on 1/K of the channels and the others bypass them (PC-DARTS, Xu et al.,
+            ICLR 2020, K = 4); 1 for all. A discrete network runs on all.
     """
 
     in_channels: int = 3
@@ -60,20 +60,21 @@ class Structure(ABC):
 
     @abstractmethod
     def blocks(self, cells: Cells) -> tuple[Block, ...]:
-        """The row of blocks; each reads earlier ones by their place. The last one gives the feature vector."""
+        """The sequence of blocks; each reads earlier ones by their position. The last one gives the feature vector."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec(Structure):
-    """A stem, a row of cells, global average pooling (T-NAS, Lian et al., ICLR 2020: its search network).
+    """A stem, a sequence of cells, global average pooling (T-NAS, Lian et al., ICLR 2020: its search network).
 
     Args:
         stem: channels of the 3x3 stem convolutions; each is followed by batch norm and 2x2 max pooling, with a ReLU
-            between one and the next.
+            between stages.
         channels: channels of the first cell's nodes; reduction cells double them.
-        cells: the kinds of the cells in order. None at all leaves a row of convolutional blocks: with a stem of four,
-            MAML's 4CONV (Finn et al., 2017, section 5.2; a bias before batch norm has no effect, and is not there).
-        flat: of a network without cells, how many positions its last map has: their channels side by side are the
+        cells: the types of the cells in order. Without cells, the network is a sequence of convolutional blocks: with a
+            stem of four, MAML's 4CONV (Finn et al., 2017, section 5.2; a bias before batch norm has no effect and is
+            omitted).
+        flat: for a network without cells, the number of positions of its last map: their concatenated channels are the
             features. 0 takes the mean over positions instead.
     """
 

@@ -1,6 +1,6 @@
-"""The operations that an edge of a cell may carry: one module each, whose ``OPERATION`` says all there is to know.
+"""The candidate operations of an edge of a cell. Each is one module, whose ``OPERATION`` defines it.
 
-The module's name is the operation's. `OPERATIONS` is the table of them.
+The name of the module is the name of the operation. `OPERATIONS` is the table of operations.
 """
 
 from metadarts.core.variants import Variants, collect

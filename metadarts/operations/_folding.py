@@ -1,4 +1,4 @@
-"""What writes a network down as plain layers, see `metadarts.export`: the vocabulary, for operations and for blocks."""
+"""Description of a network as plain layers for `metadarts.export`: the vocabulary for operations and blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pair = int | tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """What a layer gave. Other layers take it; nothing else may be computed from it, as nothing else is written down.
+    """The output of a layer. Only layers may use it, because nothing else is recorded.
 
     Args:
         values: [S, C, H, W], on the support set; [S, F] of a feature vector.
@@ -25,10 +25,10 @@ class Map:
 
 
 class Layers(Protocol):
-    """Writes layers down while they run on the support set. Every method returns its layer's output."""
+    """Records layers while they run on the support set. Every method returns its layer's output."""
 
     def own(self, name: str) -> Tensor:
-        """The parameter of this own name of the block, or of the operation on its one edge."""
+        """The block's own parameter with this name, or that of the operation on its edge."""
         ...
 
     def relu(self, x: Map) -> Map: ...
@@ -49,7 +49,8 @@ class Layers(Protocol):
         ...
 
     def batch_norm(self, x: Map, name: str) -> Map:
-        """By the support set's statistics; affine where there are own parameters ``name``.weight and ``name``.bias."""
+        """Batch norm with the support set's statistics; affine if own parameters ``name``.weight and ``name``.bias
+        exist."""
         ...
 
     def max_pool(self, x: Map, kernel: Pair, *, stride: Pair, padding: Pair = 0) -> Map: ...
@@ -59,13 +60,13 @@ class Layers(Protocol):
         ...
 
     def halve(self, x: Map, even: Tensor, odd: Tensor, norm: str) -> Map:
-        """ReLU, 1x1 convolutions of the even and of the odd pixels side by side, batch norm ``norm``."""
+        """ReLU, concatenated 1x1 convolutions of the even and of the odd pixels, batch norm ``norm``."""
         ...
 
     def add(self, *maps: Map) -> Map: ...
 
     def concatenate(self, *maps: Map) -> Map:
-        """Channels side by side."""
+        """Concatenation of channels."""
         ...
 
     def every_second(self, x: Map) -> Map:
@@ -77,16 +78,16 @@ class Layers(Protocol):
         ...
 
     def flatten(self, x: Map) -> Map:
-        """The positions side by side, the channels of one next to each other, [S, H * W * C]."""
+        """The concatenated positions, with the channels of each position contiguous, [S, H * W * C]."""
         ...
 
     def weighed(self, x: Map, weight: float) -> Map:
-        """``weight`` times x, which has just been made here: taken in by its layer, or by a layer of its own."""
+        """``weight`` times x, the output of the last layer: folded into that layer, or into a separate layer."""
         ...
 
 
 class Folding(Layers, Protocol):
-    """Writes an operation on one edge down. The operation's weight in the mixture is taken in afterwards."""
+    """Records an operation on one edge. The operation's weight in the mixture is folded in afterwards."""
 
     @property
     def stride(self) -> int: ...

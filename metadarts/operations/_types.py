@@ -1,4 +1,4 @@
-"""What an operation of an edge is, and where it runs."""
+"""The definition of an operation of an edge, and its context."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Statistics:
-    """Whose activations batch norm averages over.
+    """The images over whose activations batch norm averages.
 
     Args:
-        rows: [T, N], the share of image n in task t's statistics, summing to 1 over n; None is every image alike.
-        images: the smallest number of images that any task's statistics rest on; None when ``rows`` is None.
+        rows: [T, N], the weight of image n in task t's statistics, summing to 1 over n; None weighs all images equally.
+        images: the smallest number of images in any task's statistics; None when ``rows`` is None.
     """
 
     rows: Tensor | None = None
@@ -35,11 +35,11 @@ class Statistics:
 
     @staticmethod
     def over(mask: Tensor, images: int | None = None) -> Statistics:
-        """Each task's masked images alike.
+        """Statistics with equal weights for each task's masked images.
 
         Args:
             mask: [T, N] bool.
-            images: how many it marks in the task of the fewest; None to look, which makes a GPU wait.
+            images: smallest number of images that it marks in a task; None reads it, which synchronises a GPU.
         """
         counts = mask.sum(1, keepdim=True)
         rows = mask.double() / counts.clamp(min=1)
@@ -48,13 +48,13 @@ class Statistics:
 
 @dataclass(frozen=True)
 class EdgeContext:
-    """Where an operation runs: its parameters on the edges that leave one source state, the stride, the statistics.
+    """The context of an operation: its parameters on the edges that leave one source state, the stride, the statistics.
 
     Args:
         params: the operation's own tensors [T, E, ...].
         stride: 1, or 2 on the edges from the inputs of a reduction cell.
         pool_norm: whether pools are followed by batch norm (search networks) or not (evaluation networks).
-        needed: [T, E] bool, on which edges of which tasks the output counts; None for everywhere.
+        needed: [T, E] bool, the edges of each task on which the output counts; None for all.
     """
 
     params: Mapping[str, Tensor]
@@ -64,7 +64,7 @@ class EdgeContext:
     needed: Tensor | None = None
 
     def affine(self, y: Tensor, name: str) -> Tensor:
-        """Weight and bias [T, E, C] of norm ``name`` on normalised y [T, E, N, h, w, C], where it has any."""
+        """Apply weight and bias [T, E, C] of norm ``name`` to normalised y [T, E, N, h, w, C], if it has any."""
         weight, bias = (self.params.get(f"{name}.{part}") for part in ("weight", "bias"))
         return y if weight is None or bias is None else affine(y, weight, bias)
 
@@ -74,7 +74,7 @@ class EdgeContext:
 
 
 class EdgeCost(Protocol):
-    """What one edge takes: (channels, stride, output positions) -> multiply-adds for one image."""
+    """The cost of one edge: (channels, stride, output positions) -> multiply-adds for one image."""
 
     def __call__(self, channels: int, stride: int, positions: int) -> int: ...
 
@@ -90,17 +90,17 @@ def no_norms(stride: int) -> tuple[str, ...]:
 
 
 def no_cost(channels: int, stride: int, positions: int) -> int:
-    """An operation that multiplies nothing."""
+    """The cost of an operation without multiplications."""
     return 0
 
 
 def convolution_init(name: str, shape: tuple[int, ...], key: Key) -> Tensor:
-    """Torch's default for convolutions: uniform in 1/sqrt(fan in).
+    """Torch's default initialisation for convolutions: uniform within 1/sqrt(fan in).
 
     For filters [E, C, k, k] with "depthwise" in their name, and mixtures of channels [E, C, O].
 
     Raises:
-        ConfigError: for another shape, whose fan in cannot be known.
+        ConfigError: for another shape, whose fan in is unknown.
     """
     if len(shape) != (4 if "depthwise" in name else 3):
         raise ConfigError(f"parameter {name!r} of shape {list(shape[1:])}: give its operation an `init` of its own")
@@ -115,16 +115,16 @@ def uniform(shape: tuple[int, ...], fan_in: int, key: Key) -> Tensor:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation that an edge of a cell may carry, for all tasks and all the edges that leave one state.
+    """A candidate operation of an edge, computed for all tasks and all edges that leave one state.
 
     Args:
         run: (state [T, N, H, W, C], context) -> [T, E, N, h, w, C], the outputs of the E edges, or [T, 1, N, h, w, C]
-            where they would all be equal (pools, identity). None for the zero operation.
+            if they are all equal (pools, identity). None for the zero operation.
         fold: (folding, state) -> output: the same operation on one edge as plain layers, for export.
         shapes: (channels, stride) -> its parameter shapes on one edge, norms left out.
         norms: stride -> names of its batch norms that can be affine.
-        init: (own name, shape [E, ...], key) -> fresh float32 parameters.
-        cost: (channels, stride, output positions) -> multiply-adds of one edge for one image, batch norms left out.
+        init: (own name, shape [E, ...], key) -> initial float32 parameters.
+        cost: (channels, stride, output positions) -> multiply-adds of one edge for one image, batch norms excluded.
         shade: its colour in pictures, "#rrggbb"; empty for any.
     """
 
@@ -142,7 +142,7 @@ class Operation:
 
 
 def batch_norm(u: Tensor, statistics: Statistics) -> Tensor:
-    """u [T, N, h, w, C] or [T, E, N, h, w, C] normalised per task and channel; half-width numbers in float32."""
+    """u [T, N, h, w, C] or [T, E, N, h, w, C] normalised per task and channel; half-precision numbers in float32."""
     wide, rows = u.to(torch.promote_types(u.dtype, torch.float32)), statistics.rows
     return normalised(wide, None if rows is None else rows.to(wide), EPS).to(u.dtype)
 

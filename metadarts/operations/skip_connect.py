@@ -1,4 +1,4 @@
-"""The identity; at stride 2 two 1x1 convolutions of the even and the odd pixels, side by side (FactorizedReduce)."""
+"""The identity; at stride 2 two concatenated 1x1 convolutions of the even and the odd pixels (FactorizedReduce)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Numeric operators: tensors in, tensors out. One folder per operator; only its ``op.py`` is imported from outside.
+"""Numeric operators on tensors. One folder per operator; only its ``op.py`` is imported from outside.
 
 Layout: tasks first, channels last, [T, E, N, H, W, C] or [T, N, H, W, C]; T tasks, the E edges that leave one state.
-The operators convolution, pointwise and normalise, of which the ``folded`` implementations are made, have tasks and
-edges folded into the channels: [N, H, W, T * E * C], in torch's terms channels-last memory of [N, K, H, W].
+The operators convolution, pointwise and normalise, the stages of the ``folded`` implementations, have tasks and edges
+folded into the channels: [N, H, W, T * E * C], in torch's terms channels-last memory of [N, K, H, W].
 """
 
 from .choice import available as _available

@@ -31,7 +31,7 @@ _seen: ContextVar[list[tuple[str, str]] | None] = ContextVar("seen", default=Non
 
 @contextmanager
 def implementation(name: str) -> Iterator[None]:
-    """Within the block, operators that are not told otherwise use implementation ``name``."""
+    """Within the block, operators use implementation ``name`` unless a call selects another."""
     _check(name)
     token = _default.set(name)
     try:
@@ -42,7 +42,7 @@ def implementation(name: str) -> Iterator[None]:
 
 @contextmanager
 def watched() -> Iterator[list[tuple[str, str]]]:
-    """Within the block, every choice is written down as (operator, implementation), in order."""
+    """Within the block, every choice is recorded as (operator, implementation), in order."""
     seen: list[tuple[str, str]] = []
     token = _seen.set(seen)
     try:

@@ -1,6 +1,6 @@
-"""Batch statistics in which images count unequally, as every operator that normalises takes them.
+"""Batch statistics with unequal weights of images, as used by every operator that normalises.
 
-``rows`` [T, N] says how much image n counts in task t's statistics; it sums to 1 over n, and None is 1/N each.
+``rows`` [T, N] is the weight of image n in task t's statistics; it sums to 1 over n, and None is 1/N each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def normalised(u: Tensor, rows: Tensor | None, eps: float) -> Tensor:
 def shares(rows: Tensor | None, like: Tensor, images: int, pixels: int) -> Tensor:
     """[T, N]: the weight of each of an image's pixels, as kernels read it; T is the length of ``like``'s first axis.
 
-    In the type of ``like``, or float32 where that is half-width.
+    In the type of ``like``, or float32 where that is half-precision.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     if rows is None:

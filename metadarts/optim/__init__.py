@@ -1,8 +1,8 @@
-"""Update rules as pure pairs of functions, for the inner and the outer loop; differentiable through every step.
+"""Update rules as pairs of pure functions, for the inner and the outer loop; differentiable through every step.
 
-A `Rule` knows nothing of networks: it maps (gradients, state, params, rates, step) to (params, state). When one
-differentiates *through* an update, every operation in it must have a finite derivative; the docstrings say where care
-was taken.
+A `Rule` does not depend on networks: it maps (gradients, state, params, rates, step) to (params, state). To
+differentiate *through* an update, every operation in it must have a finite derivative; the docstrings state where this
+needs care.
 """
 
 from ._types import Rates as Rates

@@ -1,4 +1,4 @@
-"""What an update rule and a transform of its arguments are."""
+"""The definitions of an update rule and of a transform of its arguments."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Rule(NamedTuple):
     """One update rule.
 
     Args:
-        name: as configurations write it.
+        name: name in configurations.
         init: params -> state.
-        update: (gradients, state, params, rates, step) -> (params, state). Parameters without a gradient stay.
-        simplex: whether it takes the rows of its parameters for logits of a softmax: a rule for alphas alone.
+        update: (gradients, state, params, rates, step) -> (params, state). Parameters without a gradient do not change.
+        simplex: whether it treats the rows of its parameters as logits of a softmax: a rule only for alphas.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Rule(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What a rule is about to see of one step; fields as the arguments of `Rule.update`."""
+    """The inputs of a rule for one step; fields as the arguments of `Rule.update`."""
 
     grads: Params
     params: Params

@@ -1,4 +1,4 @@
-"""A rule behind transforms of what it sees."""
+"""A rule with transforms of its inputs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ._types import Rates, Rule, State, Step, Transform, Update
 
 
 def chain(rule: Rule, *transforms: Transform, name: str = "") -> Rule:
-    """``rule`` behind ``transforms``, the first of which sees the arguments first; the state is the rule's.
+    """``rule`` with ``transforms``, applied to its arguments in order; the state is that of the rule.
 
     Args:
-        name: of the chained rule; empty for the rule's own.
+        name: name of the chained rule; empty for that of the rule.
     """
 
     def update(grads: Params, state: State, params: Params, rates: Rates, step: Step) -> tuple[Params, State]:

@@ -23,9 +23,9 @@ def clip(limit: float | None) -> Transform:
 
 
 def clip_by_norm(grads: Params, limit: float | None) -> Params:
-    """Scale each task's gradients down to a joint norm of at most ``limit``; None leaves them alone.
+    """Scale each task's gradients down to a joint norm of at most ``limit``; None does not change them.
 
-    The tiny constant under the root keeps the derivative finite where a task's gradient is zero.
+    The tiny constant under the root keeps the derivative finite if a task's gradient is zero.
     """
     if limit is None:
         return grads

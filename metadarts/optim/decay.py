@@ -1,4 +1,4 @@
-"""Weight decay: as part of the gradient, or of its own."""
+"""Weight decay: as part of the gradient, or decoupled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ._types import Transform, Update
 
 
 def l2_decay(decay: float) -> Transform:
-    """g <- g + decay * x: the gradient of ``decay / 2 |x|^2`` joins the loss's.
+    """g <- g + decay * x: the gradient of ``decay / 2 |x|^2`` is added to that of the loss.
 
-    Under Adam, which divides by the size of gradients, it holds a parameter near |mean g| / decay at any rate.
+    With Adam, which divides by the size of gradients, it keeps a parameter near |mean g| / decay at any rate.
     """
 
     def transform(seen: Update) -> Update:

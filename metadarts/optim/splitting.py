@@ -12,7 +12,7 @@ from ._types import Rates, Rule, State, Step
 def split(rule: Rule, other: Rule, others: Callable[[str], bool]) -> Rule:
     """``other`` for the parameters whose names ``others`` picks, ``rule`` for the rest; named and typed as ``rule``.
 
-    The state has the slots of both; one that both have holds the parameters of both.
+    The state has the slots of both rules; a common slot contains the parameters of both.
     """
     halves = ((rule, lambda name: not others(name)), (other, others))
 

@@ -1,1 +1,1 @@
-"""What is measured across tasks and runs: the tables of papers, and whether an architecture is the task's own."""
+"""Measurements across tasks and runs: tables of papers, and whether architectures are specific to their tasks."""

@@ -69,8 +69,8 @@ def adapt_batch(experiment: Experiment, checkpoint: Checkpoint, batch: TaskBatch
     """The soft supernet after ``evaluate.steps`` inner steps on every task's support set.
 
     Returns:
-        The task parameters [T, ...], without graph, and the query accuracies [T], 0 to 1; a task that left the finite
-        numbers has no predictions, and scores 0.
+        The task parameters [T, ...], without graph, and the query accuracies [T], 0 to 1; a task with non-finite values
+        has no predictions and scores 0.
 
     Raises:
         ConfigError: when the network has no alphas.
@@ -136,7 +136,7 @@ def with_cells(
         genotypes: one per task.
 
     Returns:
-        [T], 0 to 1; 0 for tasks that left the finite numbers.
+        [T], 0 to 1; 0 for tasks with non-finite values.
 
     Raises:
         ConfigError: when the network has no alphas, or there is not one genotype per task.
@@ -158,7 +158,7 @@ def with_choices(
     twice is learnt once.
 
     Returns:
-        [pairs], 0 to 1; 0 for tasks that left the finite numbers, in the supernet or after.
+        [pairs], 0 to 1; 0 for tasks with non-finite values, in the supernet or after.
 
     Raises:
         ConfigError: when the network has no alphas.
@@ -183,8 +183,8 @@ def inherited_start(
 ) -> Params:
     """Task parameters [T, ...] of the discrete ``network`` before its first step.
 
-    The body is cut out of the adapted supernet. The head is new: made of the support set's class means where it is a
-    prototype head; a shared head keeps its adapted rows, which know the classes as a copied row does not.
+    The body is extracted from the adapted supernet. The head is new: made of the support set's class means where it is
+    a prototype head; a shared head keeps its adapted rows, which know the classes as a copied row does not.
     """
     fresh = batched(on_device(experiment, checkpoint.params) or {}, batch.tasks)
     shared = {name: tensor for name, tensor in adapted.items() if not _of_head(name)}

@@ -44,7 +44,7 @@ CELLS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One row: a mean over tasks with its interval, and the paired difference from the row that it is held against.
+    """One row: a mean over tasks with its interval, and the paired difference from the row that it is compared with.
 
     Args:
         name: of `STARTS` or `CELLS`.
@@ -67,8 +67,8 @@ class PredictionStudy:
         agreement: share of choices in which the most probable architecture and the adapted one are the same.
         distance: mean squared distance of alphas from the adapted ones, in spreads of the archive.
         accuracy: by number of steps: query accuracy from each start.
-        cells: query accuracy of discrete cells cut out of the meta-learned supernet before any step; empty where not
-            asked for.
+        cells: query accuracy of discrete cells extracted from the meta-learned supernet before any step; empty where
+            not asked for.
         per_task: the values behind, lists over tasks.
     """
 
@@ -110,7 +110,7 @@ def study_prediction(
         seed: of the tasks and of the bootstrap.
         cells: whether to measure discrete cells too, which takes most of the time.
         steps: after which to measure; the largest is what a task's adapted alphas have.
-        progress: told of the tasks done and the mean accuracy from the meta-learned alphas after all steps.
+        progress: reports the tasks done and the mean accuracy from the meta-learned alphas after all steps.
 
     Raises:
         ConfigError: with fewer than two tasks, a network without alphas, or a model of another space.

@@ -34,7 +34,7 @@ class Recorded:
     Args:
         names: of the new records, in the order of the tasks.
         known: tasks that were in the archive already.
-        diverged: tasks that left the finite numbers and are not recorded.
+        diverged: tasks with non-finite values, which are not recorded.
         before: mean accuracy of the new ones before the first step; NaN without any.
         after: the same after the last step.
     """
@@ -66,7 +66,7 @@ def record_tasks(
         tasks: how many, at least 1.
         split: "train", "val" or "test".
         seed: of the choice of tasks, and what the records call their seed: adapting is not random.
-        progress: told of the tasks done, those known before included, and the mean accuracy after adaptation of those
+        progress: reports the tasks done, those known before included, and the mean accuracy after adaptation of those
             adapted now.
 
     Raises:

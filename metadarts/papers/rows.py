@@ -51,7 +51,7 @@ class Paper:
     Args:
         method: the method's name there.
         accuracy: from 0 to 1.
-        interval: half of the 95 % interval that is printed with it, from 0 to 1; None where there is none.
+        interval: half of the 95 % interval that is printed with it, from 0 to 1; None if there is none.
     """
 
     method: Text
@@ -229,19 +229,20 @@ class ResultTable:
 
 
 def verdict(row: Row, budget: str) -> str:
-    """What the row says about the paper's value.
+    """The verdict of the row about the paper's value.
 
-    The mean alone reaches a value: an interval that is wide, as few tasks or trainings make it, never helps. It can
-    only harm, so that no sloppy measurement passes: its lower end may lie below the value by the printed interval, or
-    by `SLACK` where that is more, and by another `SLACK`, but no further.
+    Only the mean can reach a value: a wide interval, from few tasks or trainings, never helps. It can only fail the
+    row, so that no imprecise measurement passes: its lower end may be below the value by the printed interval, or by
+    `SLACK` if that is more, and by another `SLACK`, but not further.
 
     Args:
-        row: its mean is held against the paper's value less the interval printed with it.
+        row: its mean is compared with the paper's value minus the interval printed with it.
         budget: one of `BUDGETS`.
 
     Returns:
-        "" where the paper has no value; else `TOO_SMALL` below the full budget, whatever was measured. At the full
-        budget `NO_VERDICT` and why, where the paper's value is of something else; else `REPRODUCED` or `MISSED`.
+        "" if the paper has no value; otherwise `TOO_SMALL` below the full budget, whatever the result. At the full
+        budget, `NO_VERDICT` with the reason if the paper's value is of something else; otherwise `REPRODUCED` or
+        `MISSED`.
 
     Raises:
         ConfigError: for another budget.

@@ -1,4 +1,4 @@
-"""The meta-model: from a task to its architecture, learnt from an archive of adapted tasks."""
+"""The meta-model: predicts a task's architecture, learnt from an archive of adapted tasks."""
 
 from .archive import Archive as Archive
 from .archive import Selection as Selection

@@ -1,9 +1,9 @@
 """The archive of task records: adapted tasks in one SQLite file, to which several processes append at once.
 
-A record that `Archive.add` has returned is on disk: it is written in one transaction with all that were added with it,
-and the call returns after the commit (synchronous=FULL; a write-ahead log, so that readers do not wait). A process that
-is killed leaves whole records or none. Records are never changed; each is named by its content, so that one which is
-added twice, or is in two archives that are merged, is there once.
+When `Archive.add` returns, its records are on disk: all of them are written in one transaction, and the call returns
+after the commit (synchronous=FULL; a write-ahead log, so that readers do not wait). A killed process leaves complete
+records or none. Records are never changed. The name of a record is the hash of its content, so a record that is added
+twice, or is in two merged archives, is stored once.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ CLOSED = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which records are meant; None is any.
+    """A selection of records; None matches any.
 
     Args:
         role: "adapted" or "trained".
         kind: of the origin.
         source: name of the data.
         split: of the data.
-        space: where the architectures are points of.
-        run: what was adapted.
+        space: search space of the architectures.
+        run: the adapted checkpoint.
     """
 
     role: str | None = None
@@ -82,7 +82,7 @@ class Selection:
 
     @property
     def where(self) -> tuple[str, list[str]]:
-        """The condition in SQL and its values; nothing that a person gave is part of its text."""
+        """The condition in SQL and its values; no user input is part of its text."""
         given = {
             "role": self.role,
             "kind": self.kind,
@@ -128,7 +128,7 @@ class Group:
 class Archive:
     """An open archive; use it in a ``with`` statement, or `close` it. One per process and thread.
 
-    Iterating gives every `TaskRecord`, task by task, in an order that depends on the content alone.
+    Iteration gives every `TaskRecord`, task by task, in an order that depends only on the content.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, writable: bool) -> None:
@@ -136,10 +136,10 @@ class Archive:
 
     @classmethod
     def open(cls, path: Path, write: bool = False) -> Archive:
-        """Open an archive; with ``write``, to add to it, and it is made where there is none.
+        """Open an archive; with ``write``, open it for adding and create it if it is missing.
 
         Raises:
-            DataError: when there is none, it is another file, of a later version, damaged, or cannot be written.
+            DataError: when it is missing, is another file, has a later version, is damaged, or cannot be written.
         """
         try:
             there = path.is_file()
@@ -167,27 +167,27 @@ class Archive:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def add(self, records: Iterable[TaskRecord]) -> list[str]:
-        """Record all of them or, where one is refused or the process dies, none; returns when they are on disk.
+        """Add all records or, if one is rejected or the process ends, none; returns when they are on disk.
 
         Returns:
-            Their names, in order; one that is there already keeps its name and is not written twice.
+            Their names, in order; an existing record keeps its name and is not written again.
 
         Raises:
-            DataError: for a record that `archive_rows.check` refuses, or when it cannot be written.
+            DataError: for a record that `archive_rows.check` rejects, or when it cannot be written.
         """
         rows = [encode(record) for record in records]
         self._insert(rows)
         return [row.id for row in rows]
 
     def merge(self, other: Archive) -> int:
-        """Add what ``other`` holds: all of it or, where a record of it is damaged, nothing.
+        """Add the records of ``other``: all of them or, if one is damaged, none.
 
         Returns:
-            How many were not here before.
+            The number of new records.
         """
         return self._insert([encode(record) for record in other])
 
@@ -209,7 +209,7 @@ class Archive:
         return self.records()
 
     def count(self, chosen: Selection = EVERYTHING) -> int:
-        """How many records there are."""
+        """The number of records."""
         where, values = chosen.where
         with _explained(self.path):
             (number,) = self._connection.execute(f"SELECT count(*) FROM experience {where}", values).fetchone()
@@ -220,7 +220,7 @@ class Archive:
         return map(decode, self.rows(chosen))
 
     def rows(self, chosen: Selection = EVERYTHING) -> Iterator[Row]:
-        """The same as they are stored, unchecked."""
+        """The stored rows, unchecked."""
         where, values = chosen.where
         with _explained(self.path):
             for found in self._connection.execute(f"SELECT {COLUMNS} FROM experience {where} {ORDER}", values):
@@ -239,7 +239,7 @@ class Archive:
             return {task for (task,) in self._connection.execute(statement, (role, run, settings))}
 
     def groups(self) -> list[Group]:
-        """What there is, counted by data, space, role and run."""
+        """Numbers of records by data, space, role and run."""
         names = "source, split, kind, space, role, run"
         counted = (
             "count(*), count(DISTINCT origin_sha256), count(DISTINCT genotype), avg(accuracy_before), "
@@ -254,7 +254,7 @@ class Archive:
 
     @property
     def sha256(self) -> str:
-        """Names the whole content: equal for archives with equal records, in whatever order they came."""
+        """Hash of the whole content: equal for archives with equal records, whatever their order."""
         return self.digest()
 
     def digest(self, chosen: Selection = EVERYTHING) -> str:
@@ -267,7 +267,7 @@ class Archive:
         return digest.hexdigest()
 
     def integrity_faults(self) -> list[str]:
-        """What SQLite itself finds wrong in the file; empty where it is whole."""
+        """Faults that SQLite itself finds in the file; empty if there are none."""
         try:
             found = [str(line) for (line,) in self._connection.execute("PRAGMA integrity_check")]
         except sqlite3.Error as error:

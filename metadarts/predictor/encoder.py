@@ -1,7 +1,8 @@
 """From a support set to one vector: deep sets over the images of a class, then over classes (Zaheer et al., 2017).
 
-The order of images within a class and the order (so, the labels) of classes do not matter: both are averaged over. What
-is learnt begins at the class: an image is seen through fixed features, of which a class keeps mean and deviation.
+The order of images within a class and the order (i.e. the labels) of classes do not matter: the encoder averages over
+both. Learning starts at the class level: an image has fixed features, and a class is represented by their mean and
+deviation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Fixed features of plain images: over what distances their values hang together, and what small pools see.
+"""Fixed features of plain images: spatial autocorrelation, and statistics of small pools.
 
-They tell apart what kernels of different reach would respond to, without a weight: for the synthetic family, whose
-images have no meta-initialised stem.
+They distinguish inputs to which kernels of different reach respond, without weights. They are for the synthetic family,
+whose images have no meta-initialised stem.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Footprints:
 
     @property
     def features(self) -> int:
-        """F, the numbers that stand for an image."""
+        """F, the number of features of an image."""
         return self.in_channels * (2 * len(self.offsets) + 4)
 
     def describe(self, batch: TaskBatch) -> Tensor:

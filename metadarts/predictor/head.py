@@ -30,12 +30,12 @@ LEAST_SPREAD = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the meta-model says of B tasks.
+    """The prediction of the meta-model for B tasks.
 
     Args:
-        space: of the architectures.
+        space: search space of the architectures.
         alphas: by cell type [B, E, P], to start the inner loop from.
-        operations: by cell type [B, E, P] scores of every operation on an edge, should the edge be kept.
+        operations: by cell type [B, E, P] scores of every operation on an edge, given that the edge is kept.
         edges: by cell type [B, E] scores of every edge within its node.
     """
 

@@ -101,7 +101,7 @@ def meta_datasets(
     The best record of a task is its most accurate one; of equals, the one adapted, then the one given first.
 
     Args:
-        progress: told of the tasks read.
+        progress: reports the tasks read.
 
     Raises:
         DataError: without a record, or when one is of another space.

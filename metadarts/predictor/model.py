@@ -1,4 +1,4 @@
-"""The meta-model: fitted on an archive of (task, best architecture), asked for the architecture of a new task."""
+"""The meta-model: fitted on an archive of (task, best architecture), predicts the architecture of a new task."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from .task_record import TaskRecord
 
 @dataclass(frozen=True)
 class PredictorSpec:
-    """How a meta-model is made.
+    """Settings of a meta-model.
 
     Args:
         width: of hidden layers.
-        embedding: D, numbers that stand for a task.
-        rate: of Adam, falling to 0 along a cosine.
+        embedding: D, the length of a task's vector.
+        rate: learning rate of Adam, with cosine decay to 0.
         decay: of the weights (AdamW).
-        epochs: passes over the tasks in which the rate falls to 0.
-        stop: end after so many of them, 0 for all: what `tune` chooses, the rest of the course being the same.
+        epochs: epochs of the rate schedule.
+        stop: stop after this number of epochs, 0 for all; `tune` chooses it and keeps the schedule.
         batch: tasks per update.
         architecture: weight of the cross-entropy to the best architecture.
         alphas: weight of the distance to its alphas.
-        ranking: weight of the order of a task's architectures, where it has several.
-        seed: of first weights and of the order of tasks.
+        ranking: weight of the ranking of a task's architectures, if it has several.
+        seed: seed of the initial weights and of the order of tasks.
 
     Raises:
         ConfigError: for a number out of range.
@@ -72,7 +72,7 @@ class PredictorSpec:
 
     @property
     def length(self) -> int:
-        """Passes that are made."""
+        """Number of epochs to run."""
         return min(self.stop or self.epochs, self.epochs)
 
 
@@ -83,7 +83,7 @@ class Scores:
     Args:
         architecture: cross-entropy to the best architecture, nats per choice.
         alphas: squared distance of alphas in standardised units.
-        ranking: of pairs of a task's architectures; None without such pairs.
+        ranking: loss of pairs of a task's architectures; None without such pairs.
         loss: their weighted sum.
     """
 
@@ -94,12 +94,12 @@ class Scores:
 
 
 class MetaModel:
-    """Encoder and head; see `fit` and `predict`. Mutable: fitting it changes it.
+    """Encoder and head; see `fit` and `predict`. Mutable: fitting changes it.
 
     Args:
         space: of the architectures.
-        extractor: through which images are seen.
-        spec: how it is made.
+        extractor: computes the features of images.
+        spec: its settings.
     """
 
     def __init__(self, space: SearchSpace, extractor: FeatureExtractor, spec: PredictorSpec | None = None) -> None:
@@ -112,7 +112,7 @@ class MetaModel:
 
     @property
     def modules(self) -> nn.ModuleDict:
-        """All that has numbers: encoder and head."""
+        """All modules with parameters: encoder and head."""
         return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
     def fit(
@@ -126,27 +126,27 @@ class MetaModel:
 
         Args:
             archive: records of one space; a task may have several.
-            support: builds the support sets of origins again, see `Rebuilder`.
-            progress: told of the tasks read.
-            told: told of the epochs done and the mean training loss.
+            support: rebuilds the support sets of origins, see `Rebuilder`.
+            progress: reports the tasks read.
+            told: reports the epochs done and the mean training loss.
 
         Returns:
             Itself.
 
         Raises:
             DataError: without records, or with some of another space.
-            NumericsError: when the loss leaves the finite numbers.
+            NumericsError: when the loss is not finite.
         """
         return self.learn(meta_datasets(archive, support, self.extractor, self.space, progress), told)
 
     def learn(self, datasets: Sequence[MetaDataset], told: Watch | None = None) -> MetaModel:
-        """`fit` on datasets that are there already."""
+        """`fit` on existing datasets."""
         for _ in self.epochs(datasets, told):
             pass
         return self
 
     def epochs(self, datasets: Sequence[MetaDataset], told: Watch | None = None) -> Iterator[int]:
-        """Learn, and hand control back after every epoch with its number, from 1 on. Raises as `fit`."""
+        """Learn, and yield the number of each epoch after it, from 1 on. Raises as `fit`."""
         self._centre(datasets)
         key = Key.from_seed(self.spec.seed).child("metamodel", "order")
         parameters = list(self.modules.parameters())
@@ -189,7 +189,7 @@ class MetaModel:
         return prediction
 
     def scores(self, datasets: Sequence[MetaDataset]) -> Scores:
-        """How well it does on ``datasets``, without learning from them."""
+        """Its scores on ``datasets``, without learning from them."""
         found, sizes = [], []
         with torch.no_grad():
             for part in _batches(datasets, self.spec.batch, None):
@@ -203,7 +203,7 @@ class MetaModel:
         return Scores(architecture or 0.0, alphas or 0.0, ranking, loss or 0.0)
 
     def predict(self, batch: TaskBatch) -> Prediction:
-        """What it says of T tasks from their support sets alone: queries are not looked at.
+        """Its predictions for T tasks from their support sets only; queries are not used.
 
         Raises:
             ConfigError: when it was never fitted.
@@ -212,12 +212,13 @@ class MetaModel:
         return self.predict_seen(seen_of(batch, self.extractor))
 
     def predict_seen(self, seen: Seen) -> Prediction:
-        """`predict` of tasks whose features are there already."""
+        """`predict` for tasks with existing features."""
         with torch.no_grad():
             return self._forward(seen)
 
     def rank(self, batch: TaskBatch, candidates: Sequence[Genotype]) -> Tensor:
-        """Scores [T, M] of candidate architectures for each of T tasks, higher for the likelier one; no step is taken.
+        """Scores [T, M] of candidate architectures for each of T tasks, higher for more likely ones, without an
+        adaptation step.
 
         Raises:
             ConfigError: when it was never fitted.
@@ -229,7 +230,7 @@ class MetaModel:
         return prediction.log_likelihood(chosen).view(batch.tasks, len(candidates))
 
     def with_spec(self, **changes: object) -> MetaModel:
-        """A fresh one of the same space and extractor, not fitted."""
+        """A new, unfitted model with the same space and extractor."""
         return MetaModel(self.space, self.extractor, dataclasses.replace(self.spec, **changes))  # type: ignore[arg-type]
 
     def _require_fitted(self) -> None:

@@ -1,4 +1,4 @@
-"""Episodes as origins, and back: a task of an archive is built again from the image rows that it kept."""
+"""Episodes as origins, and back: a task of an archive is rebuilt from its stored image rows."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def read_episode(origin: Origin) -> Episode:
 
 
 def rebuild(origins: Sequence[Origin], source: Source) -> TaskBatch:
-    """The tasks of ``origins``, task axis first: the very images and labels that were recorded.
+    """The tasks of ``origins``, task axis first, with exactly the recorded images and labels.
 
     Args:
         origins: of kind `EPISODE`, at least one, all with as many classes, shots and queries.
-        source: the one they were drawn from, opened as it was then.
+        source: the source that they were drawn from, opened in the same way.
 
     Raises:
         DataError: for an origin of another kind, other data, or other numbers than the first one's.
@@ -159,7 +159,7 @@ def _rows_of_classes(episode: Episode) -> Iterator[tuple[int, NDArray[np.int64]]
 
 
 class Rebuilder:
-    """Builds tasks of several sources again; each task's is found by the hash of its content.
+    """Rebuilds tasks of several sources; the source of each task is found by the hash of its content.
 
     Args:
         sources: opened as they were when the tasks were recorded.

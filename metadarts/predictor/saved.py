@@ -65,10 +65,10 @@ PREDICTOR = Schema(Description, RunError, "give what `metamodel train` wrote", (
 
 
 def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
-    """Write ``model`` whole or not at all.
+    """Write ``model`` atomically.
 
     Args:
-        facts: JSON values that say what it was fitted on.
+        facts: JSON values that describe its training data.
 
     Returns:
         The SHA-256 of the file.
@@ -94,7 +94,8 @@ def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
 
 
 def open_model(path: Path) -> tuple[MetaModel, dict[str, Any]]:
-    """What `save_model` wrote, and its facts. Raises RunError when the file is missing, damaged, or something else."""
+    """Open a file from `save_model`. Returns the model and its facts. Raises RunError when the file is missing,
+    damaged, or something else."""
     text, tensors = read_described(path, KEY, PREDICTOR)
     told = PREDICTOR.read(text, str(path))
     with PREDICTOR.refusing(f"{path} is damaged"):

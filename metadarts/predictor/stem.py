@@ -1,4 +1,4 @@
-"""What the meta-model sees of an image: the map of a meta-initialised stem, as its moments over positions."""
+"""Image features of the meta-model: moments over positions of the map of a meta-initialised stem."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEADY = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Stem:
-    """A stem with its weights. It is not trained: the same tasks have the same features for every meta-model.
+    """A stem with its weights. It is not trained, so the same tasks have the same features for every meta-model.
 
     Args:
         in_channels: of an image.
@@ -46,7 +46,7 @@ class Stem:
 
     @staticmethod
     def of_params(params: Params) -> Stem:
-        """The stem of a supernet's shared parameters. Raises ConfigError where they have none."""
+        """The stem of a supernet's shared parameters. Raises ConfigError if they have none."""
         own = {name: tensor.detach().cpu() for name, tensor in params.items() if name.startswith(PREFIX)}
         kernels = [own[name] for name in sorted(own) if name.startswith(f"{PREFIX}conv") and own[name].dim() == 4]
         if not kernels:
@@ -55,7 +55,7 @@ class Stem:
 
     @property
     def features(self) -> int:
-        """F, the numbers that stand for an image."""
+        """F, the number of features of an image."""
         return 2 * self.channels[-1]
 
     def describe(self, batch: TaskBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""One adapted task: what it was, which architecture it came to, and what that was worth."""
+"""One adapted task: its data, its architecture, and the accuracy."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ RELAXED_BY = "relaxation"
 
 @dataclass(frozen=True)
 class Origin:
-    """What is needed to build a task's support set again.
+    """The information to rebuild a task's support set.
 
     Args:
-        kind: who can read ``facts``: `EPISODE`, `FOLDER` or `TEACHER`.
+        kind: type of ``facts``: `EPISODE`, `FOLDER` or `TEACHER`.
         facts: JSON values. Of an episode: source, content_sha256, split, and the task's classes [N], support [N][K]
             and query [N][Q] image rows of that source. Of a folder: its images with their hashes and labels. Of a
             teacher: seed, number and family.
@@ -42,25 +42,25 @@ class Origin:
 
     @property
     def sha256(self) -> str:
-        """Names the task: records of one task share it."""
+        """Hash of the task: records of one task share it."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class TaskRecord:
-    """One task with one architecture and its worth. A task may have several, of which the best is its target.
+    """One task with one architecture and its accuracy. A task may have several records; the best one is its target.
 
     Args:
         origin: the task.
-        space: where the architecture is a point of.
+        space: search space of the architecture.
         alphas: by cell type [E, P] float32, as adapted; of a trained architecture, those of which it is the argmax.
         genotype: the discrete architecture, in canonical form.
         before: query accuracy before the first inner step, 0 to 1.
         after: query accuracy after the last one.
         role: `ADAPTED` or `TRAINED`.
         seed: of the adaptation or training.
-        run: what was adapted: the SHA-256 of the checkpoint, or a word for what has none.
-        settings: JSON values that say how: steps, rates, batch-norm policy.
+        run: the adapted network: the SHA-256 of the checkpoint, or a name if there is none.
+        settings: JSON values: steps, rates, batch-norm policy.
     """
 
     origin: Origin

@@ -44,14 +44,13 @@ def tune(
 ) -> list[Tried]:
     """All settings of `GRID` around ``model.spec`` by cross-validation, the best first.
 
-    A task is wholly in one fold, so that no architecture of a held-out task is learnt from; its classes are in others
-    too, and the frozen stem was trained on them. The loss is that of ``model.spec``, whose weights and course of the
-    rate stay: what is chosen besides is after how many epochs to stop. A setting whose loss leaves the finite numbers
-    comes last.
+    Each task is in one fold, so that training never uses an architecture of a held-out task; its classes are also in
+    other folds, and the frozen stem was trained on them. The loss is that of ``model.spec``, with its weights and its
+    rate schedule; the number of epochs is also chosen. A setting with a non-finite loss comes last.
 
     Args:
-        model: of which fresh ones are made.
-        progress: told of the fits done and the best loss so far.
+        model: template of the models to fit.
+        progress: reports the fits done and the best loss so far.
 
     Raises:
         ConfigError: with fewer tasks than folds.
@@ -77,7 +76,7 @@ def _tell(progress: Watch | None, done: int, total: int, found: Sequence[Tried])
 
 
 def _curve(fresh: MetaModel, train: list[MetaDataset], held: list[MetaDataset]) -> list[float]:
-    """The held-out loss after every epoch; infinite from where it left the finite numbers."""
+    """The held-out loss after every epoch; infinite from the first non-finite value."""
     losses: list[float] = []
     with suppress(NumericsError):
         for _ in fresh.epochs(train):

@@ -1,4 +1,5 @@
-"""Relaxations: from alphas to mixing weights. One module each, whose ``RELAXATION`` is a dataclass of its options."""
+"""Relaxations: from alphas to mixing weights. Each is one module, whose ``RELAXATION`` is a dataclass of its
+options."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,15 +17,15 @@ DEFAULT_RELAXATION: Relaxation = Softmax()
 
 
 def zeros_learn(relaxation: Relaxation) -> bool:
-    """Whether a weight of exactly 0 has a derivative in the alphas, as that of a straight-through estimator has.
+    """Whether a weight of exactly 0 has a derivative in the alphas, as with a straight-through estimator.
 
-    So it is with a relaxation that has no attribute ``zeros_learn``: nothing is skipped then.
+    True for a relaxation without the attribute ``zeros_learn``; nothing is skipped then.
     """
     return bool(getattr(relaxation, "zeros_learn", True))
 
 
 def is_sparse(relaxation: Relaxation) -> bool:
-    """Whether weights of exactly 0 without a derivative are the rule, as where a path is drawn."""
+    """Whether weights of exactly 0 without a derivative are the rule, as with sampled paths."""
     return bool(getattr(relaxation, "sparse", False)) and not zeros_learn(relaxation)
 
 

@@ -1,4 +1,4 @@
-"""Gamma numbers as functions of their shape: the quantile function, differentiable as often as is asked."""
+"""Gamma variates as functions of their shape: the quantile function, differentiable to any order."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def uniform_open(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 def log_gamma_quantile(shape: Tensor, uniform: Tensor) -> Tensor:
     """y with P(a, exp y) = u: the logarithm of a Gamma(a, 1) number, for uniform u.
 
-    In logarithms, since numbers of small shapes are smaller than any float. Its derivative in a at the same u is the
-    implicit one (Figurnov et al., NeurIPS 2018), dy/da = -(dP/da) / (dP/dy): here an explicit function of a and y, so
-    that it can be differentiated itself.
+    It is logarithmic, because variates of small shapes are smaller than any float. Its derivative in a at the same u is
+    the implicit one (Figurnov et al., NeurIPS 2018), dy/da = -(dP/da) / (dP/dy): here an explicit function of a and y,
+    so that it can be differentiated itself.
 
     Args:
         shape: a, float64 within `SHAPES`.

@@ -13,7 +13,7 @@ from metadarts.core.types import Stage
 
 
 class Relaxed:
-    """Without noise, ranked by the softmax; a weight of exactly 0 has no derivative."""
+    """A relaxation without noise, ranked by the softmax; a weight of exactly 0 has no derivative."""
 
     zeros_learn: ClassVar[bool] = False
     sparse: ClassVar[bool] = False
@@ -36,7 +36,7 @@ class Tempered(Relaxed):
     """One temperature for the whole run.
 
     Args:
-        temperature: what alphas are divided by; the lower, the sharper.
+        temperature: divisor of the alphas; lower is sharper.
 
     Raises:
         ConfigError: for a temperature of 0 or less.
@@ -53,11 +53,11 @@ class Tempered(Relaxed):
 
 @dataclass(frozen=True)
 class Cooled(Relaxed):
-    """A temperature that falls by equal factors from ``start`` at ``begin`` of the run to ``end`` at ``finish``.
+    """A temperature that decays exponentially from ``start`` at ``begin`` of the run to ``end`` at ``finish``.
 
     Args:
-        start, end: temperatures, what alphas are divided by; the lower, the sharper.
-        begin, finish: shares of the run between which the temperature falls.
+        start, end: initial and final temperature, the divisor of the alphas; lower is sharper.
+        begin, finish: fractions of the run between which the temperature falls.
 
     Raises:
         ConfigError: for temperatures of 0 or less, or shares out of order.
@@ -77,7 +77,8 @@ class Cooled(Relaxed):
             )
 
     def temperature(self, at: Stage) -> Tensor | float:
-        """That of the run's progress: a tensor where it is one, so that a recorded step sees it fall."""
+        """The temperature at the progress of the run: a tensor if the progress is one, so that a recorded step sees it
+        fall."""
         share = (at.progress - self.begin) / (self.finish - self.begin)
         share = share.clamp(0.0, 1.0) if isinstance(share, Tensor) else min(max(share, 0.0), 1.0)
         return self.start * (self.end / self.start) ** share

@@ -21,14 +21,14 @@ LEAST, MOST = (math.log(shape) for shape in SHAPES)
 class Dirichlet(Relaxed):
     """p ~ Dirichlet(elu(alpha) + 1) each step; outside training, and for scores, the mean of that distribution.
 
-    p are Gamma numbers over their sum, each the quantile of its shape at a uniform number that is drawn outside: the
-    distribution is exact, and p a smooth function of alpha for given draws, differentiated exactly to any order.
+    p are Gamma variates divided by their sum, each the quantile of its shape at a uniform number that is drawn outside:
+    the distribution is exact, and p a smooth function of alpha for given draws, differentiated exactly to any order.
     (torch's own sampler takes no generator, and its second derivative lacks a term.) elu has a kink in its second
     derivative at 0.
 
-    Concentrations end at 100. Below 0.001 draws are those of 0.001 times a factor that falls as the concentration, so
-    that an alpha far below all others weighs exactly 0. The paper's penalty on the
-    distance from Dirichlet(1) and its pruning over the run are not part of this.
+    Concentrations are limited to 100. Below 0.001, draws are those of 0.001 times a factor that falls with the
+    concentration, so that an alpha far below all others has a weight of exactly 0. The paper's penalty on the distance
+    from Dirichlet(1) and its pruning over the run are not part of this.
     """
 
     def noise(self, shape: tuple[int, ...], key: Key) -> Tensor | None:

@@ -18,8 +18,8 @@ class Gumbel(Cooled):
     """p = softmax((alpha + g) / T), g standard Gumbel noise, T as in `Cooled`; without noise outside training.
 
     Args:
-        hard: the largest weight counts as 1 and the others as 0; both derivatives are those of p (straight-through;
-            Jang et al., ICLR 2017, section 2.2).
+        hard: whether the largest weight counts as 1 and the others as 0; both derivatives are those of p
+            (straight-through; Jang et al., ICLR 2017, section 2.2).
     """
 
     hard: bool = False

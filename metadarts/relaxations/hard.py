@@ -1,4 +1,4 @@
-"""Hard forward, soft backward, without noise: the network that runs is one that derivation could give."""
+"""Hard forward, soft backward, without noise: the network that runs is one that derivation could return."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Hard(Tempered):
     """1 for the candidate of the largest alpha, 0 for the others, with the gradient of softmax(alpha / temperature).
 
     Args:
-        temperature: of the gradient, and of the passes that are not hard.
-        passes: "all", or "query" for the pass after the last inner step alone; inner steps are soft then.
+        temperature: temperature of the gradient, and of the passes that are not hard.
+        passes: hard passes: "all", or "query" for only the pass after the last inner step; inner steps are then soft.
 
     Raises:
-        ConfigError: for a temperature of 0 or less, or other passes.
+        ConfigError: for a temperature of 0 or less, or unknown passes.
     """
 
     passes: str = "all"

@@ -1,4 +1,4 @@
-"""Sampled paths: every task runs one discrete path of its own (single-path one-shot, Guo et al., ECCV 2020)."""
+"""Sampled paths: every task runs its own discrete path (single-path one-shot, Guo et al., ECCV 2020)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Paths(Relaxed):
     """1 for one candidate drawn for the task, 0 for the others; the largest alpha outside training.
 
     A draw holds for all inner steps and the query pass of its task. Alphas get no gradient: weights are meta-learned
-    for every path, and a cell is chosen afterwards. In a space with alphas for inputs a path draws its inputs too.
+    for every path, and a cell is chosen afterwards. In a space with alphas for inputs, a path also draws its inputs.
 
     Args:
-        by_alphas: draw with probabilities softmax(alpha) in place of equal ones.
+        by_alphas: draw with probabilities softmax(alpha) instead of equal ones.
     """
 
     sparse: ClassVar[bool] = True

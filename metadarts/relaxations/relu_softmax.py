@@ -17,7 +17,8 @@ from ._tempered import Relaxed
 class ReluSoftmax(Relaxed):
     """p = (1 - l) softmax(alpha) + l relu(alpha) / sum relu(alpha); l rises from 0 to 1 over the inner steps.
 
-    A row without a positive alpha stays at its softmax. Scores are those of the softmax: a ReLU ranks nothing below 0.
+    A row without a positive alpha keeps its softmax. Scores are those of the softmax, because a ReLU does not rank
+    values below 0.
     """
 
     zeros_learn: ClassVar[bool] = True

@@ -1,3 +1,3 @@
-"""A run as one page to look at."""
+"""A run as one HTML page."""
 
 from .report import write_report as write_report

@@ -1,4 +1,4 @@
-"""A run as one page to look at: ``metadarts report``."""
+"""A run as one HTML page: ``metadarts report``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ DEEPEST = 8
 
 
 def write_report(run: OpenRun, out: Path | None = None) -> Path:
-    """Write everything that ``run`` holds as one self-contained HTML file: pictures, facts, and how to read them.
+    """Write the content of ``run`` as one self-contained HTML file: pictures, facts, and how to read them.
 
-    An unfinished run, or one of an older version, gets what it has. The same run gives the same bytes.
+    For an unfinished run, or one of an older version, the page shows the available data. The same run gives the same
+    bytes.
 
     Args:
         run: the run.
-        out: the file; default: report.html in the run folder, which alone is overwritten when it exists.
+        out: the file; default: report.html in the run folder, the only file that is overwritten if it exists.
 
     Returns:
         The path of the file.
@@ -168,7 +169,7 @@ def _facts(page: Page, run: RunFolder, config: Config) -> None:
 
 
 def _finished(run: RunFolder) -> dict[str, Any] | None:
-    """What finished.json says; empty where it cannot be read, None where there is none."""
+    """What finished.json says; empty where it cannot be read, None if there is none."""
     if not run.is_finished:
         return None
     return fitting_file(run.path / "finished.json", dict) or {}

@@ -1,6 +1,6 @@
-"""Search spaces and genotypes as plain symbols. Nothing here imports torch, so spaces can be listed in milliseconds.
+"""Symbolic search spaces and genotypes. Nothing here imports torch, so spaces can be listed in milliseconds.
 
-A space of its own is one module of this package whose ``SPACE`` makes it; `SPACES` is the table of them.
+Each space is one module of this package whose ``SPACE`` creates it; `SPACES` is the table of spaces.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One thing that a search decides, with a table of alphas."""
+"""One decision of a search, with a table of alphas."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ class Decision(NamedTuple):
     """One table of alphas [rows, candidates]; each row relaxes one choice among the candidates.
 
     Args:
-        name: of its alphas, ``alphas.NAME`` among the parameters.
-        cell: the cell type that it is about.
-        rows: choices made: one per edge for operations, one for the inputs of a node.
-        candidates: what each row chooses from: operations, or sets of inputs written as "0+1".
+        name: name of its alphas, ``alphas.NAME`` among the parameters.
+        cell: its cell type.
+        rows: number of choices: one per edge for operations, one for the inputs of a node.
+        candidates: the candidates of each row: operations, or sets of inputs written as "0+1".
         node: the node whose inputs it chooses; None for the operations of all edges.
-        sets: for inputs, the source states that each candidate stands for.
+        sets: for inputs, the source states of each candidate.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From scores to the genotype that they stand for: the discretisation rules of cell-based spaces."""
+"""From scores to a genotype: the discretisation rules of cell-based spaces."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Scores = Mapping[str, list[list[float]]]
 
 
 def decode(space: SearchSpace, scores: Scores) -> Genotype:
-    """The genotype of ``space`` that ``scores`` stand for.
+    """The genotype of ``space`` for ``scores``.
 
-    An edge scores as its best operation other than ``none``. Of each node, the edges kept are those of highest score
-    (DARTS, Liu et al., ICLR 2019, section 2.4), the pair of highest score where alphas choose pairs (MetaNAS), or
-    those of highest score times the edge's own (PC-DARTS). Each keeps its best operation. Edges are listed in order of
-    descending score, as in the DARTS authors' code; ties go to the lower source state and to the primitive listed
-    first.
+    The score of an edge is that of its best operation other than ``none``. Each node keeps the edges with the highest
+    scores (DARTS, Liu et al., ICLR 2019, section 2.4), the pair with the highest score if alphas choose pairs
+    (MetaNAS), or the edges with the highest product of this score and that of the edge (PC-DARTS). Each edge keeps its
+    best operation. Edges are listed by descending score, as in the DARTS authors' code; ties go to the lower source
+    state and to the primitive listed first.
 
     Args:
         scores: for each of ``space.decisions`` its rows.

@@ -1,4 +1,4 @@
-"""The discrete architecture: a printable, hashable value that anyone can paste.
+"""The discrete architecture: a printable, hashable value.
 
 The text is that of the DARTS authors' code (quark0/darts, cnn/genotypes.py). Reading it never evaluates it.
 """
@@ -18,7 +18,7 @@ Pairs = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Genotype:
-    """Which operation reads which state, for both cells. Inputs 0 and 1 are the two previous cells, 2.. the nodes.
+    """The operations and inputs of both cells. Inputs 0 and 1 are the two previous cells, 2.. the nodes.
 
     Lists, and lists nested per node, are accepted and stored as flat tuples.
 
@@ -27,10 +27,12 @@ class Genotype:
         normal_concat: the states that the normal cell's output concatenates.
         reduce: the pairs of the reduction cell; empty in a space without one.
         reduce_concat: the states that the reduction cell's output concatenates.
-        edges_per_node: pairs of each node, 2 or 1. Written only where it is not 2, as the DARTS text has no such field.
+        edges_per_node: pairs of each node, 2 or 1. Written only if it is not 2, because the DARTS text has no such
+            field.
 
     Raises:
-        GenotypeError: when a field is not made of such pairs, or they are no multiple of ``edges_per_node``.
+        GenotypeError: when a field does not consist of such pairs, or their number is not a multiple of
+            ``edges_per_node``.
     """
 
     normal: Pairs
@@ -91,8 +93,8 @@ class Genotype:
     def parse(text: str) -> Genotype:
         """Read the DARTS text: flat or nested per node, concat as list or range or (as BASE) left out.
 
-        Only ``Genotype(...)``, lists, tuples, short strings, whole numbers and ``range`` are understood; nothing is
-        ever evaluated.
+        Only ``Genotype(...)``, lists, tuples, short strings, integers and ``range`` are accepted; nothing is ever
+        evaluated.
 
         Raises:
             GenotypeError: for any other text, and for text too long or too deeply nested.

@@ -1,4 +1,4 @@
-"""The candidates that are left while a search drops others for good."""
+"""The remaining candidates of a search that drops others permanently."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Row = tuple[bool, ...]
 
 @dataclass(frozen=True)
 class Kept:
-    """For each of a space's decisions, in their order, its rows of candidates: True where one is left.
+    """For each of a space's decisions, in order, its rows of candidates: True for a remaining candidate.
 
-    A value. An edge without an operation that does something, and one whose source is in no set of inputs that is left,
-    does not run.
+    A value. An edge without an operation other than the zero operation does not run, nor does one whose source is in no
+    remaining set of inputs.
     """
 
     tables: tuple[tuple[Row, ...], ...]
@@ -43,18 +43,18 @@ class Kept:
 
     @property
     def count(self) -> int:
-        """Candidates that are left."""
+        """Number of remaining candidates."""
         return sum(sum(row) for table in self.tables for row in table)
 
     def has_one_operation_each(self, space: SearchSpace) -> bool:
-        """Whether every edge is left with one operation."""
+        """Whether every edge has one remaining operation."""
         named = self.named(space)
         return all(sum(row) == 1 for d in space.decisions if d.node is None for row in named[d.name])
 
     def edges(self, space: SearchSpace, cell: str) -> dict[str, tuple[tuple[int, int], ...]]:
-        """primitive -> the edges (node, source) of ``cell`` on which it is left, in the order of the space's edges.
+        """primitive -> the edges (node, source) of ``cell`` on which it remains, in the order of the space's edges.
 
-        A kind of cell that the space decides nothing about has all of them.
+        A cell type without decisions in the space has all of them.
         """
         named = {cell: ((True,) * len(space.primitives),) * space.num_edges} | self.named(space)
         inputs = {d.node: (d, named[d.name][0]) for d in space.decisions if d.cell == cell and d.node is not None}
@@ -66,7 +66,7 @@ class Kept:
         }
 
     def without(self, space: SearchSpace, weights: Scores, least: float) -> Kept:
-        """Drop what weighs less than ``least``, but of no row what derivation needs: see `best`.
+        """Drop candidates with a weight below ``least``, except those that derivation needs in a row: see `best`.
 
         Args:
             weights: decision -> rows of mixing weights.
@@ -82,13 +82,13 @@ class Kept:
         return Kept.of(space, tables)
 
     def best(self, space: SearchSpace, scores: Scores) -> Kept:
-        """Of every row what derivation would choose: the best operation other than ``none``, the best pair of inputs,
-        or as many of the best edges as a node keeps."""
+        """The candidates of every row that derivation would choose: the best operation other than ``none``, the best
+        pair of inputs, or as many of the best edges as a node keeps."""
         named = self.named(space)
         return Kept.of(space, {d.name: self._best_of(space, d, named[d.name], scores) for d in space.decisions})
 
     def best_operations(self, space: SearchSpace, scores: Scores) -> Kept:
-        """Of every edge its best operation alone; inputs stay as they are."""
+        """Only the best operation of every edge; inputs do not change."""
         best, named = self.best(space, scores).named(space), self.named(space)
         return Kept.of(space, {d.name: (best if d.node is None else named)[d.name] for d in space.decisions})
 

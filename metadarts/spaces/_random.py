@@ -1,4 +1,4 @@
-"""Random points of a search space: the baseline that any search has to beat."""
+"""Random points of a search space: the baseline of any search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cell-based search spaces: which edges a cell has, which primitives may sit on them, and what there is to decide.
+"""Cell-based search spaces: the edges of a cell, their primitives, and the decisions.
 
 Source: DARTS (Liu et al., ICLR 2019), section 2.1. The order of edges and primitives is that of the authors' code, so
 that alphas can be exchanged with it.
@@ -35,19 +35,19 @@ class SearchSpace:
     """A cell search space. States of a cell are numbered: its inputs first, then its intermediate nodes.
 
     Args:
-        name: how records and files refer to this space.
-        primitives: the operations an edge may carry; their order is that of the columns of alpha.
+        name: name of this space in records and files.
+        primitives: the candidate operations of an edge, in the order of the columns of alpha.
         nodes: intermediate nodes per cell, at least 1.
         inputs: outputs of earlier cells that a cell reads, at least ``edges_per_node``.
-        cell_types: the kinds of cell that have alphas of their own: "normal", "reduce" or both.
+        cell_types: the cell types with separate alphas: "normal", "reduce" or both.
         edges_per_node: incoming edges that derivation keeps, and pairs per node of a `Genotype`: 2, or 1. One node with
             one input makes the smallest space, a single edge.
         none: the primitive that means "no edge". It may be absent from ``primitives``.
-        inputs_by: "rule", or alphas of their own for the inputs of each node: over "pairs" of inputs (MetaNAS, Elsken
-            et al., CVPR 2020, section 3.3) or over its "edges" (PC-DARTS, Xu et al., ICLR 2020, equation 4).
+        inputs_by: "rule", or separate alphas for the inputs of each node: over "pairs" of inputs (MetaNAS, Elsken et
+            al., CVPR 2020, section 3.3) or over its "edges" (PC-DARTS, Xu et al., ICLR 2020, equation 4).
 
     Raises:
-        ConfigError: one message that names every field at fault.
+        ConfigError: one message that names every invalid field.
     """
 
     name: str
@@ -86,7 +86,7 @@ class SearchSpace:
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """Every table of alphas: operations by cell type, then the inputs of its nodes where alphas choose them."""
+        """Every table of alphas: operations by cell type, then the inputs of its nodes if alphas choose them."""
         return tuple(decision for cell in self.cell_types for decision in self._decisions_of(cell))
 
     def _decisions_of(self, cell: str) -> tuple[Decision, ...]:
@@ -133,8 +133,8 @@ class SearchSpace:
         return tuple(self.edge_index(node, source) for node in range(first, self.nodes))
 
     def cell_count(self) -> int:
-        """Discrete cells of one type, as genotypes differ: prod over nodes i of C(inputs + i, k) * operations ** k
-        with k edges per node.
+        """Number of discrete cells of one type, as distinguished by genotypes: prod over nodes i of C(inputs + i, k) *
+        operations ** k with k edges per node.
 
         Cells that differ only by renumbering nodes count separately. DARTS: 180 * 7^8 = 1,037,664,180.
         """
@@ -142,7 +142,8 @@ class SearchSpace:
         return int(ways * len(self.operations) ** (self.edges_per_node * self.nodes))
 
     def genotype_count(self) -> int:
-        """Discrete genotypes, order within a node ignored: ``cell_count()`` to the power of the cell types."""
+        """Number of discrete genotypes, order within a node ignored: ``cell_count()`` to the power of the cell
+        types."""
         return int(self.cell_count() ** len(self.cell_types))
 
 

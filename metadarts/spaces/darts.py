@@ -23,7 +23,7 @@ def darts(nodes: int = 4, inputs_by: str = "rule", none: bool = True) -> SearchS
         nodes: intermediate nodes per cell.
         inputs_by: "rule", or alphas for the inputs of a node: over "pairs" of them or over its "edges"; see
             `SearchSpace`.
-        none: whether an edge may carry nothing. With alphas for inputs that is one way too many to say so.
+        none: whether an edge may have no operation. With alphas for inputs, this is redundant.
     """
     primitives = PRIMITIVES if none else PRIMITIVES[1:]
     return SearchSpace(name="darts", primitives=primitives, nodes=nodes, inputs_by=inputs_by)

@@ -1,4 +1,4 @@
-"""Intervals, bootstrap and tables. Needs numpy alone."""
+"""Intervals, bootstrap and tables. Needs only numpy."""
 
 from .bootstrap import estimate as estimate
 from .bootstrap import over_seeds as over_seeds

@@ -1,9 +1,9 @@
 """95 % intervals of means by the percentile bootstrap: over seeds, and over seeds and shared test tasks together.
 
-An accuracy is a table of S trainings (seeds) by T test tasks, and both were drawn: another seed would have trained
-another network, another draw would have tested it on other tasks. `estimate` and `paired` therefore resample whole
-rows and whole columns (the pigeonhole bootstrap: Owen, "The pigeonhole bootstrap", 2007). `over_seeds` resamples seeds
-alone, for a benchmark whose tasks are all there are.
+Accuracies are a table of S trainings (seeds) by T test tasks, and both are samples: another seed would have trained
+another network, another draw would have tested it on other tasks. `estimate` and `paired` therefore resample whole rows
+and whole columns (the pigeonhole bootstrap: Owen, "The pigeonhole bootstrap", 2007). `over_seeds` resamples only seeds,
+for a benchmark that contains all existing tasks.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def estimate(values: Values, key: Key, draws: int = DRAWS) -> Estimate:
     """The mean over seeds and tasks, and its 95 % percentile interval over resampled seeds and resampled tasks.
 
     With one seed only tasks are resampled: the interval then says nothing about another training. With few seeds the
-    interval is too narrow, as S seeds resampled show (S - 1) / S of the variance between trainings: half with two.
+    interval is too narrow, because S resampled seeds show (S - 1) / S of the variance between trainings: half with two.
 
     Args:
-        values: [S, T] one accuracy per training seed and test task.
+        values: [S, T], one accuracy per training seed and test task.
         key: the draws; the same key gives the same interval.
         draws: how often seeds and tasks are resampled.
 
@@ -47,20 +47,20 @@ def estimate(values: Values, key: Key, draws: int = DRAWS) -> Estimate:
 
 
 def paired(a: Values, b: Values, key: Key, draws: int = DRAWS) -> Estimate:
-    """The mean of ``a`` less that of ``b``, measured on the same test tasks, with its 95 % percentile interval.
+    """The mean of ``a`` minus that of ``b``, measured on the same test tasks, with its 95 % percentile interval.
 
-    Each draw takes the same resampled tasks for both, so that what makes a task hard for both cancels; the seeds of
-    each are resampled on their own, as the trainings are independent. Where ``b`` was made from the very trainings of
-    ``a``, and so is good or bad with it, the interval is wider than it need be.
+    Each draw takes the same resampled tasks for both, so that the difficulty of a task cancels. The seeds of each are
+    resampled separately, because the trainings are independent. If ``b`` comes from the same trainings as ``a`` and is
+    therefore correlated with it, the interval is wider than necessary.
 
     Args:
         a: [Sa, T] one accuracy per training seed and test task.
-        b: [Sb, T] the same of the other method, its tasks in the same order.
+        b: [Sb, T] the same for the other method, with its tasks in the same order.
         key: the draws.
         draws: how often seeds and tasks are resampled.
 
     Raises:
-        NumericsError: as `estimate`, or when the two were not measured on equally many tasks.
+        NumericsError: as `estimate`, or when the two have different numbers of tasks.
     """
     a, b = _checked(a, "the first values", draws), _checked(b, "the second values", draws)
     if a.shape[1] != b.shape[1]:

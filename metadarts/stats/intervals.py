@@ -41,16 +41,18 @@ class Estimate:
         return self.low <= value <= self.high
 
     def overlaps(self, other: Estimate) -> bool:
-        """Whether the two intervals share a point. Those of shared tasks may, and `paired` still separate the two."""
+        """Whether the two intervals overlap. Intervals of shared tasks may overlap although `paired` separates the
+        two."""
         return self.low <= other.high and other.low <= self.high
 
     def scaled(self, factor: float) -> Estimate:
-        """The estimate in another unit, such as 100 for percent; -1 is the difference the other way round."""
+        """The estimate in another unit, such as 100 for percent; -1 inverts the direction of a difference."""
         low, high = sorted((factor * self.low, factor * self.high))
         return Estimate(factor * self.mean, low, high)
 
     def text(self, digits: int, sign: str = "") -> str:
-        """ "0.51 [0.48, 0.53]": so many digits after the point; with ``sign`` "+" positive numbers have theirs, too."""
+        """ "0.51 [0.48, 0.53]" with this number of digits after the point; with ``sign`` "+", positive numbers also
+        have a sign."""
         mean, low, high = (f"{end + 0.0:{sign}.{digits}f}" for end in self.ends)  # -0.0 is printed as 0.0
         return f"{mean} [{low}, {high}]"
 
@@ -62,7 +64,7 @@ def interval95(values: Tensor) -> float:
 
 
 def wilson(hits: float, count: int) -> Estimate:
-    """The share of ``hits`` among ``count``, with a 95 % interval that holds near 0 and 1 and for few of them too.
+    """The share of ``hits`` among ``count``, with a 95 % interval that is also valid near 0 and 1 and for small counts.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
     """

@@ -1,4 +1,4 @@
-"""Markdown as every page of results is written: tables, lists, and text that is printed as it stands."""
+"""Markdown of the pages of results: tables, lists, and escaped text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Table:
         align: of each column; empty for the viewer's default.
 
     Raises:
-        ValueError: when a row or ``align`` has another number of columns than ``headings``.
+        ValueError: when a row or ``align`` has a different number of columns from ``headings``.
     """
 
     headings: Sequence[str]
@@ -60,7 +60,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """``text`` as Markdown prints it as it stands."""
+    """``text`` escaped for Markdown."""
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 

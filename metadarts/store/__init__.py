@@ -1,1 +1,1 @@
-"""What is read from files with care: schemas, sizes, atomic writes."""
+"""Safe reading and writing of files: schemas, sizes, atomic writes."""

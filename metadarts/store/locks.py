@@ -1,4 +1,4 @@
-"""Folders that one process at a time works in."""
+"""Locks of folders for one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Descriptions of shipped models that version 0.1 wrote, by operations and cells, as today's: by layers."""
+"""Descriptions of exported models that version 0.1 wrote, by operations and cells, as today's: by layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = list[tuple[Any, ...]]
 
 
 def model_from_version_1(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a shipped model that lists a stem and cells of named operations, as one that lists layers.
+    """The description of an exported model that lists a stem and cells of named operations, as one that lists layers.
 
     Its tensors keep their names. Nothing is checked but what would stop the conversion.
 

@@ -22,7 +22,7 @@ def migrated_settings(settings: Mapping[str, Any], macro: str = "") -> dict[str,
         macro: the macro network that they are applied to.
 
     Raises:
-        ConfigError: for a network in place of conv4, where version 0.1 had another macro network.
+        ConfigError: for a network instead of conv4, where version 0.1 had another macro network.
     """
     found = dict(settings)
     if found.get("model.network") == "conv4":  # a network of its own then, a macro network now; it has no stem

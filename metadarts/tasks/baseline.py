@@ -1,4 +1,5 @@
-"""The simplest few-shot classifier, in pixel space: a floor under every learned method and a gauge of a source."""
+"""The simplest few-shot classifier, in pixel space: a lower baseline for learned methods and a measure of a source's
+difficulty."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from metadarts.core.types import TaskBatch
 
 
 def nearest_class_mean(batch: TaskBatch) -> Tensor:
-    """Accuracy [T] of giving each query the class whose mean support image is nearest in squared distance.
+    """Accuracy [T] of assigning each query to the class with the nearest mean support image (squared distance).
 
     Padding rows count neither in the means nor in the accuracy. A class without support is never chosen.
     """

@@ -1,4 +1,4 @@
-"""The cache folder, and .npz files written whole or not at all and read without trust."""
+"""The cache folder, and .npz files that are written atomically and read without trust."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAMAGE = (
 
 
 class UnreadableFile(Exception):
-    """An .npz file that is missing or damaged; callers turn it into a message or build the file anew."""
+    """An .npz file that is missing or damaged; callers turn it into a message or rebuild the file."""
 
 
 @contextmanager

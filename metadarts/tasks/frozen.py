@@ -1,8 +1,8 @@
-"""Test episodes as a file: chosen once, named by a hash, the same for every method; an edited one is refused.
+"""Test episodes as a file: chosen once, identified by a hash, the same for every method; an edited file is rejected.
 
-Line 1 is JSON that says whose episodes they are and what they hash to; each further line is one task: its class
-numbers, and per class the image rows of its support and query images. Rows are numbers into the source, so the file is
-small and holds no pixels; the hash covers the source's content too (`episodes_sha256`).
+Line 1 is JSON with the source of the episodes and their hash; each further line is one task: its class numbers, and per
+class the image rows of its support and query images. Rows are numbers into the source, so the file is small and holds
+no pixels; the hash covers the source's content too (`episodes_sha256`).
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class FrozenEpisodes:
 
 
 def freeze(path: Path, sampler: EpisodeSampler, key: Key, tasks: int) -> FrozenEpisodes:
-    """The episodes in ``path``; where there is no such file, the first ``tasks`` of ``key`` are drawn and written.
+    """The episodes in ``path``; if there is no such file, the first ``tasks`` of ``key`` are drawn and written.
 
     Raises:
-        DataError: when the file is not what its hash vouches for, is of other data or numbers, or cannot be read.
+        DataError: when the file does not match its hash, belongs to other data or numbers, or cannot be read.
         RunError: when it cannot be written.
     """
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Open a source by name, or find which one reads a given path."""
+"""Open a source by name, or find the source that reads a given path."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def open_source(
 
     Args:
         name: a key of ``sources``.
-        place: its file or folder. None: glyphs need none; Omniglot, CIFAR-FS and FC100 are downloaded into the cache
-            folder, the ImageNets are looked for there, and 'folder' and 'npz' need one.
-        size: side of the images in pixels, at most `LARGEST`; 0 is the source's own ('npz': as found).
-        channels: 1 grey, 3 colour; 0 is the source's own ('folder' and 'npz' as found).
-        progress: told of those made while images are made that are not in the cache yet.
-        sources: the table of sources, for one with a user's own.
+        place: its file or folder. None: glyphs need no place; Omniglot, CIFAR-FS and FC100 are downloaded into the
+            cache folder; the ImageNets must be there; 'folder' and 'npz' require a place.
+        size: side of the images in pixels, at most `LARGEST`; 0 for that of the source ('npz': as found).
+        channels: 1 grey, 3 colour; 0 for those of the source ('folder' and 'npz' as found).
+        progress: reports the images built that are not in the cache yet.
+        sources: the table of sources, e.g. with a user's entries.
 
-    Raises ConfigError for a name that no source has or a size or number of channels that it cannot have, DataError
-    when its data are missing or unfit.
+    Raises ConfigError for an unknown name, size or number of channels, DataError when its data are missing or
+    unsuitable.
     """
     if name not in sources:
         raise ConfigError(f"unknown source {name!r}; {nearest(name, sources)}")
@@ -59,7 +59,7 @@ def open_source(
 
 
 def recognise(path: Path) -> str:
-    """The name of the source that reads ``path``, judged by names of files and arrays alone.
+    """The name of the source that reads ``path``, determined only from names of files and arrays.
 
     Raises ConfigError when two sources read it and one must be named, DataError when none does.
     """

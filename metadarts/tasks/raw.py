@@ -1,4 +1,4 @@
-"""Episodes before their pixels are numbers: small to move to a device, and finished there."""
+"""Episodes with raw pixels: small to move to a device, and finished there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RawBatch:
     """T tasks as their source stores them; `finish` makes the `TaskBatch`. All tensors are on one device.
 
     Args:
-        support_pixels: [T, S, C, H, W] uint8, not yet turned; or float images that need nothing more done to them.
+        support_pixels: [T, S, C, H, W] uint8, not yet rotated; or float images that need no further processing.
         support_labels: [T, S] int64; rows that the mask rejects hold 0.
         support_mask: [T, S] bool, False on padding rows, whose pixels may be anything.
         query_pixels: [T, Q, C, H, W] of the same type.
@@ -26,8 +26,8 @@ class RawBatch:
         query_mask: [T, Q] bool.
         ways: classes per task.
         ragged: whether any row is padding.
-        support_turns: [T, S] uint8, counter-clockwise turns by 90 degrees, even ones only where H and W differ; None
-            where the source turns no class.
+        support_turns: [T, S] uint8, counter-clockwise rotations by 90 degrees, only even numbers if H and W differ;
+            None if the source rotates no class.
         query_turns: [T, Q] uint8, or None.
         mean, std: [C] float32, see `Source`; None to leave images in [0, 1].
     """
@@ -51,7 +51,7 @@ class RawBatch:
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def over(self, tensors: Mapping[str, Tensor]) -> RawBatch:
-        """The same tasks where their tensors, given by name, are copies in other memory."""
+        """The same tasks with the given tensors, by name, which are copies in other memory."""
         return replace(self, **tensors)  # type: ignore[arg-type]  # the names are those of `tensors`
 
     def to(self, device: torch.device | str) -> RawBatch:
@@ -60,9 +60,9 @@ class RawBatch:
 
 
 def finish(raw: RawBatch) -> TaskBatch:
-    """Turn, scale to [0, 1], normalise, and put 0 where there is padding: the same bits on every device.
+    """Rotate, scale to [0, 1], normalise, and set padding to 0: bit-equal on every device.
 
-    A GPU is not waited for, nor asked anything. The result shares no memory with ``raw``.
+    A GPU is not synchronised. The result shares no memory with ``raw``.
     """
     images = (_finished(raw, raw.support_pixels, raw.support_turns, raw.support_mask),
               _finished(raw, raw.query_pixels, raw.query_turns, raw.query_mask))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Episodes: which classes and images make up a task. Choosing (`plan`) is apart from reading the pixels (`load`)."""
+"""Episodes: the classes and images of a task. Sampling (`plan`) is separate from reading the pixels (`load`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PADDING = -1
 
 
 class Episodes(Protocol):
-    """What training asks of whatever draws tasks: `EpisodeSampler`, or an adapter of another library's tasks."""
+    """The interface of task samplers for training: `EpisodeSampler`, or an adapter for another library's tasks."""
 
     @property
     def ways(self) -> int: ...
@@ -32,7 +32,7 @@ class Episodes(Protocol):
     def queries(self) -> int: ...
 
     def sample(self, key: Key, tasks: int, first: int = 0) -> TaskBatch:
-        """Tasks ``first`` to ``first + tasks``; task i is a function of ``key.child(i)`` alone. `finish` of `raw`."""
+        """Tasks ``first`` to ``first + tasks``; task i depends only on ``key.child(i)``. Equals `finish` of `raw`."""
         ...
 
     def raw(self, key: Key, tasks: int, first: int = 0) -> RawBatch:
@@ -75,7 +75,7 @@ class EpisodeSampler:
             supports are then padded to ``high`` per class and masked.
         queries: query images per class.
 
-    Raises DataError on construction when any class of the split is too small, so that nothing fails in mid-run.
+    Raises DataError on construction when any class of the split is too small, so that no error occurs during a run.
     """
 
     source: Source

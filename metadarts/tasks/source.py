@@ -1,4 +1,4 @@
-"""A source: labelled images and the classes that each split may use. Samplers draw episodes from it."""
+"""A source: labelled images and the classes of each split. Samplers draw episodes from it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ClassEntry:
     """One class of a source.
 
     Args:
-        name: what a person calls it, e.g. ``"GEORGIAN LETTER AN"`` or ``"Grantha/character01 rot090"``.
-        rows: [R] int64, the image rows that show it.
-        quarter_turns: counter-clockwise turns by 90 degrees applied when an image is loaded, 0 to 3.
+        name: readable name, e.g. ``"GEORGIAN LETTER AN"`` or ``"Grantha/character01 rot090"``.
+        rows: [R] int64, the image rows of the class.
+        quarter_turns: counter-clockwise rotations by 90 degrees applied when an image is loaded, 0 to 3.
     """
 
     name: str
@@ -41,8 +41,8 @@ class Source:
         images: [M, C, H, W] uint8, may be a memory-mapped file; in line drawings ink is 255.
         classes: the classes of all splits.
         split: 'train', 'val', 'test' -> class numbers (positions in ``classes``); no class is in two splits.
-        variety: [M] int, what else tells an image apart (its font, its drawer); the support and the query images of a
-            class come from different varieties where the class has enough of them. None: images are all alike.
+        variety: [M] int, a further attribute of an image (its font, its drawer); the support and the query images of a
+            class come from different varieties if the class has enough of them. None: no varieties.
         mean, std: per channel, in units of [0, 1] brightness; loaded images become ``(x - mean) / std``. None: they
             stay in [0, 1].
 
@@ -79,7 +79,8 @@ class Source:
 
     @cached_property
     def content_sha256(self) -> str:
-        """Hex digest of all that decides an episode's numbers: images, rows, turns, splits, varieties, mean and std."""
+        """Hex digest of everything that determines an episode's values: images, rows, rotations, splits, varieties,
+        mean and std."""
         digest = hashlib.sha256(repr(("metadarts source", self.images.shape, self.mean, self.std)).encode())
         for start in range(0, len(self.images), _ROWS_AT_ONCE):  # images may be a file larger than the memory
             digest.update(np.ascontiguousarray(self.images[start : start + _ROWS_AT_ONCE]).data)

@@ -1,8 +1,8 @@
-"""Conformance suites: a new part brings its reference and inherits the tests.
+"""Conformance suites: a new part provides its reference and inherits the tests.
 
-There is one for fused operators, update rules, operations of an edge, relaxations, search spaces, outer rules, costs,
-sources and selection rules; `ENGINES` has inner loops to check the batched one against. None of it needs pytest: a
-check raises AssertionError with a sentence that says what differs, where, and by how much.
+There are suites for fused operators, update rules, operations of an edge, relaxations, search spaces, outer rules,
+costs, sources and selection rules; `ENGINES` has reference inner loops for the batched one. They do not need pytest: a
+check raises AssertionError and says what differs, where, and by how much.
 
 >>> check_op(my_fast_op, my_plain_torch_op, [OpCase("odd sizes", {"x": (3, 5, 7, 2)})])
 """

@@ -1,4 +1,4 @@
-"""One notion of "equal" for every check."""
+"""The definition of "equal" for every check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metadarts.core.types import Params
 def check_close(what: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
     """Require the largest difference to be at most ``tolerance`` times the largest expected value, or times 1.
 
-    Tests draw their inputs from N(0, 1), so one is the natural floor: an expected zero needs some scale.
+    Tests draw their inputs from N(0, 1), so 1 is the natural minimum scale for an expected value of zero.
 
     Raises:
         AssertionError: naming ``what``; also when a shape differs or a value is not finite.
@@ -31,8 +31,8 @@ def check_close(what: str, actual: Tensor, expected: Tensor, tolerance: float) -
 def check_params_close(actual: Params, expected: Params, tolerance: float, floor: float = 1e-3) -> None:
     """Require every tensor of two dictionaries to differ by at most ``tolerance`` of its own largest value.
 
-    Where that value is below ``floor`` times the largest of all tensors, the latter is the scale: a gradient that is
-    zero by symmetry has no size of its own but rounding.
+    If that value is below ``floor`` times the largest of all tensors, the latter is the scale, because a gradient that
+    is zero by symmetry contains only rounding errors.
 
     Raises:
         AssertionError: naming every tensor that differs, or the names that only one side has.

@@ -18,11 +18,11 @@ SIDE, TASKS = 16, 2
 
 
 def check_cost(make: Callable[..., Cost]) -> None:
-    """Check a cost as configurations make it, ``make(height, width)``, on a small DARTS supernet.
+    """Check a cost as configurations create it, ``make(height, width)``, on a small DARTS supernet.
 
     Raises:
-        AssertionError: when the cost is not [T], not finite, below 0 for a discrete cell, of one task dependent on
-            another, or not the derivative that central differences find.
+        AssertionError: when the cost is not [T], not finite, or below 0 for a discrete cell; when it depends on other
+            tasks; or when its derivative differs from central differences.
     """
     cost = make(SIDE, SIDE)
     network = Network(NetworkSpec(in_channels=1, stem=(4, 6), channels=4), darts(nodes=2))

@@ -1,4 +1,4 @@
-"""Central differences that know where they may be trusted: not across a kink of ReLU or max pooling."""
+"""Central differences with a check of their validity: not across a kink of ReLU or max pooling."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class KinkPattern:
 
 @contextmanager
 def kink_pattern() -> Iterator[KinkPattern]:
-    """Record the pattern of what runs inside.
+    """Record the activation pattern of the code inside.
 
-    It sees calls of ``F.relu`` and ``F.max_pool2d``; so operators run in their folded implementation inside, which is
-    made of those, where fused kernels would show nothing.
+    It observes calls of ``F.relu`` and ``F.max_pool2d``. Therefore operators inside use their folded implementation,
+    which consists of these calls; fused kernels would not be observed.
     """
     pattern, relu, max_pool = KinkPattern(), F.relu, F.max_pool2d
 
@@ -86,7 +86,7 @@ def clean_difference(function: Callable[[float], float], steps: Sequence[float] 
     A kink lies within h when the patterns at -h, 0 and h are not the same.
 
     Raises:
-        AssertionError: when no ReLU or max pooling was seen at all, so that kinks would go unnoticed.
+        AssertionError: when no ReLU or max pooling was observed, so that kinks would go unnoticed.
     """
     here = _pattern(function, 0.0)
     for step in steps:

@@ -1,4 +1,4 @@
-"""check_meta_rule: an outer rule keeps the contract that masking, parts of a batch and recording rely on."""
+"""check_meta_rule: an outer rule fulfils the contract that masking, parts of a batch and recording require."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def check_meta_rule(rule: MetaRule) -> None:
     """Check that ``rule`` gives each task a gradient of every shared parameter and learned rate, and nothing else.
 
     Raises:
-        AssertionError: on a missing or unknown name or a wrong shape, gradients that require grad, parameters that were
-            changed, tasks that depend on one another, or an attribute ``stores`` that says neither of its values.
+        AssertionError: for a missing or unknown name or a wrong shape, gradients that require grad, changed parameters,
+            tasks that depend on each other, or an invalid attribute ``stores``.
     """
     if rule.stores not in STORES:
         raise AssertionError(f"stores: expected one of {STORES}, got {rule.stores!r}")

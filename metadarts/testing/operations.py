@@ -1,4 +1,4 @@
-"""check_operation: an operation of an edge computes, differentiates, folds and counts as everything relies on."""
+"""check_operation: an operation of an edge computes, differentiates, folds and counts correctly."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def check_operation(name: str, operation: Operation) -> None:
     """Check an operation at strides 1 and 2.
 
     Raises:
-        AssertionError: on a wrong shape or type, derivatives of first or second order that differ from central
-            differences in float64, tasks or edges that depend on one another, images that do not count but change the
-            statistics, a mask of needed edges that changes what is needed, fresh parameters of a wrong shape, a
-            negative cost, or layers written down by ``fold`` that give other logits.
+        AssertionError: for a wrong shape or type, derivatives of first or second order that differ from central
+            differences in float64, tasks or edges that depend on each other, images with weight zero that change the
+            statistics, a mask of needed edges that changes the needed outputs, initial parameters of a wrong shape, a
+            negative cost, or layers of ``fold`` that give other logits.
     """
     for stride in (1, 2):
         check_shapes(name, operation, stride)

@@ -1,7 +1,7 @@
 """check_op: a fast operator against its plain torch reference, in value and in every derivative up to the second.
 
-Where second order breaks, it breaks silently: a kernel that runs inside ``backward`` without a differentiable wrapper
-turns MAML into its first-order approximation and nothing says so. These checks are what says so.
+Second order breaks silently: a kernel that runs inside ``backward`` without a differentiable wrapper turns MAML into
+its first-order approximation without an error. These checks detect it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class OpCase:
     """One set of sizes and options to check an operator with.
 
     Args:
-        id: what is special about it.
+        id: a description of the case.
         inputs: the differentiable inputs by name, as shapes; their values are drawn from N(0, 1).
         constants: tensors that the operator reads but does not differentiate, by name, in float64.
         options: the other arguments, by name.
@@ -86,8 +86,8 @@ def check_op(
         reference: plain torch, differentiated by torch; runs in float64 on the CPU.
         cases: sizes and options.
         device: where ``fast`` runs.
-        layouts: further memory layouts by name, each a function that is given an input or an upstream gradient; it may
-            change the numbers, as expanded memory must, and is applied for ``reference`` too.
+        layouts: further memory layouts by name, each a function of an input or an upstream gradient. It may change the
+            numbers, as expanded memory must, and is also applied for ``reference``.
 
     Raises:
         AssertionError: naming the case, the setting, the derivative and the difference.
@@ -103,7 +103,7 @@ def check_op(
 def check_derivatives(fast: Op, reference: Op, case: OpCase, device: str = "cpu", dtype: torch.dtype = FAST) -> None:
     """The value and every derivative up to the second of one case, in one precision; part of what `check_op` checks.
 
-    For kernels that are interpreted, of which a whole `check_op` would take minutes.
+    For interpreted kernels, for which a whole `check_op` takes minutes.
 
     Raises:
         AssertionError: naming the case, the derivative and the difference.

@@ -1,4 +1,4 @@
-"""check_relaxation: mixing weights that can be differentiated twice, noise from its key alone, scores to derive by."""
+"""check_relaxation: mixing weights that can be differentiated twice, noise only from its key, scores for derivation."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ def check_relaxation(relaxation: Relaxation, *, smooth: bool = True, learns: boo
     """Check a relaxation at every inner step, at the beginning, in the middle of and at the end of a run.
 
     Args:
-        smooth: whether its derivatives are those of its values; those of straight-through estimators are not, and are
+        smooth: whether its derivatives are those of its values. Those of straight-through estimators are not, and are
             not checked.
-        learns: whether the alphas get a gradient from the weights; not so where paths are drawn.
+        learns: whether the alphas get a gradient from the weights; False for sampled paths.
 
     Raises:
-        AssertionError: on a wrong shape or type, weights that are not finite, have no graph or are not the same when
-            computed again, a weight for a candidate that is dropped for good, a device or a progress that only works as
-            a number, noise that its key does not decide, derivatives that differ from central differences, or scores
-            that are not finite double-precision numbers from 0 on or that rank the candidates of a row otherwise than
-            their alphas do.
+        AssertionError: for a wrong shape or type; weights that are not finite, have no graph or change when computed
+            again; a weight for a dropped candidate; a device or a progress that only works as a number; noise that its
+            key does not determine; derivatives that differ from central differences; or scores that are not finite
+            double-precision numbers of at least 0 or that rank the candidates of a row differently from their alphas.
     """
     key = Key(("check_relaxation",))
     alpha = torch.randn(SHAPE, dtype=torch.float64, generator=key.child("alpha").torch())
@@ -107,7 +106,7 @@ def _check_zeros(relaxation: Relaxation, alpha: Tensor, noise: Tensor | None) ->
 
 
 def _check_closed(relaxation: Relaxation, alpha: Tensor, at: Stage, noise: Tensor | None) -> None:
-    """A candidate that is dropped for good is as one that was never there."""
+    """A permanently dropped candidate has the effect of a missing one."""
     left = [0, 2, 3]
     closed = alpha.clone()
     closed[..., 1] = CLOSED

@@ -1,4 +1,4 @@
-"""check_rule: a differentiable update rule against the optimiser of torch.optim that it claims to be."""
+"""check_rule: a differentiable update rule against its reference optimiser of torch.optim."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAME = 1e-9
 
 
 def check_rule(rule: Rule, reference: Callable[..., Optimizer]) -> None:
-    """Check that ``rule`` takes the same steps as ``reference``, and that they can be differentiated through twice.
+    """Check that ``rule`` takes the same steps as ``reference``, and that the steps can be differentiated twice.
 
     Args:
         rule: the rule.

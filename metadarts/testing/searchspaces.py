@@ -1,4 +1,4 @@
-"""check_space: every primitive of a search space runs, and what a supernet of it counts and computes adds up."""
+"""check_space: every primitive of a search space runs, and counts and results of its supernet are consistent."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def check_space(
     """Check that metadarts can search ``space``.
 
     Args:
-        operations: of its primitives, for a table with a user's own.
-        structure: of a macro network of a user's own, for images of 1 channel, without affine batch norms in its cells.
+        operations: table of its primitives, e.g. with a user's entries.
+        structure: of a user's macro network, for images of 1 channel, without affine batch norms in its cells.
 
     Raises:
-        AssertionError: on a primitive without an implementation or with a wrong output shape, edges that do not
-            partition, parameters that do not add up, or a discrete network that cannot inherit from the supernet or is
-            not the supernet with all weight on its edges.
+        AssertionError: for a primitive without an implementation or with a wrong output shape, edges that do not
+            partition, parameters that do not add up, or a discrete network that cannot inherit from the supernet or
+            does not equal the supernet with all weight on its edges.
     """
     if missing := [name for name in space.primitives if name not in operations]:
         raise AssertionError(f"{space.name}: no implementation of {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""check_selection: a rule chooses a cell of the space, the same one each time, from what it is given alone."""
+"""check_selection: a rule selects a cell of the space, the same each time, only from its arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ SPACES = (
 
 
 def searched_at(space: SearchSpace, alphas: Mapping[str, Tensor]) -> Searched:
-    """What a search that ended at ``alphas`` (decision -> [rows, candidates]) knows, under the default relaxation."""
+    """The result of a search that ended with ``alphas`` (decision -> [rows, candidates]), for the default
+    relaxation."""
     network = Network(NetworkSpec(in_channels=1, channels=4, stem=(4, 6)), space)
     mixing = network.weights_of({ALPHA_PREFIX + name: table for name, table in alphas.items()})
     return Searched(space, alphas, network.relaxation, mixing)
@@ -36,11 +37,11 @@ def searched_at(space: SearchSpace, alphas: Mapping[str, Tensor]) -> Searched:
 
 @dataclass(frozen=True)
 class AdditiveJudge:
-    """An accuracy that is a sum over edges and operations of mixing weight times worth: its best cell is known.
+    """An accuracy that is the sum over edges and operations of mixing weight times worth, so its best cell is known.
 
     Args:
-        worth: cell -> [E, P], 0 to 1; that of ``none`` counts too.
-        seen: every candidate that was judged.
+        worth: cell -> [E, P], 0 to 1; that of ``none`` also counts.
+        seen: every evaluated candidate.
     """
 
     worth: Mapping[str, Tensor]
@@ -53,11 +54,11 @@ class AdditiveJudge:
 
 
 def check_selection(rule: SelectionRule) -> None:
-    """Check a selection rule on small spaces of every kind.
+    """Check a selection rule on small spaces of every type.
 
     Raises:
-        AssertionError: on a cell that is not of the space or keeps ``none``, another cell for the same arguments, more
-            candidates than it says it has judged, candidates of another form, or anything that it was given changed.
+        AssertionError: for a cell that is not in the space or keeps ``none``, another cell for the same arguments, more
+            evaluated candidates than `judged` declares, candidates of a wrong form, or changed arguments.
     """
     for space in SPACES:
         _check_in(space, rule)

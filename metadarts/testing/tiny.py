@@ -1,4 +1,4 @@
-"""Tasks of noise and networks of a few thousand weights: for checks that care about numbers and not about learning."""
+"""Tasks of noise and networks of a few thousand weights, for numerical checks without learning."""
 
 from __future__ import annotations
 

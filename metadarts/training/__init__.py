@@ -1,4 +1,4 @@
-"""Where everything meets: configurations, building, the search loop, run folders, evaluation."""
+"""Configurations, building, the search loop, run folders, evaluation."""
 
 from .build import Experiment as Experiment
 from .build import build as build

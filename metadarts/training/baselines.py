@@ -1,4 +1,4 @@
-"""Simple methods on the same held-out tasks: what adaptation must beat."""
+"""Simple baselines on the same held-out tasks, which adaptation must beat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .evaluation import evaluate_run
 
 RANDOM_CELLS = 4
 AT_THE_CUT = 2 + RANDOM_CELLS
-"""Networks that are measured as they were when the cell was cut out."""
+"""Networks that are measured as they were when the cell was extracted."""
 SUPERNET_ROW, CUT_ROW = "supernet when the cell was cut out, adapted", "the cell at that moment, adapted"
 RANDOM_ROW = f"{RANDOM_CELLS} random cells at that moment, adapted"
 UNADAPTED_ROW, PIXELS_ROW = "un-adapted network: the meta-learned start, 0 steps", "pixels, nearest class mean"
@@ -38,7 +38,7 @@ def compare(
     """The adapted network beside its own un-adapted start and nearest class means, on the same test tasks.
 
     Args:
-        cut: of a run that committed, the supernet just before its cell was cut out, with all of its candidates: it is
+        cut: of a run that committed, the supernet just before its cell was extracted, with all of its candidates: it is
             compared too, and at that moment the run's cell with random ones.
 
     Returns:

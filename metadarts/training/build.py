@@ -31,7 +31,7 @@ LIBRARY = "learn2learn"
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a configuration stands for, on one device."""
+    """The objects of a configuration, on one device."""
 
     config: Config
     source: Source | Tasksets
@@ -47,10 +47,10 @@ class Experiment:
         return Key.from_seed(self.config.training.seed)
 
     def sampler(self, split: str) -> Episodes:
-        """Training episodes with the training number of queries, held-out ones with the evaluation's.
+        """A sampler of episodes: with the number of queries of training or, for held-out tasks, of evaluation.
 
         Raises:
-            DataError: where the split cannot give them; names the settings that say so.
+            DataError: when the split cannot provide them; names the settings that require them.
         """
         tasks, evaluate = self.config.tasks, self.config.evaluate
         training = split == "train"
@@ -71,13 +71,13 @@ class Experiment:
         return self.with_noise(finish(self.training_raw(step)).to(self.device), step)
 
     def with_noise(self, batch: TaskBatch, step: int) -> TaskBatch:
-        """``batch`` with what the relaxation draws for it in outer step ``step``; itself where that is nothing."""
+        """``batch`` with the draws of the relaxation for outer step ``step``; unchanged if it draws nothing."""
         key = self.key.child("relaxation", step)
         noise = self.learner.noise(batch.tasks, self.config.inner.steps, key)
         return batch.with_noise({name: drawn.to(self.device) for name, drawn in noise.items()}) if noise else batch
 
     def training_raw(self, step: int) -> RawBatch:
-        """The same batch as its source stores it, on the CPU: what a `Prefetcher` makes ahead. For any thread."""
+        """The same batch as its source stores it, on the CPU, for a `Prefetcher`. May be called from any thread."""
         return self.sampler("train").raw(self.key.child("train", step), self.config.training.tasks)
 
     def fresh_state(self) -> MetaState:
@@ -86,9 +86,9 @@ class Experiment:
         return MetaState.create(params, task_names(params), self.config.inner, self.config.outer)
 
     def of_checkpoint(self, checkpoint: Checkpoint) -> Experiment:
-        """The experiment with the network that ``checkpoint`` has: less of it where the run dropped some for good.
+        """The experiment with the network of ``checkpoint``, without the candidates that the run dropped.
 
-        Raises GenotypeError where the checkpoint names a cell of another space.
+        Raises GenotypeError if the checkpoint names a cell of another space.
         """
         genotype, network = checkpoint.facts.get(COMMITTED), self.network
         if not network.mixes:
@@ -100,7 +100,7 @@ class Experiment:
         return replace(self, learner=replace(self.learner, network=left))
 
     def committed_facts(self) -> dict[str, str]:
-        """What a checkpoint says of the cell that a run has committed to; nothing where its network mixes, or was one
+        """The facts of a checkpoint about the cell to which a run has committed; empty if its network mixes, or was one
         cell from the beginning."""
         genotype = self.network.genotype
         return {} if genotype is None or self.config.model.network == "cell" else {COMMITTED: str(genotype)}
@@ -110,9 +110,10 @@ class Experiment:
         require_fit(self.network, params)
 
     def rehearse(self) -> None:
-        """Make the fresh state and one training task's support loss, so that what cannot run fails before it begins.
+        """Create the initial state and compute one training task's support loss, so that errors occur before the run
+        begins.
 
-        Raises NumericsError for images too small for the network, and what torch raises when memory runs out.
+        Raises NumericsError for images too small for the network, and torch's error when memory runs out.
         """
         state, batch = self.fresh_state(), self.training_batch(0).task(0)
         own = batched(state.params, 1)
@@ -165,7 +166,7 @@ def build(config: Config, device: str = "cpu", progress: Watch | None = None) ->
     """Open the data and build the learner of ``config``.
 
     Args:
-        progress: told of the images read where reading them takes long.
+        progress: reports the images read if reading takes long.
 
     Raises:
         MetadartsError: a missing or unfit data set, or a configuration out of range.

@@ -1,8 +1,8 @@
-"""The tables of variants that a configuration chooses from, with a user's own entries where plug-ins are loaded.
+"""The tables of variants that a configuration chooses from, including the user's entries if plug-ins are loaded.
 
-A plug-in is one module of the user's own, written as the modules of our packages are: an ``OPERATION``, ``RELAXATION``,
-``SPACE``, ``MACRO``, ``RULE``, ``COST``, ``SOURCE`` or ``SELECTION`` in it is an entry called as the module. Its code
-runs, so it is loaded only where the user names it.
+A plug-in is a user's module in the form of the modules of our packages: an ``OPERATION``, ``RELAXATION``, ``SPACE``,
+``MACRO``, ``RULE``, ``COST``, ``SOURCE`` or ``SELECTION`` in it is an entry with the module's name. Its code runs, so
+it is loaded only if the user names it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How a run commits to one cell: what it drops for good, and when.
+"""How a run commits to one cell: the candidates that it drops permanently, and when.
 
-Candidates that weigh next to nothing go first (MetaNAS, Elsken et al., CVPR 2020, section 3.3), then each edge keeps
-one operation, and then each node its inputs: the one cell that is left is meta-trained on to the end of the run.
+Candidates with almost no weight are dropped first (MetaNAS, Elsken et al., CVPR 2020, section 3.3). Then each edge
+keeps one operation, and then each node keeps its inputs. The remaining cell is meta-trained to the end of the run.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from metadarts.spaces import Kept
 
 @dataclass(frozen=True)
 class Commitment:
-    """When a run drops what, as shares of the run; 1 is never.
+    """When a run drops candidates, as fractions of the run; 1 is never.
 
     Args:
         drop_below: candidates whose mixing weight is below this are dropped, from ``drop_from`` on; 0 for none. An edge
             keeps its best operation, a node its best inputs.
-        drop_from: from when on.
-        operations: when every edge keeps its best operation alone.
-        cell: when the cell is cut out. From then on the run has a discrete network.
-        every: how much of the run lies between two looks at what may be dropped.
+        drop_from: fraction of the run from which candidates are dropped.
+        operations: when every edge keeps only its best operation.
+        cell: when the cell is extracted. From then on the run trains a discrete network.
+        every: fraction of the run between two checks of what may be dropped.
 
     Raises:
-        ConfigError: for shares out of order or of range.
+        ConfigError: for fractions out of order or out of range.
     """
 
     drop_below: float = 0.0

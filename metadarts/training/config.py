@@ -1,4 +1,4 @@
-"""The whole of an experiment as data, read and written as YAML without tags."""
+"""A complete experiment as data, read and written as YAML without tags."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Tasks:
 
     Args:
         source: a name of `metadarts.tasks.SOURCES`, or "learn2learn:NAME" for a taskset of that library.
-        file: the source's data (.npz file or folder); empty for built-in data and for the source's usual place.
-        size: height and width to bring images to, in pixels; 0 for the source's own.
-        channels: 1 or 3 to convert images to grey or colour; 0 for what they are.
+        file: the source's data (.npz file or folder); empty for built-in data and for the source's default place.
+        size: height and width of images after resizing, in pixels; 0 for those of the source.
+        channels: 1 or 3 to convert images to grey or colour; 0 to keep them.
         ways: classes per task.
-        train_ways: classes per training task, or as many as there are (not of learn2learn's tasksets); 0 for ``ways``.
-            More than at test time is a harder, richer lesson (Snell et al., 2017, section 2.6).
+        train_ways: classes per training task, or all classes if there are fewer (not for learn2learn's tasksets); 0 for
+            ``ways``. More ways than at test time make harder training tasks (Snell et al., 2017, section 2.6).
         shots: support images per class.
-        queries: query images per class while training; evaluation has its own number.
+        queries: query images per class in training; evaluation has a separate number.
     """
 
     source: str = "glyphs"
@@ -63,18 +63,18 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Model:
-    """What every network is told, whatever its space and its macro structure.
+    """Settings of every network, independent of its space and its macro structure.
 
     Args:
         network: "supernet", or "cell", the discrete network of ``genotype``.
-        genotype: of "cell", as DARTS writes it.
-        pool_norm: batch norm after the pools of cells (T-NAS: in the search network, not in a derived cell's).
+        genotype: the genotype for "cell", in DARTS's notation.
+        pool_norm: batch norm after the pools of cells (T-NAS: in the search network, not in that of a derived cell).
         head: "shared" or "prototype".
         affine: affine batch norms inside cells.
-        bn: "transductive" or "support", in training and evaluation alike.
+        bn: batch-norm statistics in training and evaluation: "transductive" or "support".
         precision: "fp32" or "bf16"; "fp64" computes in double precision on float32 parameters, for checks.
-        partial: K, candidates of a supernet run on 1/K of the channels and the others pass by them; a cell that is cut
-            out runs on all and inherits no weights.
+        partial: K: candidates of a supernet run on 1/K of the channels and the others bypass them; an extracted cell
+            runs on all channels and inherits no weights.
     """
 
     network: str = "supernet"
@@ -89,25 +89,25 @@ class Model:
 
 @dataclass(frozen=True)
 class Training:
-    """The outer loop's length and rhythm.
+    """Length and intervals of the outer loop.
 
     Args:
-        meta_steps: stop after so many outer updates; 0 for no limit.
-        minutes: stop after so much wall time, validations included; 0 for no limit. One of the two must be given. A
-            run limited by minutes is not reproducible step for step, since its length depends on the machine.
+        meta_steps: stop after this number of outer updates; 0 for no limit.
+        minutes: stop after this wall time, validations included; 0 for no limit. One of the two must be given. A run
+            limited by minutes is not reproducible step for step, since its length depends on the machine.
         tasks: tasks per meta-batch.
-        micro_batch: the most tasks per pass; 0 for all at once where they fit.
-        memory_gb: the most that a search may hold, in GB of 10^9 bytes (.inf: no limit); none for 80 % of what is free.
-            What is predicted not to fit is done in smaller parts, see `metadarts.training.memory_plan`.
-        fit_memory: when memory runs out, halve the tasks per pass and go on; the mean over tasks stays the same.
-        engine: "batched", or "loop" or "higher" to check it against; see `metadarts.testing.engines`.
+        micro_batch: maximum number of tasks per pass; 0 for all at once if they fit.
+        memory_gb: memory limit of a search, in GB of 10^9 bytes (.inf: no limit); none for 80 % of the free memory.
+            Work that is predicted not to fit is done in smaller parts, see `metadarts.training.memory_plan`.
+        fit_memory: if memory runs out, halve the tasks per pass and continue; the mean over tasks stays the same.
+        engine: "batched", or "loop" or "higher" as references; see `metadarts.testing.engines`.
         capture: on a GPU, record the meta-step once and replay it (engine "batched").
-        tf32: on a GPU, let products of float32 keep 10 of their 23 bits of mantissa (TensorFloat-32), which is faster.
-        validations: how many times, evenly spread over the run, to validate.
-        validation_tasks: tasks per validation; always the same ones.
-        save_seconds: how often to write the checkpoint to go on from, besides at every validation.
-        cost_strength: what the architecture's cost weighs in the query loss, see `Config.cost`.
-        seed: of everything random.
+        tf32: on a GPU, use TensorFloat-32 for float32 products (10 instead of 23 bits of mantissa), which is faster.
+        validations: number of validations, evenly spread over the run.
+        validation_tasks: tasks per validation; always the same tasks.
+        save_seconds: interval in seconds between checkpoints for resuming, in addition to those at validations.
+        cost_strength: weight of the architecture's cost in the query loss, see `Config.cost`.
+        seed: seed of all random numbers.
     """
 
     meta_steps: int = 0
@@ -128,7 +128,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """How a run is measured.
+    """Settings of the evaluation of a run.
 
     Args:
         steps: inner steps on a held-out task.
@@ -148,12 +148,12 @@ class Config:
     Args:
         space: the search space, an entry of `metadarts.spaces.SPACES`.
         macro: the network around the cells, an entry of `metadarts.networks.MACROS`.
-        relaxation: from alphas to mixing weights, an entry of `metadarts.relaxations.RELAXATIONS`.
+        relaxation: the function from alphas to mixing weights, an entry of `metadarts.relaxations.RELAXATIONS`.
         meta: the outer rule, an entry of `metadarts.meta.RULES`.
-        cost: what the architecture's cost is, an entry of `metadarts.costs.COSTS`, or "none"; ``cost_strength`` is
-            what it weighs in the query loss.
+        cost: the architecture's cost, an entry of `metadarts.costs.COSTS`, or "none"; ``cost_strength`` is its weight
+            in the query loss.
         commit: how the run commits to one cell.
-        catalogue: the tables that names are looked up in; with a user's own entries where plug-ins are loaded.
+        catalogue: the tables in which names are looked up, including the user's entries if plug-ins are loaded.
     """
 
     tasks: Tasks = field(default_factory=Tasks)
@@ -192,7 +192,7 @@ class Config:
         return relaxation
 
     def engine(self) -> Engine | None:
-        """What runs the inner loop, see `metadarts.testing.ENGINES`. Raises ConfigError."""
+        """The engine of the inner loop, see `metadarts.testing.ENGINES`. Raises ConfigError."""
         return ENGINES[self.training.engine]
 
     def meta_rule(self) -> MetaRule:
@@ -201,7 +201,7 @@ class Config:
         return rule
 
     def penalty(self, image: Image) -> Penalty | None:
-        """What the architecture's cost adds to the query loss; None for nothing. Raises ConfigError."""
+        """The term of the architecture's cost in the query loss; None for none. Raises ConfigError."""
         if self.cost.name == NO_COST:
             return None
         if not (image.height and image.width):
@@ -210,15 +210,15 @@ class Config:
         return Penalty(cost, self.training.cost_strength)
 
     def network_name(self) -> str:
-        """The network in a word: "cell", or the macro network of a supernet."""
+        """Name of the network: "cell", or the macro network of a supernet."""
         return "cell" if self.model.network == "cell" else self.macro.name
 
     def has_alphas(self) -> bool:
-        """Whether there is an architecture to search: not in a discrete network, nor in one without cells."""
+        """Whether there is an architecture to search: False for a discrete network and for one without cells."""
         return self.model.network == "supernet" and self.build_network().mixes
 
     def committed(self, genotype: str) -> Config:
-        """The same of the one cell ``genotype`` that its run was left with."""
+        """The same configuration for the cell ``genotype`` to which the run committed."""
         return replace(self, model=replace(self.model, network="cell", genotype=genotype))
 
     def cell(self) -> Genotype | None:
@@ -340,8 +340,8 @@ _LEAST = (
 def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     """``config`` with "group.field" settings applied; text values are read as YAML scalars.
 
-    Settings of version 0.1 are understood, see `metadarts.store.migration`; "inner.rates" is short for the rates of the
-    parameter groups, see `written_out`.
+    Settings of version 0.1 are accepted, see `metadarts.store.migration`; "inner.rates" is an abbreviation for the
+    rates of the parameter groups, see `written_out`.
 
     Raises:
         ConfigError: one message naming every unknown field, with the nearest valid one, and every wrong value.
@@ -419,8 +419,8 @@ def load_config(path: Path, plugins: Sequence[str] = ()) -> Config:
     """Read a config.yaml.
 
     Args:
-        plugins: modules or files with entries of the user's own. Those that the file names must be among them: the code
-            that a file names is never run unasked.
+        plugins: modules or files with the user's entries. They must include those that the file names: code that a file
+            names never runs without the user's request.
 
     Raises:
         ConfigError: on unreadable YAML, tags, unknown fields, wrong values, and plug-ins that are missing or changed.

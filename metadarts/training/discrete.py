@@ -1,4 +1,4 @@
-"""A run's checkpoint as one discrete cell, with the weights it had in the supernet."""
+"""A run's checkpoint as one discrete cell, with inherited weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 100_000
 
 
 def read_genotype(path: Path) -> Genotype:
-    """Read what `derive` wrote: DARTS's text, or JSON. The text is parsed, never evaluated. Raises GenotypeError."""
+    """Read a file from `derive`: DARTS's text, or JSON. The text is parsed, never evaluated. Raises GenotypeError."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(LONGEST).strip()
@@ -30,7 +30,7 @@ def read_genotype(path: Path) -> Genotype:
 
 
 def discretised(experiment: Experiment, checkpoint: Checkpoint, genotype: Genotype) -> tuple[Experiment, Checkpoint]:
-    """The experiment with the discrete network of ``genotype``, and the checkpoint with what it inherits.
+    """The experiment with the discrete network of ``genotype``, and the checkpoint with the inherited weights.
 
     Raises GenotypeError when ``genotype`` is not a point of the experiment's space.
     """

@@ -1,4 +1,4 @@
-"""What a result was obtained on."""
+"""The environment of a result: machine and versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring a finished run. The checkpoint is fixed before this file is reached."""
+"""Evaluation of a finished run. The checkpoint is fixed before this module is used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def evaluate_run(
     progress: Watch | None = None,
     seed: int = 0,
 ) -> Report:
-    """Adapt ``checkpoint`` to ``tasks`` fixed tasks of ``split`` and measure them; ``seed`` is that of the tasks."""
+    """Adapt ``checkpoint`` to ``tasks`` fixed tasks of ``split`` and evaluate them; ``seed`` is the seed of the
+    tasks."""
     config = experiment.config
     inner, episodes = evaluation_inner(config), held_out(experiment, split, seed)
 

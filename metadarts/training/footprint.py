@@ -1,4 +1,4 @@
-"""How much memory one meta-gradient takes, found by running a small one and looking at what the process holds.
+"""The memory of one meta-gradient, found by running a small one and measuring the memory of the process.
 
 One task and a few inner steps are enough: everything that grows with the work grows linearly, in the tasks of a pass
 and in the inner steps. Counting the tensors that are alive would not be: a heap that serves large and small blocks in

@@ -1,4 +1,4 @@
-"""Every setting with its value and its meaning, as `metadarts search --list-settings` shows them."""
+"""All settings with values and meanings, as `metadarts search --list-settings` shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory there is, and when it runs out: say what to lower, or go on with smaller parts where allowed."""
+"""Available memory, and its exhaustion: say what to lower, or continue with smaller parts if allowed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def usable_bytes(device: torch.device, root: Path = ROOT) -> int | None:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """name -> number of a file of lines "Name: number unit"; empty where there is none."""
+    """name -> number of a file of lines "Name: number unit"; empty if there is none."""
     try:
         lines = [line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:

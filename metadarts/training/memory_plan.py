@@ -1,7 +1,7 @@
-"""The memory plan of a search: what is done at once and what is recomputed, so that the peak fits; chosen before a run.
+"""The memory plan of a search: tasks per pass and recomputed steps, so that the peak fits; chosen before a run.
 
-Cheapest in time first: everything at once; more and more inner steps recomputed in the outer backward (about one more
-forward and backward each; exact, to the bit); fewer tasks per pass (the sum over tasks is rounded otherwise).
+Plans in order of increasing time: everything at once; more and more inner steps recomputed in the outer backward (about
+one more forward and backward each; bit-equal); fewer tasks per pass (the sum over tasks is rounded differently).
 """
 
 from __future__ import annotations

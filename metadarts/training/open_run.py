@@ -1,4 +1,4 @@
-"""A run on disk, opened to be used: the one place that finds its configuration, its checkpoint and its data."""
+"""A run on disk: the one place that finds its configuration, its checkpoint and its data."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .records import RunFolder
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run. What is not asked for is not read: drawing its cell needs no data.
+    """A run. Its parts are read on request: drawing its cell needs no data.
 
     Args:
-        folder: where it lies.
-        configured: as it was configured, with the settings that `open_run` was given.
+        folder: its folder.
+        configured: its configuration, with the settings given to `open_run`.
         name: of its checkpoint.
-        device: where it is computed.
+        device: the device of its computations.
     """
 
     folder: RunFolder
@@ -45,18 +45,19 @@ class OpenRun:
 
     @cached_property
     def config(self) -> Config:
-        """Of the checkpoint's network: of one cell where the run has committed to it. Raises RunError."""
+        """The configuration for the checkpoint's network: for one cell if the run has committed to it. Raises
+        RunError."""
         if not (self.configured.commit.ends_in_a_cell and self.folder.has(self.name)):
             return self.configured
         genotype = self.checkpoint.facts.get(COMMITTED)
         return self.configured if genotype is None else self.configured.committed(genotype)
 
     def experiment(self, source: Source | Tasksets | None = None, progress: Watch | None = None) -> Experiment:
-        """Data and network, which the checkpoint fits.
+        """Data and network for the checkpoint.
 
         Args:
-            source: the data, where they are open already.
-            progress: told of images read, where reading them takes long.
+            source: the data, if they are already open.
+            progress: reports the images read if reading takes long.
 
         Raises:
             DataError: when classes that the run was trained on would be measured on, see `check_data`.
@@ -85,18 +86,18 @@ def open_run(
     """Open the run folder at ``path``.
 
     Args:
-        checkpoint: "best", the one of highest validation accuracy; "last"; or, of a run that committed, "supernet", of
-            the moment before its cell was cut out.
+        checkpoint: "best", the one of highest validation accuracy; "last"; or, for a run that committed, "supernet":
+            the state before its cell was extracted.
         device: "cpu" or "cuda".
-        data: where its data lie now, if they moved: a name or a path, see `data_settings`.
-        data_root: where the data of a name lie now.
-        settings: "group.field" settings in place of its own; None among the values leaves the run's.
+        data: the current place of its data, if they moved: a name or a path, see `data_settings`.
+        data_root: the current place of the data of a name.
+        settings: "group.field" settings that replace its own; a value of None keeps that of the run.
         finished: require that its search has ended.
-        plugins: modules or files with entries of the user's own that its configuration names, see `load_config`.
+        plugins: modules or files with the user's entries that its configuration names, see `load_config`.
 
     Raises:
         RunError: when there is no run, or its search has not ended and ``finished`` asks for that.
-        ConfigError: when its configuration cannot be read, or a setting is none.
+        ConfigError: when its configuration cannot be read, or a setting does not exist.
     """
     folder = RunFolder.open(path, plugins)
     config = folder.config()

@@ -1,4 +1,4 @@
-"""What a search writes down: the contents of its records, as plain numbers for metrics.jsonl and TensorBoard."""
+"""The contents of a search's records, as plain numbers for metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def alpha_facts(params: Params, network: Network, at: Stage, before: Genotype | 
 
     Args:
         at: the stage of the mixing weights in use.
-        before: the cell of the last such record; None where there is none to compare with.
+        before: the cell of the last such record; None if there is none to compare with.
     """
     alphas = alphas_of(params)
     tables = {
@@ -92,13 +92,13 @@ def recorded_cell(record: Mapping[str, Any]) -> Genotype | None:
 
 
 def commit_facts(network: Network) -> dict[str, Any]:
-    """What is left of the network after candidates were dropped for good."""
+    """What is left of the network after candidates were permanently dropped."""
     if network.genotype is not None:
         return {"genotype": str(network.genotype)}
     return {"candidates": (network.kept or Kept.everything(network.space)).count}
 
 
 def means(table: Tensor) -> list[float | None]:
-    """Mean of every row over its finite values; None where there is none, which is what JSON has for it."""
+    """Mean of every row over its finite values; None if there is none, which is what JSON has for it."""
     rows = [row[isfinite(row)] for row in table]
     return [float(row.mean()) if len(row) else None for row in rows]

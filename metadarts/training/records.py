@@ -1,4 +1,4 @@
-"""Run folders: what a run leaves on disk.
+"""Run folders: the files of a run.
 
 config.yaml            the resolved configuration
 env.json               versions, device, threads, the hash of the data
@@ -51,7 +51,7 @@ class RunFolder:
     """One run on disk.
 
     Args:
-        plugins: modules or files with entries of the user's own that its configuration names, see `load_config`.
+        plugins: modules or files with the user's entries that its configuration names, see `load_config`.
     """
 
     def __init__(self, path: Path, plugins: Sequence[str] = ()) -> None:
@@ -71,13 +71,13 @@ class RunFolder:
 
     @staticmethod
     def create(path: Path, config: Config, environment: dict[str, Any], plugins: Sequence[str] = ()) -> RunFolder:
-        """A new folder with config.yaml and env.json; it appears whole or not at all.
+        """A new folder with config.yaml and env.json, created atomically.
 
         Args:
-            plugins: modules or files with entries of the user's own that ``config`` names.
+            plugins: modules or files with the user's entries that ``config`` names.
 
         Raises:
-            RunError: when ``path`` exists or cannot be made.
+            RunError: when ``path`` exists or cannot be created.
         """
         RunFolder.require_new(path)
         scaffold = RunFolder(path.with_name(f".{path.name}-{os.getpid()}"))
@@ -110,12 +110,14 @@ class RunFolder:
         return (self.path / "finished.json").is_file()
 
     def require_finished(self) -> None:
-        """Require that the search has ended. Raises RunError: the test classes wait for a fixed checkpoint."""
+        """Require that the search has ended. Raises RunError: evaluation on test classes requires a fixed
+        checkpoint."""
         if not self.is_finished:
             raise RunError(f"{self.path}: its search has not ended, and test classes wait for that; use --split val")
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the folder while searching in it; the system lets go when the process dies. Raises RunError if held."""
+        """Lock the folder during a search; the system releases the lock when the process ends. Raises RunError if
+        locked."""
         busy = f"{self.path}: another search is running in it; wait for it, or stop it first"
         return locked(self.path / ".lock", busy)
 
@@ -123,7 +125,7 @@ class RunFolder:
         return load_config(self.path / "config.yaml", self.plugins)
 
     def environment(self) -> dict[str, Any]:
-        """What env.json says of the machine and the data; empty where it cannot be read."""
+        """Facts about the machine and the data from env.json; empty if it cannot be read."""
         return fitting_file(self.path / "env.json", dict) or {}
 
     def write(self, name: str, text: str) -> Path:
@@ -138,7 +140,7 @@ class RunFolder:
         append_line(self.path / METRICS, json.dumps(facts))
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl whose "kind" is ``kind``; a last line that a kill cut short is left out.
+        """The lines of metrics.jsonl whose "kind" is ``kind``; a last line that a kill truncated is ignored.
 
         Raises RunError when another line is not a record.
         """
@@ -153,13 +155,13 @@ class RunFolder:
         return [{"kind": kind} | record.more for record in found if record.kind == kind]
 
     def settled_metrics(self) -> int:
-        """Bytes of metrics.jsonl so far, all of them on disk. Raises RunError."""
+        """Current size of metrics.jsonl in bytes, all of them on disk. Raises RunError."""
         path = self.path / METRICS
         sync(path)
         return path.stat().st_size if path.exists() else 0
 
     def cut_metrics(self, size: int) -> None:
-        """Drop what was recorded after the first ``size`` bytes, and a last line that is not whole. Raises RunError."""
+        """Drop records after the first ``size`` bytes, and an incomplete last line. Raises RunError."""
         path = self.path / METRICS
         try:
             if path.exists():

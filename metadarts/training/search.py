@@ -1,7 +1,7 @@
-"""The search: meta-training of the supernet, watched on validation classes, able to stop and go on at any step.
+"""The search: meta-training of the supernet, validated on validation classes. It can stop and resume at any step.
 
-Every draw is a function of the seed and the step, so a search is determined by its configuration and where it stands;
-checkpoint "last" holds all of the latter. A run limited by ``meta_steps`` that goes on from it ends bit for bit as the
+Every draw is a function of the seed and the step, so the configuration and the current state determine a search;
+checkpoint "last" contains the whole state. A run limited by ``meta_steps`` that resumes from it ends bit for bit like a
 run that never stopped (on a CPU, with the same number of threads).
 """
 
@@ -81,20 +81,20 @@ def search(
     watch: Callable[[SearchProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> MetaState:
-    """Meta-train from where ``run`` stands (fresh, or its checkpoint "last") to the end.
+    """Meta-train from the state of ``run`` (new, or its checkpoint "last") to the end.
 
-    Checkpoint "best" is the one of highest validation accuracy, "last" the one to go on from. The search holds the
-    run's lock.
+    Checkpoint "best" has the highest validation accuracy; a resumed run starts from "last". The search holds the run's
+    lock.
 
     Args:
-        watch: told of every outer step.
-        stop: polled between steps and within validations; once it says True, "last" is written and the search ends.
+        watch: called after every outer step.
+        stop: polled between steps and within validations; when it returns True, "last" is written and the search ends.
 
     Raises:
-        SearchStopped: when ``stop`` said so.
-        NumericsError: when a whole meta-batch leaves the finite numbers; "last" holds the state before it.
-        ResourceError: when memory runs out and may not be fitted, or one task does not fit; "last" is written as well.
-        RunError: when the folder is in use, cannot be written, or holds a checkpoint of something else.
+        SearchStopped: when ``stop`` returned True.
+        NumericsError: when a whole meta-batch is non-finite; "last" contains the state before it.
+        ResourceError: when memory runs out without ``fit_memory``, or one task does not fit; "last" is also written.
+        RunError: when the folder is in use, cannot be written, or contains a checkpoint of something else.
     """
     with run.lock():
         remember(run, experiment.source)

@@ -1,4 +1,4 @@
-"""Choosing the cell of a finished search: by its alphas, or by accuracy on tasks of the validation classes."""
+"""Selection of the cell of a finished search: by its alphas, or by accuracy on tasks of the validation classes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TaskJudge:
         experiment, checkpoint: the run.
         tasks: how many.
         candidates: how many are expected; for the share done.
-        progress: told of the candidates judged and of the highest accuracy so far.
+        progress: reports the candidates evaluated and the highest accuracy so far.
     """
 
     experiment: Experiment

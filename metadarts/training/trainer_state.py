@@ -1,4 +1,4 @@
-"""Where a search stands, beside its `MetaState`, as the plain numbers that a checkpoint keeps."""
+"""The state of a search in addition to its `MetaState`, as the plain numbers that a checkpoint stores."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ def draw_alphas(
     Args:
         alphas: for each cell type of ``space`` its raw alphas, array-like [E, P].
         space: names the rows and the columns.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
-        title: printed on top.
-        relaxation: from alphas to weights; None is the softmax.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
+        title: title of the figure.
+        relaxation: from alphas to weights; None for the softmax.
 
     Raises:
         ConfigError: when the suffix is neither .svg nor .png.

@@ -1,4 +1,4 @@
-"""Draw the cells of several genotypes side by side, with what sets each apart from the first."""
+"""Draw the cells of several genotypes side by side, with their differences from the first."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def draw_genotypes(
 ) -> None:
     """Write the cells of each genotype as a column under its caption, normal cell above, reduction cell below.
 
-    An operation stands out, with a coloured rim, where its choice (cell, node, input, operation) is not one of the
-    first genotype's; each caption but the first says how many there are.
+    An operation has a coloured border if its choice (cell, node, input, operation) is not one of the first genotype's;
+    each caption except the first gives their number.
 
     Args:
         genotypes: (caption, genotype) pairs, the one to compare with first; captions may be any text.
-        target: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        target: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         title: printed on top.
         inputs: how many outputs of earlier cells a cell reads.
-        operations: with a user's own among them; None for those of `metadarts.operations`.
+        operations: table of operations, e.g. with a user's entries; None for those of `metadarts.operations`.
 
     Raises:
         ConfigError: when there is no genotype, or they do not have equal numbers of pairs.

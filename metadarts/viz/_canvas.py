@@ -24,7 +24,7 @@ FAINT = "#8a919c"
 
 
 class Picture(io.BytesIO):
-    """A picture kept in memory: every drawing function takes one in place of a path; `getvalue` has the file's bytes.
+    """A picture in memory: every drawing function takes one instead of a path; `getvalue` returns the file's bytes.
 
     Args:
         suffix: ".png" or ".svg".

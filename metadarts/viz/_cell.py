@@ -40,10 +40,10 @@ def draw_genotype(
 
     Args:
         genotype: what to draw; a cell type without pairs is left out.
-        path: the file; its folder is made when missing. The same genotype gives the same SVG bytes.
+        path: the file; its folder is created if missing. The same genotype gives the same SVG bytes.
         title: printed on top.
         inputs: how many outputs of earlier cells a cell reads.
-        operations: with a user's own among them; None for those of `metadarts.operations`.
+        operations: table of operations, e.g. with a user's entries; None for those of `metadarts.operations`.
 
     Raises:
         ConfigError: when the suffix is neither .svg nor .png.

@@ -34,9 +34,9 @@ def draw_choices(
         steps: when each genotype was derived, in ascending order; each stands until the next.
         genotypes: the derived genotypes.
         space: names edges and operations.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         title: printed on top.
-        operations: with a user's own among them; None for those of `metadarts.operations`.
+        operations: table of operations, e.g. with a user's entries; None for those of `metadarts.operations`.
 
     Raises:
         GenotypeError: when there is no genotype, not one per step, or one is not of ``space``.

@@ -26,7 +26,7 @@ def draw_curve(
 
     Args:
         curves: by name, one value per step; lengths may differ.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         xlabel: under the horizontal axis.
         ylabel: beside the vertical axis.
         title: printed on top.

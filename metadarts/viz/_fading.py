@@ -59,15 +59,15 @@ def draw_fading_cells(
 ) -> None:
     """Write one small picture of the cell for each moment, in rows of ``columns``.
 
-    States stand in a row; arcs above come from the cell's inputs, arcs below from nodes. An arc has the colour of the
-    edge's heaviest operation other than ``none``; it is the stronger and the wider, the more that one weighs. All
+    States are in a row; arcs above come from the cell's inputs, arcs below from nodes. An arc has the colour of the
+    edge's operation with the largest weight other than ``none``; its opacity and width increase with this weight. All
     moments share one scale: a weight of 1 is opaque.
 
     Args:
         space: names the states and the operations.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         title: printed on top.
-        operations: with a user's own among them; None for those of `metadarts.operations`.
+        operations: table of operations, e.g. with a user's entries; None for those of `metadarts.operations`.
 
     Raises:
         ConfigError: when the suffix is neither .svg nor .png.

@@ -54,7 +54,7 @@ def draw_forest(
 
     Args:
         groups: by heading, each with at least one line, in the order from top to bottom.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         xlabel: under the horizontal axis, unit included.
         title: printed on top; any text.
         ours: what the legend calls a measured value.

@@ -68,7 +68,7 @@ def draw_history(panels: Sequence[Panel], path: Target, *, xlabel: str = "meta-s
 
     Args:
         panels: at least one, each with at least one series.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         xlabel: under each horizontal axis.
         title: printed on top.
 

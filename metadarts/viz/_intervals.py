@@ -15,7 +15,7 @@ def draw_intervals(rows: Mapping[str, tuple[float, float]], path: Target, *, xla
 
     Args:
         rows: by name (value, half of its interval), values from 0 to 1, in the order from top to bottom.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         xlabel: under the horizontal axis.
         title: printed on top.
 

@@ -36,7 +36,7 @@ def draw_ranges(panels: Sequence[Ranges], path: Target, *, title: str = "") -> N
 
     Args:
         panels: each with at least one row.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         title: printed on top; any text.
 
     Raises:

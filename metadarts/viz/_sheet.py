@@ -55,7 +55,7 @@ def draw_predictions(
         predicted: for each image the index of the class it was taken for.
         confidence: for each image the probability of that class, from 0 to 1.
         classes: the names, any text; one too long for its place loses letters from its middle.
-        target: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        target: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         title: printed on top, above the number of wrong ones among all images.
         most: how many images are shown at most.
 

@@ -41,16 +41,16 @@ def draw_alpha_history(
 ) -> None:
     """Write one small heat map per edge of ``cell``: operations as rows, time to the right, colour the mixing weight.
 
-    The panels stand as in the upper triangle of the cell: a row per node, a column per source. Colour is the mixing
-    weight against the even weight 1/P, by doublings: white is even. The operation on the right edge marked with a dot
-    is the one that derivation keeps at the end.
+    The panels are arranged as in the upper triangle of the cell: a row per node, a column per source. Colour is the
+    mixing weight relative to the uniform weight 1/P on a log2 scale: white is uniform. A dot on the right edge marks
+    the operation that derivation keeps at the end.
 
     Args:
         steps: when the alphas were recorded, in ascending order.
         alphas: the raw alphas over operations at each of them, array-like [E, P].
         cell: "normal" or "reduce".
         space: names edges and operations.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         title: printed on top, before the name of the cell.
         relaxation: from alphas to weights; None is the softmax.
         kept: what derivation keeps at the end; None derives it from the last alphas, which takes a space whose alphas

@@ -31,7 +31,7 @@ def draw_validations(
         steps: the meta-step of each validation, in ascending order.
         curves: by label of the vertical axis, for each validation the values after 0, 1, 2, ... inner steps; they may
             differ in length.
-        path: the file, ending in .svg or .png (its folder is made when missing), or a `Picture`.
+        path: the file, ending in .svg or .png (its folder is created if missing), or a `Picture`.
         xlabel: under the horizontal axes.
         title: printed on top.
 

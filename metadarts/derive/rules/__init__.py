@@ -1,4 +1,5 @@
-"""Selection rules: from a finished search to a cell. One module each, whose ``SELECTION`` is a dataclass of options."""
+"""Selection rules: from a finished search to a cell. Each is one module, whose ``SELECTION`` is a dataclass of
+options."""
 
 from collections.abc import Callable
 

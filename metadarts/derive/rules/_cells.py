@@ -1,4 +1,4 @@
-"""Cells as candidates: judged once each, drawn, changed and crossed."""
+"""Cells as candidates: evaluated once each, sampled, mutated and crossed over."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ DRAWS = 100
 
 @dataclass(frozen=True)
 class Ranking:
-    """The cells judged so far, in canonical form; none is judged twice."""
+    """The cells evaluated so far, in canonical form; none is evaluated twice."""
 
     space: SearchSpace
     judge: Judge
     found: dict[Genotype, float] = field(default_factory=dict)
 
     def add(self, cells: Sequence[Genotype]) -> None:
-        """Judge those of ``cells`` that are new, together."""
+        """Evaluate the new ones of ``cells`` together."""
         if new := [cell for cell in dict.fromkeys(cells) if cell not in self.found]:
             tables = [genotype_weights(cell, self.space, dtype=torch.float64) for cell in new]
             self.found.update(zip(new, self.judge(tables), strict=True))
 
     def best(self, cells: Sequence[Genotype] | None = None) -> Genotype:
-        """The cell of highest accuracy, of ``cells`` or of all; the first of equals."""
+        """The cell with the highest accuracy among ``cells`` or all; the first of equals."""
         return max(self.found if cells is None else cells, key=self.found.__getitem__)
 
 
 def distinct(draw: Callable[[Key], Genotype], count: int, key: Key) -> list[Genotype]:
-    """``count`` different cells, canonical, as drawn; fewer where `DRAWS` times as many draws find no more."""
+    """``count`` different cells, canonical, as drawn; fewer if `DRAWS` times as many draws find no more."""
     cells: dict[Genotype, None] = {}
     for number in range(DRAWS * count):
         if len(cells) == count:

@@ -1,4 +1,4 @@
-"""What a selection rule is, what it is given, and what it answers."""
+"""The protocol of a selection rule, its arguments and its result."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Judge = Callable[[Sequence[Mapping[str, Tensor]]], Sequence[float]]
 
 @dataclass(frozen=True)
 class Searched:
-    """What a finished search knows of its cells.
+    """The result of a finished search from which a cell is selected.
 
     Args:
         space: the search space.
         alphas: decision -> its raw alphas [rows, candidates], without a task axis.
-        relaxation: what turned them into mixing weights.
-        mixing: cell -> [E, P], with which the supernet mixes at the end of the search.
+        relaxation: converted them to mixing weights.
+        mixing: cell -> [E, P], the mixing weights of the supernet at the end of the search.
     """
 
     space: SearchSpace
@@ -40,11 +40,11 @@ class Searched:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a rule answers.
+    """The result of a selection rule.
 
     Args:
         genotype: the cell.
-        notes: sentences that a user should read beside it.
+        notes: remarks for the user.
     """
 
     genotype: Genotype
@@ -52,27 +52,27 @@ class Selection:
 
 
 class SelectionRule(Protocol):
-    """A frozen value that chooses a cell. The same arguments give the same cell."""
+    """A frozen value that selects a cell. The same arguments give the same cell."""
 
     def judged(self, space: SearchSpace) -> int:
-        """The most candidates that it has judged; 0 for a rule that reads the alphas alone."""
+        """The maximum number of candidates that the rule evaluates; 0 for a rule that reads only the alphas."""
         ...
 
     def select(self, searched: Searched, judge: Judge | None, key: Key) -> Selection:
         """The cell of ``searched``, a point of its space; ``none`` is never kept.
 
         Args:
-            judge: of candidates; None where `judged` says 0.
-            key: of all that is drawn.
+            judge: evaluates candidates; None if `judged` returns 0.
+            key: of all random draws.
 
         Raises:
-            ConfigError: when the rule needs a judge and there is none.
+            ConfigError: when the rule needs a judge and gets none.
         """
         ...
 
 
 def required(judge: Judge | None, rule: object) -> Judge:
-    """``judge``, which ``rule`` needs. Raises ConfigError where there is none."""
+    """``judge``, which ``rule`` needs. Raises ConfigError if there is none."""
     if judge is None:
         raise ConfigError(f"selection rule {type(rule).__name__} compares accuracies: expected a judge, got None")
     return judge

@@ -12,7 +12,7 @@ from ._types import Judge, Searched, Selection
 
 @dataclass(frozen=True)
 class Argmax:
-    """The rule of `metadarts.spaces.decode`, for pairs and edges with alphas of their own too. It needs no accuracy."""
+    """The rule of `metadarts.spaces.decode`, also for pairs and edges with separate alphas. It needs no accuracy."""
 
     def judged(self, space: SearchSpace) -> int:
         return 0

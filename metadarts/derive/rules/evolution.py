@@ -1,6 +1,6 @@
 """Ageing evolution over cells, by accuracy with inherited weights (Real et al., AAAI 2019, algorithm 1).
 
-Children come in groups, so that a group is judged together, and may be crossings as well as mutations.
+Children are created in groups, which are evaluated together. They may come from crossover as well as from mutation.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from ._types import Judge, Searched, Selection, required
 
 @dataclass(frozen=True)
 class Evolution:
-    """The best cell that ever lived. A parent is the best of a few drawn from the living; the oldest die.
+    """The best cell ever evaluated. A parent is the best of a few drawn from the population; the oldest cells are
+    removed.
 
-    No cell is judged twice. The scores of the alphas are not read.
+    No cell is evaluated twice. The scores of the alphas are not used.
 
     Args:
-        population: cells alive, drawn uniformly at first.
-        generations: groups of children.
-        children: in a group.
-        tournament: how many are drawn for a parent.
-        crossover: the share of children that mix the nodes of two parents before they mutate.
+        population: number of cells in the population, initially drawn uniformly.
+        generations: number of groups of children.
+        children: number of children in a group.
+        tournament: number of cells drawn to select a parent.
+        crossover: share of the children that combine the nodes of two parents before mutation.
 
     Raises:
         ConfigError: for numbers below 1 (``generations``: below 0), or a share outside 0 to 1.

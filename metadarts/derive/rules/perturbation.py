@@ -1,4 +1,4 @@
-"""What hurts most when it is taken away (DARTS-PT, Wang et al., ICLR 2021, algorithm 1).
+"""Keep the candidates whose removal costs the most accuracy (DARTS-PT, Wang et al., ICLR 2021, algorithm 1).
 
 Source: the paper and the authors' code (ruocwang/darts-pt, sota/cnn/projection.py).
 """
@@ -23,17 +23,17 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Edges in random order: the operation without which the supernet is worst is kept, alone, from there on. Then
-    nodes in random order: the edges without which it is worst are kept.
+    """Decide edges in random order: keep only the operation without which the supernet is worst. Then decide nodes in
+    random order: keep the edges without which it is worst.
 
-    All candidates of one decision are judged together. The mixing weights are those of the meta-learned alphas, and
-    between decisions nothing is tuned: the paper's fine-tuning between decisions is not offered. A decided edge weighs
-    as much as before, 1 at most. Of equals, the candidate of greater weight is kept, then the one listed first.
+    All candidates of one decision are evaluated together. The mixing weights are those of the meta-learned alphas. The
+    paper's fine-tuning between decisions is not available. A decided edge keeps its total weight, at most 1. Of equal
+    candidates, the one with the larger weight is kept, then the one listed first.
 
     Args:
-        renormalise: whether what is left of an edge is brought back to its sum, as a softmax over the rest would be,
-            and so the edges of a node where alphas weigh them. False leaves the others as they were, as in the
-            authors' code: removal then also makes the edge weaker, the more the greater the weight.
+        renormalise: whether the remaining weights of an edge are rescaled to its sum, as in a softmax over the rest;
+            the same for the edges of a node if they have alphas. False keeps the others unchanged, as in the authors'
+            code: removal then also weakens the edge, the more the larger the removed weight.
     """
 
     renormalise: bool = True

@@ -16,14 +16,14 @@ WAYS = ("uniform", "scores")
 
 @dataclass(frozen=True)
 class Sampled:
-    """The best of different cells, each judged once.
+    """The best of several different cells, each evaluated once.
 
     Args:
-        cells: how many; all, in a space that has no more.
-        by: "uniform" over the space, or in proportion to the "scores" of the alphas.
+        cells: number of cells; all of them in a space that has no more.
+        by: how cells are drawn: "uniform" over the space, or in proportion to the "scores" of the alphas.
 
     Raises:
-        ConfigError: for fewer than one cell, or another way to draw.
+        ConfigError: for fewer than one cell, or an unknown value of ``by``.
     """
 
     cells: int = 30

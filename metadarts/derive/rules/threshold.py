@@ -21,11 +21,11 @@ from ._types import Judge, Searched, Selection
 
 @dataclass(frozen=True)
 class Threshold:
-    """Each candidate by itself: sigmoid(alpha), whatever relaxation was searched with.
+    """Scores each candidate independently by sigmoid(alpha), whatever the relaxation of the search.
 
-    A `Genotype` has exactly ``edges_per_node`` edges for each node, and one operation on each. Where more pass, the
-    best ones are kept; where fewer pass, the best of the others fill up, and a note names them. Inputs that have alphas
-    of their own are ranked as by `Argmax`.
+    A `Genotype` has exactly ``edges_per_node`` edges for each node, and one operation on each. If more pass, the best
+    ones are kept; if fewer pass, the best of the others are added, and a note names them. Inputs with separate alphas
+    are ranked as by `Argmax`.
 
     Args:
         least: the score from which an edge passes.

@@ -1,4 +1,4 @@
-"""The formats a model is shipped in: how each is written, and how each is opened without executing what is in it."""
+"""The formats of exported models: how each is written, and how each is opened without executing its content."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPENERS: dict[str, Callable[[Path], Opened]] = {
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's name stands for. Raises ModelError."""
+    """The format of a file name. Raises ModelError."""
     for name, suffix in SUFFIXES.items():
         if path.suffix == suffix:
             return name
@@ -44,7 +44,7 @@ def format_of(path: Path) -> str:
 
 
 def check_name(path: Path, format: str) -> None:
-    """Require that ``path`` is named as ``format`` is. Raises ModelError."""
+    """Require that ``path`` has the suffix of ``format``. Raises ModelError."""
     if format not in SUFFIXES:
         raise ModelError(f"unknown format {format!r}: {nearest(format, SUFFIXES)}")
     if path.suffix != SUFFIXES[format]:
@@ -52,7 +52,7 @@ def check_name(path: Path, format: str) -> None:
 
 
 def companions(path: Path) -> list[Path]:
-    """The files that make up the model at ``path``: a python file has its weights beside it."""
+    """The files of the model at ``path``: a python file has its weights next to it."""
     return [path, path.with_suffix(".safetensors")] if format_of(path) == "python" else [path]
 
 
@@ -63,7 +63,7 @@ def write(model: ShippedModel, path: Path) -> None:
 
 @plain_torch()
 def open_model(path: Path) -> Opened:
-    """Open a shipped model, and have it answer one image. No code in it is executed. Raises ModelError."""
+    """Open an exported model and run it on one image. No code in it is executed. Raises ModelError."""
     try:
         there = path.is_file()
         size = path.stat().st_size if there else 0

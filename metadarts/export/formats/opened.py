@@ -1,4 +1,4 @@
-"""What every format comes to when it is opened."""
+"""The common form of an opened model of any format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Opened:
-    """A shipped model that answers.
+    """An exported model that can predict.
 
     Args:
         format: a key of `SUFFIXES`.

@@ -123,7 +123,7 @@ def open_file(path: Path) -> Opened:
 
 
 def run_python_file(path: Path, pixels: Tensor) -> Tensor:
-    """The logits that a python file we have just written computes, in a process of its own. Raises ModelError."""
+    """The logits that a python file we have just written computes, in a separate process. Raises ModelError."""
     with tempfile.TemporaryDirectory() as folder:
         asked, told = Path(folder) / "pixels.safetensors", Path(folder) / "logits.safetensors"
         save_file({"pixels": pixels.contiguous()}, asked)

@@ -3,7 +3,7 @@
 ``torch.export.load`` trusts what it opens: it unpickles, evaluates expressions and generates code out of names. So it
 is never given a foreign archive. Opening takes the description, the graph and the weights out of the file, checks them
 against one another and against all that a classifier of ours can hold (`torch_graph`), and has torch load an archive
-written anew out of these.
+rewritten from these.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Outer rules: one module each, whose ``RULE`` is a frozen dataclass of options."""
+"""Outer rules: each is one module, whose ``RULE`` is a frozen dataclass of options."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What an outer rule is: from a batch of tasks to a gradient of the shared parameters for each of them."""
+"""The protocol of an outer rule: from a batch of tasks to a gradient of the shared parameters for each task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metadarts.inner import Engine, InnerLoop
 
 
 class Objective(Protocol):
-    """What is learned; `metadarts.networks.Learner` is one."""
+    """The objective of meta-training; `metadarts.networks.Learner` is one."""
 
     @property
     def start(self) -> Callable[[Params, TaskBatch, Stage], Params]:
@@ -32,13 +32,13 @@ class Objective(Protocol):
 
 
 class MetaStep(NamedTuple):
-    """How one pass over some tasks is made.
+    """Settings of one pass over some tasks.
 
     Args:
         inner: the inner loop.
         rates: learned inner rates without a task axis, see `metadarts.inner.rate_shapes`; None for constants.
         engine: as in `metadarts.inner.adapt`.
-        progress: how far the run is.
+        progress: progress of the run.
     """
 
     inner: InnerLoop
@@ -47,13 +47,13 @@ class MetaStep(NamedTuple):
     progress: Tensor | float = 1.0
 
     def stage(self, step: int) -> Stage:
-        """Where a loss is computed after ``step`` inner steps."""
+        """The stage of a loss after ``step`` inner steps."""
         return Stage(step, self.inner.steps, self.progress)
 
 
 @dataclass(frozen=True)
 class TaskGradients:
-    """What one pass over T tasks comes to.
+    """The result of one pass over T tasks.
 
     Args:
         gradients: [T, ...] by the name of the shared parameters, then of the rates, in their order.
@@ -69,11 +69,11 @@ class TaskGradients:
 
 
 class MetaRule(Protocol):
-    """An outer rule. Masking, passes over a part of the tasks, the mean and the update stay outside.
+    """An outer rule. The caller does the masking, splits tasks into passes, and takes the mean and the update.
 
     Attributes:
-        stores: "graph" where the inner steps' graph is kept for the outer backward, "ends" where only the parameters
-            before and after are: what the memory plan counts, and whether inner steps can be recomputed.
+        stores: "graph" if the graph of the inner steps is kept for the outer backward, "ends" if only the parameters
+            before and after are kept. It determines the memory plan, and whether inner steps can be recomputed.
     """
 
     @property
@@ -82,6 +82,6 @@ class MetaRule(Protocol):
     def gradient(self, objective: Objective, shared: Params, batch: TaskBatch, step: MetaStep) -> TaskGradients:
         """Gradients of the ``shared`` parameters (no task axis) for every task of ``batch``.
 
-        Looks at no number, so that a GPU is not waited for and the step can be recorded.
+        Reads no number, so that a GPU is not synchronised and the step can be recorded.
         """
         ...

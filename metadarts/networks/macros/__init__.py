@@ -1,4 +1,4 @@
-"""Macro networks: what stands around and between the cells. One module each, whose ``MACRO`` makes the structure.
+"""Macro networks: the blocks around and between the cells. Each is one module, whose ``MACRO`` creates the structure.
 
 A macro network is a function (image, style, options by name) -> `Structure`.
 """

@@ -9,10 +9,10 @@ BLOCKS = 4
 
 
 def conv4(image: Image, style: Style, *, channels: int = 16) -> NetworkSpec:
-    """4CONV. Its features are the positions of its last map, so it needs to know the size of an image.
+    """4CONV. Its features are the positions of its last map, so it requires the size of an image.
 
     Args:
-        channels: of every block.
+        channels: channels of every block.
     """
     if not image.height:
         raise ConfigError("macro conv4 needs a source that says its images' size; learn2learn's do not")

@@ -9,7 +9,7 @@ def tnas(image: Image, style: Style, *, channels: int = 16, stem: tuple[int, int
     """The search network of T-NAS.
 
     Args:
-        channels: C of the first cell; reduction cells double it.
+        channels: channels C of the first cell; reduction cells double them.
         stem: channels of the two stem convolutions.
     """
     return NetworkSpec(in_channels=image.channels, stem=stem, channels=channels, **style._asdict())

@@ -1,7 +1,7 @@
 """Convolutional block: k x k convolution, batch norm with scale and bias, 2x2 max pooling; exact to second order.
 
 The stage of the T-NAS stem, and of MAML's 4CONV network (there with a ReLU between blocks). The Function's outputs are
-(y, normed, r, which), so that what its derivatives need is an input or an output (README.md).
+(y, normed, r, which), so that everything that its derivatives need is an input or an output (README.md).
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def conv_block(
     eps: float = 1e-5,
     implementation: str = AUTO,
 ) -> Tensor:
-    """y = max_pool(scale * normalise(convolution(x)) + bias), with relu(x) in place of x where ``rectify``.
+    """y = max_pool(scale * normalise(convolution(x)) + bias), with relu(x) instead of x if ``rectify``.
 
     Args:
         x: [T, N, H, W, C], H and W at least 2.
         weight: [T, O, C, k, k], k odd; zero padding "same".
         scale: [T, O].
         bias: [T, O].
-        rows: [T, N], how much image n counts in task t's statistics, summing to 1 over n; None is 1/N each.
-        rectify: whether x is taken through a ReLU.
+        rows: [T, N], the weight of image n in task t's statistics, summing to 1 over n; None is 1/N each.
+        rectify: whether a ReLU is applied to x.
         eps: added to the variance.
         implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
 
@@ -59,8 +59,8 @@ def conv_block(
         [T, N, H // 2, W // 2, O]
 
     Raises:
-        ConfigError: when the implementation asked for cannot run on these tensors.
-        ValueError: on shapes that do not fit.
+        ConfigError: when the requested implementation cannot run on these tensors.
+        ValueError: for inconsistent shapes.
     """
     _check(x, weight, scale, bias, rows)
     chosen = choose("conv_block", implementation, OFFERED, x, weight, scale, bias)

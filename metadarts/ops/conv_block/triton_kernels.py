@@ -78,7 +78,7 @@ def _convolve(
     RECTIFY: tl.constexpr, BACK: tl.constexpr, KERNEL: tl.constexpr, PACKED: tl.constexpr, K: tl.constexpr,
     ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """total [P, O] + F(x, x_filters) + F(v, v_filters), each where given; B in place of F where BACK.
+    """total [P, O] + F(x, x_filters) + F(v, v_filters), each where given; B instead of F where BACK.
 
     Where RECTIFY, x is taken through a ReLU and v counts where x > 0.
     """

@@ -1,1 +1,1 @@
-"""What the Triton kernels share: how one is launched and recorded, its tiles, its types, sums over programs."""
+"""Shared parts of the Triton kernels: launching and recording, tiles, types, sums over programs."""

@@ -64,7 +64,7 @@ def types(dtype: torch.dtype) -> dict[str, Any]:
 
     ACC is what sums are kept in; DOT what goes into products of matrices; PRECISION how these multiply: "ieee", or
     "tf32" where torch may use it for float32 products too (``torch.backends.cuda.matmul.allow_tf32``). Under the
-    interpreter, whose half-width products are wrong, DOT is ACC.
+    interpreter, whose half-precision products are wrong, DOT is ACC.
     """
     import triton.language as tl
 

@@ -36,17 +36,17 @@ def mix(
     """out_e[t] = sum_k weights[k, t, e] candidates[k][t, e].
 
     Args:
-        candidates: K tensors [T, E, N, H, W, C], or [T, 1, N, H, W, C] where all E edges share one (pools, identity).
+        candidates: K tensors [T, E, N, H, W, C], or [T, 1, N, H, W, C] if all E edges share one (pools, identity).
         weights: [K, T, E], any sign.
         implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
-        skips: whether a weight of exactly 0 has no derivative. Kernels of a CPU then do not read its candidate.
+        skips: whether a weight of exactly 0 has no derivative. CPU kernels then do not read its candidate.
 
     Returns:
         One [T, N, H, W, C] per edge.
 
     Raises:
-        ConfigError: when the implementation asked for cannot run on these tensors.
-        ValueError: on shapes that do not fit.
+        ConfigError: when the requested implementation cannot run on these tensors.
+        ValueError: for inconsistent shapes.
     """
     check_shape("mix", "weights", weights, (len(candidates), None, None))
     tasks, edges = weights.shape[1:]

@@ -19,14 +19,14 @@ _aten = torch.ops.aten
 
 
 def normalise(x: Tensor, rows: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """Normalise every channel to mean 0, variance 1 under the given statistics.
+    """Normalise every channel to mean 0 and variance 1 with the given statistics.
 
-    Folding tasks into channels makes this the batch norm of each task apart.
+    With tasks folded into channels, this is a separate batch norm for each task.
 
     Args:
         x: [N, H, W, K] folded images.
-        rows: [N, K] how much image n counts for channel k's statistics, summing to 1 over n; None is 1/N each.
-            Zero rows are normalised but do not count: padding, or queries under the `support` policy.
+        rows: [N, K], the weight of image n in channel k's statistics, summing to 1 over n; None is 1/N each. Rows of
+            zero are normalised but do not contribute: padding, or queries under the `support` policy.
         eps: added to the variance.
 
     Returns:

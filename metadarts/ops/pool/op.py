@@ -1,6 +1,6 @@
 """Pool: 3x3 maximum or average, then batch norm, as one operator with exact second derivatives.
 
-Once the places of the maxima are known both pools are linear, y = normalise(P x), so the derivatives are those of
+Once the positions of the maxima are known, both pools are linear, y = normalise(P x), so the derivatives are those of
 `normalise` between P and its transpose (README.md). The Function's outputs are (y, r), as there.
 """
 
@@ -51,7 +51,7 @@ def pool(
         x: [T, N, H, W, C].
         kind: "max" or "avg".
         stride: of the windows.
-        rows: [T, N], how much image n counts in task t's statistics, summing to 1 over n; None is 1/N each.
+        rows: [T, N], the weight of image n in task t's statistics, summing to 1 over n; None is 1/N each.
         eps: added to the variance.
         implementation: "auto", "cpu", "triton", "folded" or "reference"; see `metadarts.ops.choice`.
 
@@ -59,8 +59,8 @@ def pool(
         [T, N, ceil(H / stride), ceil(W / stride), C]
 
     Raises:
-        ConfigError: on another kind, or an implementation that cannot run.
-        ValueError: on shapes that do not fit.
+        ConfigError: for an unknown kind, or an implementation that cannot run.
+        ValueError: for inconsistent shapes.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown pool {kind!r}: {nearest(kind, KINDS)}")

@@ -1,7 +1,7 @@
 """Triton kernels of the normalised pool; names as in README.md.
 
 A group is one task; its pixels, those of all images, are cut into tiles that its programs take in turn. The place of a
-window's maximum is its number in the window, 0 to 8: half-width numbers could not count pixels.
+window's maximum is its number in the window, 0 to 8: half-precision numbers could not count pixels.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _input_gradient(
 ):  # fmt: skip
     """dx = P' ga: each pixel of x looks at the windows that hold it, WINDOWS along an axis at most.
 
-    ga = r (g - w (S(g) + y S(g y))) - h r^2 w y is computed anew for each of them: it is two loads from the cache.
+    ga = r (g - w (S(g) + y S(g y))) - h r^2 w y is recomputed for each of them: it is two loads from the cache.
     """
     group, program = tl.program_id(0).to(tl.int64), tl.program_id(1)
     c = tl.program_id(2) * C + tl.arange(0, C)

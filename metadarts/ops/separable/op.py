@@ -1,8 +1,8 @@
 """Separable convolution: ReLU, depthwise, pointwise, batch norm, as one operator with exact second derivatives.
 
-The half of a DARTS separable convolution, and the whole of a dilated one, for all tasks and all the edges that leave
-one state (Liu et al., ICLR 2019, section 2.1). The Function's outputs are (y, r, d): what its derivatives need is then
-an input or an output, and autograd itself adds up what reaches d and y before either is pulled back (README.md).
+It is half of a DARTS separable convolution, or a whole dilated one, for all tasks and all edges that leave one state
+(Liu et al., ICLR 2019, section 2.1). The Function's outputs are (y, r, d): everything that its derivatives need is then
+an input or an output, and autograd sums all contributions to d and y before either is pulled back (README.md).
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def separable(
     """y = normalise(pointwise(depthwise(relu(x)))), without affine terms.
 
     Args:
-        x: [T, E, N, H, W, C], or [T, 1, N, H, W, C] where all edges read the same.
+        x: [T, E, N, H, W, C], or [T, 1, N, H, W, C] if all edges read the same.
         depthwise: [T, E, C, k, k], k odd, zero padding ``dilation * (k // 2)``; None for a projection, which has no
             depthwise stage.
         pointwise: [T, E, C, O].
-        rows: [T, N], how much image n counts in task t's statistics, summing to 1 over n; None is 1/N each.
+        rows: [T, N], the weight of image n in task t's statistics, summing to 1 over n; None is 1/N each.
         stride: of the depthwise convolution; 1 without one.
         dilation: of the depthwise convolution.
         eps: added to the variance.
@@ -66,8 +66,8 @@ def separable(
         [T, E, N, ceil(H / stride), ceil(W / stride), O]
 
     Raises:
-        ConfigError: when the implementation asked for cannot run on these tensors.
-        ValueError: on shapes that do not fit, or a stride without a depthwise convolution.
+        ConfigError: when the requested implementation cannot run on these tensors.
+        ValueError: for inconsistent shapes, or a stride without a depthwise convolution.
     """
     _check(x, depthwise, pointwise, rows, needed)
     if min(stride, dilation) < 1:

@@ -1,4 +1,4 @@
-"""What the CPU kernels are written in: vectors of lanes, and a way to run a kernel on torch's own threads.
+"""Building blocks of the CPU kernels: vectors of lanes, and a launcher on torch's own threads.
 
-Needs Numba, which brings its compiler along; import it only where a CPU kernel is about to run.
+It needs Numba, which includes its compiler; import it only when a CPU kernel is about to run.
 """

@@ -171,7 +171,7 @@ LARGEST_KEPT = 32 << 20
 def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for the next meta-step, rather than hand it back and be given it again, zeroed.
 
-    A meta-step frees and takes gigabytes; having each page mapped anew costs up to a quarter of its time. The process
+    A meta-step frees and takes gigabytes; having each page mapped again costs up to a quarter of its time. The process
     then stays at its peak size. METADARTS_KEEP_MEMORY=0, or any of glibc's own settings (`GLIBC_SETTINGS`), leaves
     things alone.
 

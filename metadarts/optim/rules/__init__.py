@@ -25,10 +25,10 @@ def rule_by_name(
     """The rule of that name.
 
     Args:
-        rule: a name of `RULES`; or a rule of one's own, which has its constants.
-        decay: decoupled weight decay; None for the rule's own, which is none but for "adamw".
+        rule: a name of `RULES`, or your own rule, which has its constants.
+        decay: decoupled weight decay; None for that of the rule (only "adamw" has one).
         decayed: parameter name -> whether it decays; None for all.
-        constants: of the rule, over its defaults; one that the rule does not have is left out.
+        constants: constants of the rule that replace its defaults; those that the rule does not have are ignored.
 
     Raises:
         ConfigError: for an unknown name.
@@ -41,7 +41,7 @@ def rule_by_name(
 
 
 def require_for_weights(rule: Rule, where: str) -> None:
-    """Raises ConfigError, beginning with ``where``, for a rule of alphas alone."""
+    """Raises ConfigError, beginning with ``where``, for a rule that is only for alphas."""
     if rule.simplex:
         raise ConfigError(
             f"{where}: rule {rule.name!r} is for alphas alone, expected one that weights can follow: set alpha_rule to "

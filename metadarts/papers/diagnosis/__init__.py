@@ -1,4 +1,5 @@
-"""Is the architecture really the task's own? The same held-out tasks, architectures swapped and drawn again."""
+"""Tests whether architectures are specific to their tasks: the same held-out tasks with swapped and redrawn
+architectures."""
 
 from .answer import Evidence as Evidence
 from .answer import verdict as verdict

@@ -1,4 +1,4 @@
-"""From intervals to one or two plain sentences. It says yes only where the intervals do."""
+"""From intervals to a verdict in one or two sentences. It says yes only if the intervals do."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ NEGLIGIBLE = 0.02
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the verdict rests on. Accuracies are from 0 to 1.
+    """The evidence for the verdict. Accuracies are from 0 to 1.
 
     Args:
-        tasks: how many were measured.
-        finite: how many of them stayed in the finite numbers.
+        tasks: number of evaluated tasks.
+        finite: number of tasks with finite values.
         moved: total variation distance from the meta-learned to the adapted shares, mean over tasks.
-        cells_swapped: accuracy with another task's cell less that with the own.
-        alphas_swapped: accuracy with another task's alphas, fixed, less that with the own, fixed.
-        cells_meta: accuracy with the meta-learned cell less that with the own.
+        cells_swapped: accuracy with another task's cell minus that with the task's own.
+        alphas_swapped: accuracy with another task's fixed alphas minus that with the task's own fixed alphas.
+        cells_meta: accuracy with the meta-learned cell minus that with the task's own.
         draws: distances of alphas within a task and between tasks.
     """
 
@@ -36,10 +36,11 @@ class Evidence:
 
 
 def verdict(evidence: Evidence) -> str:
-    """Whether the architecture is the task's own, in one or two sentences.
+    """Whether architectures are specific to their tasks, in one or two sentences.
 
-    It is where three things hold, each with its whole interval: another task's cell is worse, so is the one
-    meta-learned cell for all, and two draws of one task's images give alphas nearer to each other than two tasks.
+    They are if three conditions hold, each with its whole interval: another task's cell is worse, the one meta-learned
+    cell for all tasks is worse, and two draws of one task's images give alphas that are nearer to each other than those
+    of two tasks.
     """
     if unclear := _beforehand(evidence):
         return unclear

@@ -111,7 +111,7 @@ class Diagnosis:
         soft: part (d): the supernet with its alphas replaced, ``own`` first.
         alphas_swapped: of part (d): another task's alphas less the own ones, both fixed from the first step on.
         discrete: part (e): discrete cells with inherited weights, ``own`` first.
-        per_task: lists over all tasks; None where a task left the finite numbers and has no architecture.
+        per_task: lists over all tasks; None where a task has non-finite values and has no architecture.
     """
 
     verdict: str

@@ -31,24 +31,24 @@ def diagnose(
     seed: int = 0,
     progress: Watch | None = None,
 ) -> Diagnosis:
-    """Measure whether the architectures of a run are their tasks' own, everything on the same held-out tasks.
+    """Test whether the architectures of a run are specific to their tasks, always on the same held-out tasks.
 
     Each task is adapted to twice, to two support sets of its classes; its alphas, then its discrete cell, are replaced
     by those of another task, of the meta-learned start, by equal or random ones. "Another task" is the next in cyclic
     order within a pass of about ``evaluate.batch`` tasks. Intervals are of 95 %, over tasks of the one training.
 
     Args:
-        experiment: of a supernet; its configuration says ways, shots, queries and steps.
-        checkpoint: what the search chose.
-        tasks: how many held-out tasks, at least 2.
+        experiment: of a supernet; its configuration sets ways, shots, queries and steps.
+        checkpoint: the checkpoint that the search selected.
+        tasks: number of held-out tasks, at least 2.
         split: "val" or "test".
-        seed: of the held-out tasks, the random cells and the bootstrap.
-        progress: told of the tasks done and the mean accuracy of the usual adaptation.
+        seed: seed of the held-out tasks, the random cells and the bootstrap.
+        progress: reports the tasks done and the mean accuracy of the usual adaptation.
 
     Raises:
         ConfigError: when the network has no alphas or has alphas for inputs, there are fewer than two tasks, or there
             are fewer queries than shots per class.
-        NumericsError: when fewer than two tasks stay in the finite numbers.
+        NumericsError: when fewer than two tasks are finite.
         ResourceError: when memory runs out.
     """
     require_diagnosable(experiment)
@@ -74,7 +74,7 @@ def diagnose(
 
 
 def require_diagnosable(experiment: Experiment) -> None:
-    """Require a supernet whose alphas choose operations alone. Raises ConfigError."""
+    """Require a supernet whose alphas choose only operations. Raises ConfigError."""
     require_supernet(experiment)
     space = experiment.network.space
     if space.inputs_by != "rule":

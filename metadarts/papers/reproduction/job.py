@@ -1,4 +1,4 @@
-"""What is asked of a reproduction, and what comes of it."""
+"""The request of a reproduction, and its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tables import TableSpec
 
 
 class Stopped(Exception):
-    """The work was asked to stop and did; the same call goes on from there."""
+    """The work stopped on request; the same call resumes it."""
 
 
 class NotYet(Exception):
@@ -27,7 +27,7 @@ class NotYet(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One table to be had.
+    """The request for one table.
 
     Args:
         spec: which.
@@ -39,9 +39,9 @@ class Job:
         seeds: of the trainings.
         shots: settings to measure.
         device: "cpu" or "cuda".
-        tell: told what is being done and how far it is.
-        stop: polled; once it says True, `Stopped` is raised.
-        so_far: train and measure nothing: what is there already, also while another process is at work.
+        tell: reports the current work and its progress.
+        stop: polled; when it returns True, `Stopped` is raised.
+        so_far: train and measure nothing; use the existing results, even while another process is working.
         rows: names of the rows to measure; empty for all.
     """
 

@@ -1,4 +1,4 @@
-"""Parts of one table that were measured apart, on several machines or on several days (``reproduce --row``)."""
+"""Joins parts of one table that were measured on several machines or days (``reproduce --row``)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ OF_THE_HEADLINE = (META_CELL, TASK_CELL)
 
 
 def joined(tables: Sequence[ResultTable]) -> list[ResultTable]:
-    """Every table once, in the order in which they are first met; parts of one table, budget and split are joined.
+    """Every table once, in the order of its first occurrence; parts of one table, budget and split are joined.
 
-    What comes out does not depend on the order of the parts. A part that is given twice counts once. Of a row that was
-    measured anew the shorter times are kept, the nearer to what an undisturbed machine takes.
+    The result does not depend on the order of the parts. A part that is given twice counts once. For a row that was
+    measured again, the shorter times are kept, because they are nearer to those of an undisturbed machine.
 
     Raises:
         DataError: when two parts measured one row or comparison and differ in it; when they were measured on other

@@ -40,7 +40,7 @@ def measure(
 
     Args:
         experiment, checkpoint: what it is measured on; None for a row of pixels.
-        progress: told of the tasks done and their mean accuracy.
+        progress: reports the tasks done and their mean accuracy.
     """
     answer: Callable[[TaskBatch], Answer] = _pixels
     if experiment is None or checkpoint is None:

@@ -1,4 +1,4 @@
-"""Which rows a table has, and which of them are held against each other."""
+"""Which rows a table has, and which of them are compared."""
 
 from __future__ import annotations
 

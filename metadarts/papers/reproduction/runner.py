@@ -1,4 +1,4 @@
-"""A table from end to end: freeze the episodes, train, measure. What is done already is not done again."""
+"""A table from end to end: freeze the episodes, train, evaluate. Completed work is not repeated."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ MOST_CELLS, LEAST_SHARE = 3, 0.05
 
 
 def carry_out(job: Job) -> Findings:
-    """Bring ``job`` to its end.
+    """Complete ``job``.
 
     Raises:
-        Stopped: when asked to.
+        Stopped: on request.
         RunError: when the folder holds something else, is in use, or cannot be written; or when what is there so far is
             nothing.
         DataError: when the frozen episodes were changed.

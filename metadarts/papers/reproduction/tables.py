@@ -1,4 +1,4 @@
-"""The tables there are: data, splits, settings, and the paper's values."""
+"""The available tables: data, splits, settings, and the paper's values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class TableSpec:
     """One table of the literature.
 
     Args:
-        name: as the command line has it.
+        name: name on the command line.
         title: one line.
         sources: split name -> source; the first is the default.
-        splits: split name -> what a reader must know of it.
-        recipe: what is trained, and how long.
-        printed: what the paper has.
+        splits: split name -> its description.
+        recipe: the trainings and their lengths.
+        printed: the paper's values.
         shots: settings under the full budget.
         small_shots: settings under smaller ones, all measured on one training at ``trained_shots``, but for trainings
             that have one for each setting (`Training.own_setting`).

@@ -38,18 +38,18 @@ APART = {3: 2, 5: 3}
 
 @dataclass(frozen=True)
 class Family:
-    """How its tasks are made.
+    """Settings of the tasks.
 
     Args:
         channels: C of an image.
         side: H = W.
-        support: images to learn from.
-        query: images to be measured on.
+        support: number of support images.
+        query: number of query images.
         kept: share of the images drawn that are kept: those of the highest and lowest scores, half each.
         taps: random taps of an image's own filter.
         reach: how far from its centre they are at most.
-        noise: share of the support labels that are turned round at random. Query labels are the teacher's.
-        operations: that a teacher may use, each as likely.
+        noise: share of the support labels that are flipped at random. Query labels are the teacher's.
+        operations: operations of a teacher, with equal probability.
 
     Raises:
         ConfigError: for a number out of range.
@@ -91,7 +91,7 @@ class Family:
 
     @property
     def drawn(self) -> int:
-        """Images to draw for one task."""
+        """Number of images to draw for one task."""
         return round((self.support + self.query) / self.kept)
 
 
@@ -101,9 +101,9 @@ class SyntheticTasks:
 
     Args:
         batch: their images and labels.
-        origins: from which `rebuild` makes the same.
-        truth: [T], the number in ``family.operations`` of each teacher's operation: for judges only.
-        family: how they are made.
+        origins: origins from which `rebuild` creates the same tasks.
+        truth: [T], the number in ``family.operations`` of each teacher's operation, only for evaluation.
+        family: their settings.
     """
 
     batch: TaskBatch
@@ -125,7 +125,7 @@ FACTS = Schema(SyntheticFacts, DataError)
 
 
 def synthetic_tasks(seed: int, first: int, count: int, family: Family | None = None) -> SyntheticTasks:
-    """Tasks ``first`` to ``first + count`` (exclusive) of ``seed``. Each depends on its number alone."""
+    """Tasks ``first`` to ``first + count`` (exclusive) of ``seed``. Each depends only on its number."""
     if count < 1 or first < 0:
         raise ConfigError(f"expected at least one task, from number 0 on, got {count} from {first}")
     family = family or Family()
@@ -134,7 +134,7 @@ def synthetic_tasks(seed: int, first: int, count: int, family: Family | None = N
 
 
 def rebuild(origins: Sequence[Origin]) -> TaskBatch:
-    """The tasks of ``origins`` again, without their truth.
+    """The tasks of ``origins``, rebuilt without their truth.
 
     Raises:
         DataError: for an origin that is not of this family, or of other numbers than the first one's.

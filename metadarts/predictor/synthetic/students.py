@@ -25,9 +25,10 @@ class Schedule:
     """How a student is trained; the same for every operation.
 
     Args:
-        starts: fresh starts of every student; the one of the lowest support loss goes on after ``first`` steps.
-        first: steps of every start, at a constant rate.
-        steps: further steps, the rate falling to 0 along a cosine.
+        starts: number of initialisations of every student; the one with the lowest support loss continues after
+            ``first`` steps.
+        first: steps of every initialisation, at a constant rate.
+        steps: further steps, with cosine decay of the rate to 0.
         rate: of Adam.
         at_once: tasks that are trained in one pass.
 
@@ -75,12 +76,12 @@ def train_each(
     schedule: Schedule | None = None,
     progress: Watch | None = None,
 ) -> Trained:
-    """Train every operation alone on every task, from fresh weights.
+    """Train every operation alone on every task, from new weights.
 
     Args:
-        tasks: T tasks; their truth is not looked at.
+        tasks: T tasks; their truth is not used.
         key: of the first weights.
-        progress: told of the trainings done.
+        progress: reports the trainings done.
     """
     schedule, columns, done = schedule or Schedule(), [], 0
     batch, operations, noise = tasks.batch, tasks.family.operations, tasks.family.noise

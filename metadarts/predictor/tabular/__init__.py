@@ -1,4 +1,5 @@
-"""Tabular meta-learning where every architecture is measured: choose one for a task, order them for a device."""
+"""Tabular meta-learning on benchmarks with all architectures measured: select one for a task, rank them for a
+device."""
 
 from .learner import Recipe as Recipe
 from .picture import draw_result as draw_result

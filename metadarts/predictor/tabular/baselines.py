@@ -1,4 +1,4 @@
-"""What a meta-model has to beat: every other way to rank all architectures for a new task from K of them."""
+"""Baselines of the meta-model: other ways to rank all architectures for a new task from K of them."""
 
 from __future__ import annotations
 

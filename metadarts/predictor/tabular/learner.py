@@ -155,10 +155,10 @@ def meta_train(
     """One network per training_set, each as if it were trained alone.
 
     Args:
-        progress: told of the share that is done.
+        progress: reports the share that is done.
 
     Raises:
-        NumericsError: when training leaves the finite numbers.
+        NumericsError: when training becomes non-finite.
     """
     parts = []
     for first in range(0, len(training_sets), TOGETHER):

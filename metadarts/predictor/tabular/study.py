@@ -30,7 +30,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, and how much is spent on it.
+    """Settings of the study.
 
     Args:
         seeds: each draws its known architectures and starts its networks.
@@ -61,10 +61,10 @@ def evaluate_table(
     """Measure the meta-model and its baselines on TransNAS-Bench-101 or on the latencies of NAS-Bench-201.
 
     Args:
-        path: ``transnasbench101.npz`` or ``nasbench201_table.npz``; which of them is told by its arrays.
-        seeds: how often all is done; takes the place of the number in ``settings``.
+        path: ``transnasbench101.npz`` or ``nasbench201_table.npz``; its arrays identify it.
+        seeds: number of repetitions; replaces the number in ``settings``.
         settings: None for those of the published results.
-        progress: told of the share that is done and what is going on.
+        progress: reports the completed share and the current work.
 
     Raises:
         DataError: when the table is neither of the two, or broken.

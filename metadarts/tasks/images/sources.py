@@ -42,7 +42,7 @@ def source_of_files(
         size: side in pixels, see `pixels.fit`.
         channels: 1, 3, or 0 for as found.
         copies: whether a file may be in two splits.
-        progress: told of the files read.
+        progress: reports the files read.
 
     Raises DataError naming the file that cannot be decoded, or that is a copy of one of another split.
     """

@@ -77,7 +77,7 @@ def stored_images(name: str, key: str, count: int, blocks: Blocks, progress: Wat
         key: hex digest of all that decides the pixels.
         count: M.
         blocks: makes the images, a few at a time: [m, C, H, W] uint8.
-        progress: told of the images made, of M.
+        progress: reports the images made, of M.
     """
     label = re.sub(r"[^\w.-]", "_", name)[:40]  # a data folder's name may be longer than a file's may
     path = default_cache() / "images" / f"{label}-{key[:32]}.npy"

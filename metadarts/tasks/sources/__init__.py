@@ -1,4 +1,4 @@
-"""Sources of labelled images. A module each, whose ``SOURCE`` opens it, or several by name.
+"""Sources of labelled images. Each is one module, whose ``SOURCE`` opens it, or several by name.
 
 A source is opened by (place of its data, size=, channels=, progress=); see `metadarts.tasks.open_source`.
 """

@@ -41,9 +41,9 @@ def cifar_fs(place: Path | None = None, size: int = 0, channels: int = 0, progre
             what is missing.
         size: side in pixels; 0 is 32.
         channels: 0 and 3 are colour, 1 is grey.
-        progress: told of the images read when they are not in the cache yet.
+        progress: reports the images read if they are not in the cache yet.
 
-    Raises DataError when there is nothing to read, or what is there is not CIFAR-100.
+    Raises DataError when there is nothing to read, or the data are not CIFAR-100.
     """
     return _source("cifar-fs", place, size or SIZE, channels or 3, progress)
 

@@ -21,10 +21,10 @@ def folder(root: Path | None, size: int = 0, channels: int = 0, progress: Watch 
     Args:
         root: the folder.
         size: side in pixels; 0 is 32. The short side is resized to it and the long side cropped.
-        channels: 1 grey, 3 colour; 0 as found, and then all images must be grey or all in colour.
-        progress: told of the files read when they are not in the cache yet.
+        channels: 1 grey, 3 colour; 0 as found; then all images must be grey or all must be colour.
+        progress: reports the files read if they are not in the cache yet.
 
-    Raises DataError when a class or a file is in two splits, or a file with an image's ending is no image.
+    Raises DataError when a class or a file is in two splits, or a file with an image suffix is not an image.
     """
     if root is None:
         raise ConfigError("source 'folder' needs a place: name the folder that holds the class folders")

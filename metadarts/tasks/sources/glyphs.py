@@ -67,9 +67,9 @@ def glyphs(cache_dir: Path | None = None, progress: Watch | None = None) -> Sour
     """Few-shot classification of printed characters: 28x28 pixels, ink = 255; a class is a character.
 
     Args:
-        cache_dir: where the finished images are kept; default the environment variable METADARTS_CACHE, else
-            XDG_CACHE_HOME/metadarts, else ~/.cache/metadarts. A missing, damaged or outdated file is built anew.
-        progress: told of the percent done while building.
+        cache_dir: folder of the finished images; default the environment variable METADARTS_CACHE, otherwise
+            XDG_CACHE_HOME/metadarts, otherwise ~/.cache/metadarts. A missing, damaged or outdated file is rebuilt.
+        progress: reports the percentage done while building.
     """
     path = (cache_dir or default_cache()) / f"glyphs-v{GLYPHS_VERSION}.npz"
     source = _load(path)

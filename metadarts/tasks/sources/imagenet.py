@@ -1,7 +1,7 @@
 """miniImageNet (Ravi and Larochelle 2017) and tieredImageNet (Ren et al. 2018) from folders of their images.
 
 The class lists are the published ones. Nothing is downloaded: the published links are dead. The readers were tested on
-made-up images in these layouts, never on the real ones.
+synthetic images in these layouts, never on the real ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def mini_imagenet(root: Path | None = None, size: int = 0, channels: int = 0, pr
             Default: ``mini-imagenet`` in the cache folder.
         size: side in pixels; 0 is 84.
         channels: 0 and 3 are colour, 1 is grey.
-        progress: told of the files read when they are not in the cache yet.
+        progress: reports the files read if they are not in the cache yet.
 
     Raises DataError when files are missing, or the classes are not the published ones.
     """

@@ -29,14 +29,14 @@ def npz(path: Path | None, size: int = 0, channels: int = 0, progress: Watch | N
         path: the .npz file, with the arrays
 
             - images: uint8 [n, H, W] or [n, H, W, 3] (a last axis of length 1 is grey, too).
-            - label: [n] whole numbers; with ``class_names`` they lie in 0..K-1, without it the K numbers that occur
-              are the classes, in ascending order.
+            - label: [n] integers; with ``class_names`` they are in 0..K-1, without it the K occurring numbers are the
+              classes, in ascending order.
             - class_names: [K] text, distinct; optional.
             - split: [K], 0 train, 1 val, 2 test for each class; optional, without it `split_classes` decides.
 
         size: side in pixels, see `pixels.fit`; 0 as found.
         channels: 1 grey, 3 colour, 0 as found.
-        progress: called once, when the images are there.
+        progress: called once, when the images are read.
 
     Raises DataError when the file is damaged or of another form. Nothing in it is ever unpickled.
     """

@@ -59,7 +59,7 @@ def omniglot(data: Path | None = None, download: bool = False) -> Source:
             folder (see `glyphs`).
         download: fetch what is missing with torchvision, into ``data``.
 
-    Raises DataError when there is nothing to read, or what is there is malformed.
+    Raises DataError when there is nothing to read, or the data are malformed.
     """
     place = data if data is not None else default_cache() / "omniglot"
     if place.suffix == ".npz" or (place / FILE).is_file():
@@ -86,8 +86,8 @@ def omniglot_random(data: Path | None = None, download: bool = False) -> Source:
     """Omniglot as T-NAS describes it (Lian et al., 2020, section 4.1, after MAML): 1,200 random training characters,
     tests on the other 423, times four rotations.
 
-    Which characters, no paper says: here they are drawn once, from a fixed seed. 100 of the 1,200 are the validation
-    split, since T-NAS names none and a checkpoint must not be chosen on test classes. Arguments and errors as in
+    No paper says which characters: here they are drawn once, from a fixed seed. 100 of the 1,200 are the validation
+    split, because T-NAS names none and a checkpoint must not be selected on test classes. Arguments and errors as in
     `omniglot`.
     """
     source = omniglot(data, download)

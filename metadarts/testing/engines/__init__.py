@@ -1,6 +1,6 @@
-"""Other ways to run the inner loop, to check `metadarts.inner.adapt` against. A module each, whose ``ENGINE`` it is.
+"""Reference engines of the inner loop, for checks of `metadarts.inner.adapt`. Each is one module with an ``ENGINE``.
 
-They differ in how they loop, not in what they compute: all agree to rounding.
+They differ in how they loop, not in the result: all agree up to rounding.
 """
 
 from metadarts.core.variants import Variants, collect

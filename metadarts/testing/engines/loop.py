@@ -1,4 +1,4 @@
-"""The inner loop one task after another, written to be read."""
+"""The inner loop one task after another, written for readability."""
 
 from __future__ import annotations
 
