@@ -179,6 +179,8 @@ def _learn(
 ) -> Solution:
     learner = Learner(network, "support")
     judge = support.batch(support.balanced(MOST_AT_ONCE))
+    if settings.seconds is not None:  # kernels are compiled by their first call, which no step must pay for
+        adapt(learner.support_loss, params, judge, replace(inner, steps=1), rates=rates)
     keeper = _Keeper(settings.seconds)
 
     def observe(step: int, now: Params) -> bool:
