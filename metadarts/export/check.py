@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadarts.core.errors import ModelError
+from metadarts.core.errors import ModelError, RunError
 from metadarts.core.rng import Key
-from metadarts.store.files import cannot_write, sync, sync_folder
+from metadarts.store.files import cannot_write, is_there, sync, sync_folder
 
 from .formats import (
+    SUFFIXES,
     Logits,
     Opened,
     check_name,
@@ -28,6 +29,7 @@ from .formats import (
     check_weights_place,
     companions,
     format_of,
+    names_weights,
     open_model,
     run_python_file,
     write,
@@ -97,6 +99,7 @@ def export_model(model: ShippedModel, path: Path, format: str | None, source: Lo
         check_weights_place(path)
     elif format == "safetensors":
         check_no_python_file(path)
+    _require_ours(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:
@@ -113,6 +116,21 @@ def export_model(model: ShippedModel, path: Path, format: str | None, source: Lo
     except OSError as error:
         raise cannot_write(path, error) from error
     return replace(check, path=path)
+
+
+def _require_ours(path: Path) -> None:
+    """Require that ``path`` is free, or holds an export. Raises RunError."""
+    if not is_there(path) and not path.is_symlink():
+        return
+    refusal = RunError(f"{path} exists, and is no export: give --out another name, or remove it first")
+    if path.suffix == SUFFIXES["python"]:
+        if not names_weights(path, path.with_suffix(SUFFIXES["safetensors"]).name):
+            raise refusal
+        return
+    try:
+        open_model(path)
+    except ModelError as error:
+        raise refusal from error
 
 
 def _move(parts: list[Path], folder: Path) -> None:

@@ -176,7 +176,7 @@ def files_of(folder):
 
 def test_a_python_file_that_cannot_be_moved_leaves_no_weights(export, tmp_path):
     (tmp_path / "out" / "model.py").mkdir(parents=True)
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(RunError, match="exists, and is no export"):
         export("python")
     assert files_of(tmp_path / "out") == {"model.py": None}
 
@@ -207,6 +207,17 @@ def test_a_later_part_that_cannot_be_moved_leaves_the_older_pair(tmp_path):
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "a link's"
     assert {part.name for part in tmp_path.iterdir()} == {"a", "link", "real", "last", "new"}
+
+
+@pytest.mark.parametrize("format", list(SUFFIXES))
+@pytest.mark.parametrize("content", [b"mine", b""])
+def test_a_file_of_others_is_not_replaced(export, tmp_path, format, content):
+    (tmp_path / "out").mkdir()
+    path = (tmp_path / "out" / "model").with_suffix(SUFFIXES[format])
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="exists, and is no export: give --out another name"):
+        export(format)
+    assert files_of(tmp_path / "out") == {path.name: content}
 
 
 @pytest.mark.parametrize("beside", ["nothing", "a stranger", "no text", "a folder", "another's"])

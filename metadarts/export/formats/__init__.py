@@ -15,6 +15,7 @@ from .opened import Opened as Opened
 from .opened import example
 from .python_file import check_no_python_file as check_no_python_file
 from .python_file import check_weights_place as check_weights_place
+from .python_file import names_weights as names_weights
 from .python_file import run_python_file as run_python_file
 
 SUFFIXES = {"safetensors": ".safetensors", "python": ".py", "torch-export": ".pt2", "onnx": ".onnx"}
