@@ -83,16 +83,11 @@ def _open(path: Path, finish: str | None, device: str, plugins: Sequence[str]) -
 def _files(path: Path) -> list[Path]:
     """``path`` itself, or the images in it and in its folders, sorted."""
     from metadarts.core.errors import DataError
-    from metadarts.tasks.images.folders import refuse_unread
-    from metadarts.tasks.images.pixels import image_suffixes
+    from metadarts.tasks.images.folders import images_in
 
     if not path.is_dir():
         return [path]
-    files, suffixes = sorted(file for file in path.rglob("*") if file.is_file()), image_suffixes()
-    found = [file for file in files if file.suffix.lower() in suffixes]
-    for file in files:
-        if file.suffix.lower() not in suffixes and not file.name.startswith("."):
-            refuse_unread(file)
+    found = images_in(path)
     if not found:
         raise DataError(f"there is no image in {path}")
     return found

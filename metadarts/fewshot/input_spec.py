@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -355,6 +356,8 @@ def _stored(image: Image.Image) -> bytes:
 
 def _content(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            raise DataError(f"cannot read the image {path}: it is no plain file")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else error

@@ -17,7 +17,7 @@ from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.store.schema import require_printable
 from metadarts.tasks import labelled as labelled_npz
-from metadarts.tasks.images.folders import classes_in
+from metadarts.tasks.images.folders import classes_in, split_names_in
 
 FORMS = "a folder of class folders, a .csv file of lines path,label, or an .npz file of images and label"
 HEADER = (
@@ -67,6 +67,11 @@ def read_labelled(path: Path) -> Labelled:
 
 
 def _from_folder(path: Path) -> Labelled:
+    if splits := split_names_in(path):
+        raise DataError(
+            f"{path}: its folders {', '.join(splits)} look like splits, not classes: give one of them, such as "
+            f"{path / splits[0]}"
+        )
     found = classes_in(path)
     if not found:
         raise DataError(f"{path}: expected one folder of images for each class, found no image in any folder of it")
@@ -172,7 +177,8 @@ def contents(labelled: Labelled) -> list[bytes]:
 def _digest(image: Any) -> bytes:
     if isinstance(image, str | os.PathLike):
         try:
-            return hashlib.sha256(Path(image).read_bytes()).digest()
+            content = Path(image).read_bytes() if Path(image).is_file() else os.fsencode(image)
+            return hashlib.sha256(content).digest()
         except OSError:  # told where it is decoded
             return hashlib.sha256(os.fsencode(image)).digest()
     array = np.ascontiguousarray(image)

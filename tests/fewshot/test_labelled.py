@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -288,3 +290,32 @@ def test_the_header_of_a_table_may_have_other_words(tmp_path, header):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one.png")
     (tmp_path / "table.csv").write_text(f"{header}\none.png,cat\n")
     assert read_labelled(tmp_path / "table.csv").classes == ("cat",)
+
+
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("train", "test"), ("Training", "Validation")])
+def test_a_folder_of_splits_is_refused(tmp_path, splits):
+    for split in splits:
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / split / name / "1.png")
+    with pytest.raises(DataError, match="look like splits, not classes: give one of them"):
+        read_labelled(tmp_path)
+    assert read_labelled(tmp_path / splits[0]).classes == ("cat", "dog")
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path):
+    for name in ("test", "train"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name / "1.png")
+    assert read_labelled(tmp_path).classes == ("test", "train")
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    """Reading it would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "table.csv").write_text("path,label\npipe.png,cat\n")
+    given = read_labelled(tmp_path / "table.csv")
+    assert notes_on_copies(given) == []
+    for images in ([tmp_path / "pipe.png"], given.images):
+        with pytest.raises(DataError, match=r"pipe\.png: it is no plain file"):
+            to_pixels(images, 1, 8)

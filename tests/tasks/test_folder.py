@@ -14,6 +14,7 @@ from metadarts.core.errors import ConfigError, DataError
 from metadarts.core.rng import Key
 from metadarts.tasks import EpisodeSampler, open_source
 from metadarts.tasks.images import folders, sources
+from metadarts.tasks.images.folders import images_in
 from metadarts.tasks.images.split import split_classes
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
@@ -269,3 +270,25 @@ def test_pixels_of_a_small_folder_are_these(tmp_path):
         Image.fromarray(ramp).save(tmp_path / name / "ramp.png")
     source = open_source("folder", tmp_path, size=12)
     assert source.content_sha256 == "833a2d33867cdfb565bcb5e3f2bd5b8d32504224a49e33a2e4f4ff5039a17adb"
+
+
+def test_images_of_a_folder_are_found_as_classes_are(tmp_path):
+    for name in (
+        "b.png",
+        "a/c.JPG",
+        "a/d/e.webp",
+        "notes.txt",
+        "._b.png",
+        ".hidden/f.png",
+        "a/.ipynb_checkpoints/g.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [path.relative_to(tmp_path).as_posix() for path in images_in(tmp_path)] == ["a/c.JPG", "a/d/e.webp", "b.png"]
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="is a link to a folder that it lies in"):
+        images_in(tmp_path)
+    (tmp_path / "a" / "up").unlink()
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="is no file that can be read"):
+        images_in(tmp_path)

@@ -17,6 +17,9 @@ UNREAD = frozenset(
 """Endings of images which are not read, or not by every Pillow: to pass over one would lose it without a word."""
 
 
+SPLIT_NAMES = frozenset((*SPLITS, "valid", "validation", "training", "testing"))
+
+
 @dataclass(frozen=True)
 class FolderClass:
     """A class and its image files.
@@ -53,6 +56,21 @@ def classes_in(root: Path, below: str = "", split: str = "") -> list[FolderClass
         if files:
             classes.append(FolderClass(split, name, files))
     return classes
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of ``folder`` and of the folders inside it, sorted; what counts is as in `classes_in`.
+
+    Raises DataError as `classes_in`.
+    """
+    found = _image_files(folder, "", image_suffixes(), ())
+    return sorted(folder / file.removeprefix("/") for file in found)
+
+
+def split_names_in(root: Path) -> list[str]:
+    """Folders of ``root`` that are called as splits are and hold class folders, but no image themselves."""
+    named = [name for name in folders_in(root) if name.lower() in SPLIT_NAMES]
+    return [name for name in named if folders_in(root / name) and not _holds_images(root / name)]
 
 
 def has_split_folders(root: Path) -> bool:
