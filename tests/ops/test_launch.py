@@ -105,6 +105,21 @@ def test_a_cache_that_cannot_be_written_stops_no_kernel(cache, caplog):
     assert said[-1].endswith("without it")
 
 
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda _: b"x" * 99]
+)
+def test_a_damaged_cache_is_made_anew(cache, caplog, suffix, damage):
+    marks(items=1)
+    for path in (cache / "kernels").rglob(f"*.{suffix}"):
+        path.write_bytes(damage(path.read_bytes()))
+    assert marks(items=1) == [1.0, 0.0, 0.0, 0.0]
+    spent = launch.compile_seconds()
+    assert marks(items=1) == [1.0, 0.0, 0.0, 0.0]
+    assert launch.compile_seconds() == spent, "found in the cache again"
+    assert "without it" not in caplog.text
+
+
 def test_numbas_own_cache_folder_is_left_as_it_was():
     before = numba.config.CACHE_DIR
     marks(items=1)

@@ -19,6 +19,7 @@ import hashlib
 import logging
 import os
 import platform
+import shutil
 import struct
 import threading
 import time
@@ -75,8 +76,7 @@ class Kernel:
             if dtype in self._addresses:  # by another thread, while this one waited
                 return self._addresses[dtype]
             try:
-                with _cache_folder(self.function):
-                    compiled = cfunc(signature, cache=True)(self.function)
+                compiled = self._cached(signature)
             except Exception as error:  # a cache that cannot be written or read, in whatever way, is no reason to stop
                 _LOG.warning("kernel cache unusable (%s): compiling %s without it", error, self.name)
                 compiled = cfunc(signature)(self.function)
@@ -86,6 +86,23 @@ class Kernel:
             _spent().append(seconds)
         self._compiled.append(compiled)
         return self._addresses.setdefault(dtype, compiled.address)
+
+    def _cached(self, signature: Any) -> Any:
+        """From the cache, or compiled into it; a damaged one is made anew. Raises what Numba and the system do."""
+        from numba import cfunc
+
+        for trial in (1, 2):
+            try:
+                with _cache_folder(self.function):
+                    return cfunc(signature, cache=True)(self.function)
+            except OSError:
+                raise
+            except Exception as error:
+                if trial == 2:
+                    raise
+                _LOG.warning("kernel cache damaged (%s): made anew", str(error) or type(error).__name__)
+                shutil.rmtree(_cache_place(self.function), ignore_errors=True)
+        raise AssertionError
 
 
 @functools.cache
@@ -108,12 +125,16 @@ def _word(argument: Tensor | int | float | None) -> int:
     return argument or 0
 
 
+def _cache_place(function: Callable[..., None]) -> Path:
+    return default_cache() / "kernels" / _fingerprint(Path(function.__code__.co_filename))
+
+
 @contextmanager
 def _cache_folder(function: Callable[..., None]) -> Iterator[None]:
     """Numba's cache in a folder of its own for each state of the sources: it knows a kernel's file, not its pieces."""
     from numba import config
 
-    folder = default_cache() / "kernels" / _fingerprint(Path(function.__code__.co_filename))
+    folder = _cache_place(function)
     known = folder.exists()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _require_private(folder)
