@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from metadarts.core.errors import ConfigError, nearest
 
 from . import common
+from .signals import StopRequest, stop_on_signals
 
 if TYPE_CHECKING:
     from metadarts.fewshot.adapter import Adapter
@@ -126,21 +127,42 @@ def adapt(
     if model is not None:
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)
-    _say_end(adapter.adapt(_say_step), settings.steps)
-    for name in chosen:
-        if name != adapter.finishes[0]:
-            _finish(adapter, name, more_steps)
-    gaps = adapter.measure()
-    adapter.task.put_first(chosen[0])
+    stop, gaps = _learn(adapter, chosen, more_steps, out)
     _say_measured(adapter, gaps)
-    adapter.save(out)
     common.console.print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True)
     record(adapter)
     words = common.plugin_words(plugin or ())
     first, *others = adapter.task.solutions
     if others:
         common.console.print(f"predict and export take {first}, or with --finish {' or '.join(others)}")
+    if stop():
+        raise typer.Exit(stop.exit_code)
     common.say_next((f"predict {out} IMAGE...{words}", f"export {out} --format onnx --out model.onnx{words}"))
+
+
+def _learn(
+    adapter: Adapter, chosen: Sequence[str], more_steps: int | None, out: Path
+) -> tuple[StopRequest, dict[str, str]]:
+    """Adapt, finish, measure and save; a signal ends the steps, and what was learnt so far is kept.
+
+    Returns whether one came, and the gaps of `Adapter.measure`.
+    """
+    with stop_on_signals() as stop:
+
+        def watch(step: Step) -> bool:
+            _say_step(step)
+            return stop()
+
+        _say_end(adapter.adapt(watch), adapter.settings.steps, stop())
+        made = [name for name in chosen if name == adapter.finishes[0]]
+        for name in chosen:
+            if name != adapter.finishes[0] and not stop():
+                _finish(adapter, name, more_steps, stop)
+                made.append(name)
+        gaps = adapter.measure()
+        adapter.task.put_first((made or adapter.finishes)[0])
+        adapter.save(out)
+    return stop, gaps
 
 
 def _metamodel(begin: str, path: Path | None) -> MetaModel | None:
@@ -202,23 +224,24 @@ def _say_step(step: Step) -> None:
     common.console.print(f"  step {step.step:3d}  support loss {step.loss:6.3f}{held}  {step.seconds:5.1f} s")
 
 
-def _say_end(solution: Solution, steps: int) -> None:
+def _say_end(solution: Solution, steps: int, asked: bool) -> None:
     taken = solution.history[-1].step
     if taken < steps:
         finite = math.isfinite(solution.history[-1].loss)
-        why = "time is up" if finite else "the loss left the finite numbers"
+        why = "asked to stop" if asked else "time is up" if finite else "the loss left the finite numbers"
         common.console.print(f"stopped after {taken} of {steps} steps: {why}")
     if solution.kept != taken:
         common.console.print(f"kept: the state after step {solution.kept}, whose support loss is the lowest")
 
 
-def _finish(adapter: Adapter, name: str, more_steps: int | None) -> None:
+def _finish(adapter: Adapter, name: str, more_steps: int | None, stop: Callable[[], bool]) -> None:
     """Add a discrete finish to the task, under a bar."""
     steps = adapter.settings_of(name, more_steps).steps
     with common.bar(f"finish: {name}") as shown:
 
-        def watch(step: Step) -> None:
+        def watch(step: Step) -> bool:
             shown.update(step.step / max(steps, 1), f"step {step.step}  loss {step.loss:.3f}")
+            return stop()
 
         adapter.finish(name, more_steps, watch)
 

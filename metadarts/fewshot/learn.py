@@ -25,7 +25,8 @@ from .task import CELL, INHERITED, MOST_AT_ONCE, RETRAINED, SUPERNET, Solution, 
 
 MOST_CLASSES = 20
 RETRAIN_STEPS, RETRAIN_RATE = 100, 3e-3
-StepWatch = Callable[[Step], None]
+StepWatch = Callable[[Step], bool | None]
+"""Called with every state; True takes no further step."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class _Keeper:
         before = time.monotonic()
         self.history.append(Step(step, loss, spent, look()))
         self._looking += time.monotonic() - before
-        if watch is not None:
-            watch(self.history[-1])
+        stop = watch is not None and watch(self.history[-1]) is True
         longest = max((b.seconds - a.seconds for a, b in pairwise(self.history)), default=0.0)
-        return not math.isfinite(loss) or (self._seconds is not None and spent + longest > self._seconds)
+        late = self._seconds is not None and spent + longest > self._seconds
+        return stop or late or not math.isfinite(loss)

@@ -6,6 +6,9 @@ import importlib.util
 import json
 import math
 import re
+import signal
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from metadarts.cli.signals import StopRequest
 from metadarts.fewshot import FewShotClassifier
 from metadarts.fewshot.folder import load_task
 from metadarts.networks import Learner
@@ -205,7 +209,7 @@ def test_more_than_64_images(metadarts, cases, grey, tmp_path):
         (("--shots", "2", "--held-out", "0.5"), "give --held-out or --shots, not both"),
         (("--shots", "4"), "class 'ant' has 4 image(s): with 4 to learn from none is left to measure on"),
         (("--images", "/nowhere"), "/nowhere: there is nothing; expected a folder of class folders"),
-        (("--out", "x" * 300), "cannot create"),
+        (("--out", "x" * 300), "cannot write"),
     ],
 )
 def test_options_that_cannot_be(refused, grey, zoo, tmp_path, more, words):
@@ -228,7 +232,7 @@ def test_a_start_that_is_none(refused, zoo, tmp_path, start):
 
 def test_an_existing_folder_is_refused_before_images_are_read(refused, grey, tmp_path):
     (tmp_path / "a").mkdir()
-    assert f"{tmp_path / 'a'} exists" in refused("adapt", grey, "--images", "/nowhere", "--out", tmp_path / "a")
+    assert f"{tmp_path / 'a'} exists" in refused("adapt", grey, "--images", tmp_path, "--out", tmp_path / "a")
     assert not list((tmp_path / "a").iterdir())
 
 
@@ -298,3 +302,21 @@ def test_the_installed_program_on_light_drawings(installed, cases, tmp_path):
     assert "note: 4 of 4 images in colour were made grey" in answer.out
     assert "light background, the start knows a dark one: they are inverted" in answer.out
     assert load_task(tmp_path / "a").support.form.invert
+
+
+def test_ctrl_c_keeps_what_was_learnt_so_far(metadarts, monkeypatch, grey, zoo, tmp_path):
+    class Scripted(StopRequest):
+        polls = iter([False, True])
+
+        def __call__(self):
+            if self.signal is None and next(self.polls):
+                self.signal = signal.SIGINT
+            return self.signal is not None
+
+    monkeypatch.setattr(sys.modules["metadarts.cli.adapt"], "stop_on_signals", lambda: nullcontext(Scripted()))
+    out = tmp_path / "task"
+    answer = metadarts("adapt", grey, "--images", zoo, "--steps", 5, "--finish", "all", "--out", out)
+    assert answer.code == 130, answer.err
+    assert "stopped after 1 of 5 steps: asked to stop" in answer.out
+    assert metadarts("predict", out, zoo).code == 0
+    assert list(load_task(out).solutions) == ["supernet"]
