@@ -59,10 +59,10 @@ def until(path, process, seconds=600.0):
 
 
 @pytest.mark.slow
-def test_three_kills_at_random_moments_change_no_bit(data, tmp_path):
+def test_two_kills_at_random_moments_change_no_bit(data, tmp_path):
     """The command line, in processes of its own, killed by SIGKILL; benchmarks/kill_and_resume.py does twenty."""
-    rows = kill_and_resume.trials(str(data), kills=3, seed=1, folder=tmp_path)
-    assert [row["differences"] for row in rows] == [[], [], []]
+    rows = kill_and_resume.trials(str(data), kills=2, seed=1, folder=tmp_path)
+    assert [row["differences"] for row in rows] == [[], []]
 
 
 def test_a_difference_would_be_seen(run, tmp_path):
