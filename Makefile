@@ -4,12 +4,10 @@
 # gpu needs no network and installs nothing: it uses the Python and torch that the machine already has, and pytest, or what
 # carry brought. GPU_ARGS=... chooses steps: make gpu GPU_ARGS='--only tests meta_step'.
 
-CHECKS := lint types packages docs tests interpreted notebooks
-
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test $(CHECKS) learn2learn carry gpu clean
+.PHONY: help demo quick test lint types packages tests interpreted notebooks docs learn2learn carry gpu clean
 
 # Processes that share the tests, file by file; each computes on one thread.
 JOBS ?= 2
@@ -65,17 +63,23 @@ quick: $(STAMP)  ## for every save: ruff, and the quick tests of the inner packa
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" $(QUICK:%=tests/%)
 
-# Each check runs whatever became of the ones before it.
+# Each check runs whatever became of the others. Those of one process share the cores; the others have them one by one.
+LIGHT := notebooks types docs packages lint
+HEAVY := tests interpreted
+DONE := build/checks
 test: $(STAMP) $(TRIED)  ## every check: the seven below
-	@ended=; failed=0; \
-	for check in $(CHECKS); do \
-	  begun=$$(date +%s); \
-	  if $(MAKE) --no-print-directory $$check; then how=passed; else how=FAILED; failed=1; fi; \
-	  ended="$$ended$$(printf '\n  %-12s %s in %d s' $$check $$how $$(($$(date +%s) - begun)))"; \
-	done; \
+	@rm -rf $(DONE); mkdir -p $(DONE); failed=0; \
+	$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) --output-sync=target $(LIGHT:%=checked-%) || failed=1; \
+	$(MAKE) --no-print-directory --keep-going --jobs=1 $(HEAVY:%=checked-%) || failed=1; \
 	$(call say,checks); \
-	printf '%s\n' "$${ended#?}"; \
+	cat $(DONE)/*; \
 	exit $$failed
+
+checked-%:
+	@begun=$$(date +%s); how=FAILED; code=1; \
+	if $(MAKE) --no-print-directory $*; then how=passed; code=0; fi; \
+	printf '  %-12s %s in %d s\n' $* $$how $$(($$(date +%s) - begun)) >$(DONE)/$*; \
+	exit $$code
 
 lint: $(STAMP)  ## ruff: rules and layout
 	@$(call say,lint)
@@ -101,7 +105,7 @@ docs: $(STAMP)  ## the site of docs/, in build/site: start with index.html; a li
 # A process of its own: Triton decides at its import whether kernels are compiled or interpreted.
 interpreted: $(STAMP)  ## pytest, Triton kernels under Triton's interpreter
 	@$(call say,Triton kernels under the interpreter)
-	@TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreted
+	@TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/interpreted
 
 # A warning here comes from Jupyter, not from the notebook, whose kernel is a process of its own: it is no error.
 notebooks: $(STAMP)  ## execute every notebook

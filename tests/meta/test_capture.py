@@ -18,8 +18,10 @@ from metadarts.core.rng import Key
 from metadarts.costs import COSTS, Penalty
 from metadarts.inner import InnerLoop
 from metadarts.meta import CapturedStep, MetaState, OuterLoop, meta_step
+from metadarts.networks import supernet
 from metadarts.networks.learner import masked_loss
 from metadarts.ops import implementation
+from metadarts.spaces import SearchSpace
 from metadarts.testing import generic_params, random_tasks, tiny_learner
 
 INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0, learn_rates=True, granularity="tensor-step")
@@ -154,11 +156,14 @@ def test_replays_are_the_steps_they_stand_for_bit_for_bit(inner, micro_batch):
 def test_so_are_those_of_a_supernet_and_nothing_of_it_waits_for_the_host(images):
     cost = Penalty(COSTS["multiply_adds"](12, 12), 1e-3)  # its prices must not be copied from the host either
     learner = replace(tiny_learner(head="prototype", bn="support", nodes=1), penalty=cost)
+    if images != "all":  # tracing takes a second an operation
+        space = SearchSpace("few", ("skip_connect", "max_pool_3x3", "sep_conv_3x3"), nodes=1)
+        learner = replace(learner, network=supernet(space, learner.network.spec))
     params = generic_params(learner, Key.from_seed(1))
     names = list(learner.start({name: tensor.unsqueeze(0) for name, tensor in params.items()}, tasks(0).task(0)))
     inner = replace(INNER, steps=1, checkpoint=1, alpha_images=images)
     recorder = compare(learner, lambda: fresh(inner, params, names), inner, steps=3)
-    assert len(recorder.targets()) > 1000
+    assert len(recorder.targets()) > 300
     assert from_host(recorder) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 
 import pytest
@@ -72,13 +73,27 @@ def test_what_is_dropped_stays_dropped_and_is_never_the_whole_of_a_row(run_of):
     assert all(any(row) for table in rows.values() for row in table)
 
 
+CLIPPED = {"inner.learn_rates": True, "inner.granularity": "tensor", "outer.clip": 0.02, "inner.clip": 0.02}
+"""Norms to clip are sums over all tensors, in their order: of a part of the network as of a fresh one."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make, one_thread, tmp_path_factory):
+    """(whether norms are clipped) -> the end of a run that nothing stopped, and its folder; made once."""
+
+    @functools.cache
+    def of(clipped):
+        experiment = make(COMMITS | (CLIPPED if clipped else {}))
+        whole = RunFolder.create(tmp_path_factory.mktemp("whole") / "run", experiment.config, {})
+        return search(experiment, whole), whole
+
+    return of
+
+
 @pytest.mark.parametrize("step", range(1, STEPS))
-def test_a_run_that_stopped_at_any_step_ends_as_the_run_that_did_not(run_of, step):
-    """Norms to clip are sums over all tensors, in their order: of a part of the network as of a fresh one."""
-    settings = {"inner.learn_rates": True, "inner.granularity": "tensor", "outer.clip": 0.02, "inner.clip": 0.02}
-    experiment, whole = run_of(settings, "whole")
-    expected = search(experiment, whole)
-    experiment, run = run_of(settings)
+def test_a_run_that_stopped_at_any_step_ends_as_the_run_that_did_not(run_of, undisturbed, step):
+    expected, whole = undisturbed(True)
+    experiment, run = run_of(CLIPPED)
     with pytest.raises(Crash):
         search(experiment, run, crash_at(step))
     assert same_state(search(experiment, run), expected)
@@ -86,10 +101,9 @@ def test_a_run_that_stopped_at_any_step_ends_as_the_run_that_did_not(run_of, ste
 
 
 @pytest.mark.parametrize("validation", [2, 3])
-def test_a_stop_while_the_cut_is_measured_changes_nothing(run_of, monkeypatch, validation):
+def test_a_stop_while_the_cut_is_measured_changes_nothing(run_of, undisturbed, monkeypatch, validation):
     """The second validation is of the supernet just before the cut, the third of the cell just after."""
-    experiment, whole = run_of(name="whole")
-    expected = search(experiment, whole)
+    expected, whole = undisturbed(False)
     experiment, run = run_of()
     evaluate, measured = MODULE.evaluate, []
 
