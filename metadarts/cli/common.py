@@ -227,13 +227,13 @@ class Bar:
 def bar(title: str, quiet: bool = False) -> Iterator[Bar]:
     """A progress bar with elapsed and remaining time; a ``quiet`` one appears with its first update."""
     columns = (
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.TextColumn("{task.percentage:>3.0f}%"),
         _Elapsed(),
         rich_progress.TextColumn("ETA"),
         _Remaining(),
-        rich_progress.TextColumn("{task.fields[figures]}"),
+        rich_progress.TextColumn("{task.fields[figures]}", markup=False),
     )
     with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         shown = Bar(progress, title)

@@ -43,6 +43,7 @@ def diagnose(
     from metadarts.core.errors import ConfigError
     from metadarts.papers.diagnosis import as_text, require_diagnosable
     from metadarts.papers.diagnosis import diagnose as measure
+    from metadarts.store.files import make_folder
     from metadarts.training import open_run
 
     if split not in ("val", "test"):
@@ -56,24 +57,14 @@ def diagnose(
     )  # fmt: skip
     experiment = common.experiment_of(opened)
     require_diagnosable(experiment)
-    place = _made(out or run / "diagnosis")
+    place = out or run / "diagnosis"
+    make_folder(place)
     with common.bar(f"diagnose on {tasks} {split} tasks") as shown:
         found = measure(experiment, opened.checkpoint, tasks, split, seed, shown.watch)
     written = _write(found, place)
     common.console.page(as_text(found))
     for path in written:
         common.console.print(f"written to {path}", soft_wrap=True)
-
-
-def _made(folder: Path) -> Path:
-    """``folder``, made where it is missing: before anything is measured. Raises RunError."""
-    from metadarts.store.files import cannot_write
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    return folder
 
 
 def _write(found: Diagnosis, place: Path) -> list[Path]:

@@ -114,14 +114,12 @@ def evaluate(
 def _require_ours(path: Path) -> None:
     """Require that ``path`` is free, or holds what this verb wrote. Raises RunError."""
     from metadarts.core.errors import RunError
+    from metadarts.store.schema import fitting_file
 
     if not is_there(path):
         return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not (isinstance(found, dict) and {"accuracy", *IDENTITY} <= found.keys()):
+    found = fitting_file(path, dict)
+    if found is None or not {"accuracy", *IDENTITY} <= found.keys():
         raise RunError(f"{path} exists, and evaluate did not write it: give --json another name, or remove it first")
 
 

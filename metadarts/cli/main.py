@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from typing import Annotated
 
@@ -63,8 +64,17 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks must not end a run
             stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:  # what is logged has names in it too
+        logging.lastResort.setFormatter(_OneLine())
     with ended_by_sigterm() as ended:
         _run(ended)
+    if ended.signal is not None:
+        sys.exit(ended.exit_code)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _run(ended: StopRequest) -> None:

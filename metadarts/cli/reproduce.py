@@ -174,6 +174,6 @@ def _write(table: ResultTable, out: Path, name: str) -> None:
     if table.comparisons:
         written.append(f"{name}-comparisons.png")
         draw_comparisons(table, out / written[-1])
-    common.console.print(text, soft_wrap=True)
+    common.console.page(text)
     common.console.print(f"written to {out}: {', '.join(written)}", soft_wrap=True)
     common.console.print(f"digest {table.digest}", soft_wrap=True)

@@ -38,7 +38,7 @@ def results(
     from metadarts.papers.page import results_markdown
     from metadarts.papers.reproduction import joined
     from metadarts.papers.rows import ResultTable
-    from metadarts.store.files import write_atomically
+    from metadarts.store.files import make_folder, write_atomically
 
     if out is not None:
         _require_ours(out)
@@ -51,6 +51,7 @@ def results(
     if out is None:
         common.console.page(text)
     else:
+        make_folder(out.parent)
         write_atomically(out, text.encode())
         common.console.print(f"written to {out}", soft_wrap=True)
 

@@ -177,12 +177,12 @@ def _print_settings(config: Config, base: str | Path) -> None:
     from metadarts.training.presets import PRESETS
 
     group = ""
-    for path, value, meaning in list_settings(config):
-        if path.partition(".")[0] != group:
-            group = path.partition(".")[0]
+    for setting in list_settings(config):
+        if setting.path.partition(".")[0] != group:
+            group = setting.path.partition(".")[0]
             common.console.print()
-        common.console.print(f"{path}={'none' if value is None else value}", style="bold", soft_wrap=True)
-        common.console.print(Padding(meaning.replace("``", "").replace("`", ""), (0, 0, 0, 4)))
+        common.console.print(f"{setting.path}={setting.text}", style="bold", soft_wrap=True)
+        common.console.print(Padding(setting.meaning.replace("``", "").replace("`", ""), (0, 0, 0, 4)))
     common.console.print()
     common.console.print(f"the values are those of {base}; presets: {', '.join(PRESETS)}")
 

@@ -39,6 +39,7 @@ def ended_by_sigterm() -> Iterator[StopRequest]:
 
     def end(number: int, frame: FrameType | None) -> None:
         request.signal = number
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is cleaned up now is not interrupted again
         raise SystemExit(request.exit_code)
 
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

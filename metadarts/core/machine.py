@@ -58,7 +58,10 @@ def device_name(device: str) -> str:
 
 
 def cards() -> list[str]:
-    """Names of the CUDA devices that torch could use, without loading it: none where it was built for a CPU."""
+    """Names of the CUDA devices that the driver knows, without loading torch: none where torch was built without CUDA.
+
+    Torch itself may still refuse one, for an old driver say.
+    """
     spec = find_spec("torch")
     file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
     if file is None or not file.is_file() or re.search(r"^cuda\b.*= None$", file.read_text(encoding="utf-8"), re.M):

@@ -22,7 +22,7 @@ from metadarts.predictor import MetaModel
 from metadarts.training.environment import choose_device
 
 from .folder import save_task
-from .input_spec import to_pixels
+from .input_spec import Scale, scale_of, to_pixels
 from .labelled import Labelled
 from .learn import (
     RETRAIN_STEPS,
@@ -92,7 +92,8 @@ class Adapter:
             start = suited_start(3 if _any_colour(learnt.images) else 1, alphas)
         opened = open_start(start, plugins)
         _require_folds(opened)
-        support, notes = _support_of(opened, learnt, seed)
+        scale = scale_of(learnt.images if held_out is None else [*learnt.images, *held_out.images])
+        support, notes = _support_of(opened, learnt, seed, scale)
         support = replace(support, device=_chosen_device(device, opened))
         check_support(support)
         facts = {"start": _start_facts(opened), "notes": notes}
@@ -100,7 +101,7 @@ class Adapter:
             opened,
             Task(support, facts=facts, config=opened.config),
             settings or AdaptSettings(),
-            _held_out(opened, held_out),
+            _held_out(opened, held_out, scale),
         )
 
     def begin_at_prediction(self, model: MetaModel) -> None:
@@ -222,9 +223,9 @@ def _start_facts(start: Start) -> dict[str, Any]:
     return {"name": start.name, **dict(start.facts), "bn": start.config.model.bn}
 
 
-def _support_of(start: Start, learnt: Labelled, seed: int) -> tuple[Support, list[str]]:
+def _support_of(start: Start, learnt: Labelled, seed: int, scale: Scale) -> tuple[Support, list[str]]:
     """The support set in the start's form, and what was converted on the way. Raises DataError."""
-    pixels, notes = to_pixels(learnt.images, start.form.channels, start.form.height)
+    pixels, notes = to_pixels(learnt.images, start.form.channels, start.form.height, scale, strict=False)
     if len(pixels) != len(learnt.labels):
         raise DataError(f"expected one label for each image, got {len(pixels)} images and {len(learnt.labels)} labels")
     form = start.form.suited(pixels)
@@ -239,10 +240,10 @@ def _support_of(start: Start, learnt: Labelled, seed: int) -> tuple[Support, lis
     return Support(form, learnt.classes, torch.from_numpy(pixels), torch.from_numpy(learnt.labels), seed), notes
 
 
-def _held_out(start: Start, images: Labelled | None) -> HeldOutImages | None:
+def _held_out(start: Start, images: Labelled | None, scale: Scale) -> HeldOutImages | None:
     if images is None or not len(images.labels):
         return None
-    pixels, _ = to_pixels(images.images, start.form.channels, start.form.height)
+    pixels, _ = to_pixels(images.images, start.form.channels, start.form.height, scale, strict=False)
     return HeldOutImages(torch.from_numpy(pixels), torch.from_numpy(images.labels))
 
 

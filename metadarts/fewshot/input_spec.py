@@ -79,16 +79,11 @@ class Scale(NamedTuple):
 
     Args:
         floats: whether floats are in 0..1, else in 0..255.
-        integers: whether integers are 0 and 1, black and white, else in 0..255.
+        integers: whether integers (and booleans) are 0 and 1, black and white, else in 0..255.
     """
 
     floats: bool | None = None
     integers: bool | None = None
-
-    def or_of(self, image: Any) -> Scale:
-        """The same, completed by what ``image`` alone looks like."""
-        own = scale_of([image])
-        return Scale(*(mine if known is None else known for known, mine in zip(self, own, strict=True)))
 
 
 def scale_of(images: Any) -> Scale:
@@ -98,8 +93,12 @@ def scale_of(images: Any) -> Scale:
         images = [images]
     elif isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
         return Scale()
-    floats, integers = _highest_of([_array(image) for image in images])
-    return Scale(None if floats is None else floats <= UNIT, None if integers is None else integers == 1)
+    arrays = [_array(image) for image in images]
+    floats, integers = _highest_of(arrays)
+    binary = any(isinstance(image, np.ndarray) and image.dtype == bool for image in arrays)
+    if integers is None and binary:
+        integers = 1.0
+    return Scale(None if floats is None else floats <= UNIT, None if integers is None else integers == 1.0)
 
 
 def axes_of(images: Any) -> int | None:
@@ -127,7 +126,9 @@ def require_several(images: Any, axes: int | None) -> None:
         raise DataError(f"expected images [n, ...], got an array {shape}, which looks like one image: give image[None]")
 
 
-def to_pixels(images: Any, channels: int, size: int, scale: Scale | None = None) -> tuple[NDArray[np.uint8], list[str]]:
+def to_pixels(
+    images: Any, channels: int, size: int, scale: Scale | None = None, strict: bool = True
+) -> tuple[NDArray[np.uint8], list[str]]:
     """Images of any kind as uint8 [n, C, size, size].
 
     Args:
@@ -137,8 +138,9 @@ def to_pixels(images: Any, channels: int, size: int, scale: Scale | None = None)
         channels: 1 or 3.
         size: side in pixels; the middle square is kept.
         scale: what numbers mean, as `scale_of` found in the images learnt from, so that an image means the same alone
-            as among others; of a kind that these had none of, each image is looked at by itself. None: all of
-            ``images`` together decide.
+            as among others. Of a kind that these had none of, floats are looked at image by image, and integers are
+            0 and 1 only where floats were in 0..1. None: all of ``images`` together decide.
+        strict: refuse floats that contradict ``scale``.
 
     Returns:
         The pixels, and sentences on what was converted.
@@ -161,10 +163,9 @@ def to_pixels(images: Any, channels: int, size: int, scale: Scale | None = None)
     if not len(images):
         raise DataError("expected at least one image, got none")
     images = [_array(image) for image in images]
-    if scale is not None:
-        _require_scale(images, scale)
-    found = scale_of(images)
-    images = [_eight_bits(image, found if scale is None else scale.or_of(image), notes) for image in images]
+    _highest_of(images)  # refuses what is out of range
+    found = scale_of(images) if scale is None else scale
+    images = [_eight_bits(image, found, scale is not None and strict, notes) for image in images]
     with strict_pillow():
         pixels = [_fitted(image, place, channels, size, notes) for place, image in enumerate(images)]
     return np.stack(pixels), notes.sentences(channels, size, len(pixels))
@@ -231,36 +232,41 @@ def _kind(images: Any) -> str:
     )
 
 
-def _require_scale(images: Sequence[Any], scale: Scale) -> None:
-    """Refuse numbers that are scaled otherwise than those learnt from. Raises DataError."""
-    floats, integers = _highest_of(images)
-    apart = "where the images learnt from were"
-    if floats is not None and scale.floats and floats > UNIT:
-        raise DataError(f"floats up to {floats:g}, {apart} in 0..1: scale them alike")
-    if floats is not None and scale.floats is False and 0 < floats <= UNIT and any(map(_has_fractions, images)):
-        raise DataError(f"floats up to {floats:g}, {apart} in 0..255: scale them alike")
-    if integers is not None and scale.integers and integers > 1:
-        raise DataError(f"integers up to {integers:g}, {apart} 0 and 1: scale them alike, or give booleans")
+def _eight_bits(image: Any, scale: Scale, strict: bool, notes: _Notes) -> Any:
+    """An array as uint8; anything else as it is.
 
+    Args:
+        strict: whether floats must be as ``scale`` says.
 
-def _has_fractions(image: Any) -> bool:
-    """A nearly black image of whole numbers may be in 0..255."""
-    return isinstance(image, np.ndarray) and image.dtype.kind == "f" and bool((image != np.rint(image)).any())
-
-
-def _eight_bits(image: Any, scale: Scale, notes: _Notes) -> Any:
-    """An array as uint8; anything else as it is."""
-    if not isinstance(image, np.ndarray) or image.dtype == bool:
-        return image.astype(np.uint8) * np.uint8(255) if isinstance(image, np.ndarray) else image
+    Raises:
+        DataError: for floats that are scaled otherwise than those learnt from.
+    """
+    if not isinstance(image, np.ndarray):
+        return image
+    if image.dtype == bool:
+        return image.astype(np.uint8) * np.uint8(255)
+    highest = float(image.max()) if image.size else 0.0
     if image.dtype.kind == "f":
-        if scale.floats:
+        unit = highest <= UNIT if scale.floats is None else scale.floats
+        if strict and unit != (highest <= UNIT) and (unit or _has_fractions(image)):
+            ranges = ("0..255", "0..1")
+            raise DataError(
+                f"floats up to {highest:g}, where the images learnt from were in {ranges[unit]}: scale them alike"
+            )
+        if unit:
             notes.once("floats in 0..1 were read as brightness and stored in 8 bits")
-        scaled = np.clip(image * (255.0 if scale.floats else 1.0), 0, 255)
+        scaled = np.clip(image * (255.0 if unit else 1.0), 0, 255)
         rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
         return rounded
-    if scale.integers:
+    binary = highest <= 1 and bool(scale.floats if scale.integers is None else scale.integers)
+    if binary and highest:
         notes.once("integers 0 and 1 were read as black and white")
-    return image.astype(np.uint8) * np.uint8(255 if scale.integers else 1)
+    return image.astype(np.uint8) * np.uint8(255 if binary else 1)
+
+
+def _has_fractions(image: NDArray[Any]) -> bool:
+    """A nearly black image of whole numbers may be in 0..255."""
+    return bool((image != np.rint(image)).any())
 
 
 def _highest_of(images: Sequence[Any]) -> tuple[float | None, float | None]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
+from metadarts.core.text import visible
 from metadarts.store.schema import require_printable
 from metadarts.tasks import labelled as labelled_npz
 from metadarts.tasks.images.folders import classes_in, split_names_in
@@ -133,7 +134,7 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
     """
     if not 0 <= share < 1:
         raise DataError(f"expected a share from 0 to below 1 to hold out, got {share}")
-    learnt, held, content = [], [], contents(labelled)
+    learnt, held, content = [], [], contents(labelled) if share or shots is not None else [b""] * len(labelled.labels)
     for label, name in enumerate(labelled.classes):
         rows = np.flatnonzero(labelled.labels == label)
         rows = rows[Key.from_seed(seed).child("held out", name).permutation(len(rows))]
@@ -159,13 +160,20 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
 def _without_split_copies(
     rows: NDArray[np.int64], content: Sequence[bytes], count: int, least: int
 ) -> NDArray[np.bool_]:
-    """Which of ``rows`` to hold out: the first ``count``, each with its copies, so that ``least`` rows are left."""
+    """Which of ``rows`` to hold out: about the first ``count``, each with its copies, so that ``least`` rows are left.
+
+    Groups of copies that are too large for what is to be held out are learnt from, unless there are no smaller ones.
+    """
     chosen = np.zeros(len(rows), dtype=np.bool_)
-    own = np.array([content[row] for row in rows])
-    for place in range(len(rows)):
-        copies = own == own[place]
-        if chosen.sum() < count and not chosen[place] and (~chosen & ~copies).sum() >= least:
-            chosen |= copies
+    groups: dict[bytes, list[int]] = {}
+    for place, row in enumerate(rows.tolist()):
+        groups.setdefault(content[row], []).append(place)
+    for own in groups.values():
+        if chosen.sum() + len(own) <= min(count, len(rows) - least):
+            chosen[own] = True
+    if count and not chosen.any():
+        smallest = min(groups.values(), key=len)
+        chosen[smallest] = len(rows) - len(smallest) >= least
     return chosen
 
 
@@ -194,12 +202,14 @@ def notes_on_copies(labelled: Labelled) -> list[str]:
     across = [rows for rows in groups if len({int(labelled.labels[row]) for row in rows}) > 1]
     told = []
     if within := sum(len(rows) - len({int(labelled.labels[row]) for row in rows}) for rows in groups):
-        told.append(f"{within} of {len(labelled.labels)} images are copies of another of their class: kept on one side")
+        told.append(
+            f"{within} of {len(labelled.labels)} images are copies of another of their class: never on both sides"
+        )
     if across:
         first = across[0]
         named = sorted({labelled.classes[labelled.labels[row]] for row in first})
         told.append(
-            f"{len(across)} image(s) belong to several classes, the first is {labelled.names[first[0]]} "
+            f"{len(across)} image(s) belong to several classes, the first is {visible(labelled.names[first[0]])} "
             f"(in {', '.join(named)}): no classifier can tell them apart"
         )
     return told

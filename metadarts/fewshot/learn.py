@@ -180,8 +180,13 @@ def _learn(
 ) -> Solution:
     learner = Learner(network, "support")
     judge = support.batch(support.balanced(MOST_AT_ONCE))
-    if settings.seconds is not None:  # kernels are compiled by their first call, which no step must pay for
-        adapt(learner.support_loss, params, judge, replace(inner, steps=1), rates=rates)
+    small = len(support.labels) <= MOST_AT_ONCE
+    batches = None if small else lambda step: support.batch(support.minibatch(step))
+    if settings.seconds is not None and inner.steps:  # the first call of a kernel compiles it, which is no step's time
+        first = replace(inner, steps=1)
+        adapt(learner.support_loss, params, judge, first, rates=rates, batches=batches)
+        if support.device == "cuda":
+            torch.cuda.synchronize()
     keeper = _Keeper(settings.seconds)
 
     def observe(step: int, now: Params) -> bool:
@@ -190,8 +195,6 @@ def _learn(
             loss = float(learner.support_loss(now, judge))
         return keeper.see(step, loss, now, _look(network, now, support, held_out), watch)
 
-    small = len(support.labels) <= MOST_AT_ONCE
-    batches = None if small else lambda step: support.batch(support.minibatch(step))
     adapt(learner.support_loss, params, judge, inner, rates=rates, observe=observe, batches=batches)
     best = {name: tensor[0].to("cpu", copy=True) for name, tensor in keeper.best.items()}
     return Solution(finish, network, best, tuple(keeper.history), keeper.kept)

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import ConfigError, RunError, nearest
+from metadarts.core.text import visible
 from metadarts.core.types import Params
 from metadarts.inner import rate_shapes
 from metadarts.networks import Image, Learner, Network
@@ -137,7 +138,7 @@ def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:
     run = open_run(path, plugins=plugins)
     config, checkpoint = run.config, run.checkpoint
     _require_cells(config)
-    known = read_record(run.folder)
+    known = recorded = read_record(run.folder)
     if known is None:
         source = run.experiment().source
         if not isinstance(source, Source):
@@ -154,10 +155,10 @@ def start_of_run(path: Path, plugins: Sequence[str] = ()) -> Start:
         "source": config.tasks.source,
         "meta_steps": checkpoint.facts["step"],
         "validation_accuracy": checkpoint.facts.get("validation_accuracy"),
-        "data_sha256": known.sha256,
+        "data_sha256": recorded.sha256 if recorded else run.folder.environment().get("data_sha256"),
         "checkpoint_sha256": checkpoint.facts.get("sha256"),
     }
-    return Start(path.name, config, form, checkpoint.params, checkpoint.rates, facts)
+    return Start(visible(path.name), config, form, checkpoint.params, checkpoint.rates, facts)
 
 
 FORM = Schema(InputSpec, RunError, "remove data.json to read it from the data", check=require_agreement)

@@ -277,11 +277,13 @@ class Archive:
 
 def _connected(path: Path, write: bool) -> sqlite3.Connection:
     mode = "rwc" if write else "rw"  # a reader that may not write leaves the log's two files behind
+    path = path.resolve()  # the log lies beside the file itself, not beside a link to it
     if not write and path.exists() and not os.access(path.parent, os.W_OK):
         log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise DataError(f"{path} has a log, {log.name}, of records not merged yet: copy both to a writable folder")
-        mode = "ro&immutable=1"  # SQLite would make the log's files even to read
+        # SQLite would make the log's files even to read. Who may write elsewhere must not do so meanwhile.
+        mode = "ro&immutable=1"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", timeout=WAIT, isolation_level=None, uri=True
     )

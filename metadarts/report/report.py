@@ -8,7 +8,7 @@ from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.core.types import alphas_of
-from metadarts.store.files import write_atomically
+from metadarts.store.files import make_folder, write_atomically
 from metadarts.store.schema import fitting_file
 from metadarts.training.config import Config, to_settings
 from metadarts.training.lenient import as_number
@@ -47,6 +47,7 @@ def write_report(run: OpenRun, out: Path | None = None) -> Path:
     path = out or usual
     if path.resolve() != usual.resolve() and (path.exists() or path.is_symlink()):
         raise RunError(f"{path} exists: give --out another name, or remove it first")
+    make_folder(path.parent)
     write_atomically(path, _page(run).html().encode(errors="backslashreplace"))
     return path
 

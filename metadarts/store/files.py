@@ -31,13 +31,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """``folder`` with its parents, where they are missing. Raises RunError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def require_place(path: Path) -> None:
     """Require that ``path`` can be made, without making anything: before the work whose result it is to take.
 
     Raises:
         RunError: where a name is too long, a parent is no folder, or the nearest folder that is there takes no files.
     """
-    folder = path.parent
+    folder = path if path.is_dir() else path.parent
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

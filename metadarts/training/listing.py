@@ -27,6 +27,13 @@ class Setting(NamedTuple):
     value: Any
     meaning: str
 
+    @property
+    def text(self) -> str:
+        """The value as ``--set`` takes it."""
+        if isinstance(self.value, tuple | list):
+            return f"[{', '.join(map(str, self.value))}]"
+        return "none" if self.value is None else str(self.value)
+
 
 def list_settings(config: Config) -> Iterator[Setting]:
     """The settings of ``config``, group by group. Options of a variant are those of the one that is chosen."""

@@ -86,11 +86,13 @@ class RunFolder:
             scaffold.write("config.yaml", dump_config(config))
             scaffold.write_json("env.json", environment)
             scaffold.path.rename(path)
-        except (OSError, MetadartsError) as error:
+        except BaseException as error:  # a signal may end the program here
             shutil.rmtree(scaffold.path, ignore_errors=True)
             if isinstance(error, MetadartsError):
                 raise RunError(str(error).replace(str(scaffold.path), str(path))) from error
-            raise RunError(f"cannot create {path}: {error.strerror or error}") from error
+            if isinstance(error, OSError):
+                raise RunError(f"cannot create {path}: {error.strerror or error}") from error
+            raise
         return RunFolder(path, plugins)
 
     @staticmethod

@@ -142,14 +142,18 @@ def test_integers_of_0_and_1_are_black_and_white(kind):
 
 
 KINDS = {
-    "booleans": (lambda x: x, Scale()),
+    "booleans": (lambda x: x, Scale(integers=True)),
     "integers 0 and 1": (lambda x: x.astype(np.uint8), Scale(integers=True)),
     "integers to 255": (lambda x: x.astype(np.int32) * 255, Scale(integers=False)),
     "floats 0..1": (lambda x: x.astype(np.float32), Scale(floats=True)),
     "floats 0..255": (lambda x: x * 255.0, Scale(floats=False)),
 }
-REFUSED = {("integers 0 and 1", "integers to 255"), ("floats 0..1", "floats 0..255")}
-"""What contradicts what was learnt from; floats in 0..1 after floats in 0..255 do where they have fractions."""
+DARK = {
+    ("integers to 255", "integers 0 and 1"),
+    ("floats 0..255", "integers 0 and 1"),
+    ("floats 0..255", "floats 0..1"),
+}
+"""Numbers 0 and 1 asked for after numbers up to 255: nearly black, as they may well be."""
 
 
 @pytest.mark.parametrize("asked", KINDS)
@@ -159,20 +163,41 @@ def test_equal_pictures_are_equal_pixels_whatever_they_were_learnt_from(learnt, 
     scale = scale_of(KINDS[learnt][0](truths))
     assert scale == KINDS[learnt][1]
     given = KINDS[asked][0](truths)
-    if (learnt, asked) in REFUSED:
-        with pytest.raises(DataError, match="scale them alike"):
+    if (learnt, asked) == ("floats 0..1", "floats 0..255"):
+        with pytest.raises(
+            DataError, match=r"floats up to 255, where the images learnt from were in 0\.\.1: scale them"
+        ):
             to_pixels(given, 1, SIDE, scale)
-    elif (learnt, asked) not in {("integers to 255", "integers 0 and 1"), ("floats 0..255", "floats 0..1")}:
-        np.testing.assert_array_equal(to_pixels(given, 1, SIDE, scale)[0], (truths * 255)[:, None])
+        return
+    expected = truths * (1 if (learnt, asked) in DARK else 255)
+    for images in (given, [*given], [given[0]]):
+        np.testing.assert_array_equal(to_pixels(images, 1, SIDE, scale)[0], expected[: len(images), None])
 
 
-def test_numbers_scaled_otherwise_than_those_learnt_from_are_refused():
-    with pytest.raises(DataError, match=r"floats up to 0\.\d+, where the images learnt from were in 0\.\.255"):
-        to_pixels(GREY / 300.0, 1, SIDE, Scale(floats=False))
+def test_floats_scaled_otherwise_than_those_learnt_from_are_refused_alone_as_among_others():
+    dark, light = GREY[0] / 300.0, GREY[1] * 1.0
+    for images in ([dark], [light, dark]):
+        with pytest.raises(DataError, match=r"floats up to 0\.\d+, where the images learnt from were in 0\.\.255"):
+            to_pixels(images, 1, SIDE, Scale(floats=False))
     black = np.zeros((1, SIDE, SIDE))
     black[0, 0, 0] = 1.0
     assert to_pixels(black, 1, SIDE, Scale(floats=False))[0].max() == 1, "an image may be nearly black"
-    assert to_pixels(black.astype(np.uint8), 1, SIDE, Scale(integers=False))[0].max() == 1
+
+
+@pytest.mark.parametrize("scale", [Scale(), Scale(integers=False), Scale(floats=False)])
+def test_a_nearly_black_image_of_integers_stays_so(scale):
+    black = np.zeros((1, SIDE, SIDE), np.uint8)
+    black[0, 0, 0] = 1
+    assert to_pixels(black, 1, SIDE, scale)[0].max() == 1
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, 256.0])
+def test_numbers_out_of_range_are_refused_whatever_was_learnt_from(wrong):
+    images = np.full((1, SIDE, SIDE), 0.5)
+    images[0, 0, 0] = wrong
+    for scale in (None, Scale(), Scale(floats=True)):
+        with pytest.raises(DataError, match="image number 0 holds"):
+            to_pixels(images, 1, SIDE, scale)
 
 
 def test_floats_mean_the_same_in_all_images_of_a_sequence():

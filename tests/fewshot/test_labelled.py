@@ -272,7 +272,7 @@ def test_a_class_of_copies_alone_is_not_measured():
 def test_copies_are_told():
     assert notes_on_copies(copied([1, 2], [3, 4])) == []
     (within,) = notes_on_copies(copied([1, 1, 1, 2], [3, 4]))
-    assert within == "2 of 6 images are copies of another of their class: kept on one side"
+    assert within == "2 of 6 images are copies of another of their class: never on both sides"
     (across,) = notes_on_copies(copied([1, 2], [1, 3]))
     assert across.startswith("1 image(s) belong to several classes, the first is image 0 (in a, b)")
     assert len(notes_on_copies(copied([1, 1], [1, 3]))) == 2

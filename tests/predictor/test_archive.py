@@ -461,3 +461,12 @@ def test_a_log_that_was_not_merged_is_not_passed_over(copy, monkeypatch):
     copy.with_name(f"{copy.name}-wal").write_bytes(b"records")
     monkeypatch.setattr("os.access", lambda path, mode: False)
     refused(lambda: Archive.open(copy), "records not merged yet: copy both to a writable folder")
+
+
+def test_the_log_of_a_linked_archive_is_beside_the_archive(copy, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.sqlite"
+    link.symlink_to(copy)
+    copy.with_name(f"{copy.name}-wal").write_bytes(b"records")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    refused(lambda: Archive.open(link), "records not merged yet")

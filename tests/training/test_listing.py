@@ -52,5 +52,5 @@ def test_settings_listed_can_be_given():
     config = Config()
     for name in PRESETS:
         own = with_settings(config, preset(name))
-        given = {path: value for path, value, _ in list_settings(own)}
+        given = {setting.path: setting.text for setting in list_settings(own)}
         assert with_settings(config, given) == own
