@@ -130,7 +130,8 @@ def adapt(
     stop, gaps = _learn(adapter, chosen, more_steps, out)
     _say_measured(adapter, gaps)
     common.console.print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True)
-    record(adapter)
+    if not stop():  # an archive holds tasks that were adapted to the end
+        record(adapter)
     words = common.plugin_words(plugin or ())
     first, *others = adapter.task.solutions
     if others:
