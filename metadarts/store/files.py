@@ -45,13 +45,13 @@ def require_place(path: Path) -> None:
     Raises:
         RunError: where a name is too long, a parent is no folder, or the nearest folder that is there takes no files.
     """
-    folder = path if path.is_dir() else path.parent
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise cannot_write(path, error) from error
+    folder = path if path.is_dir() else path.parent
     while not is_there(folder) and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():

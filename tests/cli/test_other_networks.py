@@ -69,7 +69,7 @@ def test_derive_refuses_it(other, refused):
 
 def test_adapt_refuses_a_network_without_cells(searched_conv4, refused, tmp_path):
     run, _ = searched_conv4
-    images = np.zeros((6, 28, 28), np.uint8)
+    images = np.arange(6 * 28 * 28).reshape(6, 28, 28).astype(np.uint8)
     np.savez(tmp_path / "images.npz", images=images, label=np.repeat([0, 1], 3))
     said = refused("adapt", run, "--images", tmp_path / "images.npz", "--out", tmp_path / "a", "--steps", 1)
     assert "expected the run of a supernet, whose weights and alphas are adapted" in said

@@ -167,7 +167,7 @@ def test_a_file_whose_name_is_not_utf_8(metadarts, task, tmp_path):
         (("export", "{tmp}", "--out", "{tmp}/a.onnx"), "cannot be read"),
         (("export", "{task}", "--out", "{tmp}/a.onnx", "--format", "onxx"), "did you mean 'onnx'?"),
         (("export", "{task}", "--out", "{tmp}/a.pt2", "--format", "onnx"), "a onnx file's name ends in .onnx"),
-        (("export", "--verify", "{tmp}/a.onnx", "--finish", "supernet"), "leave out the task and the other options"),
+        (("export", "--verify", "{image}", "--finish", "supernet"), "leave out the task and the other options"),
         (("export", "{task}", "--out", "{task}/task.json/a.onnx"), "cannot write"),
     ],
 )

@@ -21,7 +21,7 @@ def test_it_has_the_common_options(metadarts):
 
     command = typer.main.get_command(app).commands["report"]
     options = {option for parameter in command.params for option in parameter.opts}
-    assert {"--out", "--device", "--precision", "--threads", "--seed"} <= options
+    assert {"--out", "--device", "--threads"} <= options
     assert all(parameter.help for parameter in command.params)
     answer = metadarts("report", "--help")
     assert (answer.code, answer.err) == (0, "")
