@@ -89,7 +89,9 @@ class Scale(NamedTuple):
 def scale_of(images: Any) -> Scale:
     """What the numbers among ``images`` mean, by the highest of each kind. Floats up to `UNIT` are in 0..1."""
     images = _array(images)
-    if isinstance(images, np.ndarray) and images.dtype.kind not in "OUT":
+    if isinstance(images, np.ndarray) and images.dtype.kind in "UT":
+        return Scale()
+    if isinstance(images, np.ndarray) and images.dtype.kind != "O":
         images = [images]
     elif isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
         return Scale()

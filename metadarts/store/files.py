@@ -116,6 +116,15 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether the name of ``path`` is UTF-8, which a file system need not ask for."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def default_cache() -> Path:
     """The environment variable METADARTS_CACHE, else XDG_CACHE_HOME/metadarts, else ~/.cache/metadarts."""
     if chosen := os.environ.get("METADARTS_CACHE"):

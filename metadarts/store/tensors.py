@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .files import is_utf8
 from .schema import Schema, require_file
 
 MOST_BYTES = 2**34
@@ -45,13 +45,11 @@ def _read(path: Path, key: str) -> tuple[str | None, dict[str, Tensor]]:
 @contextmanager
 def _utf8(path: Path) -> Iterator[str]:
     """A name of the file that is UTF-8, as the library wants it: Linux has one for every open file."""
-    try:
-        os.fspath(path).encode()
-    except UnicodeEncodeError:
+    if is_utf8(path):
+        yield str(path)
+    else:
         with path.open("rb") as file:
             yield f"/proc/self/fd/{file.fileno()}"
-    else:
-        yield str(path)
 
 
 def require_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:

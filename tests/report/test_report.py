@@ -314,8 +314,9 @@ def test_only_the_run_s_own_report_is_overwritten(brief, tmp_path):
     assert write_report(opened, other).read_bytes() == (run.path / "report.html").read_bytes()
     with pytest.raises(RunError, match=r"other.html exists: give --out another name"):
         write_report(opened, other)
+    assert write_report(opened, tmp_path / "new folder" / "a.html").is_file()
     with pytest.raises(RunError, match="cannot write"):
-        write_report(opened, tmp_path / "no such folder" / "a.html")
+        write_report(opened, other / "a.html")
 
 
 @pytest.mark.parametrize(

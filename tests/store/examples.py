@@ -8,6 +8,7 @@ from typing import Any
 
 from metadarts.export.model import MODEL
 from metadarts.fewshot.folder import TASK
+from metadarts.fewshot.start import FORM as FORM_OF_A_RUN
 from metadarts.fewshot.start import START
 from metadarts.papers.reproduction.place import PLAN_FILE
 from metadarts.papers.reproduction.results_cache import MEASURED, SHARE, SHARES_OF
@@ -159,6 +160,9 @@ EXAMPLES = {
         (("classes[0]", -2), ("classes[0]", True), ("support", [1, 2]), ("query[0][0]", 2**63), ("classes", {"a": 7})),
     ),
     "model": Example(MODEL, MODEL_FACTS, WRONG_MODEL),
+    "form of a run's images": Example(
+        FORM_OF_A_RUN, FORM, tuple((name.removeprefix("form."), value) for name, value in WRONG_FORM if "." in name)
+    ),
     "start": Example(
         START,
         {

@@ -71,7 +71,7 @@ def test_nothing_that_exists_is_overwritten(tmp_path, tiny, kind):
 
 def test_a_folder_inside_a_file_cannot_be(tmp_path, tiny):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot create"):
+    with pytest.raises(RunError, match="cannot write"):
         RunFolder.create(tmp_path / "file" / "run", tiny(), {})
 
 

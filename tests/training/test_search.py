@@ -70,6 +70,7 @@ def test_a_run_leaves_its_documented_files(finished):
         "checkpoints/best.json",
         "checkpoints/last.json",
         "config.yaml",
+        "data.json",
         "env.json",
         "finished.json",
         "metrics.jsonl",

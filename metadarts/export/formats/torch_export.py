@@ -29,6 +29,7 @@ from metadarts.export.model import (
     shapes_of,
 )
 from metadarts.export.plain import build
+from metadarts.store.files import is_utf8
 from metadarts.store.schema import loads
 
 from .opened import Opened, example, silent, without_grad
@@ -59,9 +60,13 @@ def write(model: ShippedModel, path: Path) -> None:
         for node in program.graph.nodes:
             for trace in TRACES:
                 node.meta.pop(trace, None)
-        content = io.BytesIO()  # torch's writer ends the process over a path that is no UTF-8
-        torch.export.save(program, content, extra_files={Path(FACTS).name: json.dumps(model.facts, allow_nan=False)})
-    path.write_bytes(content.getvalue())
+        more = {Path(FACTS).name: json.dumps(model.facts, allow_nan=False)}
+        if is_utf8(path):
+            torch.export.save(program, path, extra_files=more)
+        else:  # torch's writer would end the process
+            content = io.BytesIO()
+            torch.export.save(program, content, extra_files=more)
+            path.write_bytes(content.getvalue())
 
 
 def open_file(path: Path) -> Opened:
