@@ -25,7 +25,7 @@ WAITS: dict[str, dict[str, str]] = {
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (1_000, 10_000, 100_000, 1_000_000)},
 }
-SECONDS = 6.0
+SECONDS = 3.0
 
 
 @contextmanager
