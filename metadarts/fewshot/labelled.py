@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ class Labelled:
     names: Sequence[str]
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
+
+    @cached_property
+    def contents(self) -> list[bytes]:
+        """A digest of every image as it was given: equal for copies of a file, and for equal arrays."""
+        return [_digest(image) for image in self.images]
 
     def take(self, rows: NDArray[np.int64]) -> Labelled:
         """The images ``rows``, the classes as they are."""
@@ -134,7 +140,7 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
     """
     if not 0 <= share < 1:
         raise DataError(f"expected a share from 0 to below 1 to hold out, got {share}")
-    learnt, held, content = [], [], contents(labelled) if share or shots is not None else [b""] * len(labelled.labels)
+    learnt, held = [], []
     for label, name in enumerate(labelled.classes):
         rows = np.flatnonzero(labelled.labels == label)
         rows = rows[Key.from_seed(seed).child("held out", name).permutation(len(rows))]
@@ -147,7 +153,9 @@ def hold_out(labelled: Labelled, share: float, shots: int | None, seed: int) -> 
                 f"class {name!r} has {len(rows)} image(s): with {shots} to learn from none is left to measure on; "
                 "add images, or lower --shots"
             )
-        chosen = _without_split_copies(rows, content, count, 1 if shots is None else shots)
+        chosen = np.zeros(len(rows), dtype=np.bool_)
+        if count:
+            chosen = _without_split_copies(rows, labelled.contents, count, 1 if shots is None else shots)
         held.append(rows[chosen])
         learnt.append(rows[~chosen])
     if share and shots is None and not any(map(len, held)):
@@ -171,15 +179,10 @@ def _without_split_copies(
     for own in groups.values():
         if chosen.sum() + len(own) <= min(count, len(rows) - least):
             chosen[own] = True
-    if count and not chosen.any():
+    if not chosen.any():
         smallest = min(groups.values(), key=len)
         chosen[smallest] = len(rows) - len(smallest) >= least
     return chosen
-
-
-def contents(labelled: Labelled) -> list[bytes]:
-    """A digest of every image as it was given: equal for copies of a file, and for equal arrays."""
-    return [_digest(image) for image in labelled.images]
 
 
 def _digest(image: Any) -> bytes:
@@ -196,7 +199,7 @@ def _digest(image: Any) -> bytes:
 def notes_on_copies(labelled: Labelled) -> list[str]:
     """A sentence on copies within classes, and one on an image that several classes have; none where there are none."""
     found: dict[bytes, list[int]] = {}
-    for row, content in enumerate(contents(labelled)):
+    for row, content in enumerate(labelled.contents):
         found.setdefault(content, []).append(row)
     groups = [rows for rows in found.values() if len(rows) > 1]
     across = [rows for rows in groups if len({int(labelled.labels[row]) for row in rows}) > 1]

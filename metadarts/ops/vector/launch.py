@@ -91,18 +91,18 @@ class Kernel:
         """From the cache, or compiled into it; a damaged one is made anew. Raises what Numba and the system do."""
         from numba import cfunc
 
-        for trial in (1, 2):
-            try:
-                with _cache_folder(self.function):
-                    return cfunc(signature, cache=True)(self.function)
-            except OSError:
-                raise
-            except Exception as error:
-                if trial == 2:
-                    raise
-                _LOG.warning("kernel cache damaged (%s): made anew", str(error) or type(error).__name__)
-                shutil.rmtree(_cache_place(self.function), ignore_errors=True)
-        raise AssertionError
+        def compiled() -> Any:
+            with _cache_folder(self.function):
+                return cfunc(signature, cache=True)(self.function)
+
+        try:
+            return compiled()
+        except OSError:  # a place that cannot be used is not damaged
+            raise
+        except Exception as error:
+            _LOG.warning("kernel cache damaged (%s): made anew", str(error) or type(error).__name__)
+            shutil.rmtree(_cache_place(self.function), ignore_errors=True)
+            return compiled()
 
 
 @functools.cache
