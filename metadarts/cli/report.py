@@ -19,18 +19,13 @@ def report(
         ),
     ] = None,
     plugin: common.Plugins = None,
-    device: common.Device = "cpu",
-    threads: common.Threads = 0,
 ) -> None:
     """Write one self-contained HTML page: curves, alphas over time, cells over the run, settings, notes on limits.
-
-    The common options are accepted for uniformity; a report computes nothing that depends on them.
 
     Example: metadarts report runs/demo
     """
     from metadarts.report import write_report
     from metadarts.training import open_run
 
-    common.prepare(device, threads)
     path = write_report(open_run(run, plugins=plugin or ()), out)
     common.console.print(f"written to {path}", soft_wrap=True)

@@ -16,12 +16,12 @@ def begun(tmp_path):
     return RunFolder.create(tmp_path / "run", Config(), {"torch": "2"}).path
 
 
-def test_it_has_the_common_options(metadarts):
+def test_it_has_the_options_that_it_uses(metadarts):
     from metadarts.cli.main import app
 
     command = typer.main.get_command(app).commands["report"]
     options = {option for parameter in command.params for option in parameter.opts}
-    assert {"--out", "--device", "--threads"} <= options
+    assert options == {"--out", "--plugin", "run"}
     assert all(parameter.help for parameter in command.params)
     answer = metadarts("report", "--help")
     assert (answer.code, answer.err) == (0, "")
@@ -29,7 +29,7 @@ def test_it_has_the_common_options(metadarts):
 
 def test_a_searched_run_gets_its_page(metadarts, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    answer = metadarts("report", tmp_path / "run", "--threads", "1")
+    answer = metadarts("report", tmp_path / "run")
     page = tmp_path / "run" / "report.html"
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == f"written to {page}\n"
