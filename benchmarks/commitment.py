@@ -51,8 +51,8 @@ from metadarts.training.selection import choose, selection_rule
 RESULTS = Path(__file__).resolve().parent / "results"
 TASKS = 600
 RANDOM_CELLS = 12
-CUT_CELLS = 4
-"""Random cells that are cut out of each supernet."""
+CUT_CELLS, CUT_TASKS = 4, 150
+"""Random cells that are cut out of each supernet, and the most tasks that each of them is measured on."""
 JUDGED_TASKS = 20
 
 DATA = {"omniglot": (1, ""), "cifar-fs": (5, "cifar100"), "fc100": (5, "cifar100"), "glyphs": (1, None)}
@@ -202,7 +202,8 @@ def run_row(row: Row, root: Path, minutes: float, path: Path, tasks: int) -> Fou
         alpha_entropy(alphas, experiment.network.relaxation), describe("cpu"), dict(row.settings),
     )  # fmt: skip
     for name, (one, checkpoint, seconds) in networks_of(row, path, opened.experiment(experiment.source), best):
-        accuracies = evaluate_run(one, checkpoint, "test", tasks).evaluation.accuracies.tolist()
+        own = min(tasks, CUT_TASKS) if name.startswith("random") else tasks
+        accuracies = evaluate_run(one, checkpoint, "test", own).evaluation.accuracies.tolist()
         weights, genotype = one.network.count(one.config.tasks.ways)[0], one.network.genotype
         found.measured[name] = Measured(accuracies, weights, None if genotype is None else str(genotype), seconds)
     return found
@@ -250,7 +251,7 @@ def table_of(found: list[Found]) -> str:
         against = ours.get((row.source, row.seed))
         entropy = f"{sum(row.entropy.values()) / len(row.entropy):.2f}" if row.entropy else ""
         for name, one in row.measured.items():
-            apart = None if against in (None, one) else _values(one) - _values(against)
+            apart = None if against in (None, one) else _values(one) - _values(against)[: len(one.accuracies)]
             lines.append([
                 row.source, row.row, f"{row.seed}", f"{row.minutes:g}", f"{row.steps}",
                 f"{row.seconds / max(1, row.steps):.2f}", entropy, name, f"{one.weights:,}", one.text,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import Meta
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from metadarts.core.errors import ModelError
@@ -23,7 +20,7 @@ from metadarts.store.fields import Digest, Number
 from metadarts.store.files import write_atomically
 from metadarts.store.migrated_models import model_from_version_1
 from metadarts.store.schema import Schema
-from metadarts.store.tensors import read_described, require_tensors
+from metadarts.store.tensors import digest, read_described, require_tensors, to_described
 
 from .layers import check_layers
 from .plain import Classifier, build
@@ -71,8 +68,7 @@ class ShippedModel:
 
     def to_bytes(self) -> bytes:
         """The content of a .safetensors file."""
-        apart = {name: tensor.detach().clone().contiguous() for name, tensor in self.tensors.items()}  # share no memory
-        return save_tensors(apart, metadata={KEY: json.dumps(self.facts, allow_nan=False)})
+        return to_described(self.facts, KEY, self.tensors)
 
     def save(self, path: Path) -> None:
         """Write the file atomically. Raises RunError."""
@@ -91,16 +87,6 @@ def make_model(structure: Mapping[str, Any], tensors: Params, facts: Mapping[str
     model = ShippedModel(told, tensors)
     logits = model.logits(probes(told["image"]))
     return ShippedModel(told | {"probes": logits.double().tolist()}, tensors)
-
-
-def digest(tensors: Params) -> str:
-    """The hash of tensors by name, in the order of their names."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
-        found.update(tensor.numpy().tobytes())
-    return found.hexdigest()
 
 
 def probes(image: Mapping[str, Any]) -> Tensor:

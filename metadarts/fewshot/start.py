@@ -6,15 +6,12 @@ A start is a finished run, or one file made of it: tensors, and a description in
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import ConfigError, RunError, nearest
 from metadarts.core.text import visible
@@ -23,7 +20,7 @@ from metadarts.inner import rate_shapes
 from metadarts.networks import Image, Learner, Network
 from metadarts.store.files import write_atomically
 from metadarts.store.schema import Schema
-from metadarts.store.tensors import read_described, require_tensors
+from metadarts.store.tensors import read_described, require_tensors, to_described
 from metadarts.tasks import Source
 from metadarts.training import Config, open_run
 from metadarts.training.build import require_fit, task_names
@@ -84,9 +81,9 @@ class Start:
         """Write it as one .safetensors file. Raises RunError."""
         config = dataclasses.replace(self.config, tasks=dataclasses.replace(self.config.tasks, file=""))
         told = {"format": FORMAT, "version": VERSION, "config": to_settings(config), **_form_facts(self.form)}
-        tensors = {PARAM + name: tensor.contiguous() for name, tensor in self.params.items()}
-        tensors |= {RATE + name: tensor.contiguous() for name, tensor in (self.rates or {}).items()}
-        write_atomically(path, save_tensors(tensors, metadata={KEY: json.dumps(told | {"facts": dict(self.facts)})}))
+        tensors = {PARAM + name: tensor for name, tensor in self.params.items()}
+        tensors |= {RATE + name: tensor for name, tensor in (self.rates or {}).items()}
+        write_atomically(path, to_described(told | {"facts": dict(self.facts)}, KEY, tensors))
 
 
 def _form_facts(form: InputSpec) -> dict[str, Any]:

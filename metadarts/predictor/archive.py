@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from metadarts.core.errors import DataError, MetadartsError
 from metadarts.spaces import SearchSpace
@@ -248,8 +249,8 @@ class Archive:
         with _explained(self.path):
             found = self._connection.execute(f"SELECT {names}, {counted} FROM experience GROUP BY {names}").fetchall()
         try:
-            return [Group(source, split, kind, read_space(space), *rest) for source, split, kind, space, *rest in found]
-        except MetadartsError as error:
+            return [_group(*row) for row in found]
+        except (MetadartsError, TypeError) as error:
             raise DataError(f"{self.path} is damaged: {error}; see `metadarts archive verify`") from error
 
     @property
@@ -273,6 +274,16 @@ class Archive:
         except sqlite3.Error as error:
             return [str(error)]
         return [line for line in found if line != "ok"]
+
+
+def _group(source: Any, split: Any, kind: Any, space: Any, role: Any, run: Any, *figures: Any) -> Group:
+    """Raises TypeError where a column does not hold what it is for: SQLite would keep anything in any."""
+    for value in (source, split, kind, space, role, run):
+        if not isinstance(value, str):
+            raise TypeError(f"a record with a {type(value).__name__} in place of text")
+    if not all(isinstance(figure, int | float) for figure in figures):
+        raise TypeError("a record with no number in place of an accuracy")
+    return Group(source, split, kind, read_space(space), role, run, *figures)
 
 
 def _connected(path: Path, write: bool) -> sqlite3.Connection:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
-from safetensors.torch import save as save_tensors
 
 from metadarts.core.errors import RunError
 from metadarts.core.types import Params
 from metadarts.store.files import write_atomically
 from metadarts.store.schema import Schema
-from metadarts.store.tensors import read_described, require_tensors
+from metadarts.store.tensors import read_described, require_tensors, to_described
 
 from .archive_rows import SpaceFacts, space_of, space_text
 from .footprints import Footprints
@@ -86,9 +85,9 @@ def save_model(model: MetaModel, path: Path, facts: Mapping[str, Any]) -> str:
         "facts": dict(facts),
     }
     stem = model.extractor.params if isinstance(model.extractor, Stem) else {}
-    tensors = {STEM + name: tensor.contiguous() for name, tensor in stem.items()}
-    tensors |= {MODEL + name: tensor.contiguous() for name, tensor in model.modules.state_dict().items()}
-    content = save_tensors(tensors, metadata={KEY: json.dumps(told)})
+    tensors = {STEM + name: tensor for name, tensor in stem.items()}
+    tensors |= {MODEL + name: tensor for name, tensor in model.modules.state_dict().items()}
+    content = to_described(told, KEY, tensors)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 

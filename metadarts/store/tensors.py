@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from .files import is_utf8
 from .schema import Schema, require_file
 
 MOST_BYTES = 2**34
+SEAL = re.compile(r', "sha256": "([0-9a-f]{64})"\}\Z')
+"""The last field of a description: the hash of the rest of it and of what it describes."""
+
+
+def to_described(told: Mapping[str, Any], key: str, tensors: Mapping[str, Tensor]) -> bytes:
+    """A .safetensors file of ``tensors`` with ``told``, sealed, as JSON under ``key``; `read_described` reads it."""
+    apart = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}  # share no memory
+    return save_tensors(apart, metadata={key: sealed(json.dumps(told, allow_nan=False), digest(tensors))})
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The hash of tensors by name, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu()
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy lacks some types
+    return found.hexdigest()
+
+
+def sealed(text: str, content: str) -> str:
+    """``text``, a JSON object that is not empty, with the hash of itself and of ``content`` as its last field.
+
+    Args:
+        content: the hash of what ``text`` describes.
+    """
+    return f'{text[:-1]}, "sha256": "{_seal(text, content)}"}}'
+
+
+def unsealed(text: str, content: str) -> str:
+    """What `sealed` was given. A text without a seal, of an earlier version, is returned as it is.
+
+    Raises ValueError where either is not what it was.
+    """
+    found = SEAL.search(text)
+    if found is None:
+        return text
+    told = f"{text[: found.start()]}}}"
+    if _seal(told, content) != found[1]:
+        raise ValueError("it is damaged: its hash is not the one that it carries")
+    return told
+
+
+def _seal(text: str, content: str) -> str:
+    return hashlib.sha256(f"{content} {text}".encode()).hexdigest()
 
 
 def read_described(path: Path, key: str, schema: Schema[Any], limit: int = MOST_BYTES) -> tuple[str, dict[str, Tensor]]:
@@ -27,7 +76,7 @@ def read_described(path: Path, key: str, schema: Schema[Any], limit: int = MOST_
         text, tensors = _read(path, key)
         if text is None:
             raise ValueError("it holds tensors, but no description of them")
-    return text, tensors
+        return unsealed(text, digest(tensors)), tensors
 
 
 def _read(path: Path, key: str) -> tuple[str | None, dict[str, Tensor]]:

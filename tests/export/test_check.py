@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from metadarts.core.errors import ModelError, RunError
 from metadarts.export import SUFFIXES, ShippedModel, check, difference, export_model, formats, read_model, verify
 from metadarts.export.formats import companions, onnx_file, write
-from metadarts.export.model import DIGEST, digest
+from metadarts.export.model import DIGEST
+from metadarts.store.tensors import digest, sealed
 
 FORMATS = tuple(SUFFIXES)
 
@@ -267,7 +268,9 @@ def test_verify_refuses_another_weight(model, shipped, tmp_path, format):
         proto = onnx.load_model(shipped[format])
         (bias,) = (tensor for tensor in proto.graph.initializer if tensor.name == "head.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(changed(model).tensors["head.bias"].numpy(), "head.bias"))
-        onnx.helper.set_model_props(proto, props_of(proto) | {"sha256": onnx_file.digest(proto)})
+        content = onnx_file.digest(proto)
+        told = sealed(json.dumps(model.facts), content)
+        onnx.helper.set_model_props(proto, {"metadarts": told, "sha256": content})
         path.write_bytes(proto.SerializeToString())
     else:
         write(changed(model), path)

@@ -353,6 +353,14 @@ def test_a_page_of_another_file_is_found(copy):
     assert faults[0].startswith("SQLite: ")
 
 
+@pytest.mark.parametrize("column", ["source", "split", "kind", "space", "role", "run"])
+def test_a_count_of_what_is_no_text_is_refused(copy, column):
+    """SQLite keeps anything in any column."""
+    change(copy, f"UPDATE experience SET {column} = x'00' WHERE rowid = 3")
+    with Archive.open(copy) as opened:
+        refused(opened.groups, "a record with a bytes in place of text")
+
+
 # What was changed afterwards
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 
 from metadarts.core.errors import RunError
 from metadarts.store.schema import Schema
-from metadarts.store.tensors import read_described, require_tensors
+from metadarts.store.tensors import read_described, require_tensors, sealed, to_described, unsealed
 
 SCHEMA = Schema(dict, RunError, "save it anew")
 TENSORS = {"a": torch.ones(2, 3), "b": torch.zeros(())}
@@ -61,3 +62,33 @@ def test_other_tensors_are_refused(change, words):
     tensors = {name: tensor for name, tensor in (TENSORS | change).items() if tensor is not None}
     with pytest.raises(ValueError, match=words):
         require_tensors(tensors, SHAPES)
+
+
+def test_a_bit_that_is_changed_in_any_byte_is_seen(tmp_path):
+    """In the tensors, in the description or in its hash. A seal whose name is changed is a field that nobody knows."""
+    path, told = tmp_path / "a.safetensors", {"classes": ["ant", "bee"], "rate": 0.05}
+    whole = to_described(told, "key", TENSORS)
+    path.write_bytes(whole)
+    assert json.loads(read_described(path, "key", SCHEMA)[0]) == told
+    seen = 0
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            text, tensors = read_described(path, "key", SCHEMA)
+            found = json.loads(text)
+        except (RunError, json.JSONDecodeError):
+            seen += 1
+        else:
+            assert {name: found[name] for name in told} == told
+            assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert seen > 0.8 * len(whole)
+
+
+def test_a_description_without_a_hash_is_of_an_earlier_version():
+    text = '{"a": 1}'
+    assert unsealed(text, "content") == text
+    assert unsealed(sealed(text, "content"), "content") == text
+    with pytest.raises(ValueError, match="it is damaged"):
+        unsealed(sealed(text, "content"), "other")

@@ -15,6 +15,7 @@ from torch import Tensor
 from metadarts.core.errors import ModelError
 from metadarts.export.layers import MOST_VALUES
 from metadarts.export.model import KEY, ShippedModel, first_line, read_facts
+from metadarts.store.tensors import sealed, unsealed
 
 from .opened import Opened, example, silent
 
@@ -59,7 +60,8 @@ def write(model: ShippedModel, path: Path) -> None:
     proto = program.model_proto
     _strip(proto)
     _flatten(onnx, proto.graph)
-    told = {KEY: json.dumps(model.facts, allow_nan=False), DIGEST: digest(proto)}
+    content = digest(proto)
+    told = {KEY: sealed(json.dumps(model.facts, allow_nan=False), content), DIGEST: content}
     onnx.helper.set_model_props(proto, told)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
@@ -102,7 +104,7 @@ def open_file(path: Path) -> Opened:
         raise ModelError(f"{path} holds no description of a model; give a file that `export` wrote")
     if fault:
         raise ModelError(f"{path}: {fault}, which is in no model that `export` wrote; it is not opened")
-    facts = read_facts(found[KEY], path)
+    facts = read_facts(_description(found[KEY], proto, path), path)
     try:
         _check_sizes(onnx, proto)
         options = onnxruntime.SessionOptions()
@@ -118,6 +120,13 @@ def open_file(path: Path) -> Opened:
         return torch.from_numpy(session.run(["logits"], {"pixels": pixels.numpy()})[0])
 
     return Opened("onnx", facts, logits)
+
+
+def _description(text: str, proto: Any, path: Path) -> str:
+    try:
+        return unsealed(text, digest(proto))
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}; export it anew") from error
 
 
 def _faults(proto: Any) -> Iterator[str]:
