@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ModelError, RunError
 from metadarts.core.rng import Key
+from metadarts.store.drafts import drafted
 from metadarts.store.files import cannot_write, is_there, sync, sync_folder
 
 from .formats import (
@@ -101,9 +101,7 @@ def export_model(model: ShippedModel, path: Path, format: str | None, source: Lo
         check_no_python_file(path)
     _require_ours(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:
-            draft = Path(folder) / path.name
+        with drafted(path) as draft:
             write(model, draft)
             drawn = noise(model.facts["image"], RANDOM)
             check = _checked(open_model(draft), draft, source, drawn, real, EXPORT_ADVICE)

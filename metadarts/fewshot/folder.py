@@ -10,8 +10,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from metadarts.core.errors import MetadartsError, RunError
 from metadarts.core.types import Params, group_of
 from metadarts.networks import Image, Network
 from metadarts.spaces import Genotype
+from metadarts.store.drafts import drafted
 from metadarts.store.fields import Digest, Number
 from metadarts.store.files import cannot_write, write_atomically
 from metadarts.store.migration import migrated_task
@@ -106,24 +105,21 @@ def save_task(task: Task, path: Path, pictures: dict[str, bytes] | None = None) 
         "solutions": {finish: _solution_facts(solution) for finish, solution in task.solutions.items()},
         **task.facts,
     }
-    scaffold = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         text = json.dumps(told, indent=2, allow_nan=False) + "\n"
-        scaffold.mkdir(parents=True)
-        write_atomically(scaffold / TENSORS, content)
-        write_atomically(scaffold / FACTS, text.encode())
-        for name, picture in (pictures or {}).items():
-            write_atomically(scaffold / name, picture)
-        scaffold.rename(path)
-    except BaseException as error:  # an interrupt among them
-        shutil.rmtree(scaffold, ignore_errors=True)
-        if isinstance(error, MetadartsError):
-            raise RunError(str(error).replace(str(scaffold), str(path))) from error
-        if isinstance(error, OSError):
-            raise cannot_write(path, error) from error
-        if isinstance(error, TypeError | ValueError):  # facts that are not JSON, a name with a zero byte
-            raise RunError(f"cannot write {str(path)!r}: {error}") from error
-        raise
+        with drafted(path) as draft:
+            draft.mkdir()
+            write_atomically(draft / TENSORS, content)
+            write_atomically(draft / FACTS, text.encode())
+            for name, picture in (pictures or {}).items():
+                write_atomically(draft / name, picture)
+            draft.rename(path)
+    except MetadartsError as error:
+        raise RunError(str(error).replace(str(draft), str(path))) from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    except (TypeError, ValueError) as error:  # facts that are not JSON, a name with a zero byte
+        raise RunError(f"cannot write {str(path)!r}: {error}") from error
 
 
 def _solution_facts(solution: Solution) -> dict[str, Any]:

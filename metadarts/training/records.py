@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 
 from metadarts.core.errors import MetadartsError, RunError
 from metadarts.meta import MetaState
+from metadarts.store.drafts import drafted
 from metadarts.store.files import append_line, cannot_write, require_place, sync, write_atomically
 from metadarts.store.locks import locked
 from metadarts.store.schema import Schema, content, fitting_file
@@ -80,19 +80,17 @@ class RunFolder:
             RunError: when ``path`` exists or cannot be created.
         """
         RunFolder.require_new(path)
-        scaffold = RunFolder(path.with_name(f".{path.name}-{os.getpid()}"))
         try:
-            (scaffold.path / "checkpoints").mkdir(parents=True)
-            scaffold.write("config.yaml", dump_config(config))
-            scaffold.write_json("env.json", environment)
-            scaffold.path.rename(path)
-        except BaseException as error:  # a signal may end the program here
-            shutil.rmtree(scaffold.path, ignore_errors=True)
-            if isinstance(error, MetadartsError):
-                raise RunError(str(error).replace(str(scaffold.path), str(path))) from error
-            if isinstance(error, OSError):
-                raise RunError(f"cannot create {path}: {error.strerror or error}") from error
-            raise
+            with drafted(path) as draft:
+                made = RunFolder(draft)
+                (draft / "checkpoints").mkdir(parents=True)
+                made.write("config.yaml", dump_config(config))
+                made.write_json("env.json", environment)
+                draft.rename(path)
+        except OSError as error:
+            raise RunError(f"cannot create {path}: {error.strerror or error}") from error
+        except MetadartsError as error:
+            raise RunError(str(error).replace(str(draft), str(path))) from error
         return RunFolder(path, plugins)
 
     @staticmethod

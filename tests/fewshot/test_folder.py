@@ -133,7 +133,7 @@ def test_a_save_that_fails_leaves_nothing_behind(task, tmp_path, monkeypatch, fa
     elif fault == "picture":
         pictures = {"no/such/folder.png": b""}
     elif fault == "name":
-        path = tmp_path / ("x" * 254)
+        path = tmp_path / ("x" * 256)
     else:
         wanted = RunError if fault == "disk" else KeyboardInterrupt
         error = OSError(28, "No space left on device") if fault == "disk" else KeyboardInterrupt()
