@@ -9,6 +9,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo quick test lint types packages tests interpreted notebooks docs learn2learn carry gpu clean
 
+# THOROUGH=1: the tests marked thorough too, as .ci/run has it.
+THOROUGH ?=
+
 # Processes that share the tests, file by file; each computes on one thread.
 JOBS ?= 2
 
@@ -96,7 +99,7 @@ packages: $(STAMP)  ## which package may import which
 
 tests: $(STAMP) $(TRIED)  ## pytest
 	@$(call say,tests)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(THOROUGH),,-m "not thorough")
 
 docs: $(STAMP)  ## the site of docs/, in build/site: start with index.html; a link that leads nowhere is an error
 	@$(call say,docs)

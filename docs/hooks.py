@@ -104,7 +104,22 @@ def _notebook(path: Path) -> Iterator[tuple[str, str | bytes]]:
 
 def _commands() -> str:
     words = [sys.executable, "-m", "typer", "metadarts.cli.main", "utils", "docs", "--name", "metadarts"]
-    return subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    text = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    first = dict(re.findall(r"^#+ `metadarts ([^`]+)`\n\n(.+)$", text, re.M))
+    parts = re.split(r"^(?=#+ `metadarts)", text, flags=re.M)
+    return "".join(_with_whole_sentences(part, first) for part in parts)
+
+
+def _with_whole_sentences(part: str, first: dict[str, str]) -> str:
+    """Typer cuts the sentence that it lists for a command off after a few words."""
+    group = re.match(r"#+ `metadarts ?([^`]*)`", part)
+    before = f"{group[1]} " if group and group[1] else ""
+
+    def whole(line: re.Match[str]) -> str:
+        told = first.get(before + line[1])
+        return line[0] if told is None else f"* `{line[1]}`: {told}"
+
+    return re.sub(r"^\* `([^`]+)`: .*$", whole, part, flags=re.M)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -9,7 +9,7 @@ from tests.campaign import KINDS, run_case
 from tests.campaign.kills import TRIALS, trials
 from tests.campaign.stage import Fault, Stage, build
 
-CASES = 4
+CASES = 2
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def test_a_case(shared, tmp_path, name, number):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", TRIALS)
 def test_a_kill(shared, tmp_path, name):
     rows = trials(name, np.random.default_rng(1), Stage(shared, tmp_path), 1)
