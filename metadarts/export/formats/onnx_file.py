@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ def digest(proto: Any) -> str:
     return hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _packages() -> Any:
+def _packages(*more: str) -> Any:
+    """onnx and onnxruntime, after importing ``more``. Raises ModelError."""
     try:
+        for name in more:
+            import_module(name)
         import onnx
         import onnxruntime
-        import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise ModelError(
             f"ONNX needs three more packages: pip install onnx onnxruntime onnxscript ({error})"
@@ -49,7 +52,7 @@ def _packages() -> Any:
 
 def write(model: ShippedModel, path: Path) -> None:
     """Write the file. Raises ModelError."""
-    onnx, _ = _packages()
+    onnx, _ = _packages("onnxscript")  # torch's exporter needs it; its import takes a second
     with silent():
         program = torch.onnx.export(
             model.module(), (example(model.facts["image"], 2),), dynamo=True, verbose=False, input_names=["pixels"],
