@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from metadarts.derive import Sharpness
-from metadarts.spaces import Decision, Genotype, SearchSpace
+from metadarts.spaces import Genotype, SearchSpace
 from metadarts.training.config import Config
 from metadarts.training.lenient import as_number
 from metadarts.training.recording import IN_USE
@@ -143,20 +143,20 @@ def _last_measures(records: Records, space: SearchSpace) -> Iterator[str]:
     last: dict[str, Any] = next(
         (record for record in reversed(records.train) if any(name.startswith(IN_USE) for name in record)), {}
     )
-    for decision in space.decisions:
-        entropy, share, margin = (last.get(f"{IN_USE}{name}_{decision.name}") for name in Sharpness._fields)
-        if finite(entropy) and finite(share) and finite(margin):
+    for cell, kind in KINDS.items():
+        told = []
+        for decision in space.decisions:
+            entropy, share, margin = (last.get(f"{IN_USE}{name}_{decision.name}") for name in Sharpness._fields)
+            if decision.cell == cell and finite(entropy) and finite(share) and finite(margin):
+                what = "operations" if decision.node is None else f"inputs of node {decision.node}"
+                told.append(f"{what} {entropy:.3f}, {share:.3f}, {margin:.3f}")
+        if told:
             yield (
-                f"Mixing weights in use at meta-step {last['step']}, {_named(decision)}: entropy {entropy:.3f} nats, "
-                f"heaviest {share:.3f}, {margin:.3f} above the second."
+                f"Mixing weights in use at meta-step {last['step']}, {kind} (entropy in nats, largest weight, "
+                f"by how much it exceeds the second): {'; '.join(told)}."
             )
     if stabilities := [record.stability for record in records.alphas if record.stability is not None]:
         yield f"{percent(stabilities[-1])} of the last recorded cell's choices were in the record before it too."
-
-
-def _named(decision: Decision) -> str:
-    """What a decision is about."""
-    return KINDS[decision.cell] + (f", inputs of node {decision.node}" if decision.node is not None else "")
 
 
 def _judged_change(moved: int, steps: int, records: int) -> str:

@@ -43,7 +43,8 @@ def require_place(path: Path) -> None:
     """Require that ``path`` can be made, without making anything: before the work whose result it is to take.
 
     Raises:
-        RunError: where a name is too long, a parent is no folder, or the nearest folder that is there takes no files.
+        RunError: where a name is too long, a parent is no folder, the nearest folder that is there takes no files, or
+            a link that leads nowhere stands there, which is not ours to replace.
     """
     try:
         path.lstat()
@@ -51,6 +52,8 @@ def require_place(path: Path) -> None:
         pass
     except OSError as error:
         raise cannot_write(path, error) from error
+    if path.is_symlink() and not is_there(path):
+        raise RunError(f"cannot write {path}: it is a link that leads nowhere; choose another place, or remove it")
     folder = path if path.is_dir() else path.parent
     while not is_there(folder) and folder != folder.parent:
         folder = folder.parent

@@ -229,25 +229,26 @@ def test_a_wrong_path_help_and_info_are_answered_before_torch_is_loaded():
     assert all(GONE in line for line in said)
 
 
-def test_a_place_that_takes_no_result_is_found_before_torch_is_loaded(tmp_path):
-    """A file stands where a folder would have to be."""
+@pytest.mark.parametrize("what", ["below a file", "a link that leads nowhere"])
+def test_a_place_that_takes_no_result_is_found_before_torch_is_loaded(tmp_path, what):
     (tmp_path / "file").write_text("mine")
-    below, there = str(tmp_path / "file" / "below"), str(tmp_path)
+    (tmp_path / "link").symlink_to("gone")
+    out, there = str(tmp_path / "file" / "below" if what == "below a file" else tmp_path / "link"), str(tmp_path)
     cases = [
-        ["adapt", "auto", "--images", there, "--out", below],
-        ["archive", "add", below, "--run", there, "--tasks", "3"],
-        ["archive", "merge", below, there],
-        ["demo", "--out", below],
-        ["diagnose", there, "--out", below],
-        ["evaluate", there, "--json", below],
-        ["export", there, "--out", below],
-        ["metamodel", "train", there, "--out", below],
-        ["metamodel", "predict", there, "--images", there, "--json", below],
-        ["metamodel", "evaluate", "--json", below],
-        ["report", there, "--out", below],
-        ["reproduce", "tnas-fc100", "--out", below],
-        ["results", there, "--out", below],
-        ["search", "--out", below],
+        ["adapt", "auto", "--images", there, "--out", out],
+        ["archive", "add", out, "--run", there, "--tasks", "3"],
+        ["archive", "merge", out, there],
+        ["demo", "--out", out],
+        ["diagnose", there, "--out", out],
+        ["evaluate", there, "--json", out],
+        ["export", there, "--out", out],
+        ["metamodel", "train", there, "--out", out],
+        ["metamodel", "predict", there, "--images", there, "--json", out],
+        ["metamodel", "evaluate", "--json", out],
+        ["report", there, "--out", out],
+        ["reproduce", "tnas-fc100", "--out", out],
+        ["results", there, "--out", out],
+        ["search", "--out", out],
     ]
     command = [sys.executable, "-c", NO_TORCH, json.dumps(cases)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -255,8 +256,9 @@ def test_a_place_that_takes_no_result_is_found_before_torch_is_loaded(tmp_path):
     assert json.loads(run.stdout.splitlines()[-1]) == [2] * len(cases)
     said = [line for line in run.stderr.splitlines() if line.startswith("metadarts: ")]
     assert len(said) == len(cases)
-    assert all(line.startswith(f"metadarts: cannot write {below}: ") for line in said), said
+    assert all(line.startswith(f"metadarts: cannot write {out}: ") for line in said), said
     assert (tmp_path / "file").read_text() == "mine"
+    assert os.readlink(tmp_path / "link") == "gone"
 
 
 @pytest.mark.parametrize("content", ["mine", "{}", "[1]"])

@@ -193,7 +193,11 @@ def test_it_says_that_the_alphas_hardly_chose(html):
 
 def test_it_names_the_last_measures_of_the_weights_in_use(html):
     text = Reader(html).text
-    assert "in use at meta-step 20, normal cell: entropy 1.050 nats, heaviest 0.150, 0.500 above the second." in text
+    assert (
+        "in use at meta-step 20, normal cell (entropy in nats, largest weight, by how much it exceeds the second): "
+        in text
+    )
+    assert "operations 1.050, 0.150, 0.500" in text
     assert "75.0% of the last recorded cell's choices were in the record before it too." in text
 
 
