@@ -11,9 +11,9 @@ random: the cell of the preset, searched with each seed, beside twelve random ce
 long, from their own beginning; random cell k is trained with seed k modulo the number of seeds.
 
 A row is one search in a process of one thread, measured on the same 600 test tasks as all other rows: the supernet, its
-cut-out cell with inherited weights, random cells cut out alike; of a run that committed the cell that it ships. A cell
-chosen by a rule on validation tasks took the seconds shown besides those of its search. Rows lie in runs/commitment,
-named after all that they depend on, so a study that stopped goes on; its tables are
+cut-out cell with inherited weights, random cells cut out alike (on the first 150 of the tasks); of a run that committed
+the cell that it ships. A cell chosen by a rule on validation tasks took the seconds shown besides those of its search.
+Rows lie in runs/commitment, named after all that they depend on, so a study that stopped goes on; its tables are
 benchmarks/results/commitment-STUDY.{json,md}. DATA holds omniglot_28_u8.npz and a folder cifar100.
 """
 
@@ -243,8 +243,8 @@ def read(path: Path) -> Found:
 def table_of(found: list[Found]) -> str:
     """Markdown: one line for each network of each row; differences are paired by task with the cell of "committed"."""
     columns = [
-        "source", "row", "seed", "minutes", "steps", "s a step", "mean entropy", "network", "weights", "test accuracy",
-        "less committed", "validation", "s to choose",
+        "source", "row", "seed", "minutes", "steps", "s a step", "mean entropy", "network", "weights", "tasks",
+        "test accuracy", "less committed", "validation", "s to choose",
     ]  # fmt: skip
     lines, ours = [], {(row.source, row.seed): row.measured["cell"] for row in found if row.row == "committed"}
     for row in found:
@@ -254,7 +254,8 @@ def table_of(found: list[Found]) -> str:
             apart = None if against in (None, one) else _values(one) - _values(against)[: len(one.accuracies)]
             lines.append([
                 row.source, row.row, f"{row.seed}", f"{row.minutes:g}", f"{row.steps}",
-                f"{row.seconds / max(1, row.steps):.2f}", entropy, name, f"{one.weights:,}", one.text,
+                f"{row.seconds / max(1, row.steps):.2f}", entropy, name, f"{one.weights:,}",
+                f"{len(one.accuracies)}", one.text,
                 "" if apart is None else f"{float(apart.mean()):+.2%} ± {interval95(apart):.2%}",
                 "" if row.validation is None else f"{row.validation:.2%}", f"{one.seconds:.0f}",
             ])  # fmt: skip

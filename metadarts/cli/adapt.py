@@ -254,13 +254,15 @@ def _say_measured(adapter: Adapter, gaps: dict[str, str]) -> None:
         gaps: of discrete finishes to the supernet.
     """
     measured, held_out = adapter.task.facts["measured"], adapter.held_out is not None
-    if held_out:
+    if adapter.held_out is not None:
+        count = len(adapter.held_out.labels)
         common.console.print()
-    common.console.print(
-        "on held-out images (95 % intervals over images: Wilson's; gaps are paired):"
-        if held_out
-        else "no image is held out, so no accuracy is known:"
-    )
+        common.console.print(
+            f"on {count} held-out images (one is {1 / count:.1%}; 95 % intervals: Wilson's"
+            f"{'; gaps are paired' if gaps else ''}):"
+        )
+    else:
+        common.console.print("no image is held out, so no accuracy is known:")
     for name, facts in measured.items():
         solution = adapter.task.solution(name)
         known = _accuracy(facts) if held_out else f"support loss {solution.history[solution.kept].loss:.3f}"
@@ -285,8 +287,8 @@ def _size(facts: dict[str, Any]) -> str:
 def _say_shipped(finish: str, facts: dict[str, Any], baselines: dict[str, float]) -> None:
     ours, joint = facts["accuracy"], facts["transductive"]
     common.console.print(
-        f"{finish}, as shipped, with the statistics of the support set: {ours:.1%}; with those of the held-out images "
-        f"themselves (transductive): {joint:.1%}; lost by not looking at them: {joint - ours:+.1%}",
+        f"  {finish}, with batch statistics of the held-out images (transductive; not in a shipped file): {joint:.1%} "
+        f"({joint - ours:+.1%})",
         soft_wrap=True,
     )
     for name, accuracy in baselines.items():

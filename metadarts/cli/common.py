@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,11 +129,21 @@ def plugin_words(plugins: Sequence[str]) -> str:
     return "".join(f" --plugin {shlex.quote(plugin)}" for plugin in plugins)
 
 
+def program() -> str:
+    """The program as it was called, so that a command that is printed can be copied."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m metadarts"
+    found = shutil.which("metadarts")
+    known = called.parent == Path() or (found is not None and called.exists() and called.samefile(found))
+    return "metadarts" if known else shlex.quote(str(called))
+
+
 def say_next(commands: Iterable[str]) -> None:
     """The commands that may come next, without the program's name, a line for each so that one can be copied."""
     console.print("next:")
     for command in commands:
-        console.print(f"  metadarts {command}", soft_wrap=True)
+        console.print(f"  {program()} {command}", soft_wrap=True)
 
 
 def open_experiment(config: Config, device: str) -> Experiment:

@@ -42,7 +42,7 @@ def export(
     plugin: common.Plugins = None,
     threads: common.Threads = 0,
 ) -> None:
-    """Export a task's network with preprocessing and class names to one file, and check it against its source.
+    """Export a task's network with scaling and class names, and check the file against its source.
 
     Example: metadarts export tasks/mine --format onnx --out model.onnx
     """
@@ -80,11 +80,18 @@ def export_task(task: Path, out: Path, format: str | None, finish: str | None, p
 
 
 def _say(check: Check, against: str) -> None:
+    from metadarts.export.formats import companions
+
+    files = " and ".join(path.name for path in companions(check.path)[1:])
     common.console.print(
-        f"{check.path}: {check.format}, {check.size:,} bytes; on {check.images} images the largest difference from "
-        f"{against} is {check.difference:.1e} of the image's largest logit, and {check.alone:.1e} between an image "
-        "alone and in a batch of 64",
+        f"{check.path}{f' and {files}' if files else ''}: {check.format}, {check.size:,} bytes", soft_wrap=True
+    )
+    common.console.print(
+        f"  on {check.images} images the largest difference from {against} is {check.difference:.1e} of an image's "
+        f"largest logit, and {check.alone:.1e} between an image alone and in a batch",
         soft_wrap=True,
     )
     speed = ", ".join(f"{value:.1f} ms for {count}" for count, value in check.milliseconds.items())
-    common.console.print(f"latency of the file, median, {check.threads} thread(s): {speed} image(s)")
+    common.console.print(
+        f"  latency, median, by the number of images: {speed}; threads: {check.threads}", soft_wrap=True
+    )

@@ -59,7 +59,7 @@ def predict(
     if known:
         common.console.print(
             f"accuracy {right / known:.2%} ({right} of {known} images in folders named as a class; "
-            "those that it learned from count too)",
+            "images that it learned from are counted too)",
             soft_wrap=True,
         )
 

@@ -245,7 +245,9 @@ def _search_in(folder: RunFolder, experiment: Experiment, plan: MemoryPlan) -> N
 
                 run(experiment, folder, watch, stop)
         except SearchStopped as stopped:
-            common.console.print(f"{stopped}; go on with: metadarts search --resume {folder.path}", soft_wrap=True)
+            common.console.print(
+                f"{stopped}; go on with: {common.program()} search --resume {folder.path}", soft_wrap=True
+            )
             raise typer.Exit(stop.exit_code) from None
     facts = folder.load("best").facts
     common.console.print(

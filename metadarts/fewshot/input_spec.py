@@ -191,7 +191,10 @@ class _Notes:
         if self.resized:
             sizes = ", ".join(f"{width}x{height}" for width, height in sorted(self.sizes)[:3])
             more = ", ..." if len(self.sizes) > 3 else ""
-            found.append(f"{self.resized} of {count} images ({sizes}{more}) were brought to {size}x{size} pixels")
+            found.append(
+                f"{self.resized} of {count} images ({sizes}{more}) were brought to {size}x{size} pixels, the middle "
+                "square of each"
+            )
         if self.greyed:
             found.append(f"{self.greyed} of {count} images in colour were made grey")
         if self.coloured:

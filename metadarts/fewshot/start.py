@@ -104,7 +104,7 @@ def open_start(name: str | Path, plugins: Sequence[str] = ()) -> Start:
         content = files("metadarts.fewshot").joinpath("starts", f"{name}.safetensors")
         if not content.is_file():
             raise RunError(f"the bundled start {name!r} is missing from this installation; install metadarts anew")
-        return _read(Path(str(content)), str(name))
+        return _read(Path(str(content)), str(name), plugins)
     path = Path(name)
     try:
         if path.is_dir():

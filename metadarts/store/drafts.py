@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 SUFFIX, LOCK = ".partial", ".lock"
 LETTERS = 50
@@ -28,10 +29,13 @@ def drafted(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     folder = Path(tempfile.mkdtemp(suffix=SUFFIX, prefix=_prefix(path), dir=path.parent))
+    lock = FileLock(folder / LOCK)
     try:
-        with FileLock(folder / LOCK):
-            yield folder / path.name
+        with suppress(OSError, NotImplementedError):  # where files cannot be locked, nobody clears them either
+            lock.acquire(timeout=0)
+        yield folder / path.name
     finally:
+        lock.release()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -40,9 +44,24 @@ def _prefix(path: Path) -> str:
 
 
 def _clear(path: Path) -> None:
-    for left in path.parent.iterdir():
-        if left.name.startswith(_prefix(path)) and left.name.endswith(SUFFIX) and left.is_dir():
-            with suppress(OSError, Timeout):
-                if time.time() - left.stat().st_mtime > YOUNG_S:
-                    with FileLock(left / LOCK, timeout=0):
-                        shutil.rmtree(left)
+    """Remove drafts of ``path`` that nobody is at work on. What cannot be looked at or locked stays."""
+    drawn = re.compile(f"{re.escape(_prefix(path))}[a-z0-9_]{{8}}{re.escape(SUFFIX)}")
+    with suppress(OSError):
+        for left in path.parent.iterdir():
+            if drawn.fullmatch(left.name):
+                with suppress(OSError, NotImplementedError):
+                    _clear_one(left)
+
+
+def _clear_one(left: Path) -> None:
+    ours = not left.is_symlink() and (left / LOCK).is_file() and not (left / LOCK).is_symlink()
+    if ours and time.time() - left.stat().st_mtime > YOUNG_S:
+        lock = FileLock(left / LOCK)
+        lock.acquire(timeout=0)  # a Timeout is an OSError
+        try:
+            for own in left.iterdir():
+                if own.name != LOCK:
+                    shutil.rmtree(own) if own.is_dir() and not own.is_symlink() else own.unlink()
+        finally:
+            lock.release()
+        shutil.rmtree(left)

@@ -19,13 +19,15 @@ from .schema import Schema, require_file
 
 MOST_BYTES = 2**34
 SEAL = re.compile(r', "sha256": "([0-9a-f]{64})"\}\Z')
-"""The last field of a description: the hash of the rest of it and of what it describes."""
+"""The last field of a sealed description: the hash of the rest of it and of what it describes."""
+MARK = '{"sealed": true, '
+"""Its first field, so that damage to the hash's name does not make it one of an earlier version."""
 
 
 def to_described(told: Mapping[str, Any], key: str, tensors: Mapping[str, Tensor]) -> bytes:
     """A .safetensors file of ``tensors`` with ``told``, sealed, as JSON under ``key``; `read_described` reads it."""
     apart = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}  # share no memory
-    return save_tensors(apart, metadata={key: sealed(json.dumps(told, allow_nan=False), digest(tensors))})
+    return save_tensors(apart, metadata={key: sealed(json.dumps(told, allow_nan=False), digest(apart))})
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -34,17 +36,18 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu()
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy lacks some types
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy lacks some types
     return found.hexdigest()
 
 
 def sealed(text: str, content: str) -> str:
-    """``text``, a JSON object that is not empty, with the hash of itself and of ``content`` as its last field.
+    """``text``, a JSON object that is not empty, with a mark before and the hash of itself and of ``content`` behind.
 
     Args:
         content: the hash of what ``text`` describes.
     """
-    return f'{text[:-1]}, "sha256": "{_seal(text, content)}"}}'
+    marked = MARK + text[1:]
+    return f'{marked[:-1]}, "sha256": "{_seal(marked, content)}"}}'
 
 
 def unsealed(text: str, content: str) -> str:
@@ -53,12 +56,12 @@ def unsealed(text: str, content: str) -> str:
     Raises ValueError where either is not what it was.
     """
     found = SEAL.search(text)
-    if found is None:
+    if found is None and not text.startswith(MARK):
         return text
-    told = f"{text[: found.start()]}}}"
-    if _seal(told, content) != found[1]:
+    told = "" if found is None else f"{text[: found.start()]}}}"
+    if found is None or not told.startswith(MARK) or _seal(told, content) != found[1]:
         raise ValueError("it is damaged: its hash is not the one that it carries")
-    return told
+    return "{" + told[len(MARK) :]
 
 
 def _seal(text: str, content: str) -> str:

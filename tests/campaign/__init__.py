@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[Callable[[Draw, Stage], None], int]] = {
     "copies": (places.copies, 2),
     "splits": (places.splits, 1),
     "destinations": (places.destinations, 8),
-    "names": (places.names, 3),
+    "names": (places.names, 2),
     "labels": (places.labels, 3),
     "wrong words": (places.wrong_words, 5),
     "damaged": (places.damaged, 5),

@@ -15,8 +15,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from metadarts.core.rng import Key
-
 from . import KINDS, run_case
 from .kills import TRIALS, trials
 from .stage import Fault, Stage, build
@@ -55,6 +53,8 @@ def _jobs(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> dict[str, object]:
     kind, _, only = options.only.partition(":")
+    if kind and kind not in KINDS and kind not in TRIALS:
+        sys.exit(f"--only {kind}: expected one of {', '.join((*KINDS, *TRIALS))}")
     weights = {name: weight for name, (_, weight) in KINDS.items() if kind in ("", name)}
     cases = []
     for name, weight in weights.items():
@@ -81,13 +81,12 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
         for name in verbs[job::jobs]:
             stage = Stage(shared, Path(folder) / "kills" / name)
             stage.place.mkdir(parents=True)
-            draw = Key.from_seed(options.seed).child("kills", name).numpy()
             try:
-                rows = trials(name, draw, stage, options.kills)
+                rows = trials(name, options.seed, stage, options.kills)
                 done[f"kill {name}"] += len(rows)
                 print(f"{name}: {Counter(str(row['code']) for row in rows)}", file=sys.stderr, flush=True)
-            except Fault as fault:
-                faults.append(f"kill {name}: {fault}")
+            except Exception as fault:  # half of a result may be anything
+                faults.append(f"kill {name}: {type(fault).__name__}: {fault}")
                 print(faults[-1], file=sys.stderr, flush=True)
     return {"cases": done, "faults": faults}
 

@@ -53,7 +53,7 @@ WRITERS: dict[str, Callable[[Image.Image, Path], None]] = {
     "g.png": lambda image, path: image.convert("RGBA").save(path),
     "h.png": lambda image, path: image.save(path, interlace=1, optimize=True),
 }
-"""Ways of writing a picture that lose nothing. A palette is one for grey pictures only."""
+"""Ways of writing a picture that lose nothing."""
 
 
 def pictures(draw: Draw, number: int, colour: bool, side: int | None = None) -> Pixels:
@@ -199,7 +199,7 @@ WRONG: dict[str, Callable[[Draw, Pixels], Any]] = {
 
 
 def shapes(draw: Draw, stage: Stage) -> None:
-    """What are no images is refused in one error, by a task folder's classifier and by each exported file."""
+    """What are no images is refused in one error by a task folder's classifier."""
     colour = bool(draw.integers(2))
     name = "colour" if colour else "grey"
     kind = str(draw.choice(list(WRONG)))
@@ -207,7 +207,6 @@ def shapes(draw: Draw, stage: Stage) -> None:
     entries: dict[str, Callable[[Any], Any]] = {
         "classifier": loaded(stage.shared / f"saved-{name}").predict,
         "logits": loaded(stage.shared / f"saved-{name}").logits,
-        "score": lambda x: loaded(stage.shared / f"saved-{name}").score(x, ["ant"]),
     }
     for entry, ask in entries.items():
         try:

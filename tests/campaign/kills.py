@@ -17,10 +17,10 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from metadarts.core.rng import Key
 from metadarts.predictor.archive import Archive
 from metadarts.predictor.archive_check import check_records
 
-from .forms import Draw
 from .stage import Fault, Stage, facts_of, require, snapshot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -75,12 +75,14 @@ class Trial:
         out: its destination's name.
         outcome: what two runs of it must have in common.
         resumes: whether the same words go on where there is a result already; else they refuse it.
+        beside: names of files that belong to the result.
     """
 
     words: Callable[[Stage, Path], list[object]]
     out: str
     outcome: Callable[[Path], Any]
     resumes: bool = False
+    beside: tuple[str, ...] = ()
 
 
 TRIALS = {
@@ -120,6 +122,7 @@ TRIALS = {
         lambda stage, out: ["export", stage.shared / "task-grey", "--out", out],
         "m.py",
         lambda out: (out.read_bytes(), out.with_suffix(".safetensors").read_bytes()),
+        beside=("m.safetensors",),
     ),
     "reproduce": Trial(
         lambda stage, out: ["reproduce", "glyphs", "--out", out, "--shots", 1, "--device", "cpu", "--threads", 1],
@@ -151,11 +154,11 @@ def _undisturbed(trial: Trial, stage: Stage) -> tuple[Any, float]:
     return trial.outcome(out), time.monotonic() - begun
 
 
-def trials(name: str, draw: Draw, stage: Stage, kills: int) -> list[dict[str, Any]]:
+def trials(name: str, seed: int, stage: Stage, kills: int) -> list[dict[str, Any]]:
     """Kill the verb ``name`` so many times, by SIGKILL and SIGTERM in turn, at any moment of what it takes; a line for
     each. Raises Fault.
     """
-    trial = TRIALS[name]
+    trial, draw = TRIALS[name], Key.from_seed(seed).child("kills", name).numpy()
     expected, seconds = _undisturbed(trial, stage)
     shared = snapshot(stage.shared)
     rows = []
@@ -180,9 +183,10 @@ def trials(name: str, draw: Draw, stage: Stage, kills: int) -> list[dict[str, An
         require(b"Traceback" not in said[1], "traceback", *facts)
         left = sorted(path.name for path in place.iterdir() if path.name != "mine.txt")
         rows[-1]["left"] = left
-        if sent is signal.SIGTERM and not trial.resumes:
-            whole = [out.name] if name != "export" else sorted((out.name, out.with_suffix(".safetensors").name))
-            require(left in ([], whole), "pieces after SIGTERM", *facts)
+        if sent is signal.SIGTERM:
+            whole = sorted((out.name, *trial.beside))
+            require(left == [] or left == whole or (trial.resumes and left == [out.name]), "pieces", *facts)
+            require(not list(place.rglob("*.partial")), "drafts after SIGTERM", *facts)
         ended = out.exists() and (trial.resumes or _whole(trial, out))
         if ended and not trial.resumes:
             require(trial.outcome(out) == expected, "half of a result", *facts)
@@ -193,16 +197,11 @@ def trials(name: str, draw: Draw, stage: Stage, kills: int) -> list[dict[str, An
             require(trial.outcome(out) == expected, "another result", *facts)
         require((place / "mine.txt").read_text() == "mine", "a file of others", *facts)
         last = sorted(path.name for path in place.iterdir())
-        pieces = [path for path in last if path not in _own(out) and path != "mine.txt"]
+        pieces = [path for path in last if path not in (out.name, *trial.beside, "mine.txt")]
         require(not pieces, "pieces after the second time", *facts, pieces)
         shutil.rmtree(place)
     require(snapshot(stage.shared) == shared, "what was read is changed", name)
     return rows
-
-
-def _own(out: Path) -> set[str]:
-    """Names of a result and of what belongs to it."""
-    return {out.name, out.with_suffix(".safetensors").name, f"{out.name}-wal", f"{out.name}-shm", f"{out.name}.lock"}
 
 
 def _whole(trial: Trial, out: Path) -> bool:

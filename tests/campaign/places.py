@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from metadarts.core.text import visible
+from metadarts.fewshot.labelled import hold_out, read_labelled
 
 from .forms import Draw, pictures
 from .stage import UNFINISHED, Answer, Stage, require
@@ -132,7 +133,7 @@ def folders(draw: Draw, stage: Stage) -> None:
         ],
         "search": ["search", "--data", root, "--out", stage.place / "out", "--ways", 2, "--meta-steps", 1],
     }  # fmt: skip
-    answer = stage.call(*words[verb], writes=stage.place / "out")
+    answer = stage.call(*words[verb], writes=(stage.place / "out",))
     if told is not None:
         require(told in answer.out + answer.err, "passed over without a word", verb, told, answer)
         return
@@ -152,7 +153,7 @@ def folders(draw: Draw, stage: Stage) -> None:
 def copies(draw: Draw, stage: Stage) -> None:
     """Copies of images: within a class all learnt from or all held out, across classes told of."""
     root = stage.place / "mine"
-    counts = class_folders(draw, root, ["ant", "bee"], 3)
+    class_folders(draw, root, ["ant", "bee"], 3)
     across = bool(draw.integers(2))
     source = next(path for path in sorted((root / "ant").rglob("*")) if path.is_file())
     for number in range(int(draw.integers(1, 4))):
@@ -160,12 +161,15 @@ def copies(draw: Draw, stage: Stage) -> None:
     out = stage.place / "out"
     answer = stage.call(
         "adapt", stage.shared / "grey.safetensors", "--images", root, "--out", out, "--steps", 0, "--threads", 1,
-        "--held-out", str(draw.choice(["0.25", "0.5"])), "--seed", int(draw.integers(100)), writes=out, codes=(0,),
+        "--held-out", str(draw.choice(["0.25", "0.5"])), "--seed", int(draw.integers(100)), writes=(out,), codes=(0,),
     )  # fmt: skip
     require(("belong to several classes" in answer.out) == across, "copies across classes", across, answer.out)
     if not across:
         require("copies of another of their class" in answer.out, "copies within a class", answer.out)
-    require(sum(counts.values()) > 0, "no images")
+    learnt, held = hold_out(read_labelled(root), 0.25, None, int(draw.integers(100)))
+    for label in range(2):
+        sides = [{one.contents[row] for row in np.flatnonzero(one.labels == label)} for one in (learnt, held)]
+        require(not sides[0] & sides[1], "a copy is learnt from and measured on", label)
 
 
 def splits(draw: Draw, stage: Stage) -> None:
@@ -269,8 +273,8 @@ def destinations(draw: Draw, stage: Stage) -> None:
         state(out)
     writers = _writers(stage, out)
     verb = str(draw.choice(list(writers)))
-    if verb == "reproduce" and state in (_empty, _there_is_nothing):
-        return  # it would train
+    if verb == "reproduce" and below and state in (_empty, _there_is_nothing):
+        verb = "search"  # the other would train for minutes
     shared = [stage.shared / "run", stage.shared / "task-grey"]
     before = [sorted(path.name for path in folder.iterdir()) for folder in shared]
     answer = stage.call(*writers[verb], writes=_written(out, verb), codes=(0, 2, UNFINISHED))
@@ -278,10 +282,16 @@ def destinations(draw: Draw, stage: Stage) -> None:
     require(before == [sorted(path.name for path in folder.iterdir()) for folder in shared], "written elsewhere", verb)
 
 
-def _written(out: Path, verb: str) -> Path:
-    """Where a verb's files may be: of some several lie side by side, so their folder."""
-    several = verb in ("diagnose", "export", "results", "report", "archive add", "archive merge", "evaluate")
-    return out.parent if several else out
+def _written(out: Path, verb: str) -> tuple[Path, ...]:
+    """The files and folders that a verb may make for the destination ``out``."""
+    beside = {
+        "archive add": (f"{out.name}-wal", f"{out.name}-shm"),
+        "archive merge": (f"{out.name}-wal", f"{out.name}-shm"),
+        "diagnose": (f"{out.stem}.md", f"{out.stem}.png", f"{out.stem}.json"),
+        "export": (f"{out.stem}.safetensors",),
+        "results": (f"{out.stem}.md", f"{out.stem}.json", f"{out.stem}.png"),
+    }
+    return (out, *(out.with_name(name) for name in beside.get(verb, ())))
 
 
 # --- names ---
@@ -295,8 +305,8 @@ NASTY = (
 
 
 def _ordinary(name: str) -> bool:
-    """Whether nothing in a class name is a control character or not UTF-8."""
-    return all(unicodedata.category(letter)[0] != "C" for letter in name)
+    """Whether a class name holds no half of a letter, as a file name that is not UTF-8 does."""
+    return all(unicodedata.category(letter) != "Cs" for letter in name)
 
 
 def names(draw: Draw, stage: Stage) -> None:
@@ -310,7 +320,7 @@ def names(draw: Draw, stage: Stage) -> None:
             save(draw, root / name / f"{file[:60]}{number}.png")
     answer = stage.call(
         "adapt", stage.shared / "grey.safetensors", "--images", root, "--out", out, "--steps", 0, "--held-out",
-        int(draw.integers(2)) * 0.5, writes=out,
+        int(draw.integers(2)) * 0.5, writes=(out,),
     )  # fmt: skip
     if answer.code == 2:
         require(not all(map(_ordinary, chosen)), "refused", chosen, answer)
@@ -319,10 +329,10 @@ def names(draw: Draw, stage: Stage) -> None:
     require(len(re.findall(r"\([\d.]+%\)$", said, re.M)) == 6, "images", said)
     suffix = str(draw.choice([".safetensors"] * 4 + [".onnx"] + [".py"] * 3))  # ONNX takes seconds
     model = stage.place / f"model{suffix}"
-    stage.call("export", out, "--out", model, writes=stage.place, codes=(0,))
-    if suffix != ".py":
-        again = stage.call("predict", model, root, codes=(0,)).out
-        require(again == said, "the exported file answers otherwise", suffix, said, again)
+    written = (model, model.with_suffix(".safetensors")) if suffix == ".py" else (model,)
+    stage.call("export", out, "--out", model, writes=written, codes=(0,))
+    again = stage.call("predict", model, root, codes=(0,)).out
+    require(again == said, "the exported file answers otherwise", suffix, said, again)
 
 
 def labels(draw: Draw, stage: Stage) -> None:
@@ -333,7 +343,7 @@ def labels(draw: Draw, stage: Stage) -> None:
     out = stage.place / "out"
     answer = stage.call(
         "adapt", stage.shared / "grey.safetensors", "--images", stage.place / "a.npz", "--out", out, "--steps", 0,
-        "--held-out", 0, writes=out,
+        "--held-out", 0, writes=(out,),
     )  # fmt: skip
     require(answer.code == 0 or not all(map(_ordinary, chosen)), "refused", chosen, answer)
     if answer.code == 0:
@@ -396,13 +406,13 @@ def damaged(draw: Draw, stage: Stage) -> None:
     copy = stage.copy(name)
     called = [copy if word == "{}" else word for word in words]
     out = stage.place / "out"
-    whole = stage.call(*called, writes=stage.place, codes=(0,))
+    whole = stage.call(*called, writes=(out,), codes=(0,))
     if out.exists():
         out.rename(stage.place / "whole")
     files = [path for path in sorted(copy.rglob("*")) if path.is_file()] if copy.is_dir() else [copy]
     file = files[int(draw.integers(len(files)))]
     _spoil(draw, file)
-    answer = stage.call(*called, writes=stage.place)
+    answer = stage.call(*called, writes=(out,))
     if answer.code == 0 and file.suffix not in (".png", ".svg", ".yaml", ".jsonl"):
         require(_results(answer) == _results(whole), "another answer", file.name, _results(whole), _results(answer))
 
@@ -431,7 +441,7 @@ FOREIGN = (
     "create trigger t after insert on {table} begin delete from {table}; end",
     "create view v as select 1",
     "create table t (a)",
-    "create index i on {table} (rowid)",
+    "create index i on {table} (source)",
     "alter table {table} add column more",
     "create trigger t before update on {table} begin select load_extension('x'); end",
     "drop table {table}",
@@ -444,12 +454,9 @@ def archives(draw: Draw, stage: Stage) -> None:
     """An SQLite file of somebody else, or one whose schema was changed, is refused by all verbs that read archives."""
     file = stage.copy("a.sqlite")
     statement = str(draw.choice(FOREIGN))
-    with sqlite3.connect(file) as database:
-        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
-        try:
-            database.execute(statement.format(table=str(draw.choice(tables))))
-        except sqlite3.OperationalError:  # e.g. no index on an alias of a column
-            return
+    database = sqlite3.connect(file)
+    database.execute(statement.format(table="experience"))
+    database.commit()
     database.close()
     words: list[list[object]] = [
         ["archive", "ls", file], ["archive", "verify", file], ["archive", "merge", stage.place / "into", file],
@@ -457,4 +464,5 @@ def archives(draw: Draw, stage: Stage) -> None:
         ["archive", "add", file, "--run", stage.shared / "run", "--tasks", 4, "--device", "cpu"],
         ["metamodel", "train", file, "--out", stage.place / "m.safetensors", "--start", stage.shared / "run"],
     ]  # fmt: skip
-    stage.call(*words[int(draw.integers(len(words)))], codes=(2,))
+    answer = stage.call(*words[int(draw.integers(len(words)))], codes=(2,))
+    require("restore it" in answer.err or "is not an archive" in answer.err, "refused for another reason", answer)

@@ -40,6 +40,10 @@ class Fault(AssertionError):
     """A rule is broken."""
 
 
+class Hang(BaseException):
+    """A command does not end. No reader takes it for an error of a file's."""
+
+
 class Answer(NamedTuple):
     code: int
     out: str
@@ -71,7 +75,7 @@ def snapshot(folder: Path) -> dict[Path, str]:
 @contextlib.contextmanager
 def _limited() -> Iterator[None]:
     def late(*_: object) -> None:
-        raise Fault(f"no end after {LIMIT_S} s")
+        raise Hang(f"no end after {LIMIT_S} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(LIMIT_S)
@@ -108,12 +112,13 @@ class Stage:
     shared: Path
     place: Path
 
-    def call(self, *words: object, writes: Path | None = None, codes: tuple[int, ...] = (0, 2)) -> Answer:
+    def call(self, *words: object, writes: tuple[Path, ...] = (), codes: tuple[int, ...] = (0, 2)) -> Answer:
         """Run a command and require what holds for each: no traceback, one line for a refusal, nothing raw on the
-        terminal, no file changed that was there before, and nothing new but below ``writes``, if it succeeds.
+        terminal, no file changed that was there before, also of those that cases share, and nothing new but ``writes``
+        and what is in them, if it succeeds.
         """
         told = [str(word) for word in words]
-        before = snapshot(self.place)
+        before, shared = snapshot(self.place), _looks(self.shared)
         try:
             answer = answer_to(told)
         except Fault:
@@ -129,8 +134,9 @@ class Stage:
             require(answer.err.startswith("metadarts: ") and answer.err.count("\n") == 1, "no line", told, answer)
         changed = [str(path) for path, what in before.items() if after.get(path) != what]
         require(not changed, "changed", told, changed, answer)
-        own = () if writes is None or answer.code == 2 else (writes, *writes.parents)
-        new = [path for path in after if path not in before and path not in own and not _below(path, writes, answer)]
+        require(_looks(self.shared) == shared, "changed where it reads", told, answer)
+        own = () if answer.code == 2 else writes
+        new = [path for path in after if path not in before and not any(_belongs(path, each) for each in own)]
         require(not new, "left behind", told, new, answer)
         return answer
 
@@ -142,8 +148,19 @@ class Stage:
         return target
 
 
-def _below(path: Path, writes: Path | None, answer: Answer) -> bool:
-    return writes is not None and answer.code != 2 and writes in path.parents
+def _belongs(path: Path, result: Path) -> bool:
+    """Whether ``path`` is a result, in it, or a folder that was made for it; a draft never is."""
+    return not path.name.endswith(".partial") and (path == result or result in path.parents or path in result.parents)
+
+
+def _looks(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            status = path.stat()
+            found[str(path)] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 def build(folder: Path) -> None:

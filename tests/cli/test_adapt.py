@@ -56,13 +56,13 @@ def test_a_folder_and_all_finishes(metadarts, grey, zoo, tmp_path):
         "3 classes, 3 to 7 images each to learn from (14 in all), 5 held out; start tiny1.safetensors: 16x16, grey"
         in (answer.out)
     )
-    assert "were brought to 16x16 pixels" in answer.out
+    assert "were brought to 16x16 pixels, the middle square of each" in answer.out
     assert len(re.findall(r"^  step +\d  support loss +[\d.]+  held-out accuracy +[\d.]+%", answer.out, re.M)) == 3
     for name, gaps in (("supernet", 0), ("inherited", 1), ("retrained", 1)):
         (line,) = re.findall(rf"^  {name} +[\d.]+% \([\d.]+% to [\d.]+%\).*$", answer.out, re.M)
         assert len(re.findall(r"gap to supernet [+-][\d.]+%", line)) == gaps
         assert re.search(r"[\d,]+ weights, [\d.]+ MFLOPs an image", line)
-    assert "lost by not looking at them" in answer.out
+    assert "with batch statistics of the held-out images" in answer.out
     assert "logistic regression on pixels" in answer.out
     assert "nearest class mean on pixels" in answer.out
     assert sorted(path.name for path in out.iterdir()) == [

@@ -84,7 +84,7 @@ def test_a_file_predicts_what_the_task_does(metadarts, task, shipped, images, fo
     path, said = shipped[format]
     assert f"{format}, {sum(f.stat().st_size for f in path.parent.iterdir()):,} bytes" in said
     assert "the largest difference from its source is" in said
-    assert "latency of the file, median" in said
+    assert "latency, median" in said
     own, other = (predictions(metadarts("predict", asked, images)) for asked in (task, path))
     assert [found[:2] for found in own] == [found[:2] for found in other]
     assert all(abs(float(one[2]) - float(two[2])) <= 0.1 for one, two in zip(own, other, strict=True))

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import shutil
+import sys
 import textwrap
 
 import pytest
@@ -300,18 +301,44 @@ def test_the_demo_from_end_to_end(metadarts, data, tmp_path, monkeypatch):
     assert (answer.code, answer.err) == (0, "")
     table = json.loads((out / "results.json").read_text())
     adapted = table["rows"][0]
-    assert f"test accuracy on unseen scripts: {adapted['accuracy']:.1%} ± {adapted['interval95']:.1%}" in answer.out
+    assert f"test accuracy on unseen alphabets: {adapted['accuracy']:.1%} ± {adapted['interval95']:.1%}" in answer.out
     assert table["split"] == "test"
+    assert "verdict: " in answer.out
+    assert re.search(r"time was up after \d+ of 1000 meta-steps; for more: --minutes", answer.out)
     listed = answer.out.split("files written:")[1].replace("\n", " ")
     for name in ("config.yaml", "results.json", "curve.png", "genotype.json", "cell.svg", "checkpoints/best.json"):
         assert str(out / name) in listed
         assert (out / name).is_file()
     assert RunFolder.open(out).config().training.minutes == 0.05
     assert answer.out.rstrip().splitlines()[-3:] == [
-        f"  .venv/bin/metadarts adapt {out} --images PHOTOS --out tasks/mine",
-        "  .venv/bin/metadarts predict tasks/mine PHOTO.jpg",
-        "  .venv/bin/metadarts export tasks/mine --format onnx --out mine.onnx",
+        f"  metadarts adapt {out} --images PHOTOS --out tasks/mine",
+        "  metadarts predict tasks/mine PHOTO.jpg",
+        "  metadarts export tasks/mine --format onnx --out mine.onnx",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "taken", "words"),
+    [
+        (0.10, 9, ["verdict: better than pixels by 10.0 ± 2.0 points", "time was up after 9 of 10 meta-steps"]),
+        (0.10, 10, ["verdict: better than pixels by 10.0 ± 2.0 points"]),
+        (
+            0.01,
+            10,
+            ["verdict: no better than pixels (+1.0 ± 2.0 points): too few steps to judge", "for more: "],
+        ),
+        (-0.1, 10, ["verdict: worse than pixels by 10.0 ± 2.0 points: too few steps to judge", "for more: "]),
+    ],
+)
+def test_the_verdict_is_what_the_paired_difference_says(capsys, ahead, taken, words):
+    from metadarts.training.baselines import PIXELS_ROW, UNADAPTED_ROW
+
+    row = {"accuracy": 0.5, "interval95": 0.01, "adapted_gains": ahead, "adapted_gains_interval95": 0.02}
+    rows = [row | {"method": name} for name in ("adapted", UNADAPTED_ROW, PIXELS_ROW)]
+    sys.modules["metadarts.cli.demo"]._say_verdict(rows, taken, 10)
+    said = capsys.readouterr().out
+    assert all(word in said for word in words)
+    assert ("more: " in said) == (len(words) == 2)
 
 
 def commands(group=None, name=""):

@@ -90,8 +90,8 @@ def test_a_python_file_that_errs_is_found_out_by_running_it(export, monkeypatch,
     """Its weights are right, and what we read of it is what we wrote."""
     text = formats.python_file.python_text
 
-    def wrong(model, weights):
-        return text(model, weights).replace("pixels = 255 - pixels", "pixels = 254 - pixels")
+    def wrong(*given):
+        return text(*given).replace("pixels = 255 - pixels", "pixels = 254 - pixels")
 
     monkeypatch.setattr(formats.python_file, "python_text", wrong)
     with pytest.raises(ModelError, match="the python file, run, differs"):
@@ -251,9 +251,19 @@ def test_a_python_file_of_any_name_finds_its_weights_and_is_replaced(cases, case
     assert verify(path)[0].format == "python"
 
 
+def test_a_python_file_whose_weights_have_no_seal_is_opened(model, tmp_path):
+    """As versions wrote it whose descriptions carried no hash of their own."""
+    path, weights = tmp_path / "a.py", tmp_path / "a.safetensors"
+    save_file(model.tensors, weights, metadata={"metadarts": json.dumps(model.facts)})
+    path.write_text(formats.python_file.python_text(model.facts, weights.name, weights.read_bytes()), encoding="utf-8")
+    assert verify(path)[0].format == "python"
+
+
 def test_a_python_file_that_names_other_weights_is_found_out(export, monkeypatch, tmp_path):
     text = formats.python_file.python_text
-    monkeypatch.setattr(formats.python_file, "python_text", lambda model, weights: text(model, "other.safetensors"))
+    monkeypatch.setattr(
+        formats.python_file, "python_text", lambda facts, _, content: text(facts, "other.safetensors", content)
+    )
     with pytest.raises(ModelError, match="the python file does not run"):
         export("python")
     assert list((tmp_path / "out").iterdir()) == []

@@ -108,14 +108,16 @@ def test_sizes_may_differ_and_are_told():
     pixels, notes = to_pixels(given, 1, SIDE)
     assert [np.unique(image).tolist() for image in pixels] == [[7], [9], [11]]
     assert notes == [
-        "2 of 3 images (6x30, 20x10) were brought to 8x8 pixels",
+        "2 of 3 images (6x30, 20x10) were brought to 8x8 pixels, the middle square of each",
         "1 of 3 images in colour were made grey",
     ]
     ragged = np.empty(3, dtype=object)
     ragged[:] = given
     np.testing.assert_array_equal(to_pixels(ragged, 1, SIDE)[0], pixels)
     many = [np.zeros((9 + place, 9), np.uint8) for place in range(5)]
-    assert to_pixels(many, 1, SIDE)[1] == ["5 of 5 images (9x9, 9x10, 9x11, ...) were brought to 8x8 pixels"]
+    assert to_pixels(many, 1, SIDE)[1] == [
+        "5 of 5 images (9x9, 9x10, 9x11, ...) were brought to 8x8 pixels, the middle square of each"
+    ]
 
 
 def test_the_middle_square_is_kept():

@@ -67,3 +67,19 @@ def test_what_a_killed_process_left_is_removed_and_what_others_make_is_not(tmp_p
     finally:
         at_work.communicate("\n", timeout=60)
     assert [found.name for found in tmp_path.iterdir()] == [".result.mine.txt"]
+
+
+def test_a_folder_of_others_that_is_named_alike_stays(tmp_path):
+    """Another name, no lock, or a link to what is elsewhere."""
+    path, elsewhere = tmp_path / "result", tmp_path / "elsewhere"
+    for folder in (tmp_path / ".result.2024.partial", tmp_path / ".result.abcdefgh.partial", elsewhere):
+        folder.mkdir()
+        (folder / "mine.txt").write_text("mine")
+    (elsewhere / ".lock").touch()
+    (tmp_path / ".result.ijklmnop.partial").symlink_to(elsewhere)
+    before = sorted(tmp_path.rglob("*"))
+    for folder in (*tmp_path.iterdir(), elsewhere):
+        os.utime(folder, (0, 0))
+    with drafted(path):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before

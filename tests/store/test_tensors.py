@@ -65,25 +65,31 @@ def test_other_tensors_are_refused(change, words):
 
 
 def test_a_bit_that_is_changed_in_any_byte_is_seen(tmp_path):
-    """In the tensors, in the description or in its hash. A seal whose name is changed is a field that nobody knows."""
+    """In the tensors, in the description, in its mark or in its hash."""
     path, told = tmp_path / "a.safetensors", {"classes": ["ant", "bee"], "rate": 0.05}
     whole = to_described(told, "key", TENSORS)
     path.write_bytes(whole)
     assert json.loads(read_described(path, "key", SCHEMA)[0]) == told
-    seen = 0
+    unseen = []
     for place in range(len(whole)):
         changed = bytearray(whole)
         changed[place] ^= 1 << place % 8
         path.write_bytes(changed)
         try:
             text, tensors = read_described(path, "key", SCHEMA)
-            found = json.loads(text)
-        except (RunError, json.JSONDecodeError):
-            seen += 1
-        else:
-            assert {name: found[name] for name in told} == told
-            assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
-    assert seen > 0.8 * len(whole)
+        except RunError:
+            continue
+        assert json.loads(text) == told
+        assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+        unseen.append(place)
+    assert len(unseen) < 5, "white space of the library's own, if anything"
+
+
+@pytest.mark.parametrize("view", [torch.ones(4, 3)[:, 1], torch.ones(1).expand(5), torch.ones(2, 3).T])
+def test_tensors_of_any_layout_are_written(tmp_path, view):
+    (tmp_path / "a.safetensors").write_bytes(to_described({"a": 1}, "key", {"view": view}))
+    _, tensors = read_described(tmp_path / "a.safetensors", "key", SCHEMA)
+    assert torch.equal(tensors["view"], view)
 
 
 def test_a_description_without_a_hash_is_of_an_earlier_version():

@@ -40,14 +40,14 @@ save_file({"logits": model(pixels).contiguous()}, sys.argv[3])
 def write(model: ShippedModel, path: Path) -> None:
     """Write the file, and its weights beside it."""
     weights = path.with_suffix(".safetensors")
-    weights.write_bytes(model.to_bytes())
-    path.write_text(python_text(model, weights.name), encoding="utf-8", newline="\n")
+    weights.write_bytes(content := model.to_bytes())
+    path.write_text(python_text(model.facts, weights.name, content), encoding="utf-8", newline="\n")
 
 
-def python_text(model: ShippedModel, weights: str) -> str:
-    """The file's content, for weights in the file called ``weights``."""
+def python_text(facts: Mapping[str, Any], weights: str, content: bytes) -> str:
+    """The file's content, for weights that are the ``content`` of the file called ``weights``."""
     body = files("metadarts.export").joinpath("plain.py").read_text(encoding="utf-8")
-    return head(model.facts, weights, model.to_bytes()) + body.replace(NO_WEIGHTS, f"WEIGHTS = {weights!a}")
+    return head(facts, weights, content) + body.replace(NO_WEIGHTS, f"WEIGHTS = {weights!a}")
 
 
 def is_earlier(text: str, facts: Mapping[str, Any], weights: Path) -> bool:
@@ -113,7 +113,8 @@ def open_file(path: Path) -> Opened:
         found = path.read_text(encoding="utf-8") if path.stat().st_size <= MOST_TEXT else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read {path} ({error})") from error
-    if found != python_text(model, weights.name) and not is_earlier(found, model.facts, weights):
+    expected = python_text(model.facts, weights.name, weights.read_bytes())
+    if found != expected and not is_earlier(found, model.facts, weights):
         raise ModelError(
             f"{path} is not what this version of metadarts writes for {weights.name}: one of the two was edited, "
             "renamed or written by another version. It is not run here; export it anew, or check it by running it "
