@@ -173,6 +173,7 @@ def in_this_process(real):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_rehearsal_goes_through_every_step(tmp_path, monkeypatch, capfd):
     """All of `make gpu` but the device: operators by Triton's interpreter, recording by a stand-in, tiny sizes."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))

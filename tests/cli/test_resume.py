@@ -59,6 +59,7 @@ def until(path, process, seconds=600.0):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_kills_at_random_moments_change_no_bit(data, tmp_path):
     """The command line, in processes of its own, killed by SIGKILL; benchmarks/kill_and_resume.py does twenty."""
     rows = kill_and_resume.trials(str(data), kills=2, seed=1, folder=tmp_path)
