@@ -97,8 +97,11 @@ def test_search_says_what_it_does_and_leaves_a_run(searched):
     assert "first-order, 1 inner steps, 2 tasks per meta-step; batch norm: transductive" in " ".join(answer.out.split())
     assert "100%" in answer.out
     assert "best on validation classes:" in answer.out
-    commands = [f"  metadarts {verb} {out}" for verb in ("evaluate", "derive", "report")]
-    assert answer.out.splitlines()[-4:] == ["next:", *commands]
+    commands = [f"metadarts {verb} {out}" for verb in ("evaluate", "derive", "report")]
+    head, *told = answer.out.splitlines()[-4:]
+    assert head == "next:"
+    assert [line[line.index("metadarts ") :] for line in told] == commands
+    assert len({line[: line.index("metadarts ")] for line in told}) == 1, "as the program was called"
     for name in ("config.yaml", "env.json", "metrics.jsonl", "checkpoints/best.json"):
         assert (out / name).is_file()
     assert len(list(out.glob("checkpoints/best-*.safetensors"))) == 1
