@@ -125,8 +125,10 @@ def open_file(path: Path) -> Opened:
     return Opened("onnx", facts, logits)
 
 
-def _description(text: str, proto: Any, path: Path) -> str:
+def _description(text: Any, proto: Any, path: Path) -> str:
     try:
+        if not isinstance(text, str):  # protobuf gives bytes where it is not UTF-8
+            raise ValueError("its description is not UTF-8")
         return unsealed(text, digest(proto))
     except ValueError as error:
         raise ModelError(f"{path}: {error}; export it anew") from error
