@@ -114,7 +114,7 @@ interpreted: $(STAMP)  ## pytest, Triton kernels under Triton's interpreter
 notebooks: $(STAMP)  ## execute every notebook
 	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then \
 	  $(call say,notebooks); \
-	  $(BIN)/python -m pytest -W default --nbmake --nbmake-timeout=300 "$$@"; \
+	  $(BIN)/python -m pytest -n $(JOBS) -W default --nbmake --nbmake-timeout=300 "$$@"; \
 	fi
 
 # The release's Cython sources do not compile on Python 3.11 and later: they are generated anew. Of what it declares,

@@ -52,6 +52,10 @@ EXPORT_ADVICE = (
 VERIFY_ADVICE = "the file was changed, or another version of its runtime computes otherwise; export it anew"
 
 
+QUIET = 0.05
+"""`LIMIT` of this share is eight units in the last place of a float32: less, and rounding alone would be refused."""
+
+
 @dataclass(frozen=True)
 class Check:
     """The result of checking an exported file.
@@ -202,15 +206,15 @@ def _answer(opened: Opened, pixels: Tensor) -> Tensor:
 def difference(found: Tensor, wanted: Tensor) -> float:
     """The maximum over images of the largest difference of a logit, relative to the image's largest logit.
 
-    An image whose largest logit is below a thousandth of the largest of all images counts with that thousandth: logits
-    that nearly cancel have fewer significant digits. Infinite if a value is not finite.
+    An image whose largest logit is below `QUIET` of the largest of all images counts with that share: logits that
+    nearly cancel have fewer significant digits. Infinite if a value is not finite.
 
     Args:
         found: logits [N, classes].
         wanted: the same, of the source.
     """
     largest = wanted.abs().amax(-1)
-    scale = largest.clamp(min=max(1e-3 * float(largest.max()), 1e-30))
+    scale = largest.clamp(min=max(QUIET * float(largest.max()), 1e-30))
     apart = float(((found - wanted).abs().amax(-1) / scale).max())
     return apart if apart == apart else float("inf")
 

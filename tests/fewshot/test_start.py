@@ -23,6 +23,7 @@ from metadarts.fewshot.input_spec import InputSpec
 from metadarts.fewshot.learn import AdaptSettings, adapt_start
 from metadarts.fewshot.start import KEY, start_of_run, suited_start
 from metadarts.spaces import darts, random_genotype
+from metadarts.store.tensors import digest, unsealed
 from metadarts.tasks import ClassEntry, Source
 from metadarts.training import Config, RunFolder, build, open_run, search, with_settings
 from metadarts.training.build import assemble
@@ -34,9 +35,10 @@ FUZZ = settings(
 
 
 def described(path):
-    """(description, tensors) of a start's file."""
+    """(description without its hash, tensors) of a start's file."""
     with safe_open(str(path), framework="pt") as file:
-        return json.loads(file.metadata()[KEY]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return json.loads(unsealed(file.metadata()[KEY], digest(tensors))), tensors
 
 
 @pytest.fixture(scope="module")

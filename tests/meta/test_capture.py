@@ -152,7 +152,8 @@ def test_replays_are_the_steps_they_stand_for_bit_for_bit(inner, micro_batch):
     assert from_host(recorder) == []
 
 
-@pytest.mark.parametrize("images", [pytest.param("all", marks=pytest.mark.thorough), "two-fold"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("images", ["all", "two-fold"])
 def test_so_are_those_of_a_supernet_and_nothing_of_it_waits_for_the_host(images):
     cost = Penalty(COSTS["multiply_adds"](12, 12), 1e-3)  # its prices must not be copied from the host either
     learner = replace(tiny_learner(head="prototype", bn="support", nodes=1), penalty=cost)
