@@ -67,7 +67,11 @@ def main() -> None:
     if logging.lastResort is not None:  # what is logged has names in it too
         logging.lastResort.setFormatter(_OneLine())
     with ended_by_sigterm() as ended:
-        _run(ended)
+        try:
+            _run(ended)
+        except Exception:
+            if ended.signal is None:
+                raise  # else an import that the signal broke off
     if ended.signal is not None:
         sys.exit(ended.exit_code)
 

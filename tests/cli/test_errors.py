@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -162,6 +165,20 @@ def test_an_interrupt_ends_with_its_own_code(metadarts, monkeypatch):
     answer = metadarts("info")
     assert answer.code == 130
     assert "Traceback" not in answer.err
+
+
+def test_sigterm_within_an_import_ends_with_its_code_whatever_breaks_later(metadarts, monkeypatch):
+    """Imports turn what a handler raises into errors of their own, or leave a package half-loaded."""
+
+    def broken(*_):
+        with contextlib.suppress(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(1)
+        raise RecursionError("half a package")
+
+    monkeypatch.setattr("metadarts.core.machine.describe_installation", broken)
+    answer = metadarts("info")
+    assert (answer.code, answer.err) == (143, "")
 
 
 def test_an_error_of_several_lines_is_still_one(refused, monkeypatch):

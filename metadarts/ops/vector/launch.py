@@ -97,7 +97,7 @@ class Kernel:
 
         try:
             return compiled()
-        except OSError:  # a place that cannot be used is not damaged
+        except (OSError, ImportError, RecursionError, MemoryError):  # not of a damaged cache: of its place or of Python
             raise
         except Exception as error:
             _LOG.warning("kernel cache damaged (%s): made anew", str(error) or type(error).__name__)
