@@ -155,7 +155,7 @@ def _say_verdict(rows: list[dict[str, Any]], taken: int, meta_steps: int) -> Non
         f"  pixels, nearest class mean: {pixels['accuracy']:.1%}",
         f"verdict: {_verdict(pixels)}",
     ]
-    if taken >= meta_steps and "too few" in lines[-1]:
+    if taken >= meta_steps and not _is_ahead(pixels):
         lines.append(f"  it took all of {meta_steps} meta-steps; for more: --meta-steps")
     if taken < meta_steps:
         lines.append(f"  time was up after {taken} of {meta_steps} meta-steps; for more: --minutes")
@@ -163,10 +163,15 @@ def _say_verdict(rows: list[dict[str, Any]], taken: int, meta_steps: int) -> Non
         common.console.print(line, soft_wrap=True)
 
 
+def _is_ahead(pixels: dict[str, Any]) -> bool:
+    """Whether what is shipped is ahead of ``pixels`` by more than the paired difference's interval."""
+    return bool(pixels["adapted_gains"] > pixels["adapted_gains_interval95"])
+
+
 def _verdict(pixels: dict[str, Any]) -> str:
     """What the run shows of what meta-learning is worth, by the paired difference from ``pixels``."""
     ahead, apart = pixels["adapted_gains"], pixels["adapted_gains_interval95"]
-    if ahead > apart:
+    if _is_ahead(pixels):
         return f"better than pixels by {100 * ahead:.1f} ± {100 * apart:.1f} points"
     if ahead > -apart:
         return f"no better than pixels ({100 * ahead:+.1f} ± {100 * apart:.1f} points): too few steps to judge"

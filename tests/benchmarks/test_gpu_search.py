@@ -16,7 +16,6 @@ def call(tmp_path):
     return lambda seconds, *more: gpu_search.main([*words, "--threads", "1", "--seconds", str(seconds), *more])
 
 
-@pytest.mark.thorough
 def test_pieces_go_on_where_the_last_one_stopped(call, tmp_path, capsys):
     assert call(0) == 0
     assert "not ended: call it again" in capsys.readouterr().out
