@@ -15,7 +15,7 @@ import typer
 
 from metadarts import __version__
 from metadarts.cli import main as entry
-from metadarts.cli.common import plugin_words, read_settings
+from metadarts.cli.common import plugin_words, program, read_settings
 from metadarts.core.errors import ConfigError
 from metadarts.core.progress import Progress
 from metadarts.spaces import Genotype, darts
@@ -366,6 +366,25 @@ def test_every_verb_that_opens_what_a_plugin_may_have_made_takes_it():
     }  # fmt: skip
     taking = {words for words, command in commands() if any("--plugin" in each.opts for each in command.params)}
     assert {words for words, _ in commands()} - taking == closed
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "printed"),
+    [
+        ("metadarts", None, "metadarts"),
+        ("{}/bin/metadarts", None, "{}/bin/metadarts"),
+        ("{}/bin/metadarts", "{}/bin/metadarts", "metadarts"),
+        ("{}/bin/metadarts", "{}/other/metadarts", "{}/bin/metadarts"),
+        ("{}/site-packages/metadarts/__main__.py", "{}/bin/metadarts", "python -m metadarts"),
+    ],
+)
+def test_commands_are_printed_as_the_program_was_called(tmp_path, monkeypatch, called, on_path, printed):
+    for folder in ("bin", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "metadarts").touch()
+    monkeypatch.setattr(sys, "argv", [called.format(tmp_path)])
+    monkeypatch.setattr("shutil.which", lambda _: None if on_path is None else on_path.format(tmp_path))
+    assert program() == printed.format(tmp_path)
 
 
 def test_what_comes_next_names_the_plugins_again():

@@ -342,3 +342,8 @@ def test_tensors_of_another_network(told, rewritten):
     ):
         with pytest.raises(RunError, match="is damaged"):
             open_start(rewritten(description, spoilt))
+
+
+def test_a_plugin_beside_a_bundled_start_is_looked_at():
+    with pytest.raises(ConfigError, match="there is no such file"):
+        open_start("glyphs-cell", ["gone.py"])
