@@ -1,1 +1,1 @@
-"""The project's tests. A regular package: packages that install a `tests` of their own (learn2learn) must not hide it."""
+"""The project's tests. A regular package, so that packages which install a `tests` (learn2learn) do not hide it."""

@@ -42,10 +42,11 @@ def existing(message: str) -> Callable[[Any], Any]:
 
 
 def name_or_existing(message: str) -> Callable[[str | None], str | None]:
-    """The same of a text that is a name or a path: what has a separator is a path."""
+    """The same of a text that is a name or a path: what has a separator is a path, unless it names a mixture."""
 
     def check(value: str | None) -> str | None:
-        if value is not None and os.sep in value and not is_there(Path(value)):
+        named = value is None or os.sep not in value or value.startswith("mixture:")
+        if not named and not is_there(Path(str(value))):
             raise ConfigError(message.format(repr(value)))
         return value
 
@@ -71,8 +72,9 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses torch's d
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 
 DATA_HELP = (
-    "A name (glyphs, built in; omniglot, cifar-fs, fc100, mini-imagenet, tiered-imagenet, learn2learn:TASKSET), or a "
-    "path: a folder with one subfolder per class, or an .npz file."
+    "A name (glyphs, built in; omniglot, cifar-fs, fc100, mini-imagenet, tiered-imagenet, learn2learn:TASKSET), "
+    "several names (mixture:omniglot,cifar-fs=PLACE), or a path: a folder with one subfolder per class, or an .npz "
+    "file."
 )
 is_data = name_or_existing("--data {}: no such file, and not the name of a source")
 MovedData = Annotated[

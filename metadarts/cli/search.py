@@ -155,7 +155,7 @@ def run_search(out: Path, base: str | Path, settings: dict[str, Any], device: st
     experiment.rehearse()
     plan = plan_search(experiment)
     environment = describe(device) | {"data_sha256": experiment.source.content_sha256, "memory": plan.facts()}
-    _search_in(RunFolder.create(out, config, environment, plugins), experiment, plan)
+    _search_in(RunFolder.create(out, experiment.config, environment, plugins), experiment, plan)
 
 
 def _configured(base: str | Path, settings: dict[str, Any], plugins: Sequence[str]) -> Config:

@@ -23,6 +23,9 @@ ALPHA_PREFIX = "alphas."
 HEAD_PREFIX = "head."
 """Weights under this prefix are the classifier's; all others are the body's."""
 
+START_PREFIX = "start."
+"""Parameters under this prefix compute the alphas that a task starts from; only the outer loop moves them."""
+
 SIDES = ("support", "query")
 
 NO_HALVES = "two halves of a support set: expected at least two support images per class"
@@ -30,9 +33,11 @@ HALVES_ADVICE = "give more shots, or set inner.alpha_images to all"
 
 
 def group_of(name: str) -> str:
-    """The group of the parameter ``name``: "alphas", "head" or "body"."""
+    """The group of the parameter ``name``: "alphas", "start", "head" or "body"."""
     if name.startswith(ALPHA_PREFIX):
         return "alphas"
+    if name.startswith(START_PREFIX):
+        return "start"
     return "head" if name.startswith(HEAD_PREFIX) else "body"
 
 
@@ -111,6 +116,7 @@ class TaskBatch:
             the same numbers.
         halves: [T, 2, S] bool, the support images of each half, see `in_halves`; None without halves. With halves, a
             support loss is [T, 2], one for each half.
+        domain: [T] int64, the number of each task's domain among `Source.domains`; None in a source of one domain.
         known_ragged: the value of ``ragged``, if it is known; None reads the masks, which synchronises a GPU. It is not
             stored, so that ``dataclasses.replace`` reads the masks of the new batch.
         ragged: whether any row is padding. Engines take a faster path if no row is.
@@ -126,6 +132,7 @@ class TaskBatch:
     known_ragged: InitVar[bool | None] = None
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     halves: Tensor | None = None
+    domain: Tensor | None = None
     ragged: bool = field(init=False)
 
     def __post_init__(self, known_ragged: bool | None) -> None:
@@ -142,13 +149,14 @@ class TaskBatch:
         tensors = {f"{side}_{name}": change(getattr(self, f"{side}_{name}")) for side in SIDES for name in names}
         noise = {name: change(tensor) for name, tensor in self.noise.items()}
         known = None if self.ragged else False  # a part may be full
-        halves = None if self.halves is None else change(self.halves)
-        return TaskBatch(**tensors, ways=self.ways, known_ragged=known, noise=noise, halves=halves)
+        halves, domain = (None if own is None else change(own) for own in (self.halves, self.domain))
+        return TaskBatch(**tensors, ways=self.ways, known_ragged=known, noise=noise, halves=halves, domain=domain)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Images, labels and mask of support and query, then the noise, in a fixed order. Halves follow from these."""
+        """Images, labels and mask of support and query, the domain if there is one, then the noise, in a fixed order.
+        Halves follow from these."""
         sides = (getattr(self, f"{side}_{name}") for side in SIDES for name in ("images", "labels", "mask"))
-        return (*sides, *self.noise.values())
+        return (*sides, *(() if self.domain is None else (self.domain,)), *self.noise.values())
 
     def channels_last(self) -> TaskBatch:
         """The same tasks with images in memory layout [T, N, H, W, C], which networks compute on.

@@ -1,5 +1,7 @@
 """Networks: the supernet, the discrete network, and their losses on few-shot tasks."""
 
+from .alpha_starts import ALPHA_STARTS as ALPHA_STARTS
+from .alpha_starts import AlphaStart as AlphaStart
 from .blocks import IMAGE as IMAGE
 from .blocks import Block as Block
 from .blocks import BlockFolding as BlockFolding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -66,14 +66,25 @@ class Learner:
             params: shared parameters already expanded to the task axis, [T, ...].
 
         Returns:
-            The same without `head.vector` or `head.scale`, with `head.weight` [T, ways, F] and `head.bias` [T, ways].
+            The same without `head.vector` or `head.scale`, with `head.weight` [T, ways, F] and `head.bias` [T, ways];
+            without the parameters of the alphas' start, with the alphas that each task starts from.
         """
-        body = {name: tensor for name, tensor in params.items() if group_of(name) != "head"}
+        body = {name: tensor for name, tensor in params.items() if group_of(name) not in ("head", "start")}
+        body |= self._starting_alphas(params, batch)
         if self.network.spec.head == "shared":
             weight = params["head.vector"].unsqueeze(1).expand(-1, batch.ways, -1)
             bias = params["head.bias"].unsqueeze(1).expand(-1, batch.ways)
             return body | {"head.weight": weight, "head.bias": bias}
-        return body | self._prototypes(params, batch, at)
+        return body | self._prototypes({**params, **body}, batch, at)
+
+    def _starting_alphas(self, params: Params, batch: TaskBatch) -> Params:
+        """By parameter name; empty of a network without alphas, and of one whose tasks start from the shared ones."""
+        if not any(group_of(name) == "start" for name in params):
+            return {}
+        params, images = self._cast(params, batch.support_images)
+        seen = replace(batch, known_ragged=batch.ragged, support_images=images)
+        found = self.network.starting_alphas(params, seen, self._support_statistics(batch))
+        return {name: self._widen(table) for name, table in found.items()}
 
     def _prototypes(self, params: Params, batch: TaskBatch, at: Stage) -> Params:
         """The linear layer equal to a nearest-prototype rule (Snell et al., 2017, section 2.4; Proto-MAML)."""

@@ -16,11 +16,23 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, GenotypeError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import ALPHA_PREFIX, FINISHED, Params, Stage, alphas_of, group_of, is_alpha
+from metadarts.core.types import (
+    ALPHA_PREFIX,
+    FINISHED,
+    START_PREFIX,
+    Params,
+    Stage,
+    TaskBatch,
+    alphas_of,
+    channels_last,
+    group_of,
+    is_alpha,
+)
 from metadarts.operations import OPERATIONS, Map, Operation, Shapes, Statistics, uniform
 from metadarts.relaxations import CLOSED, DEFAULT_RELAXATION, Relaxation, is_sparse, zeros_learn
 from metadarts.spaces import Decision, Genotype, Kept, SearchSpace
 
+from .alpha_starts import DEFAULT_START, AlphaStart, Context
 from .blocks import IMAGE, Block, BlockFolding, Mixing, Stem
 from .cell import CellBlock, Cells, is_preprocess, split_candidate
 from .structure import NetworkSpec, Structure
@@ -39,6 +51,7 @@ class Network:
         operations: of the space's primitives, by name.
         relaxation: from alphas to mixing weights.
         kept: the remaining candidates of a supernet; None for all. Dropped ones have no parameters and weight 0.
+        start: from shared alphas to those that a task starts from.
     """
 
     spec: Structure
@@ -47,6 +60,7 @@ class Network:
     operations: Mapping[str, Operation] = OPERATIONS
     relaxation: Relaxation = DEFAULT_RELAXATION
     kept: Kept | None = None
+    start: AlphaStart = DEFAULT_START
     blocks: tuple[Block, ...] = field(init=False, repr=False)
     decisions: tuple[Decision, ...] = field(init=False, repr=False)
 
@@ -111,7 +125,12 @@ class Network:
         shapes |= (
             {"head.vector": (self.features,), "head.bias": ()} if self.spec.head == "shared" else {"head.scale": ()}
         )
-        return shapes | {ALPHA_PREFIX + decision.name: decision.shape for decision in self.decisions}
+        shapes |= {ALPHA_PREFIX + decision.name: decision.shape for decision in self.decisions}
+        return shapes | {START_PREFIX + name: shape for name, shape in self._start_shapes.items()}
+
+    @functools.cached_property
+    def _start_shapes(self) -> Shapes:
+        return self.start.shapes(self.decisions, self.blocks[0].out_channels) if self.mixes else {}
 
     def init(self, key: Key) -> Params:
         """Initial float32 parameters: convolutions with torch's default (uniform, 1/sqrt(fan in)), alphas 1e-3 N(0,
@@ -127,7 +146,9 @@ class Network:
         }
 
     def _init_one(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
-        """Of the head and of the alphas."""
+        """Of the head, of the alphas and of their start."""
+        if group_of(name) == "start":
+            return self.start.init(name.removeprefix(START_PREFIX), shape, key)
         if is_alpha(name):
             return 1e-3 * torch.randn(shape, generator=key.torch())
         if name == "head.scale":
@@ -140,6 +161,22 @@ class Network:
         alphas = sum(size for name, size in sizes.items() if group_of(name) == "alphas")
         body = sum(size for name, size in sizes.items() if group_of(name) == "body")
         return body + ways * (self.features + 1), alphas
+
+    def starting_alphas(self, params: Params, batch: TaskBatch, statistics: Statistics) -> Params:
+        """The alphas that each task of ``batch`` starts from, by parameter name.
+
+        Args:
+            params: shared parameters on the task axis, [T, ...].
+            statistics: of batch norm, over support images.
+        """
+        own = {name.removeprefix(START_PREFIX): tensor for name, tensor in params.items() if group_of(name) == "start"}
+
+        def stem(images: Tensor) -> Tensor:
+            inputs = channels_last(images).permute(0, 1, 3, 4, 2)
+            return self.blocks[0].run(params, [inputs], Mixing(), statistics)
+
+        found = self.start.alphas(Context(alphas_of(params), own, batch, stem))
+        return {ALPHA_PREFIX + name: table for name, table in found.items()}
 
     def weights_of(
         self, params: Params, at: Stage = FINISHED, noise: Mapping[str, Tensor] | None = None

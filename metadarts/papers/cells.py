@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError
-from metadarts.core.types import SIDES, Params, TaskBatch, alphas_of, batched, group_of, is_alpha, with_alphas
+from metadarts.core.types import Params, TaskBatch, alphas_of, batched, group_of, is_alpha, with_alphas
 from metadarts.derive import derive_genotype
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner, Network, inherit
@@ -170,7 +170,7 @@ def with_choices(
     for genotype, tasks in _grouped(choices).items():
         rows = torch.tensor(tasks)
         own = {name: tensor[rows.to(tensor.device)] for name, tensor in adapted.items()}
-        accuracies = _with_cell(experiment, checkpoint, own, chosen_tasks(batch, rows), genotype)
+        accuracies = _with_cell(experiment, checkpoint, own, batch.take(rows.to(batch.support_images.device)), genotype)
         found |= {
             (task, genotype): accuracy if finite[task] else 0.0
             for task, accuracy in zip(tasks, accuracies.tolist(), strict=True)
@@ -195,13 +195,6 @@ def inherited_start(
     if network.spec.head == "shared":
         start |= {name: tensor for name, tensor in adapted.items() if _of_head(name)}
     return start
-
-
-def chosen_tasks(batch: TaskBatch, rows: Tensor) -> TaskBatch:
-    """The tasks ``rows`` [R] (int64) of ``batch``, in that order."""
-    rows = rows.to(batch.support_images.device)
-    tensors = {f"{side}_{name}": getattr(batch, f"{side}_{name}")[rows] for side in SIDES for name in ROWS}
-    return TaskBatch(**tensors, ways=batch.ways, known_ragged=None if batch.ragged else False)
 
 
 def _with_cell(

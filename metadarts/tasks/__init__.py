@@ -1,6 +1,9 @@
 """Few-shot tasks: sources of labelled images, and the sampler that draws episodes from them."""
 
 from metadarts.tasks.baseline import nearest_class_mean as nearest_class_mean
+from metadarts.tasks.mixture import Part as Part
+from metadarts.tasks.mixture import mixture as mixture
+from metadarts.tasks.opening import is_source_name as is_source_name
 from metadarts.tasks.opening import open_source as open_source
 from metadarts.tasks.opening import recognise as recognise
 from metadarts.tasks.raw import RawBatch as RawBatch

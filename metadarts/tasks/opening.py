@@ -9,6 +9,7 @@ from pathlib import Path
 from metadarts.core.errors import ConfigError, DataError, nearest
 from metadarts.core.progress import Watch
 from metadarts.core.variants import Variants
+from metadarts.tasks.mixture import Part, mixture
 from metadarts.tasks.npz_headers import npz_headers
 from metadarts.tasks.source import Source
 from metadarts.tasks.sources import SOURCES
@@ -17,6 +18,10 @@ from metadarts.tasks.sources.imagenet import PICKLES
 from metadarts.tasks.sources.npz import FORM, NAMES
 from metadarts.tasks.sources.omniglot import ARRAYS, is_place
 
+MIXTURE = "mixture"
+"""``mixture:A,B,...`` is a source of several, see `open_source`."""
+UNSEEN = "-"
+"""Before the name of a mixture's source: its test classes only."""
 LARGEST = 1024
 """The largest side of images in pixels; few-shot benchmarks have 28 to 84."""
 
@@ -33,7 +38,9 @@ def open_source(
     """Open a source by name.
 
     Args:
-        name: a key of ``sources``.
+        name: a key of ``sources``; or ``mixture:A,B=PLACE,-C``, a `mixture` of the named sources. ``=PLACE`` is the
+            place of that source's data, relative to ``place``; ``-`` leaves only its test classes. Without a size or
+            channels, its images have the largest side and the most channels of its sources'.
         place: its file or folder. None: glyphs need no place; Omniglot, CIFAR-FS and FC100 are downloaded into the
             cache folder; the ImageNets must be there; 'folder' and 'npz' require a place.
         size: side of the images in pixels, at most `LARGEST`; 0 for that of the source ('npz': as found).
@@ -44,6 +51,8 @@ def open_source(
     Raises ConfigError for an unknown name, size or number of channels, DataError when its data are missing or
     unsuitable.
     """
+    if name.startswith(f"{MIXTURE}:"):
+        return _open_mixture(name, place, size, channels, progress, sources)
     if name not in sources:
         raise ConfigError(f"unknown source {name!r}; {nearest(name, sources)}")
     if not 0 <= size <= LARGEST or channels not in (0, 1, 3):
@@ -56,6 +65,48 @@ def open_source(
         if place is not None:
             _refuse_pickle(place)
         return sources[name](place, **{field: value for field, value in asked.items() if value})
+
+
+def is_source_name(name: str, sources: Variants[Callable[..., Source]] = SOURCES) -> bool:
+    """Whether `open_source` takes ``name`` for a source's or a mixture's, and not a path."""
+    return name in sources or name.startswith(f"{MIXTURE}:")
+
+
+def _open_mixture(
+    name: str,
+    place: Path | None,
+    size: int,
+    channels: int,
+    progress: Watch | None,
+    sources: Variants[Callable[..., Source]],
+) -> Source:
+    parts = [_part(word, place, sources) for word in name.partition(":")[2].split(",")]
+
+    def opened(size: int, channels: int) -> list[Source]:
+        return [
+            open_source(of, where, size=size, channels=channels, progress=progress, sources=sources)
+            for of, where, _ in parts
+        ]
+
+    if not (size and channels):
+        found = opened(size, channels)
+        size = size or max(max(source.size) for source in found)
+        channels = channels or max(source.channels for source in found)
+    named = zip(parts, opened(size, channels), strict=True)
+    return mixture([Part(of, source, unseen) for (of, _, unseen), source in named], progress)
+
+
+def _part(word: str, place: Path | None, sources: Variants[Callable[..., Source]]) -> tuple[str, Path | None, bool]:
+    """(name, place, whether unseen) of one source of a mixture. Raises ConfigError."""
+    unseen, word = word.startswith(UNSEEN), word.removeprefix(UNSEEN)
+    name, given, where = word.partition("=")
+    if name not in sources:
+        raise ConfigError(
+            f"mixture: unknown source {name!r}, expected {MIXTURE}:A,B=PLACE,-C; {nearest(name, sources)}"
+        )
+    if given and not where:
+        raise ConfigError(f"mixture: {word!r}: expected {name}=PLACE, or {name} alone for its usual place")
+    return name, (place or Path()) / where if given else None, unseen
 
 
 def recognise(path: Path) -> str:

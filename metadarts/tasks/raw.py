@@ -30,6 +30,7 @@ class RawBatch:
             None if the source rotates no class.
         query_turns: [T, Q] uint8, or None.
         mean, std: [C] float32, see `Source`; None to leave images in [0, 1].
+        domain: [T] int64, see `TaskBatch`; None in a source of one domain.
     """
 
     support_pixels: Tensor
@@ -44,6 +45,7 @@ class RawBatch:
     query_turns: Tensor | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
+    domain: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by the name of its field, in the order of the fields."""
@@ -69,6 +71,7 @@ def finish(raw: RawBatch) -> TaskBatch:
     return TaskBatch(
         images[0], raw.support_labels.clone(), raw.support_mask.clone(),
         images[1], raw.query_labels.clone(), raw.query_mask.clone(), raw.ways, raw.ragged,
+        domain=None if raw.domain is None else raw.domain.clone(),
     )  # fmt: skip
 
 

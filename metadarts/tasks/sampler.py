@@ -6,13 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadarts.core.errors import DataError
+from metadarts.core.errors import DataError, nearest
 from metadarts.core.rng import Key
 from metadarts.core.types import TaskBatch
 from metadarts.tasks.raw import RawBatch, finish
@@ -62,6 +63,10 @@ class EpisodePlan:
     def tasks(self) -> int:
         return len(self.classes)
 
+    def domains(self, source: Source) -> list[str]:
+        """The domain of each task in ``source``."""
+        return [source.classes[number].domain for number in self.classes[:, 0].tolist()]
+
 
 @dataclass(frozen=True)
 class EpisodeSampler:
@@ -74,6 +79,7 @@ class EpisodeSampler:
         shots: support images per class, or (low, high) to draw a count from low..high for every class of every task;
             supports are then padded to ``high`` per class and masked.
         queries: query images per class.
+        domain: draw tasks of this domain only; None to draw each task's domain, all with equal probability.
 
     Raises DataError on construction when any class of the split is too small, so that no error occurs during a run.
     """
@@ -83,9 +89,9 @@ class EpisodeSampler:
     ways: int
     shots: int | tuple[int, int]
     queries: int
+    domain: str | None = None
 
     def __post_init__(self) -> None:
-        numbers = self.source.class_numbers(self.split)
         low, high = self._shot_range
         for field, value in (("ways", self.ways), ("shots", low), ("queries", self.queries)):
             if value < 1:
@@ -93,14 +99,29 @@ class EpisodeSampler:
         if high < low:
             raise DataError(f"shots must be (low, high) with low <= high, given ({low}, {high})")
         where = f"{self.source.name}, split {self.split!r}"
-        if self.ways > len(numbers):
-            raise DataError(f"{where}: {self.ways}-way tasks need as many classes, it has {len(numbers)}; lower ways")
-        smallest = min((self.source.classes[number] for number in numbers), key=lambda entry: len(entry.rows))
+        if not self._classes_of:
+            known = tuple(self.source.domain_classes(self.split))
+            hint = nearest(self.domain, known) if self.domain is not None and known else "it has no classes"
+            raise DataError(f"{where}: no classes of domain {self.domain!r}; {hint}")
+        for domain, numbers in self._classes_of.items():
+            if self.ways > len(numbers):
+                of = f", domain {domain!r}" if domain else ""
+                raise DataError(
+                    f"{where}{of}: {self.ways}-way tasks need as many classes, it has {len(numbers)}; lower ways"
+                )
+        every = (self.source.classes[number] for numbers in self._classes_of.values() for number in numbers)
+        smallest = min(every, key=lambda entry: len(entry.rows))
         if len(smallest.rows) < high + self.queries:
             raise DataError(
                 f"{where}: class {smallest.name!r} has {len(smallest.rows)} images, but {high} shots and "
                 f"{self.queries} queries need {high + self.queries}; lower shots or queries"
             )
+
+    @cached_property
+    def _classes_of(self) -> dict[str, tuple[int, ...]]:
+        """domain -> the class numbers that its tasks are drawn from."""
+        found = self.source.domain_classes(self.split)
+        return found if self.domain is None else {name: found[name] for name in found if name == self.domain}
 
     @property
     def _shot_range(self) -> tuple[int, int]:
@@ -154,14 +175,19 @@ class EpisodeSampler:
                 torch.from_numpy(turns.repeat(rows.shape[2], axis=1)) for rows in (plan.support_rows, plan.query_rows)
             )
         mean, std = (None if v is None else torch.tensor(v, dtype=torch.float32) for v in (source.mean, source.std))
+        domain = None
+        if len(source.domains) > 1:
+            domain = torch.tensor([source.domains.index(name) for name in plan.domains(source)])
         return RawBatch(
             support, support_labels, support_mask, query, query_labels, query_mask, self.ways,
             ragged=bool((plan.support_rows == PADDING).any()), support_turns=support_turns, query_turns=query_turns,
-            mean=mean, std=std,
+            mean=mean, std=std, domain=domain,
         )  # fmt: skip
 
     def _classes(self, key: Key) -> NDArray[np.int64]:
-        numbers = np.array(self.source.class_numbers(self.split), dtype=np.int64)
+        domains = tuple(self._classes_of)
+        place = int(key.child("domain").choose(len(domains), 1)[0]) if len(domains) > 1 else 0
+        numbers = np.array(self._classes_of[domains[place]], dtype=np.int64)
         chosen: NDArray[np.int64] = numbers[key.child("classes").choose(len(numbers), self.ways)]
         return chosen
 

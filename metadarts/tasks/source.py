@@ -25,11 +25,13 @@ class ClassEntry:
         name: readable name, e.g. ``"GEORGIAN LETTER AN"`` or ``"Grantha/character01 rot090"``.
         rows: [R] int64, the image rows of the class.
         quarter_turns: counter-clockwise rotations by 90 degrees applied when an image is loaded, 0 to 3.
+        domain: the classes of a task all come from one domain; empty in a source of one kind of images.
     """
 
     name: str
     rows: Rows
     quarter_turns: int = 0
+    domain: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +80,30 @@ class Source:
         return self.split[split]
 
     @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """The domains of the classes, in order of first appearance; those of every split."""
+        return tuple(dict.fromkeys(entry.domain for entry in self.classes))
+
+    def domain_classes(self, split: str) -> dict[str, tuple[int, ...]]:
+        """domain -> its class numbers in ``split``; domains without classes there are left out. Raises DataError when
+        the source has no such split."""
+        found: dict[str, list[int]] = {domain: [] for domain in self.domains}
+        for number in self.class_numbers(split):
+            found[self.classes[number].domain].append(number)
+        return {domain: tuple(numbers) for domain, numbers in found.items() if numbers}
+
+    @cached_property
     def content_sha256(self) -> str:
-        """Hex digest of everything that determines an episode's values: images, rows, rotations, splits, varieties,
-        mean and std."""
+        """Hex digest of everything that determines an episode's values: images, rows, rotations, domains, splits,
+        varieties, mean and std."""
         digest = hashlib.sha256(repr(("metadarts source", self.images.shape, self.mean, self.std)).encode())
         for start in range(0, len(self.images), _ROWS_AT_ONCE):  # images may be a file larger than the memory
             digest.update(np.ascontiguousarray(self.images[start : start + _ROWS_AT_ONCE]).data)
         for entry in self.classes:
             digest.update(f"class {entry.quarter_turns} {len(entry.rows)} ".encode())
             digest.update(entry.rows.astype("<i8").tobytes())
+        if len(self.domains) > 1:
+            digest.update(f"domains {[entry.domain for entry in self.classes]}".encode())
         for split in sorted(self.split):
             digest.update(f"split {split} {self.split[split]}".encode())
         if self.variety is not None:

@@ -21,7 +21,7 @@ from metadarts.store.tensors import require_tensors
 from metadarts.tasks import Episodes, EpisodeSampler, RawBatch, Source, finish, open_source
 
 from .checkpoints import Checkpoint
-from .config import Config
+from .config import Config, with_settings
 
 COMMITTED = "genotype"
 """The field of a checkpoint's facts that names the cell which is left of a run."""
@@ -58,7 +58,8 @@ class Experiment:
         ways, queries = tasks.train_ways if own else tasks.ways, tasks.queries if training else evaluate.queries
         try:
             if isinstance(self.source, Source):
-                most = max(tasks.ways, len(self.source.class_numbers(split)))
+                fewest = min((len(numbers) for numbers in self.source.domain_classes(split).values()), default=0)
+                most = max(tasks.ways, fewest)
                 return EpisodeSampler(self.source, split, min(ways, most), tasks.shots, queries)
             return self.source.episodes(split, ways, tasks.shots, queries)
         except DataError as error:
@@ -123,7 +124,7 @@ class Experiment:
 
 def task_names(shared: Iterable[str]) -> list[str]:
     """The names of a task's parameters, which the inner loop moves: those of ``shared`` with a task's own head."""
-    return [name for name in shared if group_of(name) != "head"] + ["head.weight", "head.bias"]
+    return [name for name in shared if group_of(name) not in ("head", "start")] + ["head.weight", "head.bias"]
 
 
 def require_fit(network: Network, params: Params) -> None:
@@ -182,11 +183,22 @@ def assemble(config: Config, source: Source | Tasksets, device: str = "cpu") -> 
     """
     if device == "cuda":
         allow_tf32(config.training.tf32)
+    config = _with_domains(config, source)
     image = Image(source.channels, *(source.size if isinstance(source, Source) else (0, 0)))
     network = config.build_network(image)
     penalty = config.penalty(image)
     learner = Learner(network, config.model.bn, config.model.precision, penalty=penalty)
     return Experiment(config, source, learner, torch.device(device))
+
+
+def _with_domains(config: Config, source: Source | Tasksets) -> Config:
+    """The configuration whose alphas know how many domains there are, so that a run can be opened without its data."""
+    if config.alphas.name != "per-domain" or config.alphas.options.get("domains"):
+        return config
+    domains = len(source.domains) if isinstance(source, Source) else 1
+    if domains < 2:
+        raise ConfigError(f"alphas per-domain: expected a source of several domains, got {config.tasks.source!r}")
+    return with_settings(config, {"alphas.domains": domains})
 
 
 def _open(config: Config, progress: Watch | None) -> Source | Tasksets:

@@ -1,8 +1,8 @@
 """The tables of variants that a configuration chooses from, including the user's entries if plug-ins are loaded.
 
 A plug-in is a user's module in the form of the modules of our packages: an ``OPERATION``, ``RELAXATION``, ``SPACE``,
-``MACRO``, ``RULE``, ``COST``, ``SOURCE`` or ``SELECTION`` in it is an entry with the module's name. Its code runs, so
-it is loaded only if the user names it.
+``MACRO``, ``ALPHAS``, ``RULE``, ``COST``, ``SOURCE`` or ``SELECTION`` in it is an entry with the module's name. Its
+code runs, so it is loaded only if the user names it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metadarts.core.variants import Variants
 from metadarts.costs import COSTS
 from metadarts.derive import SELECTIONS
 from metadarts.meta import RULES
-from metadarts.networks import MACROS
+from metadarts.networks import ALPHA_STARTS, MACROS
 from metadarts.operations import OPERATIONS
 from metadarts.relaxations import RELAXATIONS
 from metadarts.spaces import SPACES
@@ -32,6 +32,7 @@ ATTRIBUTES = {
     "RELAXATION": "relaxations",
     "SPACE": "spaces",
     "MACRO": "macros",
+    "ALPHAS": "alpha_starts",
     "RULE": "rules",
     "COST": "costs",
     "SOURCE": "sources",
@@ -52,6 +53,7 @@ class Catalogue:
     relaxations: Variants[Any] = RELAXATIONS
     spaces: Variants[Any] = SPACES
     macros: Variants[Any] = MACROS
+    alpha_starts: Variants[Any] = ALPHA_STARTS
     rules: Variants[Any] = RULES
     costs: Variants[Any] = COSTS
     sources: Variants[Any] = SOURCES

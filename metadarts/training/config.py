@@ -16,7 +16,7 @@ from metadarts.core.variants import Variants
 from metadarts.costs import Penalty
 from metadarts.inner import Engine, InnerLoop
 from metadarts.meta import MetaRule, OuterLoop
-from metadarts.networks import POLICIES, PRECISIONS, Image, Network, Structure, Style
+from metadarts.networks import POLICIES, PRECISIONS, AlphaStart, Image, Network, Structure, Style
 from metadarts.relaxations import Relaxation
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.store.migration import migrated_settings
@@ -149,6 +149,7 @@ class Config:
         space: the search space, an entry of `metadarts.spaces.SPACES`.
         macro: the network around the cells, an entry of `metadarts.networks.MACROS`.
         relaxation: the function from alphas to mixing weights, an entry of `metadarts.relaxations.RELAXATIONS`.
+        alphas: where the alphas of a task start, an entry of `metadarts.networks.ALPHA_STARTS`.
         meta: the outer rule, an entry of `metadarts.meta.RULES`.
         cost: the architecture's cost, an entry of `metadarts.costs.COSTS`, or "none"; ``cost_strength`` is its weight
             in the query loss.
@@ -160,6 +161,7 @@ class Config:
     space: Choice = field(default_factory=lambda: Choice("darts"))
     macro: Choice = field(default_factory=lambda: Choice("tnas"))
     relaxation: Choice = field(default_factory=lambda: Choice("softmax"))
+    alphas: Choice = field(default_factory=lambda: Choice("shared"))
     model: Model = field(default_factory=Model)
     inner: InnerLoop = field(default_factory=InnerLoop)
     outer: OuterLoop = field(default_factory=OuterLoop)
@@ -184,7 +186,13 @@ class Config:
     def build_network(self, image: Image = ANY_IMAGE) -> Network:
         """The network for images of this form. Raises ConfigError and GenotypeError."""
         operations, relaxation = self.catalogue.operations, self.build_relaxation()
-        return Network(self.structure(image), self.search_space(), self.cell(), operations, relaxation)
+        start = self.alpha_start()
+        return Network(self.structure(image), self.search_space(), self.cell(), operations, relaxation, start=start)
+
+    def alpha_start(self) -> AlphaStart:
+        """From shared alphas to those that a task starts from. Raises ConfigError."""
+        start: AlphaStart = self.alphas.make(self.catalogue.alpha_starts)
+        return start
 
     def build_relaxation(self) -> Relaxation:
         """From alphas to mixing weights. Raises ConfigError."""
@@ -247,6 +255,7 @@ def _faults(config: Config) -> Iterable[str]:
             if not isinstance(getattr(getattr(config, group), name), str | None):
                 yield f"{group}.{name}: expected the name of a rule, which a file can hold, got an object"
     yield from _two_fold_faults(config)
+    yield from _commitment_faults(config)
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):
@@ -266,6 +275,21 @@ def _faults(config: Config) -> Iterable[str]:
     yield from _choice_faults(config)
 
 
+def _commitment_faults(config: Config) -> Iterable[str]:
+    if config.alphas.name == "shared":
+        return
+    if config.commit.ends_in_a_cell or config.commit.operations < 1.0:
+        yield (
+            f"commit: alphas that are {config.alphas.name} make an architecture for each task, so there is no one cell "
+            "to commit to; set commit.cell and commit.operations to 1, or alphas.name to shared"
+        )
+    if config.commit.drop_below > 0.0:
+        yield (
+            f"commit.drop_below: what {config.alphas.name} alphas of one task do not need, those of another may; set "
+            "it to 0, or alphas.name to shared"
+        )
+
+
 def _two_fold_faults(config: Config) -> Iterable[str]:
     inner = config.inner
     if inner.alpha_images == "two-fold" and inner.alpha_rate > 0 and config.tasks.shots == 1:
@@ -278,7 +302,7 @@ def _two_fold_faults(config: Config) -> Iterable[str]:
 def _choice_faults(config: Config) -> Iterable[str]:
     """What is wrong with the variants that are chosen: each is made once, then the network of them all."""
     parts: list[Callable[[], Any]] = [config.meta_rule, config.structure, config.search_space, config.build_relaxation]
-    parts += [lambda: config.penalty(ANY_IMAGE), lambda: config.outer.groups({}, {})]
+    parts += [config.alpha_start, lambda: config.penalty(ANY_IMAGE), lambda: config.outer.groups({}, {})]
     faults = [fault for make in parts if (fault := _fault_of(make))]
     yield from faults or filter(None, [_fault_of(config.build_network)])
 
@@ -359,7 +383,7 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     return config
 
 
-CHOICES = {"space": 0, "macro": 2, "relaxation": 0, "meta": 0, "cost": 2}
+CHOICES = {"space": 0, "macro": 2, "relaxation": 0, "alphas": 0, "meta": 0, "cost": 2}
 """Groups that choose a variant -> how many of an entry's first parameters are no options."""
 
 
@@ -370,6 +394,7 @@ def table_of(config: Config, group: str) -> Variants[Any]:
         "space": tables.spaces,
         "macro": tables.macros,
         "relaxation": tables.relaxations,
+        "alphas": tables.alpha_starts,
         "meta": tables.rules,
         "cost": tables.costs.plus(NO_COST, lambda height, width: None),
     }[group]

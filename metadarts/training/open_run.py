@@ -12,7 +12,7 @@ from metadarts.core.errors import ConfigError, nearest
 from metadarts.core.progress import Watch
 from metadarts.integrations import Tasksets
 from metadarts.store.files import is_there
-from metadarts.tasks import Source, recognise
+from metadarts.tasks import Source, is_source_name, recognise
 
 from .build import COMMITTED, LIBRARY, Experiment, assemble, build
 from .catalogue import BUILT_IN, Catalogue
@@ -117,7 +117,9 @@ def data_settings(data: str, root: Path | None = None, catalogue: Catalogue = BU
     """
     if root is not None and not is_there(root):
         raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
-    if data in catalogue.sources or data.startswith(f"{LIBRARY}:"):
+    if root is None and "=" in data:  # a mixture's places, which are relative to this folder
+        root = Path()
+    if is_source_name(data, catalogue.sources) or data.startswith(f"{LIBRARY}:"):
         return {"tasks.source": data, "tasks.file": str(root.resolve()) if root else ""}
     path = Path(data)
     if not is_there(path):

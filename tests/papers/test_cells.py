@@ -15,7 +15,6 @@ from metadarts.networks import discrete_network, inherit
 from metadarts.papers import cells
 from metadarts.papers.cells import (
     adapt_batch,
-    chosen_tasks,
     finite_tasks,
     genotypes_of,
     inherited_start,
@@ -105,7 +104,7 @@ def test_results_follow_their_tasks_when_the_order_changes(experiment, checkpoin
     moved = {name: tensor[order] for name, tensor in adapted.items()}
     chosen = [genotypes[0], genotypes[1], genotypes[0]]
     straight = with_cells(experiment, checkpoint, adapted, batch, chosen)
-    turned = with_cells(experiment, checkpoint, moved, chosen_tasks(batch, order), [chosen[i] for i in order.tolist()])
+    turned = with_cells(experiment, checkpoint, moved, batch.take(order), [chosen[i] for i in order.tolist()])
     assert torch.equal(turned, straight[order])
 
 

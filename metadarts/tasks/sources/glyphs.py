@@ -33,8 +33,8 @@ from metadarts.tasks.glyph.jitter import SIZE, Jitter, draw_copies
 from metadarts.tasks.glyph.lookalikes import close_pairs, select
 from metadarts.tasks.glyph.outlines import FontReader, Outline
 from metadarts.tasks.glyph.scripts import characters
+from metadarts.tasks.images.reform import reformed
 from metadarts.tasks.source import SPLITS, ClassEntry, Rows, Source
-from metadarts.tasks.sources._form import require_small_grey
 
 GLYPHS_VERSION = 1
 """Goes up whenever the pixels or the classes change; it is part of the cache's file name and of the jitter's seed."""
@@ -183,8 +183,7 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> tuple[Source, str]:
 
 
 def _opened(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
-    require_small_grey("glyphs", size, channels)
-    return glyphs(place, progress)
+    return reformed(glyphs(place, progress), size, channels, progress)
 
 
 SOURCE = _opened

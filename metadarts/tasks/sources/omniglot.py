@@ -1,5 +1,5 @@
-"""Omniglot (Lake et al. 2015), 28x28; rotations are classes. Two few-shot splits: that of Vinyals et al. (2016), and
-the one that MAML and T-NAS describe, 1,200 random characters against the rest."""
+"""Omniglot (Lake et al. 2015), 28x28 unless another size is asked for; rotations are classes. Two few-shot splits: that
+of Vinyals et al. (2016), and the one that MAML and T-NAS describe, 1,200 random characters against the rest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from metadarts.core.progress import Watch
 from metadarts.core.rng import Key
 from metadarts.store.files import default_cache
 from metadarts.tasks import cache
+from metadarts.tasks.images.reform import reformed
 from metadarts.tasks.npz_headers import Header, npz_headers
 from metadarts.tasks.source import SPLITS, ClassEntry, Source
-from metadarts.tasks.sources._form import require_small_grey
 
 FILE = "omniglot_28_u8.npz"
 SIZE = 28
@@ -231,13 +231,11 @@ def _download(place: Path) -> None:
 
 
 def _opened(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
-    require_small_grey("omniglot", size, channels)
-    return omniglot(place, download=place is None)  # into the cache, when no place is named
+    return reformed(omniglot(place, download=place is None), size, channels, progress)  # into the cache by default
 
 
 def _opened_random(place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None) -> Source:
-    require_small_grey("omniglot-1200", size, channels)
-    return omniglot_random(place, download=place is None)
+    return reformed(omniglot_random(place, download=place is None), size, channels, progress)
 
 
 SOURCE = {"omniglot": _opened, "omniglot-1200": _opened_random}

@@ -1,0 +1,56 @@
+"""Tasks start from the alphas of their domain, which they are told: an oracle to compare predictors with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.rng import Key
+from metadarts.core.types import Params
+from metadarts.operations import Shapes
+from metadarts.spaces import Decision
+
+from ._types import Context
+
+TABLE = "alphas."
+"""Before a decision's name. The outer loop updates these tables as it does the shared alphas."""
+
+
+@dataclass(frozen=True)
+class PerDomain:
+    """The shared alphas plus an offset for each domain.
+
+    Args:
+        domains: number of domains; 0 for those of the source.
+
+    Raises:
+        ConfigError: for a negative number; when alphas are asked for of tasks without a domain.
+    """
+
+    domains: int = 0
+
+    def __post_init__(self) -> None:
+        if self.domains < 0:
+            raise ConfigError(f"alphas.domains: expected 0 (those of the source) or more, got {self.domains}")
+
+    def shapes(self, decisions: tuple[Decision, ...], features: int) -> Shapes:
+        return {TABLE + decision.name: (max(self.domains, 1), *decision.shape) for decision in decisions}
+
+    def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+        return torch.zeros(shape)
+
+    def alphas(self, seen: Context) -> Params:
+        domain = seen.batch.domain
+        if domain is None:
+            raise ConfigError(
+                "alphas per-domain: expected tasks that say their domain, got some that do not; use a source of "
+                "several domains, such as mixture:A,B or widths"
+            )
+        rows = torch.arange(len(domain), device=domain.device)
+        return {name: table + seen.own[TABLE + name][rows, domain] for name, table in seen.shared.items()}
+
+
+ALPHAS = {"per-domain": PerDomain}

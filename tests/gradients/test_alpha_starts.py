@@ -1,0 +1,150 @@
+"""Alphas that start from what a task's support set says: exact through the encoder, in every engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.rng import Key
+from metadarts.core.types import START_PREFIX, batched, group_of
+from metadarts.inner import InnerLoop
+from metadarts.meta import meta_gradient
+from metadarts.networks import ALPHA_STARTS
+from metadarts.testing import ENGINES, check_params_close, error_along, generic_params, tiny_learner
+
+INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0)
+STARTS = {
+    "amortised": ALPHA_STARTS["amortised"](width=5, scales=2),
+    "per-domain": ALPHA_STARTS["per-domain"](domains=3),
+}
+
+
+def started(start, head="prototype", bn="transductive"):
+    """A learner with this start, and parameters in which the start speaks."""
+    learner = tiny_learner(head=head, bn=bn)
+    learner = replace(learner, network=replace(learner.network, start=start))
+    params = generic_params(learner, Key.from_seed(1))
+    for name in params:
+        if group_of(name) == "start":
+            noise = torch.randn(params[name].shape, dtype=torch.float64, generator=Key(("start", name)).torch())
+            params[name] = params[name] + 0.3 * noise
+    return learner, params
+
+
+@pytest.fixture
+def told(pair):
+    """Two tasks of different domains."""
+    return replace(pair, domain=torch.tensor([2, 0]))
+
+
+@pytest.mark.parametrize("bn", ["transductive", "support"])
+@pytest.mark.parametrize("head", ["shared", "prototype"])
+@pytest.mark.parametrize("name", STARTS)
+def test_exact_meta_gradient_equals_central_differences(told, query_losses, name, head, bn):
+    learner, params = started(STARTS[name], head, bn)
+    gradients = meta_gradient(learner, params, told, INNER).gradients
+
+    def loss(point):
+        return query_losses(learner, point, told, INNER).mean()
+
+    own = [name for name in params if group_of(name) == "start"]
+    assert own
+    assert error_along(loss, gradients, params, own) < 1e-6
+    assert error_along(loss, gradients, params, [name for name in params if name not in own]) < 1e-6
+
+
+def test_every_parameter_of_the_encoder_has_a_gradient(told):
+    learner, params = started(STARTS["amortised"])
+    gradients = meta_gradient(learner, params, told, INNER).gradients
+    assert all(bool(gradients[name].any()) for name in params if group_of(name) == "start")
+
+
+@pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.parametrize("name", STARTS)
+def test_engines_agree(told, name, order):
+    learner, params = started(STARTS[name])
+    inner = replace(INNER, order=order)
+    expected = meta_gradient(learner, params, told, inner)
+    for found in (
+        meta_gradient(learner, params, told, inner, engine=ENGINES["loop"]),
+        meta_gradient(learner, params, told, inner, engine=ENGINES["higher"]),
+        meta_gradient(learner, params, told, inner, micro_batch=1),
+    ):
+        check_params_close(found.gradients, expected.gradients, 1e-9)
+        torch.testing.assert_close(found.losses, expected.losses, rtol=1e-9, atol=0.0)
+    recomputed = meta_gradient(learner, params, told, replace(inner, checkpoint=2))
+    assert all(torch.equal(recomputed.gradients[name], grad) for name, grad in expected.gradients.items())
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_fresh_start_is_the_shared_one(told, name):
+    learner = tiny_learner(head="prototype")
+    with_start = replace(learner, network=replace(learner.network, start=STARTS[name]))
+    fresh = {n: t.double() for n, t in with_start.network.init(Key.from_seed(3)).items()}
+    expected = learner.start(batched({n: t for n, t in fresh.items() if group_of(n) != "start"}, 2), told)
+    found = with_start.start(batched(fresh, 2), told)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor)
+
+
+def test_tasks_of_one_batch_do_not_see_each_other(told):
+    learner, params = started(STARTS["amortised"])
+    together = learner.start(batched(params, 2), told)
+    for task in range(2):
+        alone = learner.start(batched(params, 1), told.task(task))
+        for name, tensor in alone.items():
+            torch.testing.assert_close(together[name][task : task + 1], tensor, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(*together["alphas.normal"])
+
+
+def test_neither_the_order_of_images_nor_the_names_of_classes_matter(told):
+    learner, params = started(STARTS["amortised"])
+    own = batched(params, 2)
+    order = torch.randperm(told.support_labels.shape[1], generator=Key.from_seed(5).torch())
+    moved = replace(
+        told,
+        known_ragged=False,
+        support_images=told.support_images[:, order],
+        support_labels=(told.support_labels[:, order] + 1) % told.ways,
+        support_mask=told.support_mask[:, order],
+    )
+    here, there = (learner.start(own, batch) for batch in (told, moved))
+    torch.testing.assert_close(here["alphas.normal"], there["alphas.normal"])
+
+
+def test_padding_of_the_support_set_does_not_count(told):
+    """Fewer images, or as many of which some are padding."""
+    learner, params = started(STARTS["amortised"])
+    own, keep = batched(params, 2), 2 * told.ways - 1
+    mask = told.support_mask.clone()
+    mask[:, keep:] = False
+    padded = replace(told, support_mask=mask)
+    parts = {f"support_{part}": getattr(told, f"support_{part}")[:, :keep] for part in ("images", "labels", "mask")}
+    fewer = replace(told, known_ragged=False, **parts)
+    here, there = (learner.start(own, batch)["alphas.normal"] for batch in (padded, fewer))
+    torch.testing.assert_close(here, there)
+
+
+def test_a_domain_moves_its_own_alphas_only(told):
+    learner, params = started(STARTS["per-domain"])
+    gradients = meta_gradient(learner, params, told, INNER).gradients
+    table = gradients[f"{START_PREFIX}alphas.normal"]
+    assert [bool(row.any()) for row in table] == [True, False, True]
+
+
+def test_tasks_without_a_domain_are_refused(pair):
+    learner, params = started(STARTS["per-domain"])
+    with pytest.raises(ConfigError, match="expected tasks that say their domain"):
+        learner.start(batched(params, 2), pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("amortised", {"width": 0}), ("amortised", {"scales": 0}), ("per-domain", {"domains": -1})]
+)
+def test_options_out_of_range(name, options):
+    with pytest.raises(ConfigError, match=rf"alphas\.{next(iter(options))}: expected"):
+        ALPHA_STARTS[name](**options)
