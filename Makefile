@@ -11,6 +11,7 @@
 
 # THOROUGH=1: the tests marked thorough too, as .ci/run has it.
 THOROUGH ?=
+EVERYONES = $(if $(THOROUGH),,-m "not thorough")
 
 # Processes that share the tests, file by file; each computes on one thread.
 JOBS ?= 2
@@ -64,7 +65,7 @@ demo: $(STAMP)  ## learn to search architectures on built-in tasks, in minutes
 QUICK := core costs derive inner networks operations optim relaxations spaces stats store tasks viz
 quick: $(STAMP)  ## for every save: ruff, and the quick tests of the inner packages
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" $(QUICK:%=tests/%)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow and not thorough" $(QUICK:%=tests/%)
 
 # Each check runs whatever became of the others. Those of one process share the cores; the others have them one by one.
 LIGHT := notebooks types docs packages lint
@@ -99,7 +100,7 @@ packages: $(STAMP)  ## which package may import which
 
 tests: $(STAMP) $(TRIED)  ## pytest
 	@$(call say,tests)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(THOROUGH),,-m "not thorough")
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(EVERYONES)
 
 docs: $(STAMP)  ## the site of docs/, in build/site: start with index.html; a link that leads nowhere is an error
 	@$(call say,docs)
@@ -108,7 +109,7 @@ docs: $(STAMP)  ## the site of docs/, in build/site: start with index.html; a li
 # A process of its own: Triton decides at its import whether kernels are compiled or interpreted.
 interpreted: $(STAMP)  ## pytest, Triton kernels under Triton's interpreter
 	@$(call say,Triton kernels under the interpreter)
-	@TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/interpreted
+	@TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) $(EVERYONES) tests/interpreted
 
 # A warning here comes from Jupyter, not from the notebook, whose kernel is a process of its own: it is no error.
 notebooks: $(STAMP)  ## execute every notebook

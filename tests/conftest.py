@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -30,13 +31,29 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked gpu where torch sees no CUDA device."""
+    """Leave to CI what `sampled` says; skip the tests marked gpu where torch sees no CUDA device."""
+    _leave_cases_to_ci(items)
     waiting = [item for item in items if item.get_closest_marker("gpu")]
     if waiting and not _cuda_available():
         reason = "needs a CUDA device: torch.cuda.is_available() is False"
         for item in waiting:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _leave_cases_to_ci(items: list[pytest.Item]) -> None:
+    """Mark all but one of every n cases of a test marked sampled(n) as thorough, chosen by their names' hashes."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        marker = found[0].get_closest_marker("sampled")
+        assert marker is not None
+        found.sort(key=lambda item: hashlib.sha256(item.nodeid.encode()).digest())
+        for item in found[-(-len(found) // marker.args[0]) :]:
+            item.add_marker(pytest.mark.thorough)
 
 
 def _cuda_available() -> bool:

@@ -25,7 +25,7 @@ def diagnose(
         ),
     ] = False,
     tasks: Annotated[
-        int | None, typer.Option(min=4, help="Held-out tasks: 200; with --gate 60 of each domain.")
+        int | None, typer.Option(min=2, help="Held-out tasks: 200; with --gate 60 of each domain.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="val or test; default: test, with --gate val.")] = None,
     out: Annotated[

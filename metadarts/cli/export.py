@@ -74,7 +74,8 @@ def export_task(task: Path, out: Path, format: str | None, finish: str | None, p
     real = opened.support.pixels[:CHUNK]
     with common.bar(f"export to {out}") as shown:
         shown.update(0.0, "write, open again, compare")
-        check = export_model(opened.model(finish), out, format, opened.source(finish), real)
+        source, exact = opened.source(finish), opened.source(finish, "fp64")
+        check = export_model(opened.model(finish), out, format, source, real, exact)
         shown.update(1.0, "done")
     return check
 

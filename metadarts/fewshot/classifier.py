@@ -196,7 +196,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         check_is_fitted(self)
         real = self.task_.support.pixels[:CHUNK]
-        return export_model(self.model_, Path(path), format, self.task_.source(self.finish_), real)
+        return export_model(
+            self.model_,
+            Path(path),
+            format,
+            self.task_.source(self.finish_),
+            real,
+            self.task_.source(self.finish_, "fp64"),
+        )
 
     @plain_torch()
     def save(self, path: str | Path) -> None:

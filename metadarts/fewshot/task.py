@@ -174,10 +174,11 @@ class Task:
         """Make ``finish`` the default solution of the task."""
         self.solutions = {finish: self.solutions[finish]} | self.solutions
 
-    def source(self, finish: str | None = None) -> Callable[[Tensor], Tensor]:
-        """uint8 pixels [N, C, H, W] -> logits, by the network itself under the policy `support`."""
+    def source(self, finish: str | None = None, precision: str = "fp32") -> Callable[[Tensor], Tensor]:
+        """uint8 pixels [N, C, H, W] -> logits, by the network itself under the policy `support`; "fp64" for its sums
+        without a float32's rounding."""
         solution = self.solution(finish)
-        return lambda pixels: logits(self.support, solution.network, solution.with_axis(), pixels)
+        return lambda pixels: logits(self.support, solution.network, solution.with_axis(), pixels, precision=precision)
 
     def model(self, finish: str | None = None) -> ShippedModel:
         """The solution for export: statistics frozen and folded."""
@@ -198,7 +199,14 @@ class Task:
         return make_model(structure, tensors, facts)
 
 
-def logits(support: Support, network: Network, params: Params, pixels: Tensor, bn: str = "support") -> Tensor:
+def logits(
+    support: Support,
+    network: Network,
+    params: Params,
+    pixels: Tensor,
+    bn: str = "support",
+    precision: str = "fp32",
+) -> Tensor:
     """[N, classes] of uint8 pixels [N, C, H, W], computed on the task's device, on the CPU.
 
     Args:
@@ -207,8 +215,9 @@ def logits(support: Support, network: Network, params: Params, pixels: Tensor, b
         params: of the one task.
         pixels: of the task's form.
         bn: "support", or "transductive" for statistics over all of ``pixels``.
+        precision: "fp32", or "fp64" to compute in double precision.
     """
-    learner, params = Learner(network, bn), support.placed(params)
+    learner, params = Learner(network, bn, precision), support.placed(params)
     parts = [pixels] if bn == "transductive" else pixels.split(CHUNK)
     with torch.no_grad():
         found = [learner.query_logits(params, support.batch(support.frozen, part))[0] for part in parts]

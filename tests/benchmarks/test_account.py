@@ -89,6 +89,7 @@ def test_lines_add_up(step):
     assert (forward["registers"], forward["stack"], forward["shared"]) == (40, 8, 1024)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_kernel_compiles_for_a_card_that_is_not_there(tiny_second_order):
     one_each = {launch.kernel.name: launch for launch in tiny_second_order}

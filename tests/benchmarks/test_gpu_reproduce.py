@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from benchmarks import gpu_reproduce, gpu_search
 from metadarts.papers.reproduction import table_named
 from metadarts.training.config import to_settings
 
 
+@pytest.mark.thorough
 def test_a_piece_stops_itself_and_says_where_it_is(tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
     words = ["--rehearse", "--folder", str(tmp_path / "table"), "--out", str(out), "--threads", "1", "--seconds", "0"]

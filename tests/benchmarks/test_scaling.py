@@ -95,6 +95,7 @@ def test_the_newest_row_of_a_point_is_drawn(tmp_path):
         scaling.newest(read(file))
 
 
+@pytest.mark.thorough
 def test_measuring_writes_each_row_as_soon_as_it_is_there(tmp_path, monkeypatch):
     file, picture = tmp_path / "scaling.csv", tmp_path / "scaling.png"
     monkeypatch.setattr(scaling, "AXES", {"tasks": (1, 2), "steps": (1, 2), "channels": (8, 16)})

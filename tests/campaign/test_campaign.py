@@ -20,6 +20,7 @@ def shared(one_thread, tmp_path_factory):
     return folder
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("number", range(CASES))
 @pytest.mark.parametrize("name", KINDS)
 def test_a_case(shared, tmp_path, name, number):

@@ -132,6 +132,7 @@ def limited(size, words):
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_FSIZE)[1] != resource.RLIM_INFINITY, reason="limited already")
 @pytest.mark.parametrize("size", [100, 4000, 20000, 60000], ids=["config", "events", "pictures", "tensors"])
 def test_a_file_size_limit_reached_while_saving(search_words, tmp_path, size):

@@ -94,6 +94,7 @@ def test_a_signal_stops_with_a_checkpoint_to_go_on_from(program, search_words, t
     assert folder.load("last").memory or step == 0
 
 
+@pytest.mark.thorough
 def test_going_on_needs_nothing_but_the_folder(metadarts, search_words, monkeypatch, tmp_path):
     """Stopped twice, at its start and in the middle, against once through; in one process, so that it is quick."""
     assert metadarts(*search_words(tmp_path / "whole", "--meta-steps", "6")).code == 0

@@ -91,6 +91,7 @@ def test_a_truncated_file_is_refused(shipped, tmp_path, format, share):
         verify(path)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("format", "count"), [("safetensors", 60), ("python", 20), ("onnx", 40), ("torch-export", 8)])
 def test_a_changed_byte_is_refused_or_changes_nothing(shipped, tmp_path, answers, format, count):
     @steps(count)

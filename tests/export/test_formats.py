@@ -33,6 +33,7 @@ def opened(shipped):
     return {format: open_model(path) for format, path in shipped.items()}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("count", [1, 2, 64, 65])
 def test_logits_are_the_models_and_the_networks(cases, case, model, opened, format, count):

@@ -45,6 +45,7 @@ def test_the_plain_classifier_is_the_network(cases, networks, name):
     assert difference(cases.ship(case).logits(pixels), case.source(pixels)) < 1e-5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("name", ["flat 2", "discrete", "without cells"])
 def test_every_format_passes_the_checks_of_an_export(cases, networks, name, format, tmp_path, monkeypatch):

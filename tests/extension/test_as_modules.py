@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PLUGINS = Path(__file__).parent / "plugins"
 PACKAGE = Path(__file__).parents[2] / "metadarts"
 FOLDERS = {
@@ -26,6 +28,7 @@ print(*(name for table in (*tables, all_of_them.sources, all_of_them.selections)
 """
 
 
+@pytest.mark.thorough
 def test_every_example_is_an_entry_whatever_is_imported_first(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "metadarts", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     for name, folder in FOLDERS.items():

@@ -298,6 +298,7 @@ def finished(cases, tmp_path_factory):
     return {"supernet": adapted, "inherited": adapted.discretise(steps=0)}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("finish", ["supernet", "inherited"])
 @pytest.mark.parametrize("format", list(SUFFIXES))
 def test_a_shipped_one_predicts_the_same(finished, others, tmp_path, format, finish):

@@ -40,6 +40,7 @@ def told(pair):
     return replace(pair, domain=torch.tensor([2, 0]))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @pytest.mark.parametrize("head", ["shared", "prototype"])
 @pytest.mark.parametrize("name", STARTS)

@@ -30,6 +30,7 @@ def head(request):
     return request.param
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
@@ -92,6 +93,7 @@ def test_exact_through_clipping(pair, query_losses, prototype, limit):
     assert error_along(lambda p: query_losses(learner, p, pair, inner).mean(), gradients, params, list(params)) < 1e-6
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("order", ["second", "first"])
 @pytest.mark.parametrize("granularity", ["group", "tensor", "step", "tensor-step"])
 def test_gradients_of_learned_rates_equal_central_differences(pair, query_losses, prototype, granularity, order):

@@ -37,6 +37,7 @@ def same(result, expected, tolerance=SAME):
     torch.testing.assert_close(result.support_losses, expected.support_losses, rtol=tolerance, atol=0.0)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("order", ["second", "first"])
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @pytest.mark.parametrize(("head", "shape"), [("shared", "full"), ("prototype", "full"), ("prototype", "ragged")])
@@ -62,6 +63,7 @@ def test_engines_agree_under_other_rules_and_groups(tasks, prototype, options):
         same(meta_gradient(*prototype, tasks, inner, engine=ENGINES[engine]), expected)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", ["full", "ragged"])
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @pytest.mark.parametrize("head", ["shared", "prototype"])

@@ -40,6 +40,7 @@ def triton_block(*given, **named):
     return conv_block(*given, **named, implementation="triton")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", ONE_PROGRAM, ids=lambda case: case.id)
 def test_conv_block_equals_its_law_to_second_order(case, ran):
     check_derivatives(triton_block, reference, case)

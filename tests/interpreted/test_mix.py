@@ -30,6 +30,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_mix_equals_its_law_to_second_order(case, ran):
     check_derivatives(triton_mix, expected, case)

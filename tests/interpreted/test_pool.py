@@ -31,6 +31,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_pool_equals_its_law_to_second_order(case, kind, ran):

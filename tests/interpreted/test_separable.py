@@ -42,6 +42,7 @@ def expected(x, pointwise, depthwise=None, **options):
     return reference(x, depthwise, pointwise, **options)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_separable_equals_its_law_to_second_order(case, ran):
     check_derivatives(triton_separable, expected, case)

@@ -136,6 +136,7 @@ def from_host(recorder):
     return [target for target in recorder.targets() if target.startswith(HOST)] + elsewhere
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("inner", "micro_batch"),
     [

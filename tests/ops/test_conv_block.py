@@ -35,6 +35,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("implementation", implementations()["conv_block"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_conv_block_equals_its_law_to_second_order(case, implementation, ran):

@@ -468,6 +468,7 @@ def test_a_stop_is_one_kind_of_stop(tmp_path):
         carry_out(job(tmp_path, stop=lambda: True))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_killed_it_goes_on_to_the_identical_table(few, tmp_path):
     """SIGKILL within a write: of the episodes, of the plan, within trainings, and of a row's first share."""

@@ -168,6 +168,7 @@ def small() -> Iterator[None]:
         yield
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small")
 def test_killed_within_any_write_the_row_is_that_of_once_through(tmp_path):
     """SIGKILL within each write of a row in turn: its first line, its shares, the row as a whole, and the removal."""

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from metadarts.core.rng import Key
 from metadarts.predictor.archive import Archive
 from metadarts.predictor.archive_check import check_records
@@ -52,6 +54,7 @@ def require_killed(process):
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.thorough
 def test_two_append_and_one_is_killed(tmp_path, record_property):
     archive, draw = tmp_path / "a.sqlite", Key(("tests", "killed")).numpy()
     survivor_told = tmp_path / "survivor"

@@ -90,6 +90,7 @@ def undisturbed(make, one_thread, tmp_path_factory):
     return of
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_a_run_that_stopped_at_any_step_ends_as_the_run_that_did_not(run_of, undisturbed, step):
     expected, whole = undisturbed(True)
@@ -196,6 +197,7 @@ def test_an_unfinished_run_is_opened_as_far_as_it_is(run_of, source):
     found.check_params(opened.checkpoint.params)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("inputs_by", ["rule", "pairs", "edges"])
 @pytest.mark.parametrize("none", [True, False])
 def test_it_commits_in_every_kind_of_space(run_of, inputs_by, none):

@@ -152,8 +152,6 @@ def test_an_odd_number_of_channels_is_named_as_the_file_names_it():
         ("inner.clip", "tight"),
         ("model.affine", 1),
         ("model.affine", "maybe"),
-        ("macro.stem", [24]),
-        ("macro.stem", [24, 48, 96]),
         ("macro.stem", [24, 4.8]),
         ("macro.stem", "[24, true]"),
         ("macro.stem", "[24, 48"),

@@ -93,6 +93,7 @@ print(size, len(sizes), worst)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space as Linux does")
 def test_a_real_allocator_that_refuses(tmp_path):

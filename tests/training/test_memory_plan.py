@@ -218,6 +218,7 @@ class Drawing(Softmax):
         return (alpha if noise is None else alpha + noise).softmax(-1)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("images", ["all", "two-fold"])
 @pytest.mark.parametrize(("steps", "order"), [(0, "second"), (1, "second"), (1, "first"), (5, "second")])
 def test_a_probe_of_more_steps_than_were_drawn_for(steps, order, images):
@@ -297,6 +298,7 @@ print(run()["predicted_mb"], memory_mb("VmHWM"))
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
 def test_a_real_peak_is_within_a_fifth_of_its_prediction():

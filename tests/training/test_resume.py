@@ -37,6 +37,7 @@ def stop_and_crash(experiment, run, step):
         search(experiment, run, crash_at(step))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("step", "save_seconds"), [(1, 60.0), (2, 60.0), (3, 60.0), (3, 0.0), (4, 60.0)])
 def test_a_crash_at_any_step_changes_no_bit(finished, make, folder, step, save_seconds):
     experiment = make({"training.save_seconds": save_seconds})
@@ -103,6 +104,7 @@ RELAXATIONS = {
 """Settings and plug-ins; the scheduled one computes with how far the run is."""
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
 @pytest.mark.parametrize("version", ["today", "0.1"])
 def test_a_stop_within_a_validation_keeps_the_state_before_it(make, folder, monkeypatch, relaxation, version):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from metadarts.networks.structure import Image, NetworkSpec, Style
 
 
-def tnas(image: Image, style: Style, *, channels: int = 16, stem: tuple[int, int] = (24, 48)) -> NetworkSpec:
+def tnas(image: Image, style: Style, *, channels: int = 16, stem: tuple[int, ...] = (24, 48)) -> NetworkSpec:
     """The search network of T-NAS.
 
     Args:
         channels: channels C of the first cell; reduction cells double them.
-        stem: channels of the two stem convolutions.
+        stem: channels of the stem convolutions, each of which halves the map; T-NAS has two.
     """
     return NetworkSpec(in_channels=image.channels, stem=stem, channels=channels, **style._asdict())
 

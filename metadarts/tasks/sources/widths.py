@@ -1,0 +1,137 @@
+"""The built-in sources `widths` and `widths-strips`: generated images in which the right kernel is known.
+
+A class is a pattern of 3x3 signs (strips: 5 in a row). In the domain "width w" its taps lie w cells apart, so that an
+operation must span 2 w + 1 cells (strips: 4 w + 1) to see it; copies of it lie anywhere among patterns of random signs
+whose taps are nearer to each other (those of width 1: single taps) and under noise. The number of taps, their strength
+and their noise are the same in all domains. Training and validation classes have the widths 1, 2 and 4; test classes,
+of other patterns, also 3 and 5: between and beyond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metadarts.core.progress import Watch, tell_images
+from metadarts.core.rng import Key
+from metadarts.tasks.images.reform import reformed
+from metadarts.tasks.source import SPLITS, ClassEntry, Source
+
+WIDTHS = (1, 2, 3, 4, 5)
+SEEN = (1, 2, 4)
+"""Widths of training and validation classes."""
+PATTERNS = {"train": 64, "val": 20, "test": 32}
+IMAGES = 24
+"""Of each class."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How an image is drawn.
+
+    Args:
+        flat: whether a pattern is a row, and every row of the image the same signal.
+        cells: side of the image in cells.
+        pixels: side of a cell in pixels.
+        copies: of the class's pattern.
+        others: patterns of random signs.
+        strength: of a tap, in units of the brightness range.
+        noise: standard deviation of a pixel, in the same units.
+    """
+
+    flat: bool = False
+    cells: int = 16
+    pixels: int = 2
+    copies: int = 3
+    others: int = 4
+    strength: float = 0.35
+    noise: float = 0.15
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Rows and columns of a pattern."""
+        return (1, 5) if self.flat else (3, 3)
+
+
+def widths(drawing: Drawing, name: str = "widths", progress: Watch | None = None) -> Source:
+    """The source, drawn from a fixed seed.
+
+    Args:
+        progress: reports the images drawn.
+    """
+    key = Key.from_seed(0).child(name)
+    patterns = {
+        split: _signs(key.child("patterns", split).numpy(), count, drawing) for split, count in PATTERNS.items()
+    }
+    images: list[NDArray[np.uint8]] = []
+    classes: list[ClassEntry] = []
+    numbers: dict[str, list[int]] = {of: [] for of in SPLITS}
+    total = IMAGES * sum(len(bank) * len(_widths_of(of)) for of, bank in patterns.items())
+    for of, bank in patterns.items():
+        for width in _widths_of(of):
+            for number, pattern in enumerate(bank):
+                bits = key.child(of, width, number).numpy()
+                first = IMAGES * len(images)
+                images.append(_images(bits, pattern, width, drawing))
+                numbers[of].append(len(classes))
+                rows = np.arange(first, first + IMAGES, dtype=np.int64)
+                classes.append(ClassEntry(f"{of} pattern {number} width {width}", rows, domain=f"width {width}"))
+            tell_images(progress, IMAGES * len(images), total)
+    split = {of: tuple(found) for of, found in numbers.items()}
+    return Source(name, np.concatenate(images), tuple(classes), split, mean=(0.5,), std=(0.25,))
+
+
+def _widths_of(split: str) -> tuple[int, ...]:
+    return WIDTHS if split == "test" else SEEN
+
+
+def _signs(bits: np.random.Generator, count: int, drawing: Drawing) -> NDArray[np.int64]:
+    """[count, rows, columns] of -1 and 1, none twice."""
+    size = drawing.taps[0] * drawing.taps[1]
+    chosen = bits.permutation(2**size)[:count] if 2**size >= count else bits.integers(0, 2**size, count)
+    return np.asarray(2 * ((chosen[:, None] >> np.arange(size)) & 1) - 1).reshape(count, *drawing.taps)
+
+
+def _images(bits: np.random.Generator, pattern: NDArray[np.int64], width: int, drawing: Drawing) -> NDArray[np.uint8]:
+    """[IMAGES, 1, H, W] of one class."""
+    side = 1 if drawing.flat else drawing.cells
+    cells = np.zeros((IMAGES, side, drawing.cells))
+    for image in cells:
+        for _ in range(drawing.copies):
+            _paste(bits, image, pattern, width)
+        for _ in range(drawing.others):
+            random = 2 * bits.integers(0, 2, drawing.taps) - 1
+            _paste(bits, image, random, int(bits.integers(1, width)) if width > 1 else 0)
+    cells = 0.5 + drawing.strength * np.clip(cells, -1, 1)
+    pixels = cells.repeat(drawing.pixels, 2).repeat(drawing.pixels * (drawing.cells // side), 1)
+    pixels = pixels + drawing.noise * bits.standard_normal(pixels.shape)
+    return np.asarray(np.round(255 * np.clip(pixels, 0, 1)), dtype=np.uint8)[:, None]
+
+
+def _paste(bits: np.random.Generator, image: NDArray[np.float64], signs: NDArray[np.int64], apart: int) -> None:
+    """Add taps that lie ``apart`` cells from each other, somewhere; 0: each anywhere."""
+    rows, columns = signs.shape
+    height, width = image.shape
+    if not apart:
+        places = (bits.integers(0, height, signs.shape), bits.integers(0, width, signs.shape))
+    else:
+        top, left = (int(bits.integers(0, n - (k - 1) * apart)) for n, k in ((height, rows), (width, columns)))
+        grid = np.meshgrid(top + apart * np.arange(rows), left + apart * np.arange(columns), indexing="ij")
+        places = (grid[0], grid[1])
+    np.add.at(image, places, signs)
+
+
+def _opened(
+    name: str, drawing: Drawing, place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None
+) -> Source:
+    return reformed(widths(drawing, name, progress), size, channels, progress)
+
+
+SOURCE = {
+    "widths": partial(_opened, "widths", Drawing()),
+    "widths-strips": partial(_opened, "widths-strips", Drawing(flat=True, copies=2, others=3)),
+}
