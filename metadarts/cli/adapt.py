@@ -44,7 +44,11 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(help="Task folder to create; must not exist.", callback=common.can_be_written)],
     begin: Annotated[
-        str, typer.Option("--start", help="Initial alphas: meta (those of the start) or predicted (by --metamodel).")
+        str,
+        typer.Option(
+            "--start",
+            help="Initial alphas: meta (those of the start) or predicted (by --metamodel, or by amortised alphas).",
+        ),
     ] = META,
     metamodel: Annotated[
         Path | None, typer.Option(help="Meta-model for --start predicted: a file from `metamodel train`.")
@@ -124,7 +128,7 @@ def adapt(
             kind = "is one cell" if adapter.start.is_cell else "has dropped candidates"
             raise ConfigError(f"--archive records adapted alphas: the start {start} {kind}, give a whole supernet")
         space_text(adapter.start.network.space)  # before the steps, whose result an archive cannot hold
-    if model is not None:
+    if begin == PREDICTED:
         adapter.begin_at_prediction(model)
     _say_task(adapter, looked_at)
     stop, gaps = _learn(adapter, chosen, more_steps, out)
@@ -172,8 +176,8 @@ def _metamodel(begin: str, path: Path | None) -> MetaModel | None:
 
     if begin not in (META, PREDICTED):
         raise ConfigError(f"--start {begin!r}: {nearest(begin, (META, PREDICTED))}")
-    if (begin == PREDICTED) != (path is not None):
-        raise ConfigError("--start predicted and --metamodel FILE belong together: give both, or neither")
+    if begin == META and path is not None:
+        raise ConfigError("--metamodel FILE is for --start predicted: give both, or neither")
     return None if path is None else open_model(path)[0]
 
 

@@ -80,6 +80,11 @@ def _derive(opened: OpenRun, asked: Asked) -> list[Path]:
 
     folder, config = opened.folder, opened.config
     run, space, relaxation = folder.path, config.search_space(), config.build_relaxation()
+    if config.alphas.name != "shared" and config.has_alphas():
+        raise ConfigError(
+            f"{run} has {config.alphas.name} alphas, an architecture for each task, and so no one cell: `adapt` "
+            "derives that of a task (--finish inherited)"
+        )
     alphas = alphas_of(opened.checkpoint.params)
     committed = config.cell() if opened.configured.has_alphas() else None
     if committed is None and not alphas:

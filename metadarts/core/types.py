@@ -26,6 +26,9 @@ HEAD_PREFIX = "head."
 START_PREFIX = "start."
 """Parameters under this prefix compute the alphas that a task starts from; only the outer loop moves them."""
 
+FIXED = "fixed."
+"""After `START_PREFIX`: parameters that no loop moves."""
+
 SIDES = ("support", "query")
 
 NO_HALVES = "two halves of a support set: expected at least two support images per class"
@@ -52,8 +55,9 @@ def alphas_of(params: Mapping[str, Tensor]) -> Params:
 
 
 def with_alphas(params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Params:
-    """``params`` with the tables of ``alphas`` (decision -> alphas) instead of their own."""
-    return {**params, **{ALPHA_PREFIX + name: table for name, table in alphas.items()}}
+    """``params`` with the tables of ``alphas`` (decision -> alphas) instead of their own, for tasks to start from."""
+    kept = {name: tensor for name, tensor in params.items() if group_of(name) != "start"}
+    return {**kept, **{ALPHA_PREFIX + name: table for name, table in alphas.items()}}
 
 
 def batched(params: Mapping[str, Tensor], tasks: int) -> Params:

@@ -104,14 +104,26 @@ class Adapter:
             _held_out(opened, held_out, scale),
         )
 
-    def begin_at_prediction(self, model: MetaModel) -> None:
-        """Start from the alphas that ``model`` predicts from the support set. Raises ConfigError, also for a cell."""
+    def begin_at_prediction(self, model: MetaModel | None) -> None:
+        """Start from the alphas that ``model`` predicts from the support set; None for the prediction of a start whose
+        alphas are amortised, which begins there anyway.
+
+        Raises ConfigError where the start has no alphas, or what predicts them is missing or there twice.
+        """
         if self.start.is_cell:
             raise ConfigError(
                 f"the start {self.start.name} is one cell, which has no alphas to predict: give a supernet"
             )
-        self.start = predicted_start(self.start, model, self.task.support)
-        self.task.facts["start"] = _start_facts(self.start)
+        amortised = self.start.config.alphas.name == "amortised"
+        if amortised == (model is not None):
+            raise ConfigError(
+                f"the alphas of the start {self.start.name} are predicted by itself: leave the meta-model out"
+                if amortised
+                else "predicted alphas need a meta-model (--metamodel FILE), or a start whose alphas are amortised"
+            )
+        if model is not None:
+            self.start = predicted_start(self.start, model, self.task.support)
+            self.task.facts["start"] = _start_facts(self.start)
 
     @property
     def finishes(self) -> tuple[str, ...]:

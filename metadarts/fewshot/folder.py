@@ -218,7 +218,7 @@ def _trained(
         network = network.discrete(Genotype.parse(facts.genotype))
     params = {name[len(finish) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{finish}/")}
     network = network.fitting(params)
-    shapes = {name: shape for name, shape in network.shapes().items() if group_of(name) != "head"}
+    shapes = {name: shape for name, shape in network.shapes().items() if group_of(name) not in ("head", "start")}
     head = {"head.weight": (len(told.classes), network.features), "head.bias": (len(told.classes),)}
     require_tensors(params, shapes | head)
     return network, params

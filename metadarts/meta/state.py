@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.errors import ConfigError, RunError
-from metadarts.core.types import ALPHA_PREFIX, START_PREFIX, Params, TaskBatch, is_alpha
+from metadarts.core.types import ALPHA_PREFIX, FIXED, START_PREFIX, Params, TaskBatch, is_alpha
 from metadarts.inner import Engine, InnerLoop, rate_shapes
 from metadarts.optim import (
     Rule,
@@ -99,7 +99,8 @@ class OuterLoop:
             alphas = chain(alphas, l2_decay(self.alpha_decay))
         rates = rule_by_name(self.rule, decay=0.0, eps_root=0.0)
         schedule = product(cosine(self.final), warmup(self.warmup))
-        names = {kind: tuple(name for name in params if _moves_as_alpha(name) == kind) for kind in (False, True)}
+        moving = [name for name in params if not name.startswith(START_PREFIX + FIXED)]
+        names = {kind: tuple(name for name in moving if _moves_as_alpha(name) == kind) for kind in (False, True)}
         groups = (
             OuterGroup("weights", names[False], self.weight_rate, weights, schedule),
             OuterGroup("alphas", names[True], self.alpha_rate, alphas, product(schedule, after(self.alpha_warmup))),

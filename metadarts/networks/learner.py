@@ -70,21 +70,21 @@ class Learner:
             without the parameters of the alphas' start, with the alphas that each task starts from.
         """
         body = {name: tensor for name, tensor in params.items() if group_of(name) not in ("head", "start")}
-        body |= self._starting_alphas(params, batch)
+        body |= self._starting_alphas(params, batch, at)
         if self.network.spec.head == "shared":
             weight = params["head.vector"].unsqueeze(1).expand(-1, batch.ways, -1)
             bias = params["head.bias"].unsqueeze(1).expand(-1, batch.ways)
             return body | {"head.weight": weight, "head.bias": bias}
         return body | self._prototypes({**params, **body}, batch, at)
 
-    def _starting_alphas(self, params: Params, batch: TaskBatch) -> Params:
+    def _starting_alphas(self, params: Params, batch: TaskBatch, at: Stage) -> Params:
         """By parameter name; empty of a network without alphas, and of one whose tasks start from the shared ones."""
-        if not any(group_of(name) == "start" for name in params):
+        own = {name: tensor for name, tensor in params.items() if group_of(name) in ("start", "alphas")}
+        if all(group_of(name) == "alphas" for name in own):
             return {}
-        params, images = self._cast(params, batch.support_images)
-        seen = replace(batch, known_ragged=batch.ragged, support_images=images)
-        found = self.network.starting_alphas(params, seen, self._support_statistics(batch))
-        return {name: self._widen(table) for name, table in found.items()}
+        like = next(iter(own.values()))
+        seen = replace(batch, known_ragged=batch.ragged, support_images=batch.support_images.to(like.dtype))
+        return self.network.starting_alphas(own, seen, at)
 
     def _prototypes(self, params: Params, batch: TaskBatch, at: Stage) -> Params:
         """The linear layer equal to a nearest-prototype rule (Snell et al., 2017, section 2.4; Proto-MAML)."""

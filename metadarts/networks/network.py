@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -24,7 +24,6 @@ from metadarts.core.types import (
     Stage,
     TaskBatch,
     alphas_of,
-    channels_last,
     group_of,
     is_alpha,
 )
@@ -130,7 +129,7 @@ class Network:
 
     @functools.cached_property
     def _start_shapes(self) -> Shapes:
-        return self.start.shapes(self.decisions, self.blocks[0].out_channels) if self.mixes else {}
+        return self.start.shapes(self.decisions, self.spec.in_channels) if self.mixes else {}
 
     def init(self, key: Key) -> Params:
         """Initial float32 parameters: convolutions with torch's default (uniform, 1/sqrt(fan in)), alphas 1e-3 N(0,
@@ -162,21 +161,19 @@ class Network:
         body = sum(size for name, size in sizes.items() if group_of(name) == "body")
         return body + ways * (self.features + 1), alphas
 
-    def starting_alphas(self, params: Params, batch: TaskBatch, statistics: Statistics) -> Params:
+    def starting_alphas(self, params: Params, batch: TaskBatch, at: Stage = FINISHED) -> Params:
         """The alphas that each task of ``batch`` starts from, by parameter name.
 
         Args:
             params: shared parameters on the task axis, [T, ...].
-            statistics: of batch norm, over support images.
         """
-        own = {name.removeprefix(START_PREFIX): tensor for name, tensor in params.items() if group_of(name) == "start"}
-
-        def stem(images: Tensor) -> Tensor:
-            inputs = channels_last(images).permute(0, 1, 3, 4, 2)
-            return self.blocks[0].run(params, [inputs], Mixing(), statistics)
-
-        found = self.start.alphas(Context(alphas_of(params), own, batch, stem))
+        found = self.start.alphas(Context(alphas_of(params), _own(params), batch, at))
         return {ALPHA_PREFIX + name: table for name, table in found.items()}
+
+    def prepared(self, params: Params, batches: Iterable[TaskBatch]) -> Params:
+        """Initial ``params``, with what the start of the alphas takes from training tasks before the first step."""
+        found = self.start.prepare(_own(params), batches) if self.mixes else {}
+        return params | {START_PREFIX + name: tensor for name, tensor in found.items()}
 
     def weights_of(
         self, params: Params, at: Stage = FINISHED, noise: Mapping[str, Tensor] | None = None
@@ -372,6 +369,11 @@ class Network:
         """Output positions of every cell for images of this size."""
         sizes = zip(self.blocks, self._sizes(height, width), strict=True)
         return tuple(h * w for block, (h, w) in sizes if isinstance(block, CellBlock))
+
+
+def _own(params: Params) -> Params:
+    """The parameters of the alphas' start by their own names."""
+    return {name.removeprefix(START_PREFIX): tensor for name, tensor in params.items() if group_of(name) == "start"}
 
 
 @functools.cache

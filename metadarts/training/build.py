@@ -25,6 +25,8 @@ from .config import Config, with_settings
 
 COMMITTED = "genotype"
 """The field of a checkpoint's facts that names the cell which is left of a run."""
+PREPARED = 64
+"""Training tasks that a start of the alphas may look at before the first step."""
 LIBRARY = "learn2learn"
 """``learn2learn:NAME`` as a source is one of that library's tasksets."""
 
@@ -84,6 +86,9 @@ class Experiment:
     def fresh_state(self) -> MetaState:
         """The state before the first outer step."""
         params = {name: t.to(self.device) for name, t in self.network.init(self.key.child("init")).items()}
+        sampler, key = self.sampler("train"), self.key.child("prepare")
+        batches = (sampler.sample(key, 1, number).to(self.device) for number in range(PREPARED))
+        params = self.network.prepared(params, batches)
         return MetaState.create(params, task_names(params), self.config.inner, self.config.outer)
 
     def of_checkpoint(self, checkpoint: Checkpoint) -> Experiment:
@@ -150,6 +155,12 @@ class HeldOutTasks:
     def sha256(self, tasks: int) -> str:
         """The hash of the first ``tasks`` of them."""
         return self.sampler.sha256(self.key, tasks)
+
+    def domains(self, tasks: int) -> list[str]:
+        """The domain of each of the first ``tasks`` of them; empty texts in a source without."""
+        if not isinstance(self.sampler, EpisodeSampler) or len(self.sampler.source.domains) < 2:
+            return [""] * tasks
+        return self.sampler.plan(self.key, tasks).domains(self.sampler.source)
 
 
 def held_out(experiment: Experiment, split: str, seed: int = 0, purpose: str = "measure") -> HeldOutTasks:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from metadarts.core.progress import Watch
 from metadarts.core.types import Params
 from metadarts.inner import InnerLoop
 from metadarts.meta import Evaluation, evaluate
+from metadarts.stats import interval95
 
 from .build import Experiment, held_out
 from .checkpoints import Checkpoint
@@ -66,6 +71,7 @@ def evaluate_run(
         )
 
     result, _ = fitted(work, config.evaluate.batch, config.training.fit_memory, VALIDATION_ADVICE)
+    domains = episodes.domains(tasks)
     facts = {
         "accuracy": result.accuracy,
         "interval95": result.interval95,
@@ -88,5 +94,20 @@ def evaluate_run(
         "environment": describe(experiment.device.type),
         "curve": result.curve.mean(1).tolist(),
         "curve_tasks": result.curve.shape[1],
+        **({"domains": by_domain(result.accuracies, domains)} if len(set(domains)) > 1 else {}),
     }
     return Report(result, facts)
+
+
+def by_domain(accuracies: Tensor, domains: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Mean accuracy, interval and number of the tasks of each domain.
+
+    Args:
+        accuracies: [T] of tasks.
+        domains: of each task.
+    """
+    found = {}
+    for name in dict.fromkeys(domains):
+        own = accuracies.cpu()[torch.tensor([domain == name for domain in domains])]
+        found[name] = {"accuracy": float(own.mean()), "interval95": interval95(own), "tasks": len(own)}
+    return found

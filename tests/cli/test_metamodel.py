@@ -209,8 +209,8 @@ def test_what_does_not_fit_is_refused(refused, trained, archive, run, data, zoo,
     path, _ = trained
     start = cases.save_start(cases.make_start(1), tmp_path)
     task = ["--images", zoo, "--out", tmp_path / "task"]
-    assert "belong together" in refused("adapt", start, *task, "--start", "predicted")
-    assert "belong together" in refused("adapt", start, *task, "--metamodel", path)
+    assert "need a meta-model" in refused("adapt", start, *task, "--start", "predicted")
+    assert "is for --start predicted" in refused("adapt", start, *task, "--metamodel", path)
     assert "did you mean 'predicted'" in refused("adapt", start, *task, "--start", "predictd", "--metamodel", path)
     assert "alone" in refused("metamodel", "evaluate", path)
     assert "alone" in refused("metamodel", "evaluate", path, "--run", run, "--table", data)

@@ -7,19 +7,24 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metadarts.core.errors import ConfigError
+from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import START_PREFIX, batched, group_of
+from metadarts.core.types import FIXED, START_PREFIX, batched, group_of
 from metadarts.inner import InnerLoop
-from metadarts.meta import meta_gradient
+from metadarts.meta import MetaState, OuterLoop, meta_gradient, meta_step
 from metadarts.networks import ALPHA_STARTS
-from metadarts.testing import ENGINES, check_params_close, error_along, generic_params, tiny_learner
+from metadarts.testing import ENGINES, check_params_close, error_along, generic_params, random_tasks, tiny_learner
+from metadarts.training.build import task_names
 
 INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0)
 STARTS = {
-    "amortised": ALPHA_STARTS["amortised"](width=5, scales=2),
+    "amortised": ALPHA_STARTS["amortised"](width=5, scales=2, filters=3),
     "per-domain": ALPHA_STARTS["per-domain"](domains=3),
 }
+
+
+def is_fixed(name):
+    return name.startswith(START_PREFIX + FIXED)
 
 
 def started(start, head="prototype", bn="transductive"):
@@ -30,7 +35,7 @@ def started(start, head="prototype", bn="transductive"):
     for name in params:
         if group_of(name) == "start":
             noise = torch.randn(params[name].shape, dtype=torch.float64, generator=Key(("start", name)).torch())
-            params[name] = params[name] + 0.3 * noise
+            params[name] = params[name] + 0.3 * noise.abs()  # no scale may change its sign
     return learner, params
 
 
@@ -51,16 +56,52 @@ def test_exact_meta_gradient_equals_central_differences(told, query_losses, name
     def loss(point):
         return query_losses(learner, point, told, INNER).mean()
 
-    own = [name for name in params if group_of(name) == "start"]
+    own = [name for name in params if group_of(name) == "start" and not is_fixed(name)]
     assert own
     assert error_along(loss, gradients, params, own) < 1e-6
-    assert error_along(loss, gradients, params, [name for name in params if name not in own]) < 1e-6
+    assert error_along(loss, gradients, params, [name for name in params if group_of(name) != "start"]) < 1e-6
 
 
-def test_every_parameter_of_the_encoder_has_a_gradient(told):
+def test_every_parameter_of_the_encoder_but_the_fixed_has_a_gradient(told):
     learner, params = started(STARTS["amortised"])
     gradients = meta_gradient(learner, params, told, INNER).gradients
-    assert all(bool(gradients[name].any()) for name in params if group_of(name) == "start")
+    for name in params:
+        if group_of(name) == "start":
+            assert bool(gradients[name].any()) != is_fixed(name), name
+
+
+def test_fixed_parameters_never_move(told):
+    """Also under a decay of all weights."""
+    learner, params = started(STARTS["amortised"])
+    outer = OuterLoop(weight_decoupled_decay=0.1, alpha_decoupled_decay=0.1)
+    state = MetaState.create(params, task_names(params), INNER, outer)
+    meta_step(learner, state, told, INNER)
+    for name, tensor in params.items():
+        assert torch.equal(state.params[name], tensor) == is_fixed(name), name
+
+
+def test_a_prepared_encoder_sees_standard_numbers():
+    """Means, deviations and contrasts of the tasks that it was prepared with have mean 0 and deviation 1."""
+    start = STARTS["amortised"]
+    own = {name: start.init(name, shape, Key((name,))).double() for name, shape in start.shapes((), 1).items()}
+    batches = [random_tasks(Key.from_seed(seed), tasks=2) for seed in range(5)]
+    fixed = start.prepare(own, batches)
+    for part in ("means", "deviations", "contrasts"):
+        values = torch.cat(
+            [
+                getattr(start._parts(own[f"{FIXED}filters"].expand(2, -1, -1, -1, -1), batch), part).flatten(0, -2)
+                for batch in batches
+            ]
+        )
+        standard = (values - fixed[f"{FIXED}{part}.shift"]) / fixed[f"{FIXED}{part}.scale"]
+        torch.testing.assert_close(standard.mean(0), torch.zeros_like(standard[0]))
+        torch.testing.assert_close(standard.std(0, unbiased=False), torch.ones_like(standard[0]))
+
+
+def test_images_too_small_for_the_scales(told):
+    learner, params = started(ALPHA_STARTS["amortised"](scales=4))
+    with pytest.raises(NumericsError, match="too small to be halved 3 times"):
+        learner.start(batched(params, 2), told)
 
 
 @pytest.mark.parametrize("order", ["second", "first"])

@@ -1,15 +1,16 @@
 """Tasks start from alphas that an encoder M reads off their support sets S_i.
 
 theta <- theta - lr grad sum_i L_i(M_theta(S_i)): the encoder is trained in the meta-gradient, jointly with the weights,
-exactly through the inner loop. It is a deep set over the images of a class and over classes (Zaheer et al., NeurIPS
-2017), as the encoder of `metadarts.predictor` is, but without a fixed feature extractor: it reads the map of the
-network's own first block.
+exactly through the inner loop. As the encoder of `metadarts.predictor`, it is a deep set over the images of a class and
+over classes (Zaheer et al., NeurIPS 2017) of features that do not change, here moments of random filters' responses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,31 +18,50 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import Params
+from metadarts.core.types import FIXED, Params, TaskBatch
 from metadarts.operations import Shapes, uniform
 from metadarts.spaces import Decision
 
 from ._types import Context
 
-STEADY = 1e-5
+STEADY = 1e-6
 """Added to a variance before its root, whose slope is infinite at 0."""
 FLOOR = 0.1
-"""Of the deviation within classes: with one image of a class it is not known."""
+"""Of the deviation within classes, as a share of the feature: with one image of a class it is not known."""
+LEAST_SCALE = 1e-3
+"""Of a feature that is the same for all tasks."""
 TABLE = "table."
+FILTERS = f"{FIXED}filters"
+
+
+class _Parts(NamedTuple):
+    """What is known of the classes of T tasks.
+
+    Args:
+        means: [T, W, F] of each class's images.
+        deviations: [T, W, F].
+        contrasts: [T, F], log(1 + root of the F ratio) of the variance between class means to that within classes.
+    """
+
+    means: Tensor
+    deviations: Tensor
+    contrasts: Tensor
 
 
 @dataclass(frozen=True)
 class Amortised:
     """alphas = shared alphas + what the encoder says of the support set; at first it says nothing.
 
-    An image is the mean and the deviation, over positions, of the rectified map of the first block, at ``scales``
-    sizes of the image, each half of the one before: a map's pattern may be far wider than the block's filters. A class
-    is the mean and the deviation of its images. A task is the mean and the deviation of its classes, and the contrast
-    of every feature: log(1 + F ratio) of the variance between classes to that within them.
+    An image is the mean and the deviation, over positions, of the rectified responses of ``filters`` random 3x3
+    filters, at ``scales`` sizes of the image, each half of the one before: a pattern may be far wider than a filter.
+    A class is the mean and the deviation of its images; a task the mean and the deviation of its classes, and the
+    contrast of every feature. All three are standardised by their means and deviations over training tasks, taken once
+    before the first step.
 
     Args:
         width: of the two hidden layers.
         scales: sizes at which an image is looked at.
+        filters: number of random filters.
 
     Raises:
         ConfigError: for numbers below 1.
@@ -49,26 +69,51 @@ class Amortised:
 
     width: int = 64
     scales: int = 3
+    filters: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("width", "scales"):
+        for name in ("width", "scales", "filters"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"alphas.{name}: expected at least 1, got {getattr(self, name)}")
 
-    def shapes(self, decisions: tuple[Decision, ...], features: int) -> Shapes:
-        seen = 2 * features * self.scales
+    @property
+    def features(self) -> int:
+        """F, numbers per image."""
+        return 2 * self.filters * self.scales
+
+    def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
+        fixed = {f"{FIXED}{part}.{name}": (self.features,) for part in _Parts._fields for name in ("shift", "scale")}
         return {
-            "class.weight": (self.width, 2 * seen),
+            FILTERS: (self.filters, channels, 3, 3),
+            **fixed,
+            "class.weight": (self.width, 2 * self.features),
             "class.bias": (self.width,),
-            "task.weight": (self.width, 2 * self.width + seen),
+            "task.weight": (self.width, 2 * self.width + self.features),
             "task.bias": (self.width,),
             **{f"{TABLE}{d.name}": (*d.shape, self.width) for d in decisions},
         }
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
-        if name.startswith(TABLE) or name.endswith(".bias"):
+        if name == FILTERS:
+            return torch.randn(shape, generator=key.torch()) / math.sqrt(9 * shape[1])
+        if name.endswith(".scale"):
+            return torch.ones(shape)
+        if name.startswith(TABLE) or name.endswith((".bias", ".shift")):
             return torch.zeros(shape)
         return uniform(shape, shape[1], key)
+
+    def prepare(self, own: Params, batches: Iterable[TaskBatch]) -> Params:
+        found: dict[str, list[Tensor]] = {part: [] for part in _Parts._fields}
+        for batch in batches:
+            filters = own[FILTERS].expand(batch.tasks, *own[FILTERS].shape)
+            for part, values in self._parts(filters, batch)._asdict().items():
+                found[part].append(values.flatten(0, -2))
+        fixed = {}
+        for part, rows in found.items():
+            seen = torch.cat(rows)
+            fixed[f"{FIXED}{part}.shift"] = seen.mean(0)
+            fixed[f"{FIXED}{part}.scale"] = seen.std(0, unbiased=False).clamp(min=LEAST_SCALE)
+        return fixed
 
     def alphas(self, seen: Context) -> Params:
         vector = self.vector(seen)
@@ -79,49 +124,49 @@ class Amortised:
 
     def vector(self, seen: Context) -> Tensor:
         """[T, width] of the support sets."""
-        batch = seen.batch
-        images = self._described(seen)
-        classes = torch.arange(batch.ways, device=images.device)
-        members = (batch.support_labels.unsqueeze(-1) == classes) & batch.support_mask.unsqueeze(-1)
-        shares = members.to(images.dtype)
-        counts = shares.sum(1).clamp(min=1.0)  # [T, W]
-        means = shares.mT @ images / counts.unsqueeze(-1)
-        variances = shares.mT @ (images - shares @ means).square() / counts.unsqueeze(-1)
-        within = variances.mean(1)
-        ratio = means.var(1, unbiased=False) * counts.mean(1, keepdim=True) / (within + FLOOR**2)
-        known = torch.cat([means, (variances + STEADY).sqrt()], dim=-1)
-        hidden = _layer(known, seen.own, "class")
+        own, parts = seen.own, self._parts(seen.own[FILTERS], seen.batch)
+        standard = {}
+        for part, values in parts._asdict().items():
+            shift, scale = (own[f"{FIXED}{part}.{name}"].detach() for name in ("shift", "scale"))
+            if values.dim() == 3:
+                shift, scale = shift.unsqueeze(1), scale.unsqueeze(1)
+            standard[part] = (values - shift) / scale
+        hidden = _layer(torch.cat([standard["means"], standard["deviations"]], dim=-1), own, "class")
         deviation = (hidden.var(1, unbiased=False) + STEADY).sqrt()
-        task = torch.cat([hidden.mean(1), deviation, (ratio + STEADY).sqrt().log1p()], dim=-1)
-        return _layer(task.unsqueeze(1), seen.own, "task").squeeze(1)
+        task = torch.cat([hidden.mean(1), deviation, standard["contrasts"]], dim=-1)
+        return _layer(task.unsqueeze(1), own, "task").squeeze(1)
 
-    def _described(self, seen: Context) -> Tensor:
-        """[T, S, 2 F scales], each half of a scale with mean 0 and variance 1 over its features."""
-        return torch.cat([_standard(part) for image in self._pyramid(seen) for part in _moments(seen, image)], dim=-1)
+    def _parts(self, filters: Tensor, batch: TaskBatch) -> _Parts:
+        """Of the support sets; constants, because neither filters [T, K, C, 3, 3] nor images are learnt."""
+        with torch.no_grad():
+            images = torch.cat(list(self._moments(filters, batch.support_images)), dim=-1)
+            classes = torch.arange(batch.ways, device=images.device)
+            members = (batch.support_labels.unsqueeze(-1) == classes) & batch.support_mask.unsqueeze(-1)
+            shares = members.to(images.dtype)
+            counts = shares.sum(1).clamp(min=1.0).unsqueeze(-1)  # [T, W, 1]
+            means = shares.mT @ images / counts
+            variances = shares.mT @ (images - shares @ means).square() / counts
+            within = variances.mean(1) + FLOOR**2 * means.square().mean(1) + STEADY
+            ratio = means.var(1, unbiased=False) * counts.mean(1) / within
+            return _Parts(means, (variances + STEADY).sqrt(), ratio.sqrt().log1p())
 
-    def _pyramid(self, seen: Context) -> Iterable[Tensor]:
-        """The support images in `scales` sizes, the largest first."""
-        image = seen.batch.support_images
+    def _moments(self, filters: Tensor, images: Tensor) -> Iterator[Tensor]:
+        """Mean and deviation of every rectified response, each [T, S, K], scale by scale."""
+        tasks, count = images.shape[:2]
         for scale in range(self.scales):
             if scale:
-                flat = image.flatten(0, 1)
-                if min(flat.shape[-2:]) < 2:
+                if min(images.shape[-2:]) < 4:
                     raise NumericsError(
-                        f"alphas amortised: images of {tuple(seen.batch.support_images.shape[-2:])} pixels cannot be "
-                        f"halved {self.scales - 1} times: set alphas.scales lower"
+                        f"alphas amortised: images too small to be halved {self.scales - 1} times: set alphas.scales "
+                        "lower"
                     )
-                image = F.avg_pool2d(flat, 2).unflatten(0, image.shape[:2])
-            yield image
-
-
-def _moments(seen: Context, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over positions of the rectified map, each [T, S, F]."""
-    positions = F.relu(seen.stem(image)).flatten(2, 3)
-    return positions.mean(2), (positions.var(2, unbiased=False) + STEADY).sqrt()
-
-
-def _standard(values: Tensor) -> Tensor:
-    return F.layer_norm(values, values.shape[-1:])
+                images = F.avg_pool2d(images.flatten(0, 1), 2).unflatten(0, (tasks, count))
+            # All tasks have the same filters, but each its own copy of them.
+            flat = images.transpose(0, 1).flatten(1, 2)
+            found = F.conv2d(flat, filters.flatten(0, 1), groups=tasks)
+            found = F.relu(found).unflatten(1, (tasks, self.filters)).flatten(3).transpose(0, 1)
+            yield found.mean(-1)
+            yield (found.var(-1, unbiased=False) + STEADY).sqrt()
 
 
 def _layer(inputs: Tensor, own: Params, name: str) -> Tensor:

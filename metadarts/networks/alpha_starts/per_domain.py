@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
-from metadarts.core.types import Params
+from metadarts.core.types import Params, TaskBatch
 from metadarts.operations import Shapes
 from metadarts.spaces import Decision
 
@@ -36,11 +37,14 @@ class PerDomain:
         if self.domains < 0:
             raise ConfigError(f"alphas.domains: expected 0 (those of the source) or more, got {self.domains}")
 
-    def shapes(self, decisions: tuple[Decision, ...], features: int) -> Shapes:
+    def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
         return {TABLE + decision.name: (max(self.domains, 1), *decision.shape) for decision in decisions}
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
         return torch.zeros(shape)
+
+    def prepare(self, own: Params, batches: Iterable[TaskBatch]) -> Params:
+        return {}
 
     def alphas(self, seen: Context) -> Params:
         domain = seen.batch.domain

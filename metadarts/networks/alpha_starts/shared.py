@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from metadarts.core.rng import Key
-from metadarts.core.types import Params
+from metadarts.core.types import Params, TaskBatch
 from metadarts.operations import Shapes
 from metadarts.spaces import Decision
 
@@ -18,11 +19,14 @@ from ._types import Context
 class Shared:
     """One meta-learned architecture for all tasks."""
 
-    def shapes(self, decisions: tuple[Decision, ...], features: int) -> Shapes:
+    def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
         return {}
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
         raise KeyError(name)
+
+    def prepare(self, own: Params, batches: Iterable[TaskBatch]) -> Params:
+        return {}
 
     def alphas(self, seen: Context) -> Params:
         return seen.shared

@@ -9,13 +9,14 @@ of other patterns, also 3 and 5: between and beyond.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metadarts.core.errors import DataError
 from metadarts.core.progress import Watch, tell_images
 from metadarts.core.rng import Key
 from metadarts.tasks.images.reform import reformed
@@ -24,7 +25,8 @@ from metadarts.tasks.source import SPLITS, ClassEntry, Source
 WIDTHS = (1, 2, 3, 4, 5)
 SEEN = (1, 2, 4)
 """Widths of training and validation classes."""
-PATTERNS = {"train": 64, "val": 20, "test": 32}
+MEAN, STD = 0.5, 0.25
+"""About what images have, in all domains."""
 IMAGES = 24
 """Of each class."""
 
@@ -41,6 +43,7 @@ class Drawing:
         others: patterns of random signs.
         strength: of a tap, in units of the brightness range.
         noise: standard deviation of a pixel, in the same units.
+        patterns: number of training, validation and test patterns; no two are equal.
     """
 
     flat: bool = False
@@ -50,6 +53,7 @@ class Drawing:
     others: int = 4
     strength: float = 0.35
     noise: float = 0.15
+    patterns: tuple[int, int, int] = (64, 20, 32)
 
     @property
     def taps(self) -> tuple[int, int]:
@@ -64,9 +68,8 @@ def widths(drawing: Drawing, name: str = "widths", progress: Watch | None = None
         progress: reports the images drawn.
     """
     key = Key.from_seed(0).child(name)
-    patterns = {
-        split: _signs(key.child("patterns", split).numpy(), count, drawing) for split, count in PATTERNS.items()
-    }
+    signs = _signs(key.child("patterns").numpy(), sum(drawing.patterns), drawing)
+    patterns = dict(zip(SPLITS, np.split(signs, np.cumsum(drawing.patterns)[:-1]), strict=True))
     images: list[NDArray[np.uint8]] = []
     classes: list[ClassEntry] = []
     numbers: dict[str, list[int]] = {of: [] for of in SPLITS}
@@ -82,7 +85,7 @@ def widths(drawing: Drawing, name: str = "widths", progress: Watch | None = None
                 classes.append(ClassEntry(f"{of} pattern {number} width {width}", rows, domain=f"width {width}"))
             tell_images(progress, IMAGES * len(images), total)
     split = {of: tuple(found) for of, found in numbers.items()}
-    return Source(name, np.concatenate(images), tuple(classes), split, mean=(0.5,), std=(0.25,))
+    return Source(name, np.concatenate(images), tuple(classes), split)
 
 
 def _widths_of(split: str) -> tuple[int, ...]:
@@ -92,7 +95,7 @@ def _widths_of(split: str) -> tuple[int, ...]:
 def _signs(bits: np.random.Generator, count: int, drawing: Drawing) -> NDArray[np.int64]:
     """[count, rows, columns] of -1 and 1, none twice."""
     size = drawing.taps[0] * drawing.taps[1]
-    chosen = bits.permutation(2**size)[:count] if 2**size >= count else bits.integers(0, 2**size, count)
+    chosen = bits.permutation(2**size)[:count]
     return np.asarray(2 * ((chosen[:, None] >> np.arange(size)) & 1) - 1).reshape(count, *drawing.taps)
 
 
@@ -128,10 +131,15 @@ def _paste(bits: np.random.Generator, image: NDArray[np.float64], signs: NDArray
 def _opened(
     name: str, drawing: Drawing, place: Path | None, size: int = 0, channels: int = 0, progress: Watch | None = None
 ) -> Source:
-    return reformed(widths(drawing, name, progress), size, channels, progress)
+    if place is not None:
+        raise DataError(f"{name} is built in, expected no place, got {place}: leave --data-root out")
+    source = reformed(widths(drawing, name, progress), size, channels, progress)
+    return replace(source, mean=(MEAN,) * source.channels, std=(STD,) * source.channels)
 
 
 SOURCE = {
     "widths": partial(_opened, "widths", Drawing()),
-    "widths-strips": partial(_opened, "widths-strips", Drawing(flat=True, copies=2, others=3)),
+    "widths-strips": partial(
+        _opened, "widths-strips", Drawing(flat=True, cells=22, copies=2, others=3, patterns=(16, 6, 10))
+    ),
 }

@@ -1,0 +1,99 @@
+"""The generated sources: what a class is, that splits share no pattern, and that widths are what domains say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metadarts.core.rng import Key
+from metadarts.tasks import SOURCES, EpisodeSampler, nearest_class_mean
+from metadarts.tasks.sources.widths import IMAGES, SEEN, WIDTHS, Drawing, widths
+
+FLAT = Drawing(flat=True, cells=22, copies=2, others=3, patterns=(16, 6, 10))
+CLEAN = {"copies": 1, "others": 0, "noise": 0.0, "patterns": (3, 2, 4)}
+
+
+@pytest.fixture(scope="module", params=[Drawing(), FLAT], ids=["square", "strips"])
+def drawing(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def clean(drawing):
+    return widths(replace(drawing, **CLEAN))
+
+
+def test_domains_of_each_split(clean):
+    seen, every = ([f"width {width}" for width in found] for found in (SEEN, WIDTHS))
+    assert {split: sorted(clean.domain_classes(split)) for split in clean.split} == {
+        "train": seen, "val": seen, "test": every,
+    }  # fmt: skip
+    assert [len(numbers) for numbers in clean.domain_classes("test").values()] == [4] * len(WIDTHS)
+    assert all(len(entry.rows) == IMAGES for entry in clean.classes)
+
+
+def taps(image, drawing):
+    """Signs [cells, cells] of an image without noise, and of a strip [1, cells]."""
+    cells = image[0, :: drawing.pixels, :: drawing.pixels].astype(int)
+    signs = np.sign(cells - 128)
+    return signs[:1] if drawing.flat else signs
+
+
+def test_a_class_is_one_pattern_whose_taps_lie_its_width_apart(clean, drawing):
+    for entry in clean.classes:
+        width = int(entry.domain.split()[1])
+        found = set()
+        for row in entry.rows[:6]:
+            signs = taps(clean.images[row], drawing)
+            where = np.argwhere(signs)
+            assert len(where) == np.prod(drawing.taps)
+            offsets = where - where.min(0)
+            assert set((offsets % width).ravel().tolist()) == {0}
+            assert (offsets.max(0) == (np.array(drawing.taps) - 1) * width).all()
+            found.add(tuple(signs[tuple(where.T)].tolist()))
+        assert len(found) == 1
+
+
+def test_no_pattern_is_in_two_splits(clean, drawing):
+    seen = {}
+    for split in clean.split:
+        for number in clean.class_numbers(split):
+            signs = taps(clean.images[clean.classes[number].rows[0]], drawing)
+            seen.setdefault(tuple(signs[signs != 0].tolist()), set()).add(split)
+    assert all(len(splits) == 1 for splits in seen.values())
+    assert len(seen) == sum(CLEAN["patterns"])
+
+
+def test_every_row_of_a_strip_is_one_signal():
+    found = widths(replace(FLAT, **CLEAN))
+    assert (found.images == found.images[:, :, :1]).all()
+
+
+def test_domains_have_the_same_brightness_and_contrast(drawing):
+    """Else a task's width could be read off its histogram."""
+    source = widths(replace(drawing, patterns=(6, 2, 6)))
+    levels = {}
+    for entry in source.classes:
+        pixels = source.images[entry.rows].astype(float)
+        levels.setdefault(entry.domain, []).append((pixels.mean(), pixels.std()))
+    means, deviations = (np.array([np.mean([p[k] for p in found]) for found in levels.values()]) for k in (0, 1))
+    assert np.ptp(means) < 6
+    assert np.ptp(deviations) < 0.12 * deviations.mean()
+
+
+def test_the_same_on_every_opening(clean, drawing):
+    assert widths(replace(drawing, **CLEAN)).content_sha256 == clean.content_sha256
+
+
+def test_pixels_say_little():
+    """Copies lie anywhere, so class means of pixels are not far from chance (20 %; wide patterns leave less room)."""
+    sampler = EpisodeSampler(SOURCES["widths"](None), "test", 5, 5, 10)
+    assert nearest_class_mean(sampler.sample(Key.from_seed(0), 60)).mean() < 0.36
+
+
+def test_other_forms_by_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("METADARTS_CACHE", str(tmp_path))
+    source = SOURCES["widths-strips"](None, size=24, channels=3)
+    assert (source.size, source.channels) == ((24, 24), 3)
