@@ -104,17 +104,8 @@ def test_settings_that_contradict(place, refused, tmp_path, settings, message):
 
 
 def test_domains_of_a_source_that_has_one(data, refused, tmp_path):
-    said = refused(
-        "search",
-        "--data",
-        data,
-        "--out",
-        tmp_path / "run",
-        "--preset",
-        "quick-supernet",
-        "--set",
-        "alphas.name=per-domain",
-    )
+    more = ("--preset", "quick-supernet", "--set", "alphas.name=per-domain")
+    said = refused("search", "--data", data, "--out", tmp_path / "run", *more)
     assert "expected a source of several domains" in said
 
 
