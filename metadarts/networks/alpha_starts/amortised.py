@@ -30,7 +30,8 @@ FLOOR = 0.1
 """Of the deviation within classes, as a share of the feature: with one image of a class it is not known."""
 LEAST_SCALE = 1e-3
 """Of a feature that is the same for all tasks."""
-TABLE = "table."
+TABLE = "alphas."
+"""Before a decision's name. The outer loop updates these tables as it does the shared alphas."""
 FILTERS = f"{FIXED}filters"
 
 
@@ -116,7 +117,7 @@ class Amortised:
         return fixed
 
     def alphas(self, seen: Context) -> Params:
-        vector = self.vector(seen)
+        vector = self.vector(seen) / math.sqrt(self.width)  # so that tables learn at the rate of alphas
         return {
             name: table + torch.einsum("trch,th->trc", seen.own[TABLE + name], vector)
             for name, table in seen.shared.items()
