@@ -36,7 +36,7 @@ class AlphaStart(Protocol):
 
     def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
         """Names and shapes of its parameters, without the prefix and without a task axis. The outer loop does not move
-        those that begin with `FIXED`.
+        those that begin with `FIXED`, and moves those that begin with `ALPHA_PREFIX` as it does the shared alphas.
 
         Args:
             channels: of an image.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import FIXED, Params, TaskBatch
+from metadarts.core.types import ALPHA_PREFIX, FIXED, Params, TaskBatch
 from metadarts.operations import Shapes, uniform
 from metadarts.spaces import Decision
 
@@ -30,8 +30,6 @@ FLOOR = 0.1
 """Of the deviation within classes, as a share of the feature: with one image of a class it is not known."""
 LEAST_SCALE = 1e-3
 """Of a feature that is the same for all tasks."""
-TABLE = "alphas."
-"""Before a decision's name. The outer loop updates these tables as it does the shared alphas."""
 FILTERS = f"{FIXED}filters"
 
 
@@ -91,7 +89,7 @@ class Amortised:
             "class.bias": (self.width,),
             "task.weight": (self.width, 2 * self.width + self.features),
             "task.bias": (self.width,),
-            **{f"{TABLE}{d.name}": (*d.shape, self.width) for d in decisions},
+            **{f"{ALPHA_PREFIX}{d.name}": (*d.shape, self.width) for d in decisions},
         }
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
@@ -99,7 +97,7 @@ class Amortised:
             return torch.randn(shape, generator=key.torch()) / math.sqrt(9 * shape[1])
         if name.endswith(".scale"):
             return torch.ones(shape)
-        if name.startswith(TABLE) or name.endswith((".bias", ".shift")):
+        if name.startswith(ALPHA_PREFIX) or name.endswith((".bias", ".shift")):
             return torch.zeros(shape)
         return uniform(shape, shape[1], key)
 
@@ -119,7 +117,7 @@ class Amortised:
     def alphas(self, seen: Context) -> Params:
         vector = self.vector(seen) / math.sqrt(self.width)  # so that tables learn at the rate of alphas
         return {
-            name: table + torch.einsum("trch,th->trc", seen.own[TABLE + name], vector)
+            name: table + torch.einsum("trch,th->trc", seen.own[ALPHA_PREFIX + name], vector)
             for name, table in seen.shared.items()
         }
 

@@ -10,14 +10,11 @@ from torch import Tensor
 
 from metadarts.core.errors import ConfigError
 from metadarts.core.rng import Key
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch
 from metadarts.operations import Shapes
 from metadarts.spaces import Decision
 
 from ._types import Context
-
-TABLE = "alphas."
-"""Before a decision's name. The outer loop updates these tables as it does the shared alphas."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class PerDomain:
             raise ConfigError(f"alphas.domains: expected 0 (those of the source) or more, got {self.domains}")
 
     def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
-        return {TABLE + decision.name: (max(self.domains, 1), *decision.shape) for decision in decisions}
+        return {ALPHA_PREFIX + decision.name: (max(self.domains, 1), *decision.shape) for decision in decisions}
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
         return torch.zeros(shape)
@@ -54,7 +51,7 @@ class PerDomain:
                 "several domains, such as mixture:A,B or widths"
             )
         rows = torch.arange(len(domain), device=domain.device)
-        return {name: table + seen.own[TABLE + name][rows, domain] for name, table in seen.shared.items()}
+        return {name: table + seen.own[ALPHA_PREFIX + name][rows, domain] for name, table in seen.shared.items()}
 
 
 ALPHAS = {"per-domain": PerDomain}
