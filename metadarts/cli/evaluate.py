@@ -107,7 +107,8 @@ def evaluate(
         f"{facts['steps']} steps, batch norm {facts['bn']}, checkpoint of step {facts['checkpoint_step']})"
     )
     for name, own in facts.get("domains", {}).items():
-        common.console.print(f"  {name}: {own['accuracy']:.2%} ± {own['interval95']:.2%} ({own['tasks']} tasks)")
+        half = f" ± {own['interval95']:.2%}" if "interval95" in own else ""
+        common.console.print(f"  {name}: {own['accuracy']:.2%}{half} ({own['tasks']} tasks)")
     curve = "  ".join(f"{step}: {value:.1%}" for step, value in enumerate(facts["curve"]))
     common.console.print(f"accuracy after each step ({facts['curve_tasks']} tasks): {curve}")
     common.console.print(f"written to {path}", soft_wrap=True)

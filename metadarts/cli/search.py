@@ -106,15 +106,16 @@ def search(
         _print_settings(_configured(config or preset, settings, plugins), config or preset)
         return
     run_search(out, config or preset, settings, common.prepare(device, threads), plugins)
-    verbs = ("evaluate", "derive", "report") if _has_alphas(out, plugins) else ("evaluate", "report")
+    verbs = ("evaluate", "derive", "report") if _has_a_cell(out, plugins) else ("evaluate", "report")
     words = f"{out}{common.plugin_words(plugins)}"
     common.say_next(f"{verb} {words}" for verb in verbs)
 
 
-def _has_alphas(run: Path, plugins: Sequence[str]) -> bool:
+def _has_a_cell(run: Path, plugins: Sequence[str]) -> bool:
     from metadarts.training import RunFolder
 
-    return RunFolder.open(run, plugins).config().has_alphas()
+    config = RunFolder.open(run, plugins).config()
+    return config.has_alphas() and config.has_one_cell
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -33,7 +33,8 @@ KEY = "metadarts"
 """Where each format keeps the description, as JSON."""
 
 LIMIT = 1e-5
-"""The largest difference from the source with which a model is shipped, relative to an image's largest logit."""
+"""The difference from the source with which a model is shipped whatever its rounding, relative to an image's largest
+logit; see `metadarts.export.check.export_model`."""
 
 PROBES = 16
 """Images of noise whose logits a model carries, so that a damaged copy is told from a whole one."""

@@ -17,8 +17,10 @@ def task_pictures(task: Task, start: Start, held_out: HeldOutImages | None) -> d
     if network.genotype is not None:
         genotypes = [("meta-learned", network.genotype)]
     else:
-        meta = derive_genotype(alphas_of(start.params), network.space, network.relaxation)
-        genotypes = [("meta-learned", meta), ("adapted", derive(task.solution(SUPERNET)))]
+        genotypes = [("adapted", derive(task.solution(SUPERNET)))]
+        if start.config.has_one_cell:
+            meta = derive_genotype(alphas_of(start.params), network.space, network.relaxation)
+            genotypes = [("meta-learned", meta), *genotypes]
     pictures = {name: Picture(name[-4:]) for name in ("cells.png", "cells.svg")}
     for picture in pictures.values():
         draw_genotypes(

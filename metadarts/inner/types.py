@@ -111,7 +111,7 @@ class InnerLoop:
         return {"head": head, "body": self.weight_rate, "alphas": self.alpha_rate}
 
     def rate_of(self, name: str) -> float:
-        return self.rates[group_of(name)]
+        return self.rates.get(group_of(name), 0.0)  # the start of the alphas is moved by the outer loop only
 
     def adapts(self, name: str) -> bool:
         """Whether the parameter ``name`` changes in the inner loop."""

@@ -25,12 +25,15 @@ from metadarts.training.evaluation import evaluation_inner, on_device
 
 Choice = tuple[int, Genotype]
 """A task by its place in the batch, and the cell that it is to be learnt with."""
-ROWS = ("images", "labels", "mask")
-"""What a side of a `TaskBatch` holds for each image."""
 
 
 def require_supernet(experiment: Experiment) -> None:
-    """Require a network with alphas. Raises ConfigError."""
+    """Require a network whose tasks start from shared alphas. Raises ConfigError."""
+    if (name := experiment.config.alphas.name) != "shared":
+        raise ConfigError(
+            f"a study replaces the alphas that all tasks start from, and this run's are {name}: give a run of "
+            "alphas.name shared"
+        )
     if not any(map(is_alpha, experiment.network.shapes())):
         kind = "a discrete cell" if experiment.network.genotype is not None else "no cells"
         raise ConfigError(

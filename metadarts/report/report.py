@@ -129,6 +129,9 @@ def _architecture(page: Page, run: OpenRun, records: Records, searched: Searched
 
     space, relaxation = searched.space, searched.relaxation
     page.heading("The derived cell")
+    if not run.config.has_one_cell:
+        page.text(f"None: {run.config.alphas.name} alphas are an architecture for each task.", "note")
+        return
     try:
         step, alphas = run.checkpoint.facts.get("step", "?"), alphas_of(run.checkpoint.params)
         genotype = run.config.cell() or derive_genotype(alphas, space, relaxation)

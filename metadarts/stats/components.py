@@ -33,9 +33,10 @@ class Components:
         task_operation: variance of operation x task within a domain.
         rest: of a single accuracy: the training, the images drawn.
         domain_gain: mean accuracy of each domain's best operation less that of the best for all; chosen on one half of
-            the data and measured on the other, so that it is not flattered by the choice (see `_gain`).
+            the tasks and one training and measured on the others, so that noise in the choice can only lower it.
         task_gain: the same of each task's best operation, chosen on one draw of its images and measured on another.
-        most: the gain of choosing each task's best operation without error, if interactions are normally distributed.
+        most: an upper bound of the gain of choosing each task's best operation without error: that of normally
+            distributed interactions where all operations are equally good on average.
     """
 
     task: Estimate
@@ -49,9 +50,10 @@ class Components:
 
 
 def components(table: Values, key: Key, draws: int = DRAWS) -> Components:
-    """The components of ``table`` with 95 % percentile intervals over resampled tasks.
+    """The components of ``table`` with 95 % percentile intervals over resampled tasks and other trainings.
 
-    Trainings are not resampled, so the intervals are those of these trainings; domains are not either.
+    Trainings are too few to be resampled. Each draw adds normal noise to the mean of every training instead, of the
+    variance that trainings of one operation in one domain have. Domains and operations are these ones.
 
     Args:
         table: [S, D, M, C, R] accuracies of S trainings of each of C operations in each of D domains, on M tasks of the
@@ -71,10 +73,12 @@ def components(table: Values, key: Key, draws: int = DRAWS) -> Components:
     found = _figures(table)
     drawn = {name: np.empty(draws) for name in found}
     bits, half, tasks = key.numpy(), table.shape[2] // 2, table.shape[2]
+    trainings = table.mean((2, 4), keepdims=True)
+    noise = math.sqrt(float(trainings.var(0, ddof=1).mean()))
     for draw in range(draws):
         # Each half by itself, so that no task is in both.
         rows = np.concatenate([bits.integers(0, half, half), bits.integers(half, tasks, tasks - half)])
-        for name, value in _figures(table[:, :, rows]).items():
+        for name, value in _figures(table[:, :, rows] + noise * bits.standard_normal(trainings.shape)).items():
             drawn[name][draw] = value
     return Components(**{name: _interval(value, drawn[name]) for name, value in found.items()})
 
@@ -105,8 +109,8 @@ def _figures(table: Values) -> dict[str, float]:
         "domain_operation": domain,
         "task_operation": within,
         "rest": total - task - operation - domain - within,
-        "domain_gain": _between(*halves, _gain(domain, halves[0])),
-        "task_gain": _mean_product(by_task, by_task, _gain(domain + within, by_task)),
+        "domain_gain": _between(*halves, _gain(1.0)),
+        "task_gain": _task_gain(by_task),
         "most": expected_maximum(table.shape[3]) * spread,
     }
 
@@ -147,19 +151,13 @@ def _interaction(a: Values, b: Values) -> float:
     return float((a * b).sum() / ((a.shape[0] - 1) * (a.shape[1] - 1)))
 
 
-def _gain(interaction: float, measured_alike: Values) -> Callable[[Values, Values], float]:
+def _gain(share: float) -> Callable[[Values, Values], float]:
     """(what is chosen by [n, C], what is measured [n, C]) -> the gain of each row's best against the best for all.
 
-    A row is chosen by its mean, drawn towards that of all rows as far as its deviation is noise: without
-    ``interaction`` all rows choose alike, and gain nothing.
-
     Args:
-        interaction: the variance that rows really have.
-        measured_alike: [..., n, C] tables as those that are chosen by: the variance that they have.
+        share: how much of a row's deviation from the mean of all rows counts for its choice: 1 for all of it, less
+            where the rest is noise.
     """
-    off = _centred(_centred(measured_alike, -1), -2)
-    found = float((off**2).mean())
-    share = min(max(interaction, 0.0) / found, 1.0) if found > 0 else 0.0
 
     def gain(chosen_by: Values, measured: Values) -> float:
         overall = chosen_by.mean(0)
@@ -167,6 +165,24 @@ def _gain(interaction: float, measured_alike: Values) -> Callable[[Values, Value
         return float(measured[np.arange(len(measured)), best].mean() - measured[:, overall.argmax()].mean())
 
     return gain
+
+
+def _task_gain(table: Values) -> float:
+    """Of tasks [R, S, n, C]. A task's deviations are mostly noise; how much is not is learnt from the other tasks."""
+    parts = table[:, :, ::2], table[:, :, 1::2]
+    gains = [
+        _mean_product(own, own, _gain(_reliability(other)))
+        for own, other in (parts, parts[::-1])
+    ]  # fmt: skip
+    return float(np.mean(gains))
+
+
+def _reliability(table: Values) -> float:
+    """The share of the variance of a single interaction, of [R, S, n, C], that another draw and training has too."""
+    real = _mean_product(table, table, _interaction)
+    every = [_interaction(table[r, s], table[r, s]) for r, s in np.ndindex(*table.shape[:2])]
+    found = float(np.mean(every))
+    return min(max(real, 0.0) / found, 1.0) if found > 0 else 0.0
 
 
 def expected_maximum(count: int) -> float:

@@ -34,6 +34,11 @@ class Part:
     source: Source
     unseen: bool = False
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has a part in."""
+        return ("test",) if self.unseen else SPLITS
+
 
 def mixture(parts: Sequence[Part], progress: Watch | None = None) -> Source:
     """The classes of all ``parts``, each in its own split, normalised by the mean and std of all training images.
@@ -44,9 +49,11 @@ def mixture(parts: Sequence[Part], progress: Watch | None = None) -> Source:
     Args:
         progress: reports the images copied if they are not in the cache yet.
 
-    Raises DataError for images of different forms, for two parts of one name, and where no part can be trained on.
+    Raises DataError for images of different forms, for two parts of one name, for a part without classes in a split
+    that it is used in, and where an image that one part trains on or is chosen by is in a later split of another.
     """
     _check(parts)
+    _check_leaks(parts)
     name = f"mixture of {', '.join(part.name for part in parts)}"
     starts = np.cumsum([0, *(len(part.source.images) for part in parts)])
     key = repr((_VERSION, [part.source.content_sha256 for part in parts]))
@@ -62,7 +69,7 @@ def mixture(parts: Sequence[Part], progress: Watch | None = None) -> Source:
     split: dict[str, tuple[int, ...]] = dict.fromkeys(SPLITS, ())
     for part, start in zip(parts, starts[:-1].tolist(), strict=True):
         own = part.source
-        for of in ("test",) if part.unseen else own.split:
+        for of in part.splits:
             split[of] += tuple(number + len(classes) for number in own.split.get(of, ()))
         classes += [
             replace(entry, name=f"{part.name}/{entry.name}", rows=entry.rows + start, domain=part.name)
@@ -79,8 +86,29 @@ def _check(parts: Sequence[Part]) -> None:
     forms = {part.name: (part.source.channels, *part.source.size) for part in parts}
     if len(set(forms.values())) > 1:
         raise DataError(f"a mixture's images have one form (channels, height, width), given {forms}")
+    for part in parts:
+        if empty := [of for of in part.splits if not part.source.split.get(of)]:
+            raise DataError(f"{part.name} has no {empty[0]} classes, which a mixture needs of it; leave it out")
     if inner := [part.name for part in parts if len(part.source.domains) > 1]:
         raise DataError(f"{inner[0]} has several domains itself: a part of a mixture is one")
+
+
+def _check_leaks(parts: Sequence[Part]) -> None:
+    """Two parts may be splits of one data set. Images are compared in the form that they have here."""
+    seen = {(part.name, of): _digests(part.source, of) for part in parts for of in part.splits}
+    for (name, of), images in seen.items():
+        for (other, later), others in seen.items():
+            if name != other and SPLITS.index(of) < SPLITS.index(later) and (shared := images & others):
+                raise DataError(
+                    f"{len(shared)} {later} images of {other} are among the {of} images of {name}: a mixture may not "
+                    "measure on what it has seen; leave one of the two out"
+                )
+
+
+def _digests(source: Source, split: str) -> set[bytes]:
+    """Hashes of all images of a split, however they are turned."""
+    rows = np.unique(np.concatenate([source.classes[number].rows for number in source.split[split]]))
+    return {hashlib.blake2b(np.ascontiguousarray(source.images[row]).data, digest_size=8).digest() for row in rows}
 
 
 def _varieties(parts: Sequence[Part]) -> NDArray[np.int64] | None:

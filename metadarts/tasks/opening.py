@@ -9,6 +9,7 @@ from pathlib import Path
 from metadarts.core.errors import ConfigError, DataError, nearest
 from metadarts.core.progress import Watch
 from metadarts.core.variants import Variants
+from metadarts.store.files import is_there
 from metadarts.tasks.mixture import Part, mixture
 from metadarts.tasks.npz_headers import npz_headers
 from metadarts.tasks.source import Source
@@ -38,8 +39,9 @@ def open_source(
     """Open a source by name.
 
     Args:
-        name: a key of ``sources``; or ``mixture:A,B=PLACE,-C``, a `mixture` of the named sources. ``=PLACE`` is the
-            place of that source's data, relative to ``place``; ``-`` leaves only its test classes. Without a size or
+        name: a key of ``sources``; or ``mixture:A,B=PLACE,PATH,-C``, a `mixture` of sources by name or by path.
+            ``=PLACE`` is the place of that source's data, relative to ``place``, as a path is; ``-`` leaves only its
+            test classes. Without a size or
             channels, its images have the largest side and the most channels of its sources'.
         place: its file or folder. None: glyphs need no place; Omniglot, CIFAR-FS and FC100 are downloaded into the
             cache folder; the ImageNets must be there; 'folder' and 'npz' require a place.
@@ -85,7 +87,7 @@ def _open_mixture(
     def opened(size: int, channels: int) -> list[Source]:
         return [
             open_source(of, where, size=size, channels=channels, progress=progress, sources=sources)
-            for of, where, _ in parts
+            for _, of, where, _ in parts
         ]
 
     if not (size and channels):
@@ -93,20 +95,25 @@ def _open_mixture(
         size = size or max(max(source.size) for source in found)
         channels = channels or max(source.channels for source in found)
     named = zip(parts, opened(size, channels), strict=True)
-    return mixture([Part(of, source, unseen) for (of, _, unseen), source in named], progress)
+    return mixture([Part(domain, source, unseen) for (domain, _, _, unseen), source in named], progress)
 
 
-def _part(word: str, place: Path | None, sources: Variants[Callable[..., Source]]) -> tuple[str, Path | None, bool]:
-    """(name, place, whether unseen) of one source of a mixture. Raises ConfigError."""
+def _part(
+    word: str, place: Path | None, sources: Variants[Callable[..., Source]]
+) -> tuple[str, str, Path | None, bool]:
+    """(domain, source, place, whether unseen) of one part of a mixture. Raises ConfigError and DataError."""
     unseen, word = word.startswith(UNSEEN), word.removeprefix(UNSEEN)
     name, given, where = word.partition("=")
+    if name and not given and name not in sources and is_there((place or Path()) / name):
+        path = (place or Path()) / name
+        return path.stem, recognise(path), path, unseen
     if name not in sources:
         raise ConfigError(
             f"mixture: unknown source {name!r}, expected {MIXTURE}:A,B=PLACE,-C; {nearest(name, sources)}"
         )
     if given and not where:
         raise ConfigError(f"mixture: {word!r}: expected {name}=PLACE, or {name} alone for its usual place")
-    return name, (place or Path()) / where if given else None, unseen
+    return name, name, (place or Path()) / where if given else None, unseen
 
 
 def recognise(path: Path) -> str:

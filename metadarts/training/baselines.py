@@ -112,7 +112,8 @@ def _unadapted(experiment: Experiment, params: Params, batch: TaskBatch) -> Tens
 
 def _feature_means(experiment: Experiment, params: Params, batch: TaskBatch) -> Tensor:
     """Nearest class mean on the features of the un-adapted network: a prototype network without adaptation."""
-    support, query = experiment.learner.features(_expanded(params, batch), batch)
+    start = experiment.learner.start(_expanded(params, batch), batch)
+    support, query = experiment.learner.features(start, batch)
     embedded = TaskBatch(
         support, batch.support_labels, batch.support_mask, query, batch.query_labels, batch.query_mask, batch.ways
     )

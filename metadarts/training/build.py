@@ -204,12 +204,18 @@ def assemble(config: Config, source: Source | Tasksets, device: str = "cpu") -> 
 
 def _with_domains(config: Config, source: Source | Tasksets) -> Config:
     """The configuration whose alphas know how many domains there are, so that a run can be opened without its data."""
-    if config.alphas.name != "per-domain" or config.alphas.options.get("domains"):
+    if config.alphas.name != "per-domain":
         return config
-    domains = len(source.domains) if isinstance(source, Source) else 1
-    if domains < 2:
+    names = source.domains if isinstance(source, Source) else ("",)
+    if len(names) < 2:
         raise ConfigError(f"alphas per-domain: expected a source of several domains, got {config.tasks.source!r}")
-    return with_settings(config, {"alphas.domains": domains})
+    told = config.alphas.options.get("domains")
+    if told and tuple(told) != names:
+        raise ConfigError(
+            f"alphas.domains: the run's domains are {', '.join(told)}, those of the data {', '.join(names)}: give data "
+            "of the same domains in the same order"
+        )
+    return with_settings(config, {"alphas.domains": list(names)})
 
 
 def _open(config: Config, progress: Watch | None) -> Source | Tasksets:

@@ -17,6 +17,7 @@ from metadarts.costs import Penalty
 from metadarts.inner import Engine, InnerLoop
 from metadarts.meta import MetaRule, OuterLoop
 from metadarts.networks import POLICIES, PRECISIONS, AlphaStart, Image, Network, Structure, Style
+from metadarts.optim import rule_by_name
 from metadarts.relaxations import Relaxation
 from metadarts.spaces import Genotype, SearchSpace
 from metadarts.store.migration import migrated_settings
@@ -221,6 +222,11 @@ class Config:
         """Name of the network: "cell", or the macro network of a supernet."""
         return "cell" if self.model.network == "cell" else self.macro.name
 
+    @property
+    def has_one_cell(self) -> bool:
+        """Whether its alphas stand for one architecture, that of all tasks."""
+        return self.alphas.name == "shared"
+
     def has_alphas(self) -> bool:
         """Whether there is an architecture to search: False for a discrete network and for one without cells."""
         return self.model.network == "supernet" and self.build_network().mixes
@@ -255,7 +261,7 @@ def _faults(config: Config) -> Iterable[str]:
             if not isinstance(getattr(getattr(config, group), name), str | None):
                 yield f"{group}.{name}: expected the name of a rule, which a file can hold, got an object"
     yield from _two_fold_faults(config)
-    yield from _commitment_faults(config)
+    yield from _start_faults(config)
     if config.tasks.train_ways == 1 or config.tasks.train_ways < 0:
         yield f"tasks.train_ways: expected 0 (as ways) or at least 2, got {config.tasks.train_ways}"
     if config.tasks.channels not in (0, 1, 3):
@@ -275,9 +281,20 @@ def _faults(config: Config) -> Iterable[str]:
     yield from _choice_faults(config)
 
 
-def _commitment_faults(config: Config) -> Iterable[str]:
+def _start_faults(config: Config) -> Iterable[str]:
     if config.alphas.name == "shared":
         return
+    alphas = config.outer.rule if config.outer.alpha_rule is None else config.outer.alpha_rule
+    if isinstance(alphas, str) and rule_by_name(alphas).simplex:
+        yield (
+            f"outer.alpha_rule {alphas!r} moves points of the simplex, and what {config.alphas.name} alphas add to the "
+            "shared ones is none; choose another, or alphas.name shared"
+        )
+    if not _fault_of(config.meta_rule) and config.meta_rule().stores == "ends":
+        yield (
+            f"meta.name {config.meta.name!r} takes what tasks end at, and no task ends at what computes its "
+            f"{config.alphas.name} alphas; choose maml, or alphas.name shared"
+        )
     if config.commit.ends_in_a_cell or config.commit.operations < 1.0:
         yield (
             f"commit: alphas that are {config.alphas.name} make an architecture for each task, so there is no one cell "

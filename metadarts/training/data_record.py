@@ -56,7 +56,9 @@ def record_of(source: Source) -> DataRecord:
         for split in sorted(source.split)
     }
     side = min(source.size)  # of other images than squares the middle is taken
-    rows = [int(source.classes[number].rows[0]) for number in source.class_numbers("train")[:LOOKED_AT]]
+    of_domains = source.domain_classes("train").values()
+    first = [number for numbers in of_domains for number in numbers[: LOOKED_AT // max(len(of_domains), 1)]]
+    rows = [int(source.classes[number].rows[0]) for number in first]
     mean, std = (None if own is None else [float(value) for value in own] for own in (source.mean, source.std))
     form = {
         "channels": source.channels, "height": side, "width": side, "mean": mean, "std": std,

@@ -100,7 +100,7 @@ def evaluate_run(
 
 
 def by_domain(accuracies: Tensor, domains: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Mean accuracy, interval and number of the tasks of each domain.
+    """Mean accuracy, its interval (from two tasks on) and number of the tasks of each domain.
 
     Args:
         accuracies: [T] of tasks.
@@ -109,5 +109,6 @@ def by_domain(accuracies: Tensor, domains: Sequence[str]) -> dict[str, dict[str,
     found = {}
     for name in dict.fromkeys(domains):
         own = accuracies.cpu()[torch.tensor([domain == name for domain in domains])]
-        found[name] = {"accuracy": float(own.mean()), "interval95": interval95(own), "tasks": len(own)}
+        interval = {"interval95": interval95(own)} if len(own) > 1 else {}
+        found[name] = {"accuracy": float(own.mean()), **interval, "tasks": len(own)}
     return found

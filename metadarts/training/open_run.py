@@ -117,7 +117,7 @@ def data_settings(data: str, root: Path | None = None, catalogue: Catalogue = BU
     """
     if root is not None and not is_there(root):
         raise ConfigError(f"--data-root {str(root)!r}: there is nothing at that place")
-    if root is None and "=" in data:  # a mixture's places, which are relative to this folder
+    if root is None and data.startswith("mixture:"):  # its places, which are relative to this folder
         root = Path()
     if is_source_name(data, catalogue.sources) or data.startswith(f"{LIBRARY}:"):
         return {"tasks.source": data, "tasks.file": str(root.resolve()) if root else ""}

@@ -86,7 +86,10 @@ def test_a_run_of_tasks_own_architectures_has_no_one_cell(run, refused):
 def test_a_run_that_is_told_domains_cannot_adapt_without(place, photos, metadarts, refused, tmp_path):
     answer = metadarts(*words(place, tmp_path / "run", alphas__name="per-domain", training__minutes=0))
     assert answer.code == 0, answer.err
-    assert "domains: 2" in (tmp_path / "run" / "config.yaml").read_text()
+    assert "  - omniglot\n  - npz\n" in (tmp_path / "run" / "config.yaml").read_text()
+    moved = "mixture:npz=noise.npz,omniglot=patterns.npz"
+    said = refused("evaluate", tmp_path / "run", "--data", moved, "--data-root", place)
+    assert "the run's domains are omniglot, npz, those of the data npz, omniglot" in said
     said = refused("adapt", tmp_path / "run", "--images", photos, "--out", tmp_path / "task")
     assert "expected tasks that say their domain" in said
 
@@ -97,6 +100,7 @@ def test_a_run_that_is_told_domains_cannot_adapt_without(place, photos, metadart
         ({"commit__cell": 0.5}, "there is no one cell to commit to"),
         ({"commit__drop_below": 0.1}, "those of another may"),
         ({"alphas__name": "amortized"}, "did you mean 'amortised'"),
+        ({"outer__alpha_rule": "exponentiated"}, "moves points of the simplex"),
     ],
 )
 def test_settings_that_contradict(place, refused, tmp_path, settings, message):
@@ -112,15 +116,15 @@ def test_domains_of_a_source_that_has_one(data, refused, tmp_path):
 def test_the_gate(place, metadarts, tmp_path):
     small = ("--set", "macro.channels=4", "--set", "space.nodes=1", "--set", "macro.stem=[4]")
     answer = metadarts(
-        "diagnose", "--gate", "omniglot=patterns.npz", "npz=noise.npz", "--data-root", place, "--out",
+        "diagnose", "--gate", "omniglot=patterns.npz", "noise.npz", "--data-root", place, "--out",
         tmp_path / "gate", "--ways", 3, "--shots", 1, "--steps", 2, "--tasks", 4, *small,
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    for said in ("operation x domain", "each domain's best operation", "sep_conv_3x3", "omniglot", "npz"):
+    for said in ("operation x domain", "each domain's best operation", "sep_conv_3x3", "omniglot", "noise"):
         assert said in answer.out
     assert {path.name for path in (tmp_path / "gate").iterdir()} == {"gate.md", "gate.json", "gate.png"}
     facts = json.loads((tmp_path / "gate" / "gate.json").read_text())
-    assert set(facts["accuracy"]) == {"omniglot", "npz"}
+    assert set(facts["accuracy"]) == {"omniglot", "noise"}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +135,7 @@ def test_the_gate(place, metadarts, tmp_path):
         (("one", "two"), "expected one run folder, got 2"),
         (("nowhere",), "is not a run folder"),
         (("--gate", "nowhere"), "not the name of a source"),
+        (("--gate", "glyphs", "--tasks", 3), "expected tasks of at least 4, got 3"),
         (("--gate", "glyphs", "omniglott"), "unknown source 'omniglott'"),
     ],
 )

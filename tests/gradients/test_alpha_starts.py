@@ -19,7 +19,7 @@ from metadarts.training.build import task_names
 INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0)
 STARTS = {
     "amortised": ALPHA_STARTS["amortised"](width=5, scales=2, filters=3),
-    "per-domain": ALPHA_STARTS["per-domain"](domains=3),
+    "per-domain": ALPHA_STARTS["per-domain"](domains=("a", "b", "c")),
 }
 
 
@@ -96,6 +96,19 @@ def test_a_prepared_encoder_sees_standard_numbers():
         standard = (values - fixed[f"{FIXED}{part}.shift"]) / fixed[f"{FIXED}{part}.scale"]
         torch.testing.assert_close(standard.mean(0), torch.zeros_like(standard[0]))
         torch.testing.assert_close(standard.std(0, unbiased=False), torch.ones_like(standard[0]))
+
+
+def test_what_no_training_task_told_says_nothing_later():
+    """Prepared on tasks of one image per class, whose deviations are not known; then five."""
+    start = STARTS["amortised"]
+    own = {name: start.init(name, shape, Key((name,))).double() for name, shape in start.shapes((), 1).items()}
+    own |= start.prepare(own, [random_tasks(Key.from_seed(seed), shots=1) for seed in range(4)])
+    for shots in (1, 5):
+        batch = random_tasks(Key.from_seed(9), shots=shots)
+        shared = {name: tensor.expand(2, *tensor.shape) for name, tensor in own.items()}
+        standard = start._standard(start._parts(shared["fixed.filters"], batch), shared)
+        assert standard["deviations"].abs().max() < 1e-6
+        assert all(values.abs().max() <= 5.0 for values in standard.values())
 
 
 def test_images_too_small_for_the_scales(told):
@@ -185,7 +198,8 @@ def test_tasks_without_a_domain_are_refused(pair):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("amortised", {"width": 0}), ("amortised", {"scales": 0}), ("per-domain", {"domains": -1})]
+    ("name", "options"),
+    [("amortised", {"width": 0}), ("amortised", {"scales": 0}), ("per-domain", {"domains": ("a", "a")})],
 )
 def test_options_out_of_range(name, options):
     with pytest.raises(ConfigError, match=rf"alphas\.{next(iter(options))}: expected"):

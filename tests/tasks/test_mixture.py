@@ -126,6 +126,25 @@ def test_what_cannot_be_mixed(dark, light, both, cache_folder):
         mixture([Part("dark", dark, unseen=True), Part("light", light, unseen=True)])
 
 
+def test_two_splits_of_one_data_set_are_refused(dark, light, cache_folder):
+    """Whatever the classes are called: their images are the same."""
+    images = np.random.Generator(np.random.Philox(1)).integers(0, 256, dark.images.shape, dtype=np.uint8)
+    first = replace(dark, images=images)
+    second = replace(first, name="again", split={"train": (6, 7, 8), "val": (3, 4, 5), "test": (0, 1, 2)})
+    with pytest.raises(DataError, match="24 test images of again are among the train images of dark"):
+        mixture([Part("dark", first), Part("again", second)])
+    with pytest.raises(DataError, match="test images of again are among"):
+        mixture([Part("dark", first), Part("again", second, unseen=True)])
+    mixture([Part("dark", first), Part("again", replace(second, split=first.split))])
+
+
+def test_a_part_without_classes_is_named(dark, light, cache_folder):
+    with pytest.raises(DataError, match="light has no val classes"):
+        mixture([Part("dark", dark), Part("light", replace(light, split={**light.split, "val": ()}))])
+    with pytest.raises(DataError, match="light has no test classes"):
+        mixture([Part("dark", dark), Part("light", replace(light, split={"train": (0, 1, 2)}), unseen=True)])
+
+
 def write(path, value, classes=9, size=6):
     images = np.full((classes * 4, size, size), value, np.uint8)
     label = np.repeat(np.arange(classes), 4)

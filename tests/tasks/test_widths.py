@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metadarts.core.errors import DataError
 from metadarts.core.rng import Key
 from metadarts.tasks import SOURCES, EpisodeSampler, nearest_class_mean
 from metadarts.tasks.sources.widths import IMAGES, SEEN, WIDTHS, Drawing, widths
 
-FLAT = Drawing(flat=True, cells=22, copies=2, others=3, patterns=(16, 6, 10))
+FLAT = Drawing(flat=True, cells=32, copies=2, others=3, patterns=(16, 6, 10))
 CLEAN = {"copies": 1, "others": 0, "noise": 0.0, "patterns": (3, 2, 4)}
 
 
@@ -36,9 +37,9 @@ def test_domains_of_each_split(clean):
 
 def taps(image, drawing):
     """Signs [cells, cells] of an image without noise, and of a strip [1, cells]."""
-    cells = image[0, :: drawing.pixels, :: drawing.pixels].astype(int)
+    cells = image[0, :: 8 if drawing.flat else drawing.pixels, :: drawing.pixels].astype(int)
     signs = np.sign(cells - 128)
-    return signs[:1] if drawing.flat else signs
+    return signs
 
 
 def test_a_class_is_one_pattern_whose_taps_lie_its_width_apart(clean, drawing):
@@ -93,7 +94,21 @@ def test_pixels_say_little():
     assert nearest_class_mean(sampler.sample(Key.from_seed(0), 60)).mean() < 0.36
 
 
-def test_other_forms_by_name(monkeypatch, tmp_path):
+def test_brightness_tells_nothing():
+    """Nearest class mean of one number, the image's mean: chance is 20 %."""
+    sampler = EpisodeSampler(SOURCES["widths"](None), "test", 5, 5, 10)
+    batch = sampler.sample(Key.from_seed(0), 100)
+    sides = {
+        f"{side}_images": getattr(batch, f"{side}_images").mean((2, 3, 4), keepdim=True)
+        for side in ("support", "query")
+    }
+    assert nearest_class_mean(replace(batch, known_ragged=False, **sides)).mean() < 0.225
+
+
+def test_by_name(monkeypatch, tmp_path):
     monkeypatch.setenv("METADARTS_CACHE", str(tmp_path))
-    source = SOURCES["widths-strips"](None, size=24, channels=3)
-    assert (source.size, source.channels) == ((24, 24), 3)
+    assert SOURCES["widths-strips"](None).size == (8, 64)
+    source = SOURCES["widths"](None, size=24, channels=3)
+    assert (source.size, source.channels, len(source.mean)) == ((24, 24), 3, 3)
+    with pytest.raises(DataError, match="widths is built in, expected no place"):
+        SOURCES["widths"](tmp_path)

@@ -28,8 +28,12 @@ STEADY = 1e-6
 """Added to a variance before its root, whose slope is infinite at 0."""
 FLOOR = 0.1
 """Of the deviation within classes, as a share of the feature: with one image of a class it is not known."""
-LEAST_SCALE = 1e-3
-"""Of a feature that is the same for all tasks."""
+LEAST_SPREAD = 1e-3
+"""Of a feature, as a share of its mean: one that varies less is the same for all tasks."""
+UNKNOWN = 1e9
+"""The scale of a feature that is the same for all training tasks: it is 0 then, whatever a later task has."""
+MOST = 5.0
+"""Where standardised features end, in deviations: a task unlike those of the training may not drive the alphas away."""
 FILTERS = f"{FIXED}filters"
 
 
@@ -110,8 +114,10 @@ class Amortised:
         fixed = {}
         for part, rows in found.items():
             seen = torch.cat(rows)
-            fixed[f"{FIXED}{part}.shift"] = seen.mean(0)
-            fixed[f"{FIXED}{part}.scale"] = seen.std(0, unbiased=False).clamp(min=LEAST_SCALE)
+            shift, scale = seen.mean(0), seen.std(0, unbiased=False)
+            fixed[f"{FIXED}{part}.shift"] = shift
+            same = scale <= LEAST_SPREAD * shift.abs() + STEADY
+            fixed[f"{FIXED}{part}.scale"] = torch.where(same, UNKNOWN, scale)
         return fixed
 
     def alphas(self, seen: Context) -> Params:
@@ -124,16 +130,22 @@ class Amortised:
     def vector(self, seen: Context) -> Tensor:
         """[T, width] of the support sets."""
         own, parts = seen.own, self._parts(seen.own[FILTERS], seen.batch)
+        standard = self._standard(parts, own)
+        hidden = _layer(torch.cat([standard["means"], standard["deviations"]], dim=-1), own, "class")
+        deviation = (hidden.var(1, unbiased=False) + STEADY).sqrt()
+        task = torch.cat([hidden.mean(1), deviation, standard["contrasts"]], dim=-1)
+        return _layer(task.unsqueeze(1), own, "task").squeeze(1)
+
+    @staticmethod
+    def _standard(parts: _Parts, own: Params) -> dict[str, Tensor]:
+        """The parts by name, standardised and limited to `MOST`."""
         standard = {}
         for part, values in parts._asdict().items():
             shift, scale = (own[f"{FIXED}{part}.{name}"].detach() for name in ("shift", "scale"))
             if values.dim() == 3:
                 shift, scale = shift.unsqueeze(1), scale.unsqueeze(1)
-            standard[part] = (values - shift) / scale
-        hidden = _layer(torch.cat([standard["means"], standard["deviations"]], dim=-1), own, "class")
-        deviation = (hidden.var(1, unbiased=False) + STEADY).sqrt()
-        task = torch.cat([hidden.mean(1), deviation, standard["contrasts"]], dim=-1)
-        return _layer(task.unsqueeze(1), own, "task").squeeze(1)
+            standard[part] = ((values - shift) / scale).clamp(-MOST, MOST)
+        return standard
 
     def _parts(self, filters: Tensor, batch: TaskBatch) -> _Parts:
         """Of the support sets; constants, because neither filters [T, K, C, 3, 3] nor images are learnt."""

@@ -22,20 +22,20 @@ class PerDomain:
     """The shared alphas plus an offset for each domain.
 
     Args:
-        domains: number of domains; 0 for those of the source.
+        domains: their names, in the order of `TaskBatch.domain`; none for those of the source.
 
     Raises:
-        ConfigError: for a negative number; when alphas are asked for of tasks without a domain.
+        ConfigError: for a name twice; when alphas are asked for of tasks without a domain.
     """
 
-    domains: int = 0
+    domains: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.domains < 0:
-            raise ConfigError(f"alphas.domains: expected 0 (those of the source) or more, got {self.domains}")
+        if len(set(self.domains)) < len(self.domains):
+            raise ConfigError(f"alphas.domains: expected different names, got {', '.join(self.domains)}")
 
     def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
-        return {ALPHA_PREFIX + decision.name: (max(self.domains, 1), *decision.shape) for decision in decisions}
+        return {ALPHA_PREFIX + decision.name: (max(len(self.domains), 1), *decision.shape) for decision in decisions}
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
         return torch.zeros(shape)

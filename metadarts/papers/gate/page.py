@@ -18,7 +18,7 @@ def as_markdown(found: Gate) -> str:
     cells = "\n".join(
         f"    {name}: {genotype}"
         for name, genotype in zip(found.names, found.genotypes, strict=True)
-        if name.startswith("mixed")
+        if name.startswith("mixed ")
     )
     parts = [
         "# Can an architecture of their own help these tasks?",
@@ -31,7 +31,7 @@ def as_markdown(found: Gate) -> str:
         "## What choosing gains",
         _gains(found).markdown(),
         "Chosen on one half of the data and measured on the other. The last row holds if interactions are normally "
-        "distributed.",
+        "distributed, and all operations equally good on average.",
         "## Accuracy of each operation, %",
         _accuracies(found).markdown(),
     ]
@@ -67,7 +67,7 @@ def _components(found: Gate) -> Table:
         ("operation x task", parts.task_operation),
         ("rest: training, images drawn", parts.rest),
     ]
-    whole = sum(max(part.mean, 0.0) for _, part in rows)
+    whole = sum(max(part.mean, 0.0) for _, part in rows) or 1.0
     return Table(
         ("component", "standard deviation, points", "share of variance, %"),
         [(name, _deviation(part), f"{100 * max(part.mean, 0.0) / whole:.1f}") for name, part in rows],
@@ -84,7 +84,7 @@ def _gains(found: Gate) -> Table:
     rows = [
         *([("each domain's best operation", points(parts.domain_gain))] if len(found.domains) > 1 else []),
         ("each task's best operation", points(parts.task_gain)),
-        ("at most, without errors of choice", points(parts.most, "")),
+        ("no more than", points(parts.most, "")),
     ]
     return Table(("against the best operation for all", "gain"), rows)
 

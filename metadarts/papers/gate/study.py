@@ -41,6 +41,9 @@ class GatePlan:
         queries: query images per class, in training and for each of the `DRAWS` draws of a held-out task.
         split: "val" or "test".
         seed: of the networks, the cells, the tasks and the bootstrap.
+
+    Raises:
+        ConfigError: for numbers below those, or another split.
     """
 
     steps: int = 150
@@ -52,6 +55,13 @@ class GatePlan:
     queries: int = 5
     split: str = "val"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("seeds", 2), ("tasks", 4), ("steps", 1), ("queries", 1), ("mixed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"gate: expected {name} of at least {least}, got {getattr(self, name)}")
+        if self.split not in ("val", "test"):
+            raise ConfigError(f"gate: expected split val or test, got {self.split!r}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ def verdict(parts: Components, domains: int) -> str:
     """Whether choosing the operation by domain or task can help, and at most by how much."""
     gain, level = (parts.domain_gain, "domain") if domains > 1 else (parts.task_gain, "task")
     words = f"the best operation of each {level} against the best for all: {points(gain)}"
-    most = f"choosing without error for every task would give {points(parts.most, '')}"
+    most = f"no choice of operations by task can give more than {points(parts.most, '')}"
     if parts.most.high < NEGLIGIBLE:
         return f"No: {words}; {most}. A search for architectures of tasks cannot help here."
     if gain.low > NEGLIGIBLE:

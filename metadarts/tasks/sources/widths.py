@@ -1,10 +1,10 @@
 """The built-in sources `widths` and `widths-strips`: generated images in which the right kernel is known.
 
-A class is a pattern of 3x3 signs (strips: 5 in a row). In the domain "width w" its taps lie w cells apart, so that an
-operation must span 2 w + 1 cells (strips: 4 w + 1) to see it; copies of it lie anywhere among patterns of random signs
-whose taps are nearer to each other (those of width 1: single taps) and under noise. The number of taps, their strength
-and their noise are the same in all domains. Training and validation classes have the widths 1, 2 and 4; test classes,
-of other patterns, also 3 and 5: between and beyond.
+A class is a pattern of 3x3 signs (strips: 7 in a row); all classes have equally many of each sign. In the domain
+"width w" its taps lie w cells apart, so that an operation must span 2 w + 1 cells (strips: 6 w + 1) to see it whole;
+copies of it lie anywhere among patterns of random signs whose taps are nearer to each other (those of width 1: single
+taps) and under noise. The number of taps, their strength and their noise are the same in all domains. Training and
+validation classes have the widths 1, 2 and 4; test classes, of other patterns, also 3 and 5: between and beyond.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ SEEN = (1, 2, 4)
 """Widths of training and validation classes."""
 MEAN, STD = 0.5, 0.25
 """About what images have, in all domains."""
+STRIP = 8
+"""Height of a strip in pixels."""
 IMAGES = 24
 """Of each class."""
 
@@ -37,10 +39,10 @@ class Drawing:
 
     Args:
         flat: whether a pattern is a row, and every row of the image the same signal.
-        cells: side of the image in cells.
+        cells: side of the image in cells, of a strip its length.
         pixels: side of a cell in pixels.
         copies: of the class's pattern.
-        others: patterns of random signs.
+        others: patterns of the same signs in random places.
         strength: of a tap, in units of the brightness range.
         noise: standard deviation of a pixel, in the same units.
         patterns: number of training, validation and test patterns; no two are equal.
@@ -58,7 +60,7 @@ class Drawing:
     @property
     def taps(self) -> tuple[int, int]:
         """Rows and columns of a pattern."""
-        return (1, 5) if self.flat else (3, 3)
+        return (1, 7) if self.flat else (3, 3)
 
 
 def widths(drawing: Drawing, name: str = "widths", progress: Watch | None = None) -> Source:
@@ -93,10 +95,11 @@ def _widths_of(split: str) -> tuple[int, ...]:
 
 
 def _signs(bits: np.random.Generator, count: int, drawing: Drawing) -> NDArray[np.int64]:
-    """[count, rows, columns] of -1 and 1, none twice."""
+    """[count, rows, columns] of -1 and 1, none twice, all with equally many of each: brightness tells nothing."""
     size = drawing.taps[0] * drawing.taps[1]
-    chosen = bits.permutation(2**size)[:count]
-    return np.asarray(2 * ((chosen[:, None] >> np.arange(size)) & 1) - 1).reshape(count, *drawing.taps)
+    every = 2 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1) - 1
+    every = every[every.sum(1) == -1]
+    return np.asarray(every[bits.permutation(len(every))[:count]]).reshape(count, *drawing.taps)
 
 
 def _images(bits: np.random.Generator, pattern: NDArray[np.int64], width: int, drawing: Drawing) -> NDArray[np.uint8]:
@@ -107,10 +110,10 @@ def _images(bits: np.random.Generator, pattern: NDArray[np.int64], width: int, d
         for _ in range(drawing.copies):
             _paste(bits, image, pattern, width)
         for _ in range(drawing.others):
-            random = 2 * bits.integers(0, 2, drawing.taps) - 1
+            random = bits.permutation(pattern.ravel()).reshape(pattern.shape)
             _paste(bits, image, random, int(bits.integers(1, width)) if width > 1 else 0)
     cells = 0.5 + drawing.strength * np.clip(cells, -1, 1)
-    pixels = cells.repeat(drawing.pixels, 2).repeat(drawing.pixels * (drawing.cells // side), 1)
+    pixels = cells.repeat(drawing.pixels, 2).repeat(STRIP if drawing.flat else drawing.pixels, 1)
     pixels = pixels + drawing.noise * bits.standard_normal(pixels.shape)
     return np.asarray(np.round(255 * np.clip(pixels, 0, 1)), dtype=np.uint8)[:, None]
 
@@ -140,6 +143,6 @@ def _opened(
 SOURCE = {
     "widths": partial(_opened, "widths", Drawing()),
     "widths-strips": partial(
-        _opened, "widths-strips", Drawing(flat=True, cells=22, copies=2, others=3, patterns=(16, 6, 10))
+        _opened, "widths-strips", Drawing(flat=True, cells=32, copies=2, others=3, patterns=(16, 6, 10))
     ),
 }
