@@ -81,6 +81,12 @@ def test_adapt_begins_at_what_the_encoder_says(run, photos, metadarts, tmp_path)
 
 def test_a_run_of_tasks_own_architectures_has_no_one_cell(run, refused):
     assert "an architecture for each task, and so no one cell" in refused("derive", run)
+    assert "this run's are amortised" in refused("diagnose", run, "--tasks", 4)
+
+
+def test_its_report_shows_no_cell(run, metadarts):
+    assert metadarts("report", run).code == 0
+    assert "amortised alphas are an architecture for each task" in (run / "report.html").read_text()
 
 
 def test_a_run_that_is_told_domains_cannot_adapt_without(place, photos, metadarts, refused, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import FIXED, START_PREFIX, batched, group_of
+from metadarts.core.types import FIXED, START_PREFIX, alphas_of, batched, group_of, with_alphas
 from metadarts.inner import InnerLoop
 from metadarts.meta import MetaState, OuterLoop, meta_gradient, meta_step
 from metadarts.networks import ALPHA_STARTS
@@ -204,3 +204,21 @@ def test_tasks_without_a_domain_are_refused(pair):
 def test_options_out_of_range(name, options):
     with pytest.raises(ConfigError, match=rf"alphas\.{next(iter(options))}: expected"):
         ALPHA_STARTS[name](**options)
+
+
+def test_a_start_learns_where_the_inner_loop_moves_nothing(told):
+    learner, params = started(STARTS["amortised"])
+    still = InnerLoop(steps=1, weight_rate=0.0, alpha_rate=0.0)
+    assert not any(still.adapts(name) for name in params)
+    gradients = meta_gradient(learner, params, told, still).gradients
+    assert bool(gradients["start.alphas.normal"].any())
+
+
+def test_alphas_that_are_given_stay_as_they_are(told):
+    """What a study swaps between tasks is not moved by the encoder of its own task."""
+    learner, params = started(STARTS["amortised"])
+    own = batched(params, 2)
+    given = {name: table.flip(0) for name, table in alphas_of(learner.start(own, told)).items()}
+    swapped = learner.start(with_alphas(own, given), told)
+    for name, table in given.items():
+        assert torch.equal(swapped[f"alphas.{name}"], table)

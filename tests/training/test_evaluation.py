@@ -15,7 +15,7 @@ from metadarts.core.types import alphas_of, is_alpha
 from metadarts.tasks import Source
 from metadarts.training import evaluate_run
 from metadarts.training.build import held_out
-from metadarts.training.evaluation import evaluation_inner
+from metadarts.training.evaluation import by_domain, evaluation_inner
 
 ASKED = {
     "accuracy",
@@ -196,3 +196,11 @@ def test_a_checkpoint_of_another_network_is_refused(make, checkpoint, change, wo
 
 def test_its_own_checkpoint_is_taken(make, checkpoint):
     make({"tasks.ways": 2, "tasks.shots": 3}).check_params(checkpoint.params)
+
+
+def test_figures_by_domain():
+    found = by_domain(torch.tensor([1.0, 0.0, 0.5, 0.25]), ["a", "b", "a", "a"])
+    assert list(found) == ["a", "b"]
+    assert found["a"]["accuracy"] == pytest.approx(1.75 / 3)
+    assert found["b"] == {"accuracy": 0.0, "tasks": 1}  # of one task there is no interval, which JSON could not hold
+    assert found["a"]["interval95"] == pytest.approx(1.96 * torch.tensor([1.0, 0.5, 0.25]).std().item() / 3**0.5)
