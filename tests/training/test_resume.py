@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_a_crash_at_any_step_changes_no_bit(finished, make, folder, step, save_s
     assert validations_of(run) == validations_of(finished.run)
     assert run.load("best").facts == finished.run.load("best").facts
     assert run.is_finished
+
+
+@pytest.mark.parametrize("name", ["amortised", "per-domain"])
+def test_alphas_of_tasks_go_on_bit_for_bit(make, folder, source, name):
+    """Also what was taken from training tasks before the first step, and which domain a task has."""
+    classes = tuple(replace(entry, domain="ab"[number % 2]) for number, entry in enumerate(source.classes))
+    settings = {"alphas.name": name, "tasks.ways": 2, "inner.alpha_rate": 0.0}
+    settings |= {"alphas.width": 4, "alphas.scales": 2} if name == "amortised" else {}
+    experiment = make(settings, replace(source, classes=classes))
+    whole, stopped = folder(experiment, "whole"), folder(experiment, "stopped")
+    expected = search(experiment, whole)
+    with pytest.raises(Crash):
+        search(experiment, stopped, crash_at(3))
+    assert same_state(search(experiment, RunFolder.open(stopped.path)), expected)
+    fresh = experiment.fresh_state().params
+    moved = [key for key in fresh if not torch.equal(fresh[key], expected.params[key])]
+    assert any(key.startswith("start.alphas.") for key in moved)
+    assert not any(key.startswith("start.fixed.") for key in moved)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
