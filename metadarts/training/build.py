@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,10 +86,13 @@ class Experiment:
     def fresh_state(self) -> MetaState:
         """The state before the first outer step."""
         params = {name: t.to(self.device) for name, t in self.network.init(self.key.child("init")).items()}
-        sampler, key = self.sampler("train"), self.key.child("prepare")
-        batches = (sampler.sample(key, 1, number).to(self.device) for number in range(PREPARED))
-        params = self.network.prepared(params, batches)
+        params = self.network.prepared(params, self._prepared())
         return MetaState.create(params, task_names(params), self.config.inner, self.config.outer)
+
+    def _prepared(self) -> Iterator[TaskBatch]:
+        """Training tasks that a start of the alphas may look at before the first step, drawn when asked for."""
+        sampler, key = self.sampler("train"), self.key.child("prepare")
+        yield from (sampler.sample(key, 1, number).to(self.device) for number in range(PREPARED))
 
     def of_checkpoint(self, checkpoint: Checkpoint) -> Experiment:
         """The experiment with the network of ``checkpoint``, without the candidates that the run dropped.
