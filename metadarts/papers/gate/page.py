@@ -30,8 +30,8 @@ def as_markdown(found: Gate) -> str:
         "components are mean products of independent measurements. Only the rows with an x can be gained by choosing.",
         "## What choosing gains",
         _gains(found).markdown(),
-        "Chosen on one half of the data and measured on the other. The last row holds if interactions are normally "
-        "distributed, and all operations equally good on average.",
+        "Chosen on one half of the data and measured on the other. The last row is a bound: of normally distributed "
+        "interactions, with all operations equally good on average.",
         "## Accuracy of each operation, %",
         _accuracies(found).markdown(),
     ]
@@ -54,7 +54,8 @@ def _measured(found: Gate) -> str:
     return (
         f"Measured on {facts['tasks']} {facts['split']} tasks of each domain ({facts['source']}, {facts['ways']}-way "
         f"{facts['shots']}-shot, {facts['queries']} queries per class, two draws of images), each operation trained "
-        f"alone {facts['seeds']} times for {facts['steps']} steps in each domain; 95 % intervals over tasks."
+        f"alone {facts['seeds']} times for {facts['steps']} steps in each domain; 95 % intervals over tasks and "
+        "trainings."
     )
 
 
