@@ -1,13 +1,16 @@
-"""Architectures of tasks where tasks differ: shared, amortised and per-domain alphas at equal steps.
+"""Architectures of tasks where tasks differ: where the alphas of a task start, at equal steps.
 
     python -m benchmarks.families widths --seeds 3 --steps 600 --jobs 2
     python -m benchmarks.families mixture --data-root DATA --seeds 3 --steps 600 --jobs 2
+    python -m benchmarks.families unseen --data-root DATA --seeds 3 --steps 600 --jobs 2
 
-A row is one search in a process of one thread, all with the same episodes and settings but for ``alphas.name``. Every
-row is measured on the same tasks of each domain: with its alphas; with its alphas of another domain's tasks ("swapped";
-a shared start has one set, so nothing changes); and with each task's cell cut out, its weights inherited. Rows lie in
-runs/families, named after all that they depend on, so a study that stopped goes on; the table is
-benchmarks/results/families-NAME.{json,md}. DATA holds omniglot_28_u8.npz and a folder cifar100.
+A row is one search in a process of one thread, all with the same episodes and settings but for ``alphas``. Every row is
+measured on the same tasks of each domain: with its alphas; with its alphas of another domain's tasks ("swapped"); and
+with each task's cell cut out, its weights inherited. An arm "alone D" sees domain D only, in as many training tasks as
+the other arms see of D: architecture and all weights are its own. Rows lie in runs/families, named after all that they
+depend on, so a study that stopped goes on; --arms chooses some. The table of all rows of this size is
+benchmarks/results/families-NAME.{json,md}, the picture docs/families-NAME.png. DATA holds omniglot_28_u8.npz and the
+folder cifar100.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from metadarts.core.rng import Key
@@ -32,8 +36,6 @@ from metadarts.inner import adapt
 from metadarts.networks import Learner
 from metadarts.papers.gate.study import weights_of
 from metadarts.spaces import Genotype
-from metadarts.stats import Estimate, Table
-from metadarts.stats.bootstrap import estimate, paired
 from metadarts.store.files import write_atomically
 from metadarts.tasks import EpisodeSampler, Source
 from metadarts.training import Config, RunFolder, open_run, search, with_settings
@@ -42,9 +44,18 @@ from metadarts.training.environment import describe
 from metadarts.training.evaluation import evaluation_inner
 from metadarts.training.open_run import data_settings
 
+from .families_page import draw, table
+
 RESULTS = Path(__file__).resolve().parent / "results"
-STARTS = ("shared", "amortised", "per-domain")
+PICTURES = RESULTS.parents[1] / "docs"
+STARTS: dict[str, dict[str, Any]] = {
+    **{name: {"alphas.name": name} for name in ("shared", "amortised", "per-domain")},
+    **{f"choice {cells}": {"alphas.name": "choice", "alphas.cells": cells} for cells in (2, 4, 8)},
+}
+"""Arm -> its settings."""
 AT_ONCE = 10
+SIZE, CHANNELS = 32, 3
+"""The form that a mixture's images have here."""
 COMMON: dict[str, Any] = {
     "tasks.shots": 5, "tasks.queries": 5, "tasks.train_ways": 8, "model.head": "prototype", "space.none": False,
     "relaxation.name": "annealed", "relaxation.begin": 0.15, "relaxation.finish": 0.6, "relaxation.end": 0.05,
@@ -52,14 +63,33 @@ COMMON: dict[str, Any] = {
     "outer.alpha_rate": 0.03, "outer.alpha_warmup": 0.05, "outer.weight_rate": 3e-3, "outer.final": 0.02,
     "training.tasks": 6, "training.validations": 3, "training.validation_tasks": 60,
 }  # fmt: skip
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "widths": ("widths", {"macro.stem": [16], "macro.channels": 8, "space.nodes": 1}),
-    "mixture": (
-        "mixture:omniglot=.,cifar-fs=cifar100,glyphs",
-        {"tasks.shots": 3, "space.nodes": 2, "macro.channels": 16, "training.tasks": 3},
+SOURCES = {"omniglot": "omniglot", "cifar-fs": "cifar-fs=cifar100", "glyphs": "glyphs"}
+"""Domain of the mixture -> its source, below the root of the data."""
+MIXED: dict[str, Any] = {"tasks.shots": 3, "space.nodes": 2, "macro.channels": 16, "training.tasks": 3}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tasks of one kind.
+
+    Args:
+        source: its name.
+        settings: besides `COMMON`.
+        arms: what is compared on it.
+    """
+
+    source: str
+    settings: dict[str, Any]
+    arms: tuple[str, ...]
+
+
+FAMILIES = {
+    "widths": Family("widths", {"macro.stem": [16], "macro.channels": 8, "space.nodes": 1}, tuple(STARTS)),
+    "mixture": Family(
+        "mixture:omniglot=.,cifar-fs=cifar100,glyphs", MIXED, (*STARTS, *(f"alone {name}" for name in SOURCES))
     ),
+    "unseen": Family("mixture:omniglot=.,cifar-fs=cifar100,-glyphs", MIXED, ("shared", "amortised")),
 }
-"""Family -> the name of its source, and settings besides `COMMON`."""
 
 
 @dataclass(frozen=True)
@@ -68,42 +98,63 @@ class Job:
 
     Args:
         family: a key of `FAMILIES`.
-        start: of the alphas.
+        arm: a key of `STARTS`, or "alone DOMAIN".
         seed: of the run.
         steps: meta-steps.
         tasks: tasks of each domain that it is measured on.
         data_root: where the data lie; empty for built-in ones.
+        split: of those tasks; settings are chosen on "val".
     """
 
     family: str
-    start: str
+    arm: str
     seed: int
     steps: int
     tasks: int
     data_root: str = ""
+    split: str = "test"
+
+    @property
+    def alone(self) -> str:
+        """The one domain that it sees; empty for all."""
+        return self.arm.removeprefix("alone ") if self.arm.startswith("alone ") else ""
+
+    def settings(self) -> dict[str, Any]:
+        """All that it depends on, but where the data lie."""
+        family = FAMILIES[self.family]
+        own = {"alphas.name": "shared"} if self.alone else STARTS[self.arm]
+        steps = self.steps // len(SOURCES) if self.alone else self.steps
+        return {**COMMON, **family.settings, **own, "training.meta_steps": steps, "training.seed": self.seed}
 
     def config(self) -> Config:
         """Its configuration."""
-        source, more = FAMILIES[self.family]
         root = Path(self.data_root) if self.data_root else None
-        fixed = {"alphas.name": self.start, "training.meta_steps": self.steps, "training.seed": self.seed}
-        return with_settings(Config(), COMMON | more | fixed | data_settings(source, root)).check()
+        source = SOURCES[self.alone] if self.alone else FAMILIES[self.family].source
+        if self.alone:
+            source, _, place = source.partition("=")
+            root = None if root is None or source == "glyphs" else root / place
+        more = {"tasks.size": SIZE, "tasks.channels": CHANNELS} if self.alone else {}
+        return with_settings(Config(), self.settings() | more | data_settings(source, root)).check()
 
     @property
     def place(self) -> Path:
         """The folder of its run."""
-        source, more = FAMILIES[self.family]
-        facts = {**asdict(self), "settings": {**COMMON, **more}, "source": source}
+        facts = {"tasks": self.tasks, "split": self.split, "source": FAMILIES[self.family].source, **self.settings()}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-        return Path("runs/families") / f"{self.family}-{self.start}-{self.seed}-{digest}"
+        return Path("runs/families") / f"{self.family}-{self.arm.replace(' ', '-')}-{self.seed}-{digest}"
 
 
-def run(job: Job) -> dict[str, Any]:
-    """Search, or go on with the search, and measure."""
+def done(job: Job) -> dict[str, Any] | None:
+    """Its row, if there is one."""
     row = job.place / "row.json"
-    if row.is_file():
-        found: dict[str, Any] = json.loads(row.read_text())
-        return found
+    found: dict[str, Any] | None = json.loads(row.read_text()) if row.is_file() else None
+    return found
+
+
+def run(job: Job) -> None:
+    """Search, or go on with the search, and measure."""
+    if done(job):
+        return
     torch.set_num_threads(1)
     experiment, begun = build(job.config()), time.monotonic()
     folder = RunFolder(job.place)
@@ -112,27 +163,27 @@ def run(job: Job) -> dict[str, Any]:
     search(experiment, folder)
     seconds = time.monotonic() - begun
     opened = open_run(job.place, checkpoint="last")
-    measured = measure(experiment, opened.checkpoint.params, job.tasks)
-    found = {"job": asdict(job), "seconds": seconds, "environment": describe("cpu"), "domains": measured}
-    write_atomically(row, json.dumps(found).encode())
-    return found
+    measured = measure(experiment, opened.checkpoint.params, job)
+    facts = {**asdict(job), "data_root": ""}  # a path says nothing elsewhere
+    found = {"job": facts, "seconds": seconds, "environment": describe("cpu"), "domains": measured}
+    write_atomically(job.place / "row.json", json.dumps(found).encode())
 
 
-def measure(experiment: Experiment, params: Params, tasks: int) -> dict[str, dict[str, Any]]:
-    """domain -> accuracies of its test tasks, by what their alphas were; and the most frequent operations."""
+def measure(experiment: Experiment, params: Params, job: Job) -> dict[str, dict[str, Any]]:
+    """domain -> accuracies of its tasks, by what their alphas were; and the cells of the tasks."""
     source = experiment.source
     assert isinstance(source, Source)
     config = experiment.config
     told = config.alphas.name != "per-domain"  # an oracle knows the domains that it was trained in
-    domains = [name for name in source.domain_classes("test") if told or name in source.domain_classes("train")]
+    domains = [name for name in source.domain_classes(job.split) if told or name in source.domain_classes("train")]
     found: dict[str, dict[str, Any]] = {name: {"own": [], "swapped": [], "cell": [], "cells": []} for name in domains}
-    for first in range(0, tasks, AT_ONCE):
+    for first in range(0, job.tasks, AT_ONCE):
         batches, starts = {}, {}
         for name in domains:
-            sampler = EpisodeSampler(
-                source, "test", config.tasks.ways, config.tasks.shots, config.evaluate.queries, name
-            )
-            batches[name] = sampler.sample(Key.from_seed(0).child("families", name), AT_ONCE, first)
+            of = config.tasks
+            sampler = EpisodeSampler(source, job.split, of.ways, of.shots, config.evaluate.queries, name)
+            key = Key.from_seed(0).child("families", name or job.alone)  # the classes of one domain: the same tasks
+            batches[name] = sampler.sample(key, AT_ONCE, first)
             with torch.no_grad():
                 starts[name] = experiment.learner.start(batched(params, AT_ONCE), batches[name])
         for place, name in enumerate(domains):
@@ -144,7 +195,7 @@ def measure(experiment: Experiment, params: Params, tasks: int) -> dict[str, dic
             fixed = replace(experiment.learner, weights=weights_of(experiment.network.space, cells))
             row["cell"] += _adapted(experiment, fixed, batch, params, alphas_of(starts[name]))
             row["cells"] += [str(cell) for cell in cells]
-    return found
+    return {name or job.alone: row for name, row in found.items()}
 
 
 def _adapted(experiment: Experiment, learner: Learner, batch: TaskBatch, params: Params, alphas: Params) -> list[float]:
@@ -165,72 +216,50 @@ def _cells(experiment: Experiment, alphas: Params) -> list[Genotype]:
     ]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Accuracies by domain and start, and the differences that matter, with intervals over seeds and tasks."""
-    found: dict[str, dict[str, list[list[float]]]] = {}
-    names: list[str] = []
-    for row in rows:
-        for domain, values in row["domains"].items():
-            names += [domain] if domain not in names else []
-            for kind in ("own", "swapped", "cell"):
-                found.setdefault(f"{row['job']['start']} {kind}", {}).setdefault(domain, []).append(values[kind])
-    key = Key.from_seed(0).child("families")
-    lines = []
-    for name, by_domain in found.items():
-        if name == "shared swapped":
-            continue
-        lines.append((name, *(_percent(estimate(_array(by_domain[d]), key)) if d in by_domain else "" for d in names)))
-    for first, second in (
-        ("amortised own", "shared own"), ("per-domain own", "shared own"), ("amortised swapped", "amortised own"),
-        ("amortised cell", "amortised own"), ("amortised cell", "shared cell"),
-    ):  # fmt: skip
-        if first in found and second in found:
-            cells = []
-            for domain in names:
-                pair = found[first].get(domain), found[second].get(domain)
-                cells.append("" if None in pair else _percent(paired(_array(pair[0]), _array(pair[1]), key), "+"))
-            lines.append((f"{first} - {second}", *cells))
-    return Table(("accuracy, % (95 % interval)", *names), lines).markdown()
-
-
-def _array(values: Any) -> Any:
-    return torch.tensor(values, dtype=torch.float64).numpy()
-
-
-def _percent(found: Estimate, sign: str = "") -> str:
-    return found.scaled(100).text(1, sign)
-
-
 def main() -> None:
     """One job (--job), or a study whose jobs are processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("--arms", nargs="*", help="default: all of the family")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--tasks", type=int, default=100, help="test tasks of each domain")
+    parser.add_argument("--tasks", type=int, default=100, help="of each domain that a row is measured on")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="val: to choose settings")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--data-root", default="")
-    parser.add_argument("--job", nargs=2, metavar=("START", "SEED"))
+    parser.add_argument("--job", nargs=2, metavar=("ARM", "SEED"))
     given = parser.parse_args()
     root = str(Path(given.data_root).resolve()) if given.data_root else ""
+
+    def job(arm: str, seed: int) -> Job:
+        return Job(given.family, arm, seed, given.steps, given.tasks, root, given.split)
+
     if given.job:
-        run(Job(given.family, given.job[0], int(given.job[1]), given.steps, given.tasks, root))
+        run(job(given.job[0], int(given.job[1])))
         return
-    jobs = [Job(given.family, start, seed, given.steps, given.tasks, root) for seed in range(given.seeds)
-            for start in STARTS]  # fmt: skip
+    arms = FAMILIES[given.family].arms
 
     def carried_out(job: Job) -> None:
         words = [sys.executable, "-m", "benchmarks.families", job.family, "--steps", str(job.steps), "--tasks",
-                 str(job.tasks), "--data-root", job.data_root, "--job", job.start, str(job.seed)]  # fmt: skip
-        subprocess.run(words, check=True)
-        print(f"{job.start} seed {job.seed}: {run(job)['seconds']:.0f} s", flush=True)
+                 str(job.tasks), "--data-root", job.data_root, "--split", job.split, "--job", job.arm,
+                 str(job.seed)]  # fmt: skip
+        if not done(job):
+            subprocess.run(words, check=True)
+        found = done(job)
+        assert found
+        shares = ", ".join(f"{name} {100 * np.mean(row['own']):.1f}" for name, row in found["domains"].items())
+        print(f"{job.arm} seed {job.seed}: {found['seconds']:.0f} s; {shares}", flush=True)
 
     with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(carried_out, jobs))
-    rows = [run(job) for job in jobs]
+        list(pool.map(carried_out, [job(arm, seed) for seed in range(given.seeds) for arm in given.arms or arms]))
+    rows = [row for seed in range(given.seeds) for arm in arms if (row := done(job(arm, seed)))]
     page = table(rows)
+    if given.split == "val":
+        print(page)
+        return
     write_atomically(RESULTS / f"families-{given.family}.json", (json.dumps(rows) + "\n").encode())
     write_atomically(RESULTS / f"families-{given.family}.md", f"{page}\n".encode())
+    draw(rows, PICTURES / f"families-{given.family}.png")
     print(page)
 
 

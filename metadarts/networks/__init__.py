@@ -2,6 +2,7 @@
 
 from .alpha_starts import ALPHA_STARTS as ALPHA_STARTS
 from .alpha_starts import AlphaStart as AlphaStart
+from .alpha_starts import AlphaStartContext as AlphaStartContext
 from .blocks import IMAGE as IMAGE
 from .blocks import Block as Block
 from .blocks import BlockFolding as BlockFolding

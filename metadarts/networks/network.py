@@ -31,7 +31,7 @@ from metadarts.operations import OPERATIONS, Map, Operation, Shapes, Statistics,
 from metadarts.relaxations import CLOSED, DEFAULT_RELAXATION, Relaxation, is_sparse, zeros_learn
 from metadarts.spaces import Decision, Genotype, Kept, SearchSpace
 
-from .alpha_starts import DEFAULT_START, AlphaStart, Context
+from .alpha_starts import DEFAULT_START, AlphaStart, AlphaStartContext
 from .blocks import IMAGE, Block, BlockFolding, Mixing, Stem
 from .cell import CellBlock, Cells, is_preprocess, split_candidate
 from .structure import NetworkSpec, Structure
@@ -167,7 +167,7 @@ class Network:
         Args:
             params: shared parameters on the task axis, [T, ...].
         """
-        found = self.start.alphas(Context(alphas_of(params), _own(params), batch, at))
+        found = self.start.alphas(AlphaStartContext(alphas_of(params), _own(params), batch, at))
         return {ALPHA_PREFIX + name: table for name, table in found.items()}
 
     def prepared(self, params: Params, batches: Iterable[TaskBatch]) -> Params:

@@ -1,14 +1,15 @@
 """Conformance suites: a new part provides its reference and inherits the tests.
 
-There are suites for fused operators, update rules, operations of an edge, relaxations, search spaces, outer rules,
-costs, sources and selection rules; `ENGINES` has reference inner loops for the batched one. They do not need pytest: a
-check raises AssertionError and says what differs, where, and by how much.
+There are suites for fused operators, update rules, operations of an edge, relaxations, starts of the alphas, search
+spaces, outer rules, costs, sources and selection rules; `ENGINES` has reference inner loops for the batched one. They
+do not need pytest: a check raises AssertionError and says what differs, where, and by how much.
 
 >>> check_op(my_fast_op, my_plain_torch_op, [OpCase("odd sizes", {"x": (3, 5, 7, 2)})])
 """
 
 from ._close import check_close as check_close
 from ._close import check_params_close as check_params_close
+from .alphastarts import check_alpha_start as check_alpha_start
 from .costs import check_cost as check_cost
 from .differences import Difference as Difference
 from .differences import clean_difference as clean_difference

@@ -1,4 +1,4 @@
-"""Seven files outside the package pass its conformance suites, and its verbs take them, without one edit of it.
+"""Eight files outside the package pass its conformance suites, and its verbs take them, without one edit of it.
 
 The verbs: search and search --resume, evaluate, derive, adapt, export; predict answers from the exported file.
 """
@@ -24,6 +24,7 @@ from metadarts.core.errors import ConfigError, MetadartsError
 from metadarts.operations import OPERATIONS
 from metadarts.predictor import Archive
 from metadarts.testing import (
+    check_alpha_start,
     check_cost,
     check_meta_rule,
     check_operation,
@@ -70,6 +71,11 @@ def test_the_relaxation_conforms():
 
 def test_the_space_and_its_macro_network_conform():
     check_space(module("pairs").SPACE(), WITH_OWN)
+
+
+def test_the_start_of_the_alphas_conforms():
+    check_alpha_start(module("brightness").ALPHAS())
+    check_alpha_start(module("brightness").ALPHAS(), channels=3, domains=0)
 
 
 def test_the_outer_rule_conforms():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metadarts.core.rng import Key
-from metadarts.core.types import Params, TaskBatch
+from metadarts.core.types import Params, Stage, TaskBatch
 from metadarts.inner import InnerLoop, adapt
 from metadarts.networks import Learner
 from metadarts.testing import generic_params, random_tasks, tiny_learner
@@ -46,15 +46,23 @@ def shared() -> tuple[Learner, Params]:
 
 @pytest.fixture(scope="session")
 def query_losses() -> Losses:
-    """(learner, params, batch, inner, rates) -> losses [T] after the inner loop; parameters without a task axis."""
+    """(learner, params, batch, inner, rates, progress) -> losses [T] after the inner loop; parameters without a task
+    axis."""
 
     def losses(
-        learner: Learner, params: Params, batch: TaskBatch, inner: InnerLoop, rates: Params | None = None
+        learner: Learner,
+        params: Params,
+        batch: TaskBatch,
+        inner: InnerLoop,
+        rates: Params | None = None,
+        progress: float = 1.0,
     ) -> Tensor:
+        at = Stage(0, inner.steps, progress)
         own = {name: tensor.expand(batch.tasks, *tensor.shape) for name, tensor in params.items()}
         own_rates = None if rates is None else {name: t.expand(batch.tasks, *t.shape) for name, t in rates.items()}
-        adapted = adapt(learner.support_loss, learner.start(own, batch), batch, inner, rates=own_rates)
-        return learner.query_loss(adapted.params, batch)[0]
+        start = learner.start(own, batch, at)
+        adapted = adapt(learner.support_loss, start, batch, inner, rates=own_rates, progress=progress)
+        return learner.query_loss(adapted.params, batch, at.at(inner.steps))[0]
 
     return losses
 

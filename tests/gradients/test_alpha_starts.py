@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from metadarts.core.errors import ConfigError, NumericsError
 from metadarts.core.rng import Key
-from metadarts.core.types import FIXED, START_PREFIX, alphas_of, batched, group_of, with_alphas
+from metadarts.core.types import FIXED, START_PREFIX, Stage, alphas_of, batched, group_of, with_alphas
 from metadarts.inner import InnerLoop
 from metadarts.meta import MetaState, OuterLoop, meta_gradient, meta_step
 from metadarts.networks import ALPHA_STARTS
-from metadarts.testing import ENGINES, check_params_close, error_along, generic_params, random_tasks, tiny_learner
+from metadarts.testing import (
+    ENGINES,
+    check_alpha_start,
+    check_params_close,
+    error_along,
+    generic_params,
+    random_tasks,
+    tiny_learner,
+)
 from metadarts.training.build import task_names
 
 INNER = InnerLoop(steps=2, weight_rate=0.05, alpha_rate=2.0)
 STARTS = {
     "amortised": ALPHA_STARTS["amortised"](width=5, scales=2, filters=3),
+    "choice": ALPHA_STARTS["choice"](cells=3, width=5, scales=2, filters=3),
     "per-domain": ALPHA_STARTS["per-domain"](domains=("a", "b", "c")),
 }
+ENCODERS = ("amortised", "choice")
+SOFT = 0.3
+"""Progress at which a choice of cells is not fixed yet."""
 
 
 def is_fixed(name):
@@ -51,10 +63,10 @@ def told(pair):
 @pytest.mark.parametrize("name", STARTS)
 def test_exact_meta_gradient_equals_central_differences(told, query_losses, name, head, bn):
     learner, params = started(STARTS[name], head, bn)
-    gradients = meta_gradient(learner, params, told, INNER).gradients
+    gradients = meta_gradient(learner, params, told, INNER, progress=SOFT).gradients
 
     def loss(point):
-        return query_losses(learner, point, told, INNER).mean()
+        return query_losses(learner, point, told, INNER, progress=SOFT).mean()
 
     own = [name for name in params if group_of(name) == "start" and not is_fixed(name)]
     assert own
@@ -62,9 +74,80 @@ def test_exact_meta_gradient_equals_central_differences(told, query_losses, name
     assert error_along(loss, gradients, params, [name for name in params if group_of(name) != "start"]) < 1e-6
 
 
-def test_every_parameter_of_the_encoder_but_the_fixed_has_a_gradient(told):
-    learner, params = started(STARTS["amortised"])
-    gradients = meta_gradient(learner, params, told, INNER).gradients
+@pytest.mark.parametrize("start", [*STARTS.values(), ALPHA_STARTS["shared"]()], ids=[*STARTS, "shared"])
+def test_each_conforms(start):
+    check_alpha_start(start)
+
+
+@dataclass(frozen=True)
+class Broken(type(STARTS["per-domain"])):
+    """A start with one fault."""
+
+    fault: str = ""
+
+    def init(self, name, shape, key):
+        return torch.randn(shape) if self.fault == "init" else super().init(name, shape, key)
+
+    def shapes(self, decisions, channels):
+        return super().shapes(decisions, channels) | ({"fixed.a": (1,)} if self.fault == "fixed" else {})
+
+    def prepare(self, own, batches):
+        return {"alphas.normal": torch.zeros(1)} if self.fault == "prepare" else {}
+
+    def alphas(self, seen):
+        found = super().alphas(seen)
+        change = {
+            "tasks": lambda table: table + table.mean(0),
+            "order": lambda table: table + seen.batch.support_images[:, 0].mean((1, 2, 3))[:, None, None],
+            "progress": lambda table: table * (2.0 if isinstance(seen.at.progress, torch.Tensor) else 1.0),
+            "derivative": lambda table: table + (2.0 * table).detach().sin(),
+            "second": _OnlyOnce.apply,
+            "fixed": lambda table: table * seen.own["fixed.a"][:, :, None],
+            "shape": lambda table: table[:, :1],
+            "dtype": lambda table: table.float(),
+        }.get(self.fault, lambda table: table)
+        return {name: change(table) for name, table in found.items()}
+
+
+class _OnlyOnce(torch.autograd.Function):
+    """x^2 whose derivative is taken for a constant: first order passed off as exact."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * 2.0 * x.detach()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("init", "the same values for the same key"),
+        ("prepare", "expected fixed parameters"),
+        ("tasks", "the same for a task alone"),
+        ("order", "another order of the support images"),
+        ("progress", "a device's progress"),
+        ("derivative", "derivatives at"),
+        ("second", "derivatives at"),
+        ("fixed", "a fixed parameter has a gradient"),
+        ("shape", "alphas normal: expected"),
+        ("dtype", "alphas normal: expected"),
+    ],
+)
+def test_a_broken_one_does_not_conform(fault, message):
+    check_alpha_start(Broken(("a", "b", "c")))
+    with pytest.raises(AssertionError, match=message):
+        check_alpha_start(Broken(("a", "b", "c"), fault))
+
+
+@pytest.mark.parametrize("start", ENCODERS)
+def test_every_parameter_of_the_encoder_but_the_fixed_has_a_gradient(told, start):
+    learner, params = started(STARTS[start])
+    gradients = meta_gradient(learner, params, told, INNER, progress=SOFT).gradients
     for name in params:
         if group_of(name) == "start":
             assert bool(gradients[name].any()) != is_fixed(name), name
@@ -122,15 +205,16 @@ def test_images_too_small_for_the_scales(told):
 def test_engines_agree(told, name, order):
     learner, params = started(STARTS[name])
     inner = replace(INNER, order=order)
-    expected = meta_gradient(learner, params, told, inner)
+    expected = meta_gradient(learner, params, told, inner, progress=SOFT)
     for found in (
-        meta_gradient(learner, params, told, inner, engine=ENGINES["loop"]),
-        meta_gradient(learner, params, told, inner, engine=ENGINES["higher"]),
-        meta_gradient(learner, params, told, inner, micro_batch=1),
+        meta_gradient(learner, params, told, inner, engine=ENGINES["loop"], progress=SOFT),
+        meta_gradient(learner, params, told, inner, engine=ENGINES["higher"], progress=SOFT),
+        meta_gradient(learner, params, told, inner, micro_batch=1, progress=SOFT),
+        meta_gradient(learner, params, told, inner, progress=torch.tensor(SOFT)),
     ):
         check_params_close(found.gradients, expected.gradients, 1e-9)
         torch.testing.assert_close(found.losses, expected.losses, rtol=1e-9, atol=0.0)
-    recomputed = meta_gradient(learner, params, told, replace(inner, checkpoint=2))
+    recomputed = meta_gradient(learner, params, told, replace(inner, checkpoint=2), progress=SOFT)
     assert all(torch.equal(recomputed.gradients[name], grad) for name, grad in expected.gradients.items())
 
 
@@ -146,11 +230,13 @@ def test_a_fresh_start_is_the_shared_one(told, name):
         torch.testing.assert_close(found[key], tensor)
 
 
-def test_tasks_of_one_batch_do_not_see_each_other(told):
-    learner, params = started(STARTS["amortised"])
-    together = learner.start(batched(params, 2), told)
+@pytest.mark.parametrize("start", ENCODERS)
+def test_tasks_of_one_batch_do_not_see_each_other(told, start):
+    learner, params = started(STARTS[start])
+    at = Stage(progress=SOFT)
+    together = learner.start(batched(params, 2), told, at)
     for task in range(2):
-        alone = learner.start(batched(params, 1), told.task(task))
+        alone = learner.start(batched(params, 1), told.task(task), at)
         for name, tensor in alone.items():
             torch.testing.assert_close(together[name][task : task + 1], tensor, rtol=1e-9, atol=1e-12)
     assert not torch.allclose(*together["alphas.normal"])
@@ -197,9 +283,41 @@ def test_tasks_without_a_domain_are_refused(pair):
         learner.start(batched(params, 2), pair)
 
 
+@pytest.mark.parametrize("progress", [0.5, 1.0, torch.tensor(0.7)])
+def test_a_fixed_choice_is_one_of_at_most_k_tables(told, progress):
+    """And its tables learn on, its encoder does not."""
+    learner, params = started(STARTS["choice"])
+    at = Stage(progress=progress)
+    batches = [replace(random_tasks(Key.from_seed(seed), tasks=2), domain=told.domain) for seed in range(12)]
+    found = [learner.start(batched(params, 2), batch, at)["alphas.normal"] for batch in batches]
+    tables = params["alphas.normal"] + params["start.alphas.normal"]
+    chosen = set()
+    for alphas in torch.cat(found):
+        distances = (tables - alphas).abs().flatten(1).amax(1)
+        assert distances.min() < 1e-12
+        chosen.add(int(distances.argmin()))
+    assert len(chosen) > 1
+    gradients = meta_gradient(learner, params, batches[0], INNER, progress=progress).gradients
+    assert bool(gradients["start.alphas.normal"].any())
+    assert not any(bool(gradients[f"start.{name}"].any()) for name in ("alphas.choice-of-cell", "class.weight"))
+
+
+def test_one_cell_to_choose_is_the_shared_one(told):
+    learner, params = started(ALPHA_STARTS["choice"](cells=1, width=5, scales=2, filters=3))
+    first, second = learner.start(batched(params, 2), told, Stage(progress=SOFT))["alphas.normal"]
+    torch.testing.assert_close(first, second)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("amortised", {"width": 0}), ("amortised", {"scales": 0}), ("per-domain", {"domains": ("a", "a")})],
+    [
+        ("amortised", {"width": 0}),
+        ("amortised", {"scales": 0}),
+        ("choice", {"cells": 0}),
+        ("choice", {"end": 0.0}),
+        ("choice", {"end": 0.1, "begin": 0.5, "finish": 0.5}),
+        ("per-domain", {"domains": ("a", "a")}),
+    ],
 )
 def test_options_out_of_range(name, options):
     with pytest.raises(ConfigError, match=rf"alphas\.{next(iter(options))}: expected"):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from metadarts.core.variants import Variants, collect
 
 from ._types import AlphaStart as AlphaStart
-from ._types import Context as Context
+from ._types import AlphaStartContext as AlphaStartContext
 from .shared import Shared
 
 ALPHA_STARTS: Variants[Callable[..., AlphaStart]] = collect(__name__, "ALPHAS", "start of the alphas")

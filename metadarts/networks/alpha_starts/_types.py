@@ -15,7 +15,7 @@ from metadarts.spaces import Decision
 
 
 @dataclass(frozen=True)
-class Context:
+class AlphaStartContext:
     """What a start may read.
 
     Args:
@@ -55,6 +55,6 @@ class AlphaStart(Protocol):
         """
         ...
 
-    def alphas(self, seen: Context) -> Params:
+    def alphas(self, seen: AlphaStartContext) -> Params:
         """decision -> [T, rows, candidates], differentiable in ``seen.shared`` and ``seen.own``."""
         ...

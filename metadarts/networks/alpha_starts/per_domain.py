@@ -14,7 +14,7 @@ from metadarts.core.types import ALPHA_PREFIX, Params, TaskBatch
 from metadarts.operations import Shapes
 from metadarts.spaces import Decision
 
-from ._types import Context
+from ._types import AlphaStartContext
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PerDomain:
     def prepare(self, own: Params, batches: Iterable[TaskBatch]) -> Params:
         return {}
 
-    def alphas(self, seen: Context) -> Params:
+    def alphas(self, seen: AlphaStartContext) -> Params:
         domain = seen.batch.domain
         if domain is None:
             raise ConfigError(

@@ -12,7 +12,7 @@ from metadarts.core.types import Params, TaskBatch
 from metadarts.operations import Shapes
 from metadarts.spaces import Decision
 
-from ._types import Context
+from ._types import AlphaStartContext
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Shared:
     def prepare(self, own: Params, batches: Iterable[TaskBatch]) -> Params:
         return {}
 
-    def alphas(self, seen: Context) -> Params:
+    def alphas(self, seen: AlphaStartContext) -> Params:
         return seen.shared
 
 

@@ -1,0 +1,88 @@
+"""Tasks choose one of at most K cells by their support sets; the cells are learnt with the choice.
+
+alphas_i = shared alphas + sum_k p_k(S_i) table_k. The choice p = softmax(logits / T) commits over the run: T falls, and
+from ``finish`` on a task has exactly one of the K tables, so that no more than K cells are left.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metadarts.core.errors import ConfigError
+from metadarts.core.rng import Key
+from metadarts.core.types import ALPHA_PREFIX, Params
+from metadarts.operations import Shapes
+from metadarts.relaxations.annealed import Annealed
+from metadarts.spaces import Decision
+
+from ._encoder import Encoder
+from ._types import AlphaStartContext
+
+LOGITS = f"{ALPHA_PREFIX}choice-of-cell"
+"""They move as alphas do."""
+
+
+@dataclass(frozen=True)
+class CellChoice(Encoder):
+    """At first all tables are 0, and tasks differ in what they would choose.
+
+    Args:
+        cells: K, the most cells at the end.
+        begin, finish: fractions of the run between which the temperature of the choice falls from 1 to ``end``. After
+            that the choice is fixed: neither the encoder nor the logits learn, the tables do.
+        end: temperature at ``finish``.
+
+    Raises:
+        ConfigError: for numbers below 1, temperatures of 0 or less, or shares out of order.
+    """
+
+    cells: int = 4
+    begin: float = 0.1
+    finish: float = 0.5
+    end: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cells < 1:
+            raise ConfigError(f"alphas.cells: expected at least 1, got {self.cells}")
+        if not (self.end > 0.0 and 0.0 <= self.begin < self.finish <= 1.0):
+            raise ConfigError(
+                "alphas.end, alphas.begin, alphas.finish: expected 0 < end and 0 <= begin < finish <= 1, got "
+                f"{self.end}, {self.begin} and {self.finish}"
+            )
+
+    @property
+    def _annealed(self) -> Annealed:
+        return Annealed(end=self.end, begin=self.begin, finish=self.finish)
+
+    def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
+        tables = {f"{ALPHA_PREFIX}{decision.name}": (self.cells, *decision.shape) for decision in decisions}
+        return self.encoder_shapes(channels) | tables | {LOGITS: (self.cells, self.width)}
+
+    def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
+        if name == LOGITS:
+            return torch.randn(shape, generator=key.torch())
+        return torch.zeros(shape) if name.startswith(ALPHA_PREFIX) else super().init(name, shape, key)
+
+    def alphas(self, seen: AlphaStartContext) -> Params:
+        shares = self.shares(seen)
+        return {
+            name: table + torch.einsum("tk,tkrc->trc", shares, seen.own[ALPHA_PREFIX + name])
+            for name, table in seen.shared.items()
+        }
+
+    def shares(self, seen: AlphaStartContext) -> Tensor:
+        """[T, K], p of each task."""
+        logits = torch.einsum("tkh,th->tk", seen.own[LOGITS], self.vector(seen)) / math.sqrt(self.width)
+        soft = self._annealed.weights(logits, seen.at)
+        chosen = F.one_hot(logits.argmax(-1), self.cells).to(soft.dtype)
+        done = seen.at.progress >= self.finish
+        return torch.where(done, chosen, soft) if isinstance(done, Tensor) else chosen if done else soft
+
+
+ALPHAS = CellChoice
