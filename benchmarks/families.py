@@ -20,7 +20,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,7 +58,7 @@ SIZE, CHANNELS = 32, 3
 COMMON: dict[str, Any] = {
     "tasks.shots": 5, "tasks.queries": 5, "tasks.train_ways": 8, "model.head": "prototype", "space.none": False,
     "relaxation.name": "annealed", "relaxation.begin": 0.15, "relaxation.finish": 0.6, "relaxation.end": 0.05,
-    "inner.steps": 1, "inner.weight_rate": 0.05, "inner.alpha_rate": 0.0, "evaluate.steps": 1,
+    "inner.steps": 0, "inner.weight_rate": 0.05, "inner.alpha_rate": 0.0, "evaluate.steps": 0,
     "outer.alpha_rate": 0.03, "outer.alpha_warmup": 0.05, "outer.weight_rate": 3e-3, "outer.final": 0.02,
     "training.tasks": 6, "training.validations": 3, "training.validation_tasks": 60,
 }  # fmt: skip
@@ -84,7 +83,9 @@ class Family:
 
 
 FAMILIES = {
-    "widths": Family("widths", {"macro.stem": [16], "macro.channels": 8, "space.nodes": 1}, tuple(STARTS)),
+    "widths": Family(
+        "widths", {"macro.stem": [16], "macro.channels": 8, "space.nodes": 1, "tasks.train_ways": 5}, tuple(STARTS)
+    ),
     "mixture": Family(
         "mixture:omniglot=.,cifar-fs=cifar100,glyphs", MIXED, (*STARTS, *(f"alone {name}" for name in SOURCES))
     ),
@@ -139,15 +140,19 @@ class Job:
     @property
     def place(self) -> Path:
         """The folder of its run."""
-        facts = {"tasks": self.tasks, "split": self.split, "source": FAMILIES[self.family].source, **self.settings()}
+        facts = {"source": FAMILIES[self.family].source, **self.settings()}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
         return Path("runs/families") / f"{self.family}-{self.arm.replace(' ', '-')}-{self.seed}-{digest}"
+
+    @property
+    def row(self) -> Path:
+        """The file of its row."""
+        return self.place / f"row-{self.split}-{self.tasks}.json"
 
 
 def done(job: Job) -> dict[str, Any] | None:
     """Its row, if there is one."""
-    row = job.place / "row.json"
-    found: dict[str, Any] | None = json.loads(row.read_text()) if row.is_file() else None
+    found: dict[str, Any] | None = json.loads(job.row.read_text()) if job.row.is_file() else None
     return found
 
 
@@ -156,17 +161,17 @@ def run(job: Job) -> None:
     if done(job):
         return
     torch.set_num_threads(1)
-    experiment, begun = build(job.config()), time.monotonic()
-    folder = RunFolder(job.place)
+    experiment, folder, finished = build(job.config()), RunFolder(job.place), job.place / "finished.json"
     if not (job.place / "config.yaml").is_file():
         folder = RunFolder.create(job.place, experiment.config, {"environment": describe("cpu")})
-    search(experiment, folder)
-    seconds = time.monotonic() - begun
+    if not finished.is_file():
+        search(experiment, folder)
+    seconds = json.loads(finished.read_text())["seconds"]
     opened = open_run(job.place, checkpoint="last")
     measured = measure(experiment, opened.checkpoint.params, job)
     facts = {**asdict(job), "data_root": ""}  # a path says nothing elsewhere
     found = {"job": facts, "seconds": seconds, "environment": describe("cpu"), "domains": measured}
-    write_atomically(job.place / "row.json", json.dumps(found).encode())
+    write_atomically(job.row, json.dumps(found).encode())
 
 
 def measure(experiment: Experiment, params: Params, job: Job) -> dict[str, dict[str, Any]]:

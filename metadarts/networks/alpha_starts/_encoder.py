@@ -33,6 +33,8 @@ UNKNOWN = 1e9
 MOST = 5.0
 """Where standardised features end, in deviations: a task unlike those of the training may not drive the alphas away."""
 FILTERS = f"{FIXED}filters"
+GAIN = 4.0
+"""Of a vector: its numbers are below 1 in the mean, and not all of them agree."""
 
 
 class _Parts(NamedTuple):
@@ -51,7 +53,7 @@ class _Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A vector of ``width`` numbers, none below 0, for each support set.
+    """A vector for each support set: its standardised features, and the output of a deep set of two hidden layers.
 
     An image is the mean and the deviation, over positions, of the rectified responses of ``filters`` random 3x3
     filters, at ``scales`` sizes of the image, each half of the one before: a pattern may be far wider than a filter.
@@ -118,14 +120,22 @@ class Encoder:
             fixed[f"{FIXED}{part}.scale"] = torch.where(same, UNKNOWN, scale)
         return fixed
 
+    @property
+    def size(self) -> int:
+        """D, of a vector."""
+        return 3 * self.features + self.width
+
     def vector(self, seen: AlphaStartContext) -> Tensor:
-        """[T, width] of the support sets."""
+        """[T, D] of the support sets, times `GAIN` / D: a table [..., D] that is multiplied by it and whose entries
+        move by r in a step moves the result by about r times `GAIN` at most, as alphas of the task's own would be."""
         own, parts = seen.own, self._parts(seen.own[FILTERS], seen.batch)
         standard = self._standard(parts, own)
+        plain = [standard["means"].mean(1), standard["deviations"].mean(1), standard["contrasts"]]
         hidden = _layer(torch.cat([standard["means"], standard["deviations"]], dim=-1), own, "class")
         deviation = (hidden.var(1, unbiased=False) + STEADY).sqrt()
         task = torch.cat([hidden.mean(1), deviation, standard["contrasts"]], dim=-1)
-        return _layer(task.unsqueeze(1), own, "task").squeeze(1)
+        found = torch.cat([*plain, _layer(task.unsqueeze(1), own, "task").squeeze(1)], dim=-1)
+        return found * (GAIN / self.size)
 
     @staticmethod
     def _standard(parts: _Parts, own: Params) -> dict[str, Tensor]:

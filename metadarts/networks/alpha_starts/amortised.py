@@ -6,7 +6,6 @@ exactly through the inner loop.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +25,14 @@ class Amortised(Encoder):
     """alphas = shared alphas + what the encoder says of the support set; at first it says nothing."""
 
     def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
-        tables = {f"{ALPHA_PREFIX}{decision.name}": (*decision.shape, self.width) for decision in decisions}
+        tables = {f"{ALPHA_PREFIX}{decision.name}": (*decision.shape, self.size) for decision in decisions}
         return self.encoder_shapes(channels) | tables
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
         return torch.zeros(shape) if name.startswith(ALPHA_PREFIX) else super().init(name, shape, key)
 
     def alphas(self, seen: AlphaStartContext) -> Params:
-        vector = self.vector(seen) / math.sqrt(self.width)  # so that tables learn at the rate of alphas
+        vector = self.vector(seen)
         return {
             name: table + torch.einsum("trch,th->trc", seen.own[ALPHA_PREFIX + name], vector)
             for name, table in seen.shared.items()

@@ -20,7 +20,7 @@ from metadarts.operations import Shapes
 from metadarts.relaxations.annealed import Annealed
 from metadarts.spaces import Decision
 
-from ._encoder import Encoder
+from ._encoder import GAIN, Encoder
 from ._types import AlphaStartContext
 
 LOGITS = f"{ALPHA_PREFIX}choice-of-cell"
@@ -62,11 +62,11 @@ class CellChoice(Encoder):
 
     def shapes(self, decisions: tuple[Decision, ...], channels: int) -> Shapes:
         tables = {f"{ALPHA_PREFIX}{decision.name}": (self.cells, *decision.shape) for decision in decisions}
-        return self.encoder_shapes(channels) | tables | {LOGITS: (self.cells, self.width)}
+        return self.encoder_shapes(channels) | tables | {LOGITS: (self.cells, self.size)}
 
     def init(self, name: str, shape: tuple[int, ...], key: Key) -> Tensor:
         if name == LOGITS:
-            return torch.randn(shape, generator=key.torch())
+            return torch.randn(shape, generator=key.torch()) * (math.sqrt(self.size) / GAIN)  # logits of about 1
         return torch.zeros(shape) if name.startswith(ALPHA_PREFIX) else super().init(name, shape, key)
 
     def alphas(self, seen: AlphaStartContext) -> Params:
@@ -78,7 +78,7 @@ class CellChoice(Encoder):
 
     def shares(self, seen: AlphaStartContext) -> Tensor:
         """[T, K], p of each task."""
-        logits = torch.einsum("tkh,th->tk", seen.own[LOGITS], self.vector(seen)) / math.sqrt(self.width)
+        logits = torch.einsum("tkh,th->tk", seen.own[LOGITS], self.vector(seen))
         soft = self._annealed.weights(logits, seen.at)
         chosen = F.one_hot(logits.argmax(-1), self.cells).to(soft.dtype)
         done = seen.at.progress >= self.finish

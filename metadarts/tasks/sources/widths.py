@@ -51,10 +51,10 @@ class Drawing:
     flat: bool = False
     cells: int = 16
     pixels: int = 2
-    copies: int = 3
-    others: int = 4
+    copies: int = 5
+    others: int = 3
     strength: float = 0.35
-    noise: float = 0.15
+    noise: float = 0.1
     patterns: tuple[int, int, int] = (64, 20, 32)
 
     @property
