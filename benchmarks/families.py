@@ -50,8 +50,9 @@ PICTURES = RESULTS.parents[1] / "docs"
 STARTS: dict[str, dict[str, Any]] = {
     **{name: {"alphas.name": name} for name in ("shared", "amortised", "per-domain")},
     **{f"choice {cells}": {"alphas.name": "choice", "alphas.cells": cells} for cells in (2, 4, 8)},
+    "one cell": {"alphas.name": "shared", "commit.operations": 0.5, "commit.cell": 0.6},
 }
-"""Arm -> its settings."""
+"""Arm -> its settings. "one cell" commits to one for all tasks and meta-trains it on to the end."""
 AT_ONCE = 10
 SIZE, CHANNELS = 32, 3
 """The form that a mixture's images have here."""
@@ -168,6 +169,8 @@ def run(job: Job) -> None:
         search(experiment, folder)
     seconds = json.loads(finished.read_text())["seconds"]
     opened = open_run(job.place, checkpoint="last")
+    if experiment.config.commit.ends_in_a_cell:
+        experiment = opened.experiment(experiment.source)
     measured = measure(experiment, opened.checkpoint.params, job)
     facts = {**asdict(job), "data_root": ""}  # a path says nothing elsewhere
     found = {"job": facts, "seconds": seconds, "environment": describe("cpu"), "domains": measured}
@@ -195,6 +198,8 @@ def measure(experiment: Experiment, params: Params, job: Job) -> dict[str, dict[
             batch, other = batches[name], domains[(place + 1) % len(domains)]
             row = found[name]
             row["own"] += _adapted(experiment, experiment.learner, batch, params, alphas_of(starts[name]))
+            if not experiment.network.mixes:
+                continue
             row["swapped"] += _adapted(experiment, experiment.learner, batch, params, alphas_of(starts[other]))
             cells = _cells(experiment, alphas_of(starts[name]))
             fixed = replace(experiment.learner, weights=weights_of(experiment.network.space, cells))

@@ -24,7 +24,7 @@ DIFFERENCES = (
     ("choice 2 own", "shared own"), ("choice 4 own", "shared own"), ("choice 8 own", "shared own"),
     ("shared cell", "shared own"), ("amortised cell", "amortised own"), ("per-domain cell", "per-domain own"),
     ("choice 2 cell", "choice 2 own"), ("choice 4 cell", "choice 4 own"), ("choice 8 cell", "choice 8 own"),
-    ("amortised cell", "shared cell"),
+    ("amortised cell", "shared cell"), ("amortised cell", "one cell own"), ("shared own", "one cell own"),
 )  # fmt: skip
 ALIKE = ("shared swapped", "alone swapped")
 """What has one set of alphas loses nothing by swapping them."""
@@ -35,8 +35,8 @@ def table(rows: Sequence[Row]) -> str:
 
     Intervals are over seeds and tasks.
     """
-    found = _accuracies(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row["domains"]))
+    found = _with_means(_accuracies(rows))
+    names = list(dict.fromkeys(name for of in found.values() for name in of))
     key = Key.from_seed(0).child("families")
     accuracies = [
         (kind, *(_percent(estimate(of[name], key)) if name in of else "" for name in names))
@@ -55,7 +55,7 @@ def table(rows: Sequence[Row]) -> str:
         Table(("accuracy, %", *names), accuracies).markdown(),
         Table(("difference, points", *names), differences).markdown(),
         *(f"{text}." for text in _shares(found)),
-        Table(("cells of the tasks", *names), _cells(rows, names)).markdown(),
+        Table(("different cells of the tasks", *names), _cells(rows, names)).markdown(),
         _facts(rows),
     ]
     return "\n\n".join(parts)
@@ -68,42 +68,60 @@ def _accuracies(rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
         arm = "alone" if row["job"]["arm"].startswith("alone ") else row["job"]["arm"]
         for domain, values in row["domains"].items():
             for kind in ("own", "swapped", "cell"):
-                found.setdefault(f"{arm} {kind}", {}).setdefault(domain, []).append(values[kind])
+                if values[kind]:
+                    found.setdefault(f"{arm} {kind}", {}).setdefault(domain, []).append(values[kind])
     return {kind: {name: np.asarray(table) for name, table in of.items()} for kind, of in found.items()}
+
+
+def _with_means(found: dict[str, dict[str, Values]]) -> dict[str, dict[str, Values]]:
+    """The same with a column for all domains, and one for those that the oracle knows, where these are fewer."""
+    groups = {"all": list(dict.fromkeys(name for of in found.values() for name in of))}
+    known = list(found.get("per-domain own", {}))
+    if 0 < len(known) < len(groups["all"]):
+        groups["trained on"] = known
+    return {
+        kind: of | {group: np.concatenate([of[name] for name in names], axis=1)
+                    for group, names in groups.items() if set(names) <= of.keys()}
+        for kind, of in found.items()
+    }  # fmt: skip
 
 
 def _shares(found: Mapping[str, Mapping[str, Values]]) -> list[str]:
     """What part of the oracle's gain over shared alphas others have, in the mean of the domains that it knows."""
     if not {"shared own", "per-domain own"} <= found.keys():
         return []
-    known = list(found["per-domain own"])
-
-    def mean(kind: str) -> float:
-        return 100 * float(np.mean([found[kind][name].mean() for name in known]))
-
-    most = mean("per-domain own") - mean("shared own")
-    said = [f"In the mean of {', '.join(known)} the oracle gains {most:+.1f} points over shared alphas"]
-    for kind in found:
-        if kind.endswith(" own") and kind not in ("shared own", "per-domain own", "alone own"):
-            gain = mean(kind) - mean("shared own")
-            said.append(f"{kind.removesuffix(' own')} {gain:+.1f}, {gain / most:.0%} of it")
-    return ["; ".join(said)]
+    known = "trained on" if "trained on" in found["per-domain own"] else "all"
+    said = []
+    for kind, words in (("own", "with their alphas"), ("cell", "with the cells cut out")):
+        most = 100 * (found[f"per-domain {kind}"][known].mean() - found[f"shared {kind}"][known].mean())
+        parts = [
+            f"In the mean of the domains that it knows the oracle gains {most:+.1f} points over shared alphas, {words}"
+        ]
+        for arm in ("amortised", "choice 2", "choice 4", "choice 8"):
+            if f"{arm} {kind}" in found:
+                gain = 100 * (found[f"{arm} {kind}"][known].mean() - found[f"shared {kind}"][known].mean())
+                parts.append(f"{arm} {gain:+.1f}, {gain / most:.0%} of it")
+        said.append("; ".join(parts))
+    return said
 
 
 def _cells(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, ...]]:
     """For each arm and seed: how many different cells the tasks have, in all and by domain."""
     return [
         (
-            f"{row['job']['arm']}, seed {row['job']['seed']}: {len(_different(row, row['domains']))}",
-            *(str(len(_different(row, [name]))) if name in row["domains"] else "" for name in names),
+            f"{row['job']['arm']}, seed {row['job']['seed']}",
+            *(_count(row, list(row["domains"]) if name == "all" else [name]) for name in names),
         )
         for row in rows
-        if not row["job"]["arm"].startswith("alone ")
+        if row["job"]["arm"].startswith(("amortised", "choice"))
     ]
 
 
-def _different(row: Row, names: Sequence[str] | Mapping[str, Any]) -> set[str]:
-    return {cell for name in names for cell in row["domains"][name]["cells"]}
+def _count(row: Row, names: Sequence[str]) -> str:
+    """How many different cells the tasks of these domains have; empty for a domain that was not measured."""
+    if not set(names) <= row["domains"].keys():
+        return ""
+    return str(len({cell for name in names for cell in row["domains"][name]["cells"]}))
 
 
 def _facts(rows: Sequence[Row]) -> str:

@@ -210,7 +210,7 @@ def test_engines_agree(told, name, order):
         meta_gradient(learner, params, told, inner, engine=ENGINES["loop"], progress=SOFT),
         meta_gradient(learner, params, told, inner, engine=ENGINES["higher"], progress=SOFT),
         meta_gradient(learner, params, told, inner, micro_batch=1, progress=SOFT),
-        meta_gradient(learner, params, told, inner, progress=torch.tensor(SOFT)),
+        meta_gradient(learner, params, told, inner, progress=torch.tensor(SOFT, dtype=torch.float64)),
     ):
         check_params_close(found.gradients, expected.gradients, 1e-9)
         torch.testing.assert_close(found.losses, expected.losses, rtol=1e-9, atol=0.0)
@@ -288,7 +288,8 @@ def test_a_fixed_choice_is_one_of_at_most_k_tables(told, progress):
     """And its tables learn on, its encoder does not."""
     learner, params = started(STARTS["choice"])
     at = Stage(progress=progress)
-    batches = [replace(random_tasks(Key.from_seed(seed), tasks=2), domain=told.domain) for seed in range(12)]
+    batches = [random_tasks(Key.from_seed(seed), tasks=2) for seed in range(12)]
+    params = learner.network.prepared(params, batches)
     found = [learner.start(batched(params, 2), batch, at)["alphas.normal"] for batch in batches]
     tables = params["alphas.normal"] + params["start.alphas.normal"]
     chosen = set()
@@ -315,7 +316,7 @@ def test_one_cell_to_choose_is_the_shared_one(told):
         ("amortised", {"scales": 0}),
         ("choice", {"cells": 0}),
         ("choice", {"end": 0.0}),
-        ("choice", {"end": 0.1, "begin": 0.5, "finish": 0.5}),
+        ("choice", {"begin": 0.5, "finish": 0.5}),
         ("per-domain", {"domains": ("a", "a")}),
     ],
 )

@@ -50,10 +50,11 @@ class CellChoice(Encoder):
         super().__post_init__()
         if self.cells < 1:
             raise ConfigError(f"alphas.cells: expected at least 1, got {self.cells}")
-        if not (self.end > 0.0 and 0.0 <= self.begin < self.finish <= 1.0):
+        if not self.end > 0.0:
+            raise ConfigError(f"alphas.end: expected a temperature above 0, got {self.end}")
+        if not 0.0 <= self.begin < self.finish <= 1.0:
             raise ConfigError(
-                "alphas.end, alphas.begin, alphas.finish: expected 0 < end and 0 <= begin < finish <= 1, got "
-                f"{self.end}, {self.begin} and {self.finish}"
+                f"alphas.begin: expected 0 <= begin < alphas.finish <= 1, got {self.begin} and {self.finish}"
             )
 
     @property

@@ -4,7 +4,8 @@ A class is a pattern of 3x3 signs (strips: 7 in a row); all classes have equally
 "width w" its taps lie w cells apart, so that an operation must span 2 w + 1 cells (strips: 6 w + 1) to see it whole;
 copies of it lie anywhere among patterns of random signs whose taps are nearer to each other (those of width 1: single
 taps) and under noise. The number of taps, their strength and their noise are the same in all domains. Training and
-validation classes have the widths 1, 2 and 4; test classes, of other patterns, also 3 and 5: between and beyond.
+validation classes have the widths 1, 2 and 4; test classes, of other patterns, also 3 and 5: between and beyond. The
+wider a pattern, the fewer places it may have: nearest class mean on pixels has 22, 27, 34, 44 and 69 % of 5 classes.
 """
 
 from __future__ import annotations
