@@ -84,6 +84,7 @@ def words_and_numbers(section: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("section", SECTIONS)
 def test_each_is_read_and_gives_its_numbers(section, tmp_path, monkeypatch):
     for name in ("onnx", "onnxruntime") if section == "exported" else ():

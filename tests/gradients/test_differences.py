@@ -30,7 +30,7 @@ def head(request):
     return request.param
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("bn", ["transductive", "support"])
 @pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])

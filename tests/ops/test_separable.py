@@ -60,7 +60,7 @@ CASES = [
 ]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("implementation", implementations()["separable"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_separable_equals_its_law_to_second_order(case, implementation, ran):
