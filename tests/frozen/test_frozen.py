@@ -34,7 +34,6 @@ def now(tmp_path_factory) -> Found:
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
 def test_every_bit_is_as_it_was(now):
     told, parts = read(FROZEN)
     if others := other_machine(told):
