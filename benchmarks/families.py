@@ -5,12 +5,12 @@
     python -m benchmarks.families unseen --data-root DATA --seeds 3 --steps 600 --jobs 2
 
 A row is one search in a process of one thread, all with the same episodes and settings but for ``alphas``. Every row is
-measured on the same tasks of each domain: with its alphas; with its alphas of another domain's tasks ("swapped"); and
-with each task's cell cut out, its weights inherited. An arm "alone D" sees domain D only, in as many training tasks as
-the other arms see of D: architecture and all weights are its own. Rows lie in runs/families, named after all that they
-depend on, so a study that stopped goes on; --arms chooses some. The table of all rows of this size is
-benchmarks/results/families-NAME.{json,md}, the picture docs/families-NAME.png. DATA holds omniglot_28_u8.npz and the
-folder cifar100.
+measured on the same tasks of each domain: with its alphas; with its alphas of tasks of each other training domain, in
+the mean ("swapped"); and with each task's cell cut out, its weights inherited. An arm "alone D" sees domain D only, in
+as many training tasks as the other arms see of D: architecture and all weights are its own. Rows lie in runs/families,
+named after all settings (not the code) that they depend on, so a study that stopped goes on; --arms chooses some arms.
+The page of all rows of this size is printed; --publish also writes benchmarks/results/families-NAME.{json,md} and the
+picture docs/families-NAME.png. DATA holds omniglot_28_u8.npz and the folder cifar100.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Job:
     @property
     def row(self) -> Path:
         """The file of its row."""
-        return self.place / f"row-{self.split}-{self.tasks}.json"
+        return self.place / f"measured-{self.split}-{self.tasks}.json"
 
 
 def done(job: Job) -> dict[str, Any] | None:
@@ -173,7 +173,8 @@ def run(job: Job) -> None:
         experiment = opened.experiment(experiment.source)
     measured = measure(experiment, opened.checkpoint.params, job)
     facts = {**asdict(job), "data_root": ""}  # a path says nothing elsewhere
-    found = {"job": facts, "seconds": seconds, "environment": describe("cpu"), "domains": measured}
+    trained = json.loads((job.place / "env.json").read_text())
+    found = {"job": facts, "seconds": seconds, "environment": trained, "domains": measured}
     write_atomically(job.row, json.dumps(found).encode())
 
 
@@ -194,13 +195,14 @@ def measure(experiment: Experiment, params: Params, job: Job) -> dict[str, dict[
             batches[name] = sampler.sample(key, AT_ONCE, first)
             with torch.no_grad():
                 starts[name] = experiment.learner.start(batched(params, AT_ONCE), batches[name])
-        for place, name in enumerate(domains):
-            batch, other = batches[name], domains[(place + 1) % len(domains)]
+        for name, batch in batches.items():
             row = found[name]
             row["own"] += _adapted(experiment, experiment.learner, batch, params, alphas_of(starts[name]))
             if not experiment.network.mixes:
                 continue
-            row["swapped"] += _adapted(experiment, experiment.learner, batch, params, alphas_of(starts[other]))
+            donors = [other for other in source.domain_classes("train") if other != name]
+            given = [_adapted(experiment, experiment.learner, batch, params, alphas_of(starts[d])) for d in donors]
+            row["swapped"] += np.mean(given, axis=0).tolist() if given else []
             cells = _cells(experiment, alphas_of(starts[name]))
             fixed = replace(experiment.learner, weights=weights_of(experiment.network.space, cells))
             row["cell"] += _adapted(experiment, fixed, batch, params, alphas_of(starts[name]))
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val: to choose settings")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--data-root", default="")
+    parser.add_argument("--publish", action="store_true", help="write the page, its rows and the picture")
     parser.add_argument("--job", nargs=2, metavar=("ARM", "SEED"))
     given = parser.parse_args()
     root = str(Path(given.data_root).resolve()) if given.data_root else ""
@@ -264,13 +267,11 @@ def main() -> None:
         list(pool.map(carried_out, [job(arm, seed) for seed in range(given.seeds) for arm in given.arms or arms]))
     rows = [row for seed in range(given.seeds) for arm in arms if (row := done(job(arm, seed)))]
     page = table(rows)
-    if given.split == "val":
-        print(page)
-        return
-    write_atomically(RESULTS / f"families-{given.family}.json", (json.dumps(rows) + "\n").encode())
-    write_atomically(RESULTS / f"families-{given.family}.md", f"{page}\n".encode())
-    draw(rows, PICTURES / f"families-{given.family}.png")
     print(page)
+    if given.publish:
+        write_atomically(RESULTS / f"families-{given.family}.json", (json.dumps(rows) + "\n").encode())
+        write_atomically(RESULTS / f"families-{given.family}.md", f"{page}\n".encode())
+        draw(rows, PICTURES / f"families-{given.family}.png")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def adapt(
         str,
         typer.Option(
             "--start",
-            help="Initial alphas: meta (those of the start) or predicted (by --metamodel, or by amortised alphas).",
+            help="Initial alphas: meta (those of the start) or predicted (by --metamodel, or by the start itself).",
         ),
     ] = META,
     metamodel: Annotated[

@@ -105,8 +105,8 @@ class Adapter:
         )
 
     def begin_at_prediction(self, model: MetaModel | None) -> None:
-        """Start from the alphas that ``model`` predicts from the support set; None for the prediction of a start whose
-        alphas are amortised, which begins there anyway.
+        """Start from the alphas that ``model`` predicts from the support set; None for that of a start that gives
+        each task its own alphas, which begins there anyway.
 
         Raises ConfigError where the start has no alphas, or what predicts them is missing or there twice.
         """
@@ -114,12 +114,13 @@ class Adapter:
             raise ConfigError(
                 f"the start {self.start.name} is one cell, which has no alphas to predict: give a supernet"
             )
-        amortised = self.start.config.alphas.name == "amortised"
-        if amortised == (model is not None):
+        predicts = not self.start.config.has_one_cell
+        if predicts == (model is not None):
             raise ConfigError(
                 f"the alphas of the start {self.start.name} are predicted by itself: leave the meta-model out"
-                if amortised
-                else "predicted alphas need a meta-model (--metamodel FILE), or a start whose alphas are amortised"
+                if predicts
+                else "predicted alphas need a meta-model (--metamodel FILE), or a start searched with alphas.name "
+                "amortised or choice"
             )
         if model is not None:
             self.start = predicted_start(self.start, model, self.task.support)

@@ -30,8 +30,9 @@ def check_alpha_start(start: AlphaStart, *, channels: int = 1, domains: int = 3)
     Raises:
         AssertionError: for parameters that are not float32 of the shapes said or not determined by their key; for fixed
             ones that it prepares under other names or shapes; for alphas of a wrong shape or type, that depend on other
-            tasks, on the order of the support images or on a progress that only works as a number; for derivatives that
-            differ from central differences, or a gradient of a fixed parameter.
+            tasks, on the query images, on padding or on the order of the support images; for tensors that are made
+            numbers, as a recorded GPU step may not; for derivatives of first or second order that differ from central
+            differences, or a gradient of a fixed parameter.
     """
     key = Key(("check_alpha_start",))
     decisions = tuple(Decision(name, name, rows, tuple("abcdef"[:columns])) for name, (rows, columns) in TABLES.items())
@@ -51,6 +52,10 @@ def check_alpha_start(start: AlphaStart, *, channels: int = 1, domains: int = 3)
             "a device's progress",
         )
         _check_same(found, _alphas(start, shared, own, _turned(batch), at), "another order of the support images")
+        _check_same(found, _alphas(start, shared, own, _of_other_queries(batch), at), "other query images")
+        padded = _alphas(start, shared, own, _padded(batch, 0.0), at)
+        _check_same(padded, _alphas(start, shared, own, _padded(batch, 9.0), at), "other images where there is padding")
+        _check_device(start, shared, own, batch, at)
         for task in range(TASKS):
             alone = _alphas(start, shared, own, batch.task(task), at)
             _check_same({name: table[task : task + 1] for name, table in found.items()}, alone, "a task alone")
@@ -98,7 +103,32 @@ def _turned(batch: TaskBatch) -> TaskBatch:
     return replace(batch, known_ragged=False, **parts)
 
 
-def _alphas(start: AlphaStart, shared: Params, own: Params, batch: TaskBatch, at: Stage) -> Params:
+def _of_other_queries(batch: TaskBatch) -> TaskBatch:
+    labels = (batch.query_labels + 1) % batch.ways
+    return replace(batch, query_images=batch.query_images + 1.0, query_labels=labels)
+
+
+def _padded(batch: TaskBatch, pixel: float) -> TaskBatch:
+    """The last support image of each task is padding of this brightness."""
+    mask, images = batch.support_mask.clone(), batch.support_images.clone()
+    mask[:, -1], images[:, -1] = False, pixel
+    labels = batch.support_labels.masked_fill(~mask, 0)
+    return replace(batch, known_ragged=True, support_images=images, support_mask=mask, support_labels=labels)
+
+
+def _check_device(start: AlphaStart, shared: Params, own: Params, batch: TaskBatch, at: Stage) -> None:
+    """On the meta device no tensor has a number."""
+    tables, parts = ({name: tensor.to("meta") for name, tensor in params.items()} for params in (shared, own))
+    there = at._replace(progress=torch.tensor(at.progress, device="meta"))
+    try:
+        _alphas(start, tables, parts, batch.to("meta"), there, finite=False)
+    except (RuntimeError, NotImplementedError) as error:
+        raise AssertionError(
+            f"alphas at {at}: expected tensors of one device, and no tensor (progress is one) made a number: {error}"
+        ) from error
+
+
+def _alphas(start: AlphaStart, shared: Params, own: Params, batch: TaskBatch, at: Stage, finite: bool = True) -> Params:
     found = start.alphas(AlphaStartContext(batched(shared, batch.tasks), batched(own, batch.tasks), batch, at))
     if found.keys() != shared.keys():
         raise AssertionError(f"alphas: expected tables {', '.join(shared)}, got {', '.join(found)}")
@@ -108,7 +138,7 @@ def _alphas(start: AlphaStart, shared: Params, own: Params, batch: TaskBatch, at
                 f"alphas {name}: expected {shared[name].dtype} {(batch.tasks, *TABLES[name])}, got {table.dtype} "
                 f"{tuple(table.shape)}"
             )
-        if not bool(torch.isfinite(table).all()):
+        if finite and not bool(torch.isfinite(table).all()):
             raise AssertionError(f"alphas {name}: expected finite numbers")
     return found
 
@@ -131,11 +161,11 @@ def _check_derivatives(start: AlphaStart, shared: Params, own: Params, batch: Ta
         parts = {name: here[name] for name in shared}, {name: here[name] for name in learnt}
         return tuple(_alphas(start, parts[0], fixed | parts[1], batch, at).values())
 
-    try:
-        gradcheck(outputs, leaves, fast_mode=True)
-        gradgradcheck(outputs, leaves, fast_mode=True)
-    except RuntimeError as error:
-        raise AssertionError(f"derivatives at {at}: {error}") from error
+    for check, order in ((gradcheck, "first"), (gradgradcheck, "second")):
+        try:
+            check(outputs, leaves, fast_mode=True)
+        except RuntimeError as error:
+            raise AssertionError(f"derivatives of {order} order at {at}: {error}") from error
     total = torch.stack([table.sum() for table in outputs(*leaves)]).sum()
     moved = torch.autograd.grad(total, list(fixed.values()), allow_unused=True) if fixed else ()
     if any(found is not None and bool(found.any()) for found in moved):

@@ -15,6 +15,7 @@ SMALL = {
     **SETTINGS, "tasks.ways": 3, "tasks.shots": 2, "training.meta_steps": 3, "model.head": "prototype",
     "model.bn": "support", "alphas.width": 4, "alphas.scales": 2, "relaxation.name": "annealed",
 }  # fmt: skip
+ENCODERS = ("amortised", "choice")
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +33,17 @@ def place(data, tmp_path_factory):
 def words(place, out, **settings):
     """A search of the mixture; "group__field" settings override."""
     chosen = SMALL | {name.replace("__", "."): value for name, value in settings.items()}
-    if chosen.get("alphas.name") != "amortised":
+    if chosen.get("alphas.name") not in ENCODERS:
         chosen = {name: value for name, value in chosen.items() if name not in ("alphas.width", "alphas.scales")}
     sets = [word for name, value in chosen.items() for word in ("--set", f"{name}={value}")]
     mixture = "mixture:omniglot=patterns.npz,npz=noise.npz"
     return ["search", "--data", mixture, "--data-root", place, "--out", out, "--preset", "quick-supernet", *sets]
 
 
-@pytest.fixture(scope="module")
-def run(place, installed, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    answer = installed(*words(place, out, alphas__name="amortised", training__minutes=0))
+@pytest.fixture(scope="module", params=ENCODERS)
+def run(place, installed, tmp_path_factory, request):
+    out = tmp_path_factory.mktemp("runs") / request.param
+    answer = installed(*words(place, out, alphas__name=request.param, training__minutes=0))
     assert answer.code == 0, answer.err
     return out
 
@@ -79,14 +80,22 @@ def test_adapt_begins_at_what_the_encoder_says(run, photos, metadarts, tmp_path)
     assert metadarts("predict", tmp_path / "meta", photos / "a" / "0.png").code == 0
 
 
+def test_the_cell_of_a_task_is_cut_out_and_shipped(run, photos, metadarts, tmp_path):
+    task = tmp_path / "task"
+    answer = metadarts("adapt", run, "--images", photos, "--out", task, "--steps", 1, "--finish", "inherited")
+    assert answer.code == 0, answer.err
+    answer = metadarts("export", task, "--out", tmp_path / "model.onnx")
+    assert answer.code == 0, answer.err
+
+
 def test_a_run_of_tasks_own_architectures_has_no_one_cell(run, refused):
     assert "an architecture for each task, and so no one cell" in refused("derive", run)
-    assert "this run's are amortised" in refused("diagnose", run, "--tasks", 4)
+    assert f"this run's are {run.name}" in refused("diagnose", run, "--tasks", 4)
 
 
 def test_its_report_shows_no_cell(run, metadarts):
     assert metadarts("report", run).code == 0
-    assert "amortised alphas are an architecture for each task" in (run / "report.html").read_text()
+    assert f"{run.name} alphas are an architecture for each task" in (run / "report.html").read_text()
 
 
 def test_a_run_that_is_told_domains_cannot_adapt_without(place, photos, metadarts, refused, tmp_path):

@@ -99,6 +99,9 @@ class Broken(type(STARTS["per-domain"])):
         change = {
             "tasks": lambda table: table + table.mean(0),
             "order": lambda table: table + seen.batch.support_images[:, 0].mean((1, 2, 3))[:, None, None],
+            "query": lambda table: table + seen.batch.query_images.mean(),
+            "padding": lambda table: table + seen.batch.support_images.sum((1, 2, 3, 4))[:, None, None],
+            "number": lambda table: table * (1.0 + float(seen.at.progress)),
             "progress": lambda table: table * (2.0 if isinstance(seen.at.progress, torch.Tensor) else 1.0),
             "derivative": lambda table: table + (2.0 * table).detach().sin(),
             "second": _OnlyOnce.apply,
@@ -131,8 +134,11 @@ class _OnlyOnce(torch.autograd.Function):
         ("tasks", "the same for a task alone"),
         ("order", "another order of the support images"),
         ("progress", "a device's progress"),
-        ("derivative", "derivatives at"),
-        ("second", "derivatives at"),
+        ("query", "other query images"),
+        ("padding", "where there is padding"),
+        ("number", "no tensor .* made a number"),
+        ("derivative", "derivatives of first order"),
+        ("second", "derivatives of second order"),
         ("fixed", "a fixed parameter has a gradient"),
         ("shape", "alphas normal: expected"),
         ("dtype", "alphas normal: expected"),
@@ -305,8 +311,9 @@ def test_a_fixed_choice_is_one_of_at_most_k_tables(told, progress):
 
 def test_one_cell_to_choose_is_the_shared_one(told):
     learner, params = started(ALPHA_STARTS["choice"](cells=1, width=5, scales=2, filters=3))
-    first, second = learner.start(batched(params, 2), told, Stage(progress=SOFT))["alphas.normal"]
-    torch.testing.assert_close(first, second)
+    found = learner.start(batched(params, 2), told, Stage(progress=SOFT))["alphas.normal"]
+    expected = params["alphas.normal"] + params["start.alphas.normal"][0]
+    torch.testing.assert_close(found, expected.expand_as(found))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An encoder of support sets: a vector for each task.
+"""An encoder of support sets [T, S, C, H, W] to vectors [T, D].
 
 As the encoder of `metadarts.predictor`, it is a deep set over the images of a class and over classes (Zaheer et al.,
 NeurIPS 2017) of features that do not change, here moments of random filters' responses.
@@ -126,8 +126,11 @@ class Encoder:
         return 3 * self.features + self.width
 
     def vector(self, seen: AlphaStartContext) -> Tensor:
-        """[T, D] of the support sets, times `GAIN` / D: a table [..., D] that is multiplied by it and whose entries
-        move by r in a step moves the result by about r times `GAIN` at most, as alphas of the task's own would be."""
+        """[T, D] of the support sets, times `GAIN` / D: where the entries of a table [..., D] move by r, its product
+        with this moves by at most r times `GAIN` times the mean size of D numbers, which is about 1 and below `MOST`.
+
+        Raises NumericsError for images too small to be halved ``scales`` - 1 times.
+        """
         own, parts = seen.own, self._parts(seen.own[FILTERS], seen.batch)
         standard = self._standard(parts, own)
         plain = [standard["means"].mean(1), standard["deviations"].mean(1), standard["contrasts"]]
@@ -169,8 +172,7 @@ class Encoder:
             if scale:
                 if min(images.shape[-2:]) < 4:
                     raise NumericsError(
-                        f"alphas amortised: images too small to be halved {self.scales - 1} times: set alphas.scales "
-                        "lower"
+                        f"alphas: images too small to be halved {self.scales - 1} times: set alphas.scales lower"
                     )
                 images = F.avg_pool2d(images.flatten(0, 1), 2).unflatten(0, (tasks, count))
             # All tasks have the same filters, but each its own copy of them.

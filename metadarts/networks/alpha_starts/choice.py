@@ -1,7 +1,8 @@
 """Tasks choose one of at most K cells by their support sets; the cells are learnt with the choice.
 
 alphas_i = shared alphas + sum_k p_k(S_i) table_k. The choice p = softmax(logits / T) commits over the run: T falls, and
-from ``finish`` on a task has exactly one of the K tables, so that no more than K cells are left.
+from ``finish`` on a task starts from exactly one of K sets of alphas. If the inner loop does not move alphas, no more
+than K cells are left.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class CellChoice(Encoder):
     Args:
         cells: K, the most cells at the end.
         begin, finish: fractions of the run between which the temperature of the choice falls from 1 to ``end``. After
-            that the choice is fixed: neither the encoder nor the logits learn, the tables do.
+            that a task has one table, and neither the encoder nor the logits have a gradient: only the momentum of the
+            outer rule and a decay of alphas move them on.
         end: temperature at ``finish``.
 
     Raises:
-        ConfigError: for numbers below 1, temperatures of 0 or less, or shares out of order.
+        ConfigError: for numbers below 1, a temperature of 0 or less, or ``begin`` and ``finish`` out of order.
     """
 
     cells: int = 4
@@ -52,9 +54,9 @@ class CellChoice(Encoder):
             raise ConfigError(f"alphas.cells: expected at least 1, got {self.cells}")
         if not self.end > 0.0:
             raise ConfigError(f"alphas.end: expected a temperature above 0, got {self.end}")
-        if not 0.0 <= self.begin < self.finish <= 1.0:
+        if not 0.0 <= self.begin < self.finish < 1.0:
             raise ConfigError(
-                f"alphas.begin: expected 0 <= begin < alphas.finish <= 1, got {self.begin} and {self.finish}"
+                f"alphas.begin: expected 0 <= begin < alphas.finish < 1, got {self.begin} and {self.finish}"
             )
 
     @property
