@@ -37,7 +37,7 @@ def table(rows: Sequence[Row]) -> str:
     Intervals are over seeds and tasks.
     """
     found = _with_means(_accuracies(rows))
-    names = list(dict.fromkeys(name for of in found.values() for name in of))
+    names = [*sorted({name for row in rows for name in row["domains"]}), *_groups(found)]
     key = Key.from_seed(0).child("families")
     accuracies = [
         (kind, *(_percent(estimate(of[name], key)) if name in of else "" for name in names))
@@ -79,15 +79,19 @@ def _accuracies(rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
 
 def _with_means(found: dict[str, dict[str, Values]]) -> dict[str, dict[str, Values]]:
     """The same with a column for all domains, and one for those that the oracle knows, where these are fewer."""
-    groups = {"all": list(dict.fromkeys(name for of in found.values() for name in of))}
-    known = list(found.get("per-domain own", {}))
-    if 0 < len(known) < len(groups["all"]):
-        groups["trained on"] = known
+    groups = _groups(found)
     return {
         kind: of
         | {group: np.mean([of[name] for name in names], axis=0) for group, names in groups.items() if _whole(of, names)}
         for kind, of in found.items()
     }
+
+
+def _groups(found: Mapping[str, Mapping[str, Values]]) -> dict[str, list[str]]:
+    """Column -> the domains that it is the mean of."""
+    every = {name for of in found.values() for name in of} - {"all", "trained on"}
+    known = set(found.get("per-domain own", {})) - {"all", "trained on"}
+    return {"all": sorted(every), **({"trained on": sorted(known)} if 0 < len(known) < len(every) else {})}
 
 
 def _whole(of: Mapping[str, Values], names: Sequence[str]) -> bool:
@@ -179,13 +183,13 @@ def draw(rows: Sequence[Row], path: Path, arm: str = "amortised") -> None:
     with figure(path, 8.0, 1.2 + 0.45 * len(counts)) as sheet:
         sheet.set_layout_engine("constrained")
         axes = sheet.subplots()
-        for place, own in enumerate(counts.values()):
+        for place, own in enumerate(counts[name] for name in sorted(counts)):
             left = 0.0
             for operation in operations:
                 share = own[operation] / own.total()
                 axes.barh(place, share, left=left, color=colors[operation])
                 left += share
-        axes.set_yticks(range(len(counts)), list(counts))
+        axes.set_yticks(range(len(counts)), sorted(counts))
         axes.invert_yaxis()
         axes.set_xlim(0.0, 1.0)
         axes.set_xlabel(f"share of the edges of the tasks' cells ({arm} alphas)")

@@ -295,6 +295,11 @@ def _start_faults(config: Config) -> Iterable[str]:
             f"meta.name {config.meta.name!r} takes what tasks end at, and no task ends at what computes its "
             f"{config.alphas.name} alphas; choose maml, or alphas.name shared"
         )
+    if config.alphas.name == "choice" and (config.outer.alpha_decay > 0.0 or config.outer.alpha_decoupled_decay > 0.0):
+        yield (
+            "outer.alpha_decay, outer.alpha_decoupled_decay: a decay moves a choice of cells that is made; set "
+            "both to 0, or alphas.name to amortised"
+        )
     if config.commit.ends_in_a_cell or config.commit.operations < 1.0:
         yield (
             f"commit: alphas that are {config.alphas.name} make an architecture for each task, so there is no one cell "

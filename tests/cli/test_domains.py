@@ -116,6 +116,7 @@ def test_a_run_that_is_told_domains_cannot_adapt_without(place, photos, metadart
         ({"commit__drop_below": 0.1}, "those of another may"),
         ({"alphas__name": "amortized"}, "did you mean 'amortised'"),
         ({"outer__alpha_rule": "exponentiated"}, "moves points of the simplex"),
+        ({"alphas__name": "choice", "outer__alpha_decay": 1e-3}, "a choice of cells that is made"),
     ],
 )
 def test_settings_that_contradict(place, refused, tmp_path, settings, message):

@@ -36,7 +36,7 @@ class CellChoice(Encoder):
         cells: K, the most cells at the end.
         begin, finish: fractions of the run between which the temperature of the choice falls from 1 to ``end``. After
             that a task has one table, and neither the encoder nor the logits have a gradient: only the momentum of the
-            outer rule and a decay of alphas move them on.
+            outer rule moves them on. A decay of alphas, which would too, is refused.
         end: temperature at ``finish``.
 
     Raises:
