@@ -55,11 +55,12 @@ def table(rows: Sequence[Row]) -> str:
                 for name, there in zip(names, both, strict=True)
             )
             differences.append((f"{first} - {second}", *texts))
+    cells = _cells(rows, names)
     parts = [
         Table(("accuracy, %", *names), accuracies).markdown(),
-        Table(("difference, points", *names), differences).markdown(),
+        Table(("difference, points", *names), differences).markdown() if differences else "",
         *(f"{text}." for text in _shares(found)),
-        Table(("different cells of the tasks", *names), _cells(rows, names)).markdown(),
+        Table(("different cells of the tasks", *names), cells).markdown() if cells else "",
         _facts(rows),
     ]
     return "\n\n".join(part for part in parts if part)
