@@ -43,7 +43,7 @@ from metadarts.training.environment import describe
 from metadarts.training.evaluation import evaluation_inner
 from metadarts.training.open_run import data_settings
 
-from .families_page import draw, table
+from .families_page import draw, published, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PICTURES = RESULTS.parents[1] / "docs"
@@ -269,7 +269,7 @@ def main() -> None:
     page = table(rows)
     print(page)
     if given.publish:
-        write_atomically(RESULTS / f"families-{given.family}.json", (json.dumps(rows) + "\n").encode())
+        write_atomically(RESULTS / f"families-{given.family}.json", (json.dumps(published(rows)) + "\n").encode())
         write_atomically(RESULTS / f"families-{given.family}.md", f"{page}\n".encode())
         draw(rows, PICTURES / f"families-{given.family}.png")
 

@@ -119,7 +119,7 @@ def _shares(found: Mapping[str, Mapping[str, Values]]) -> list[str]:
             continue
         oracle = paired(found[f"per-domain {kind}"][known], found[base][known], key)
         if oracle.low <= 0:
-            said.append(f"The oracle ({kind}) gains nothing that is told from 0 over {words}: {_percent(oracle, '+')}")
+            said.append(f"The oracle ({kind}) is not shown to gain over {words}: {_percent(oracle, '+')} points")
             continue
         parts = [f"Over {words} the oracle ({kind}) gains {_percent(oracle, '+')} points where it was trained"]
         for arm in ("amortised", *KS):
@@ -163,6 +163,16 @@ def _facts(rows: Sequence[Row]) -> str:
         '"shared" mixes operations to the end; "one cell" keeps one cell from 60 % of the run on; "swapped" has the '
         "alphas of tasks of each other training domain, in the mean."
     )
+
+
+def published(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as they are kept: accuracies with four digits, cells with the number of their tasks."""
+
+    def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+        accuracies = {kind: [round(value, 4) for value in values[kind]] for kind in ("own", "swapped", "cell")}
+        return accuracies | {"cells": Counter(values["cells"])}
+
+    return [dict(row, domains={name: kept(of) for name, of in row["domains"].items()}) for row in rows]
 
 
 def draw(rows: Sequence[Row], path: Path, arm: str = "amortised") -> None:
